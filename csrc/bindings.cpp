@@ -1,0 +1,154 @@
+// The Python module sdfgan._C and the only file that knows Python. Tensors come as addresses, and
+// nothing is checked here: sdfgan/ops does that. Every kernel takes `where` = (device or -1 for the
+// CPU, CUDA stream, threads) first.
+#include <pybind11/pybind11.h>
+
+#include <stdexcept>
+#include <tuple>
+
+#include "kernels.h"
+
+namespace py = pybind11;
+
+namespace sdfgan {
+namespace {
+
+using Address = std::uintptr_t;
+using WhereTuple = std::tuple<int, Address, int>;
+
+template <class T>
+T* pointer(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+template <class Parameters>
+void run(const Parameters& parameters, const WhereTuple& tuple) {
+    const Where where{std::get<0>(tuple), pointer<void>(std::get<1>(tuple)), std::get<2>(tuple)};
+    py::gil_scoped_release release;
+    if (where.device < 0) {
+        cpu::launch(parameters, where);
+    } else {
+#ifdef SDFGAN_CUDA
+        cuda::launch(parameters, where);
+#else
+        throw std::runtime_error("sdfgan was built without CUDA");
+#endif
+    }
+}
+
+template <class T>
+void positional_encoding(WhereTuple where, Address x, Address out, int64_t points, int64_t dims,
+                         int octaves, bool include_input, bool times_pi) {
+    PositionalEncoding<T> p;
+    p.x = pointer<const T>(x);
+    p.out = pointer<T>(out);
+    p.points = points;
+    p.dims = dims;
+    p.width = (include_input + 2 * octaves) * dims;
+    p.octaves = octaves;
+    p.include_input = include_input;
+    p.times_pi = times_pi;
+    run(p, where);
+}
+
+template <class T>
+void sample_pdf(WhereTuple where, Address edges, Address weights, Address u, Address out,
+                int64_t rays, int64_t bins, int64_t samples, int64_t u_stride) {
+    SamplePdf<T> p;
+    p.edges = pointer<const T>(edges);
+    p.weights = pointer<const T>(weights);
+    p.u = pointer<const T>(u);
+    p.out = pointer<T>(out);
+    p.rays = rays;
+    p.bins = bins;
+    p.samples = samples;
+    p.u_stride = u_stride;
+    run(p, where);
+}
+
+template <class T>
+void generate_rays(WhereTuple where, Address cameras, Address pixels, Address origins,
+                   Address directions, Address near, Address far, int64_t rays,
+                   int64_t camera_count, int64_t height, int64_t width, double plane_distance,
+                   double radius) {
+    GenerateRays<T> p;
+    p.cameras = pointer<const T>(cameras);
+    p.pixels = pointer<const int64_t>(pixels);
+    p.origins = pointer<T>(origins);
+    p.directions = pointer<T>(directions);
+    p.near = pointer<T>(near);
+    p.far = pointer<T>(far);
+    p.rays = rays;
+    p.camera_count = camera_count;
+    p.height = height;
+    p.width = width;
+    p.plane_distance = static_cast<T>(plane_distance);
+    p.radius = static_cast<T>(radius);
+    run(p, where);
+}
+
+template <class T>
+void trace_step(WhereTuple where, Address values, Address alive, Address count, Address origins,
+                Address directions, Address far, Address t, Address best_value, Address best_t,
+                Address status, Address points, Address alive_out, Address count_out,
+                Address workspace, int64_t workspace_size, int64_t entries, int64_t rays,
+                double threshold, double cone_slope, double step_scale) {
+    TraceStep<T> p;
+    p.values = pointer<const T>(values);
+    p.alive = pointer<const int32_t>(alive);
+    p.count = pointer<const int32_t>(count);
+    p.origins = pointer<const T>(origins);
+    p.directions = pointer<const T>(directions);
+    p.far = pointer<const T>(far);
+    p.t = pointer<T>(t);
+    p.best_value = pointer<T>(best_value);
+    p.best_t = pointer<T>(best_t);
+    p.status = pointer<uint8_t>(status);
+    p.points = pointer<T>(points);
+    p.alive_out = pointer<int32_t>(alive_out);
+    p.count_out = pointer<int32_t>(count_out);
+    p.workspace = pointer<void>(workspace);
+    p.workspace_size = workspace_size;
+    p.entries = entries;
+    p.rays = rays;
+    p.threshold = static_cast<T>(threshold);
+    p.cone_slope = static_cast<T>(cone_slope);
+    p.step_scale = static_cast<T>(step_scale);
+    run(p, where);
+}
+
+template <class T>
+void add_kernels(py::module_ module) {
+    module.def("positional_encoding", positional_encoding<T>);
+    module.def("sample_pdf", sample_pdf<T>);
+    module.def("generate_rays", generate_rays<T>);
+    module.def("trace_step", trace_step<T>);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, module) {
+    add_kernels<float>(module.def_submodule("f32"));
+    add_kernels<double>(module.def_submodule("f64"));
+
+    module.attr("openmp") = cpu::openmp();
+#ifdef SDFGAN_X86
+    module.attr("simd_levels") = "base,avx2,avx512";
+#else
+    module.attr("simd_levels") = "base";
+#endif
+    module.def("simd", cpu::simd);
+    module.def("set_simd", cpu::set_simd, py::arg("level"));
+    cpu::simd();  // an SDFGAN_SIMD that this machine lacks fails here, at import
+#ifdef SDFGAN_CUDA
+    module.attr("cuda") = true;
+    module.attr("cuda_architectures") = SDFGAN_CUDA_ARCHS;
+    module.def("trace_step_workspace", cuda::trace_step_workspace, py::arg("device"),
+               py::arg("entries"));
+#else
+    module.attr("cuda") = false;
+    module.attr("cuda_architectures") = "";
+#endif
+}
+
+}  // namespace sdfgan

@@ -1,0 +1,87 @@
+// The CPU loops around core/, compiled once per instruction set (SDFGAN_SIMD names it). Nothing but
+// the table leaves this file: see SDFGAN_HD for why.
+#include "core/encoding.h"
+#include "core/pdf.h"
+#include "core/rays.h"
+#include "core/trace.h"
+#include "cpu/table.h"
+
+#define SDFGAN_JOIN_(a, b) a##b
+#define SDFGAN_JOIN(a, b) SDFGAN_JOIN_(a, b)
+#define SDFGAN_TEXT_(a) #a
+#define SDFGAN_TEXT(a) SDFGAN_TEXT_(a)
+
+namespace sdfgan::cpu {
+namespace {
+
+// Coordinates go through in tiles: scaling and sines vectorise, scattering to the rows follows.
+template <class T>
+void positional_encoding(const PositionalEncoding<T>& p, int64_t begin, int64_t end) {
+    constexpr int64_t kTile = 64;
+    T scaled[kTile], sine[kTile], cosine[kTile];
+    T* target[kTile];
+    for (int64_t start = begin * p.dims; start < end * p.dims; start += kTile) {
+        const int64_t n = min_of(kTile, end * p.dims - start);
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t point = (start + i) / p.dims, dim = (start + i) % p.dims;
+            scaled[i] = p.x[start + i];
+            target[i] = p.out + point * p.width + dim;
+            if (p.include_input) {
+                *target[i] = scaled[i];
+                target[i] += p.dims;
+            }
+        }
+        for (int octave = 0; octave < p.octaves; ++octave) {
+            for (int64_t i = 0; i < n; ++i) encode(scaled[i], p.times_pi, sine[i], cosine[i]);
+            for (int64_t i = 0; i < n; ++i) {
+                target[i][0] = sine[i];
+                target[i][p.dims] = cosine[i];
+                target[i] += 2 * p.dims;
+                scaled[i] *= 2;
+            }
+        }
+    }
+}
+
+template <class T>
+void sample_pdf(const SamplePdf<T>& p, int64_t begin, int64_t end) {
+    for (int64_t ray = begin; ray < end; ++ray) sample_pdf_ray(p, ray);
+}
+
+template <class T>
+void generate_rays(const GenerateRays<T>& p, int64_t begin, int64_t end) {
+    for (int64_t ray = begin; ray < end; ++ray) generate_ray(p, ray);
+}
+
+template <class T>
+int64_t trace_advance(const TraceStep<T>& p, uint8_t* keep, int64_t begin, int64_t end) {
+    int64_t survivors = 0;
+    for (int64_t entry = begin; entry < end; ++entry) {
+        keep[entry] = trace_ray(p, entry);
+        survivors += keep[entry];
+    }
+    return survivors;
+}
+
+template <class T>
+void trace_compact(const TraceStep<T>& p, const uint8_t* keep, int64_t begin, int64_t end,
+                   int64_t slot) {
+    for (int64_t entry = begin; entry < end; ++entry) {
+        if (!keep[entry]) continue;
+        p.alive_out[slot] = p.alive[entry];
+        next_point(p, slot);
+        ++slot;
+    }
+}
+
+}  // namespace
+
+extern const Table SDFGAN_JOIN(table_, SDFGAN_SIMD) = {
+    SDFGAN_TEXT(SDFGAN_SIMD),
+    {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, trace_advance<float>,
+     trace_compact<float>},
+    {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, trace_advance<double>,
+     trace_compact<double>},
+};
+
+}  // namespace sdfgan::cpu

@@ -1,0 +1,28 @@
+"""sdfgan learns 3D shapes as neural signed-distance fields: from photographs, meshes or posed views.
+
+Subpackages load at first use: `import sdfgan` is enough for `sdfgan.raycast.render(...)`.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+import torch  # noqa: F401  first: the native module then shares torch's OpenMP runtime
+
+from ._build import build_info, version
+
+__version__ = version("sdfgan")
+__all__ = ["__version__", "build_info"]
+
+_SUBPACKAGES = ("cameras", "data", "fields", "gan", "meshes", "metrics", "ops", "raycast", "training")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _SUBPACKAGES:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_SUBPACKAGES])

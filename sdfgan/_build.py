@@ -1,0 +1,27 @@
+"""What the native module `sdfgan._C` holds and which of it is in use."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Any
+
+from . import _C
+
+
+def build_info() -> dict[str, Any]:
+    """Version of the package and contents of its native build.
+
+    Returns:
+        `version`; `cuda`, whether CUDA kernels were compiled, and `cuda_architectures`, for which ("90" is
+        sm_90); `simd_compiled`, the instruction sets of the CPU kernels, and `simd`, the one in use (the best
+        that this CPU has, unless the environment variable SDFGAN_SIMD names another); `openmp`, whether CPU
+        kernels use more than one thread.
+    """
+    return {
+        "version": version("sdfgan"),
+        "cuda": _C.cuda,
+        "cuda_architectures": [arch for arch in _C.cuda_architectures.split(",") if arch],
+        "simd_compiled": _C.simd_levels.split(","),
+        "simd": _C.simd(),
+        "openmp": _C.openmp,
+    }
