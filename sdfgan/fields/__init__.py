@@ -1,0 +1,42 @@
+"""Signed-distance fields: what can be asked for a distance, a gradient and a colour at a point."""
+
+from sdfgan.fields.analytic import (
+    AnalyticField,
+    Coloured,
+    Intersection,
+    SmoothIntersection,
+    SmoothSubtraction,
+    SmoothUnion,
+    Subtraction,
+    Transformed,
+    Union,
+    rotation_matrix,
+)
+from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.film_siren import FilmSirenSDF
+from sdfgan.fields.primitives import Box, Capsule, Cone, Cylinder, Ellipsoid, Plane, RoundedBox, Sphere, Torus
+
+__all__ = [
+    "AnalyticField",
+    "Box",
+    "Capsule",
+    "Coloured",
+    "Cone",
+    "Cylinder",
+    "Ellipsoid",
+    "Field",
+    "FieldSample",
+    "FilmSirenSDF",
+    "Intersection",
+    "Plane",
+    "RoundedBox",
+    "SmoothIntersection",
+    "SmoothSubtraction",
+    "SmoothUnion",
+    "Sphere",
+    "Subtraction",
+    "Torus",
+    "Transformed",
+    "Union",
+    "rotation_matrix",
+]

@@ -1,0 +1,292 @@
+"""Analytic fields: their base class, constructive solid geometry, rigid motion, scale and colour.
+
+The solids are in `primitives`. The sharp operations are exact on the side where one part decides, and a lower bound of
+the distance elsewhere. The smooth ones blend with a quadratic polynomial over a width of `k` (I. Quilez,
+https://iquilezles.org/articles/smin). None has a larger gradient than its parts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdfgan.fields.base import Field
+
+Scalar = float | Tensor  # a number, or a tensor [] or [B]
+Vector = tuple[float, ...] | list[float] | Tensor  # three numbers, or a tensor [3] or [B, 3]
+
+_SMALLEST = 1e-24  # under a root: small enough to be lost in any length, large enough for second derivatives in float32
+
+
+def length(*components: Tensor) -> Tensor:
+    """Euclidean length of vectors given by components, with finite derivatives (of zero) at the zero vector."""
+    total = components[0].square()
+    for component in components[1:]:
+        total = total + component.square()
+    return total.clamp_min(_SMALLEST).sqrt()
+
+
+def vector_length(vectors: Tensor) -> Tensor:
+    """`length` of the rows of [..., 3]."""
+    return length(*vectors.unbind(-1))
+
+
+class AnalyticField(Field):
+    """A signed-distance field in closed form; the base class of the solids and of what is built from them.
+
+    Parameters are numbers, tuples, or tensors with a leading row per image; `image` then says which row a point uses.
+    They follow `.to()`, are cast to the points' dtype, and a tensor that requires a gradient keeps it. Fields combine
+    by `a | b` (union), `a & b` (intersection), `a - b` (subtraction), and move by `.translated()`, `.rotated()` and
+    `.scaled()`. Conditions are ignored: an analytic field has no latents.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ranks: dict[str, int] = {}
+
+    def _add(self, name: str, value: Any, rank: int, *, least: float | None = None) -> None:
+        """Keeps a scalar (rank 0), 3-vector (1) or 3x3 matrix (2), optionally not below `least`.
+
+        Numbers are kept in double precision, so that a field is as exact as its points.
+        """
+        function = type(self).__name__
+        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+        if tensor.dim() not in (rank, rank + 1) or any(size != 3 for size in tensor.shape[tensor.dim() - rank :]):
+            one = ", ".join("3" * rank)
+            rows = f"B, {one}" if one else "B"
+            raise ValueError(f"{function}: {name} must be [{one}] or [{rows}], got {list(tensor.shape)}")
+        if not tensor.is_floating_point():
+            raise TypeError(f"{function}: {name} must be floating point, got {tensor.dtype}")
+        if least is not None and bool((tensor.detach() < least).any()):
+            raise ValueError(f"{function}: {name} must be at least {least}, got {tensor.detach().min().item()}")
+        if isinstance(tensor, torch.nn.Parameter):
+            self.register_parameter(name, tensor)
+        else:
+            self.register_buffer(name, tensor)
+        self._ranks[name] = rank
+
+    def _get(self, name: str, points: Tensor, image: Tensor | None) -> Tensor:
+        """A parameter as it applies to `points`: one for all ([], [3], ...) or a row per point ([N], [N, 3], ...)."""
+        value: Tensor = getattr(self, name).to(points.dtype)
+        if value.dim() == self._ranks[name]:
+            return value
+        if len(value) == 1:
+            return value[0]
+        if image is None:
+            raise ValueError(
+                f"{type(self).__name__}: image must be given, as {name} has a row for each of {len(value)} images"
+            )
+        return value[image]
+
+    def __or__(self, other: AnalyticField) -> AnalyticField:
+        return Union(self, other)
+
+    def __and__(self, other: AnalyticField) -> AnalyticField:
+        return Intersection(self, other)
+
+    def __sub__(self, other: AnalyticField) -> AnalyticField:
+        return Subtraction(self, other)
+
+    def translated(self, offset: Vector) -> AnalyticField:
+        """The field moved by `offset`, [3] or [B, 3]."""
+        return Transformed(self, translation=offset)
+
+    def rotated(
+        self, matrix: Tensor | None = None, *, axis: Vector | None = None, angle: Scalar | None = None
+    ) -> AnalyticField:
+        """The field turned about the origin: by a rotation matrix [3, 3] or [B, 3, 3], or by `angle` about `axis`."""
+        if (matrix is None) == (axis is None or angle is None):
+            raise ValueError("rotated: must be given either matrix, or axis and angle")
+        if matrix is None:
+            assert axis is not None and angle is not None
+            matrix = rotation_matrix(axis, angle)
+        return Transformed(self, rotation=matrix)
+
+    def scaled(self, scale: Scalar) -> AnalyticField:
+        """The field scaled about the origin by `scale`, [] or [B], uniformly, so that distances stay distances."""
+        return Transformed(self, scale=scale)
+
+    def coloured(self, rgb: Vector) -> AnalyticField:
+        """The field with one linear albedo in [0, 1], [3] or [B, 3]."""
+        return Coloured(self, rgb)
+
+
+class _Pair(AnalyticField):
+    """Two fields a and b, combined; colours are those of the part that gives the surface."""
+
+    def __init__(self, a: Field, b: Field) -> None:
+        super().__init__()
+        self.a, self.b = a, b
+        self.lipschitz = max(a.lipschitz, b.lipschitz)
+
+    def _parts(self, points: Tensor, condition: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.a.sdf(points, condition, image), self.b.sdf(points, condition, image)
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        """Share [N] of part a in the colour, given the distances to both parts."""
+        raise NotImplementedError
+
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        share = self._share(*self._parts(points, condition, image)).to(points.dtype)
+        return torch.lerp(
+            self.b.rgb(points, condition, image), self.a.rgb(points, condition, image), share.unsqueeze(-1)
+        )
+
+
+class Union(_Pair):
+    """What is in a or b: min(a, b). Exact outside where both parts are."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return torch.minimum(*self._parts(points, condition, image))
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return a <= b
+
+
+class Intersection(_Pair):
+    """What is in both a and b: max(a, b). A lower bound outside, exact inside where both parts are."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return torch.maximum(*self._parts(points, condition, image))
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return a >= b
+
+
+class Subtraction(_Pair):
+    """What is in a and not in b: max(a, -b). A lower bound outside; the cut has the colour of b."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        a, b = self._parts(points, condition, image)
+        return torch.maximum(a, -b)
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return a >= -b
+
+
+class _SmoothPair(_Pair):
+    """A pair that blends, in distance and in colour, where the parts differ by less than `k`."""
+
+    def __init__(self, a: Field, b: Field, k: float) -> None:
+        super().__init__(a, b)
+        if not k > 0:
+            raise ValueError(f"{type(self).__name__}: k must be positive, got {k}")
+        self.k = float(k)
+
+    def _share_of_smaller(self, a: Tensor, b: Tensor) -> Tensor:
+        return (0.5 + 0.5 * (b - a) / self.k).clamp(0, 1)
+
+    def _smooth_minimum(self, a: Tensor, b: Tensor) -> Tensor:
+        share = self._share_of_smaller(a, b)
+        return b + (a - b) * share - self.k * share * (1 - share)
+
+
+class SmoothUnion(_SmoothPair):
+    """`Union` with a fillet: up to k / 4 fatter than the union. Not an exact distance, but 1-Lipschitz as its parts."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self._smooth_minimum(*self._parts(points, condition, image))
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._share_of_smaller(a, b)
+
+
+class SmoothIntersection(_SmoothPair):
+    """`Intersection` with rounded edges: up to k / 4 thinner."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        a, b = self._parts(points, condition, image)
+        return -self._smooth_minimum(-a, -b)
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._share_of_smaller(-a, -b)
+
+
+class SmoothSubtraction(_SmoothPair):
+    """`Subtraction` with rounded edges: up to k / 4 thinner."""
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        a, b = self._parts(points, condition, image)
+        return -self._smooth_minimum(-a, b)
+
+    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+        return self._share_of_smaller(-a, b)
+
+
+class Transformed(AnalyticField):
+    """A field scaled, then rotated, then translated: p -> rotation (scale p) + translation. Exact where the field is.
+
+    Args:
+        rotation: a rotation matrix [3, 3] or [B, 3, 3].
+        translation: [3] or [B, 3].
+        scale: one factor for all axes, [] or [B], positive.
+    """
+
+    def __init__(
+        self,
+        field: Field,
+        rotation: Tensor | None = None,
+        translation: Vector | None = None,
+        scale: Scalar | None = None,
+    ) -> None:
+        super().__init__()
+        self.field, self.lipschitz = field, field.lipschitz
+        if rotation is not None:
+            self._add("rotation", rotation, 2)
+            product = self.rotation.detach() @ self.rotation.detach().mT
+            if not torch.allclose(product, torch.eye(3).to(product).expand_as(product), atol=1e-4):
+                raise ValueError("Transformed: rotation must be orthonormal")
+        if translation is not None:
+            self._add("translation", translation, 1)
+        if scale is not None:
+            self._add("scale", scale, 0, least=1e-6)
+
+    def _to_field(self, points: Tensor, image: Tensor | None) -> Tensor:
+        if "translation" in self._ranks:
+            points = points - self._get("translation", points, image)
+        if "rotation" in self._ranks:
+            # summed here rather than by matmul, which some devices round to ten bits
+            points = (points.unsqueeze(-1) * self._get("rotation", points, image)).sum(-2)
+        if "scale" in self._ranks:
+            points = points / self._get("scale", points, image)[..., None]
+        return points
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        value = self.field.sdf(self._to_field(points, image), condition, image)
+        return value * self._get("scale", points, image) if "scale" in self._ranks else value
+
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self.field.rgb(self._to_field(points, image), condition, image)
+
+
+class Coloured(AnalyticField):
+    """A field with one linear albedo `colour` in [0, 1], [3] or [B, 3]."""
+
+    def __init__(self, field: Field, colour: Vector) -> None:
+        super().__init__()
+        self.field, self.lipschitz = field, field.lipschitz
+        self._add("colour", colour, 1, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self.field.sdf(points, condition, image)
+
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self._get("colour", points, image).expand_as(points)
+
+
+def rotation_matrix(axis: Vector, angle: Scalar) -> Tensor:
+    """Rotation by `angle` radians, [] or [B], about `axis`, [3] or [B, 3] (Rodrigues): [3, 3] or [B, 3, 3].
+
+    Right-handed; the axis need not have unit length. Differentiable.
+    """
+    given = angle if isinstance(angle, Tensor) else axis
+    dtype = given.dtype if isinstance(given, Tensor) else torch.float64
+    device = given.device if isinstance(given, Tensor) else None
+    axis, angle = (torch.as_tensor(v, dtype=dtype, device=device) for v in (axis, angle))
+    x, y, z = (axis / vector_length(axis)[..., None]).unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
+    angle = angle[..., None, None]
+    return torch.eye(3, dtype=dtype, device=device) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)

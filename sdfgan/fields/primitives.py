@@ -1,0 +1,154 @@
+"""Analytic solids around the origin, with y as the axis of those that have one.
+
+Distances are exact, inside and outside, except for `Ellipsoid`. Formulas after I. Quilez,
+https://iquilezles.org/articles/distfunctions, and elementary geometry; gradients are finite everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdfgan.fields.analytic import AnalyticField, Scalar, Vector, length, vector_length
+
+
+class Sphere(AnalyticField):
+    """A ball; exact."""
+
+    def __init__(self, radius: Scalar) -> None:
+        super().__init__()
+        self._add("radius", radius, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return vector_length(points) - self._get("radius", points, image)
+
+
+class RoundedBox(AnalyticField):
+    """A box of outer `half_size` whose edges are rounded with `radius`, at most the least half size; exact."""
+
+    def __init__(self, half_size: Vector, radius: Scalar) -> None:
+        super().__init__()
+        self._add("half_size", half_size, 1, least=0.0)
+        self._add("radius", radius, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        radius = self._get("radius", points, image)
+        beyond = points.abs() - (self._get("half_size", points, image) - radius[..., None])
+        return vector_length(beyond.clamp(min=0)) + beyond.amax(-1).clamp(max=0) - radius
+
+
+class Box(RoundedBox):
+    """A box [-half_size, half_size]; exact."""
+
+    def __init__(self, half_size: Vector) -> None:
+        super().__init__(half_size, 0.0)
+
+
+class Torus(AnalyticField):
+    """A ring of radius `major` in the xz plane, of a tube of radius `minor`; exact for minor <= major."""
+
+    def __init__(self, major: Scalar, minor: Scalar) -> None:
+        super().__init__()
+        self._add("major", major, 0, least=0.0)
+        self._add("minor", minor, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        x, y, z = points.unbind(-1)
+        around = length(x, z) - self._get("major", points, image)
+        return length(around, y) - self._get("minor", points, image)
+
+
+class Capsule(AnalyticField):
+    """All points within `radius` of the segment from (0, -half_height, 0) to (0, half_height, 0); exact."""
+
+    def __init__(self, radius: Scalar, half_height: Scalar) -> None:
+        super().__init__()
+        self._add("radius", radius, 0, least=0.0)
+        self._add("half_height", half_height, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        x, y, z = points.unbind(-1)
+        above = (y.abs() - self._get("half_height", points, image)).clamp(min=0)
+        return length(x, above, z) - self._get("radius", points, image)
+
+
+class Cylinder(AnalyticField):
+    """A cylinder of `radius` from y = -half_height to half_height; exact."""
+
+    def __init__(self, radius: Scalar, half_height: Scalar) -> None:
+        super().__init__()
+        self._add("radius", radius, 0, least=0.0)
+        self._add("half_height", half_height, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        x, y, z = points.unbind(-1)
+        side = length(x, z) - self._get("radius", points, image)
+        cap = y.abs() - self._get("half_height", points, image)
+        return torch.maximum(side, cap).clamp(max=0) + length(side.clamp(min=0), cap.clamp(min=0))
+
+
+class Cone(AnalyticField):
+    """A capped cone: radius `r1` at y = -half_height, `r2` at y = half_height; exact."""
+
+    def __init__(self, r1: Scalar, r2: Scalar, half_height: Scalar) -> None:
+        super().__init__()
+        self._add("r1", r1, 0, least=0.0)
+        self._add("r2", r2, 0, least=0.0)
+        self._add("half_height", half_height, 0, least=0.0)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        x, y, z = points.unbind(-1)
+        r1, r2, h = (self._get(name, points, image) for name in ("r1", "r2", "half_height"))
+        around = length(x, z)
+        slope = r2 - r1
+        edge_squared = slope.square() + 4 * h.square()
+        # the closest point of the slanted side, from (r1, -h) to (r2, h) in the half plane (around, y)
+        t = ((slope * (around - r1) + 2 * h * (y + h)) / edge_squared).clamp(0, 1)
+        to_side = length(around - (r1 + slope * t), y - h * (2 * t - 1))
+        cap = y.abs() - h
+        to_cap = length((around - torch.where(y < 0, r1, r2)).clamp(min=0), cap)
+        # Inside, plain distances to planes: they have a gradient on the surface itself, where a root has none.
+        side = (2 * h * (around - r1) - slope * (y + h)) / edge_squared.sqrt()
+        inside = torch.maximum(side, cap)
+        return torch.where(inside <= 0, inside, torch.minimum(to_side, to_cap))
+
+
+class Ellipsoid(AnalyticField):
+    """An ellipsoid with half axes `radii`. Not an exact distance, but one to first order at the surface.
+
+    With q = |p / radii| and r = q / |p / radii^2| it is (q - 1) r outside (Quilez); inside, r fades to the least
+    half axis m, (q - 1) (m + q (r - m)), which is continuous at the centre and -m there. Exact where all radii agree.
+    `lipschitz` bounds the gradient by the ratio k of the longest to the shortest half axis: max(1, k^2 / 2), above the
+    maximum over all directions, found numerically. It is taken from the radii given here.
+    """
+
+    def __init__(self, radii: Vector) -> None:
+        super().__init__()
+        self._add("radii", radii, 1, least=1e-6)
+        ratio = self.radii.detach().amax(-1) / self.radii.detach().amin(-1)
+        self.lipschitz = max(1.0, ratio.max().item() ** 2 / 2)
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        radii = self._get("radii", points, image)
+        unit = points / radii
+        q = vector_length(unit)
+        r = q / vector_length(unit / radii)
+        least = radii.amin(-1)
+        return (q - 1) * (least + q.clamp(max=1) * (r - least))
+
+
+class Plane(AnalyticField):
+    """The half space below a plane: normal . p <= offset, with `normal` normalised; exact."""
+
+    def __init__(self, normal: Vector, offset: Scalar = 0.0) -> None:
+        super().__init__()
+        self._add("normal", normal, 1)
+        self._add("offset", offset, 0)
+        if bool((self.normal.detach().norm(dim=-1) == 0).any()):
+            raise ValueError("Plane: normal must not be zero")
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        normal = self._get("normal", points, image)
+        return (points * normal).sum(-1) / vector_length(normal) - self._get("offset", points, image)
