@@ -1,6 +1,7 @@
 """Builds the native module sdfgan._C by driving CMake and ninja; everything else is in pyproject.toml.
 
-Environment: SDFGAN_CUDA=AUTO|ON|OFF, SDFGAN_CUDA_ARCHS="80;90", MAX_JOBS, CUDACXX or CUDA_HOME to choose a toolkit.
+Environment: SDFGAN_CUDA=AUTO|ON|OFF, SDFGAN_CUDA_ARCHS="80;90", MAX_JOBS; CUDACXX or CUDA_HOME choose a
+toolkit.
 """
 
 import os

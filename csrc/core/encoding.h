@@ -24,10 +24,10 @@ SDFGAN_HD T quadrant_of(T q) {
 // sin and cos of (quadrant * pi/2 + a) from those of a.
 template <class T>
 SDFGAN_HD void rotate_quadrant(T quadrant, T& sine, T& cosine) {
-    const bool swap = quadrant == 1 || quadrant == 3;
+    const bool swap = (quadrant == 1) | (quadrant == 3);  // no ||: a branch would not vectorise
     const T s = swap ? cosine : sine, c = swap ? sine : cosine;
     sine = quadrant >= 2 ? -s : s;
-    cosine = quadrant == 1 || quadrant == 2 ? -c : c;
+    cosine = (quadrant == 1) | (quadrant == 2) ? -c : c;
 }
 
 // sin and cos of x; the reduction in double is good to |x| ~ 1e9.
@@ -61,9 +61,13 @@ SDFGAN_HD void sincos_pi(double x, double& sine, double& cosine) {
 }
 
 // The pair of one coordinate that is already scaled by 2^octave.
-template <class T>
-SDFGAN_HD void encode(T scaled, bool times_pi, T& sine, T& cosine) {
-    times_pi ? sincos_pi(scaled, sine, cosine) : sincos_radians(scaled, sine, cosine);
+template <bool kTimesPi, class T>
+SDFGAN_HD void encode(T scaled, T& sine, T& cosine) {
+    if constexpr (kTimesPi) {
+        sincos_pi(scaled, sine, cosine);
+    } else {
+        sincos_radians(scaled, sine, cosine);
+    }
 }
 
 }  // namespace sdfgan

@@ -15,8 +15,8 @@ namespace sdfgan::cpu {
 namespace {
 
 // Coordinates go through in tiles: scaling and sines vectorise, scattering to the rows follows.
-template <class T>
-void positional_encoding(const PositionalEncoding<T>& p, int64_t begin, int64_t end) {
+template <bool kTimesPi, class T>
+void encode_points(const PositionalEncoding<T>& p, int64_t begin, int64_t end) {
     constexpr int64_t kTile = 64;
     T scaled[kTile], sine[kTile], cosine[kTile];
     T* target[kTile];
@@ -32,7 +32,9 @@ void positional_encoding(const PositionalEncoding<T>& p, int64_t begin, int64_t 
             }
         }
         for (int octave = 0; octave < p.octaves; ++octave) {
-            for (int64_t i = 0; i < n; ++i) encode(scaled[i], p.times_pi, sine[i], cosine[i]);
+            for (int64_t i = 0; i < n; ++i) {
+                encode<kTimesPi>(scaled[i], sine[i], cosine[i]);
+            }
             for (int64_t i = 0; i < n; ++i) {
                 target[i][0] = sine[i];
                 target[i][p.dims] = cosine[i];
@@ -41,6 +43,11 @@ void positional_encoding(const PositionalEncoding<T>& p, int64_t begin, int64_t 
             }
         }
     }
+}
+
+template <class T>
+void positional_encoding(const PositionalEncoding<T>& p, int64_t begin, int64_t end) {
+    p.times_pi ? encode_points<true>(p, begin, end) : encode_points<false>(p, begin, end);
 }
 
 template <class T>

@@ -1,0 +1,54 @@
+// Host side of the CUDA kernels: errors, the device of a launch, and grids of one thread per element.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+
+namespace sdfgan::cuda {
+
+inline void check(cudaError_t error, const char* what) {
+    if (error != cudaSuccess) {
+        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+    }
+}
+
+// Makes a device current and puts the previous one back.
+class DeviceGuard {
+  public:
+    explicit DeviceGuard(int device) {
+        check(cudaGetDevice(&previous_), "cudaGetDevice");
+        if (previous_ != device) check(cudaSetDevice(device), "cudaSetDevice");
+    }
+    ~DeviceGuard() { cudaSetDevice(previous_); }
+    DeviceGuard(const DeviceGuard&) = delete;
+    DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+  private:
+    int previous_ = 0;
+};
+
+template <class Body>
+__global__ void for_each_kernel(int64_t n, Body body) {
+    const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) {
+        body(i);
+    }
+}
+
+// body(i) for every i in [0, n), each in a thread of its own.
+template <class Body>
+void for_each(const char* what, int64_t n, const Where& where, const Body& body) {
+    if (n == 0) return;
+    constexpr int64_t kThreads = 128, kMaxBlocks = 1 << 20;
+    const int64_t blocks = (n + kThreads - 1) / kThreads;
+    for_each_kernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0,
+                      static_cast<cudaStream_t>(where.stream)>>>(n, body);
+    check(cudaGetLastError(), what);
+}
+
+}  // namespace sdfgan::cuda

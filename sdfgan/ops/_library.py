@@ -1,0 +1,99 @@
+"""What every operator shares: registration with torch, checks of arguments, and the call into `sdfgan._C`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _C
+
+LIBRARY = torch.library.Library("sdfgan", "DEF")
+REAL = (torch.float32, torch.float64)
+
+
+def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
+    """Define `sdfgan::` + schema with one kernel for CPU and CUDA and a fake one; returns the callable op."""
+    name = schema.split("(", 1)[0]
+    LIBRARY.define(schema)
+    for key in ("CPU", "CUDA"):
+        LIBRARY.impl(name, kernel, key)
+    torch.library.register_fake(f"sdfgan::{name}", fake, lib=LIBRARY)
+    return getattr(torch.ops.sdfgan, name).default
+
+
+def native(op: str, like: Tensor) -> Callable[..., None]:
+    """The native kernel `op` for the dtype and device of `like`, its current stream and torch's threads."""
+    kernel = getattr(_C.f32 if like.dtype == torch.float32 else _C.f64, op)
+    if like.is_cuda:
+        if not _C.cuda:
+            raise RuntimeError(f"{op}: tensors are on {like.device}, but sdfgan was built without CUDA")
+        stream = torch.cuda.current_stream(like.device).cuda_stream
+        where = (like.device.index, stream, 0)
+    else:
+        where = (-1, 0, torch.get_num_threads())
+    return lambda *arguments: kernel(where, *arguments)
+
+
+class Checker:
+    """Checks the tensors of one call. Sizes named alike ("R") must be equal; all share the first one's device.
+
+    >>> check = Checker("trace_step")
+    >>> check("origins", origins, ("N", 3), REAL)
+    >>> check("far", far, ("N",), (origins.dtype,))
+    """
+
+    def __init__(self, op: str) -> None:
+        self.op = op
+        self.sizes: dict[str, int] = {}
+        self.device: torch.device | None = None
+
+    def __call__(
+        self, name: str, tensor: Tensor, shape: Sequence[str | int], dtypes: Sequence[torch.dtype]
+    ) -> None:
+        """Raise ValueError unless `tensor` is contiguous, of this shape and device and one of these dtypes."""
+        self.device = self.device or tensor.device
+        fits = tensor.dim() == len(shape) and all(
+            size == (label if isinstance(label, int) else self.sizes.setdefault(label, size))
+            for label, size in zip(shape, tensor.shape, strict=True)
+        )
+        if fits and tensor.dtype in dtypes and tensor.device == self.device and tensor.is_contiguous():
+            return
+        wanted = f"{_brackets(shape)} {' or '.join(map(_dtype_name, dtypes))}"
+        got = f"{_brackets(tensor.shape)} {_dtype_name(tensor.dtype)} on {tensor.device}"
+        if tensor.device != self.device:
+            wanted += f" on {self.device}"
+        elif not tensor.is_contiguous():
+            wanted += " contiguous"
+            got += f" with strides {_brackets(tensor.stride())}"
+        bound = ", ".join(f"{label}={self.sizes[label]}" for label in shape if label in self.sizes)
+        raise ValueError(f"{self.op}: {name} must be {wanted}, got {got}" + (f" ({bound})" if bound else ""))
+
+
+def require_tensors(op: str, **arguments: Any) -> None:
+    """Raise TypeError unless every argument is a tensor."""
+    for name, value in arguments.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
+
+
+def refuse_gradient(op: str, **arguments: Tensor) -> None:
+    """Raise RuntimeError when an argument would carry a gradient into an op that has none."""
+    require_tensors(op, **arguments)
+    if torch.is_grad_enabled():
+        for name, tensor in arguments.items():
+            if tensor.requires_grad:
+                raise RuntimeError(
+                    f"{op}: not differentiable, but {name} requires grad; "
+                    f"pass {name}.detach() or call it under torch.no_grad()"
+                )
+
+
+def _brackets(items: Sequence[Any]) -> str:
+    return "[" + ", ".join(map(str, items)) + "]"
+
+
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
