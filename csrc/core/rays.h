@@ -7,17 +7,23 @@
 
 namespace sdfgan {
 
-// near = far where the ray misses the ball: its closest approach.
+// near = far where the ray misses the ball: its closest approach. A pixel of no camera gives NaN.
 template <class T>
 SDFGAN_HD void generate_ray(const GenerateRays<T>& p, int64_t ray) {
+    T* origin = p.origins + 3 * ray;
+    T* direction = p.directions + 3 * ray;
     const int64_t pixel = p.pixels[ray];
-    const bool inside = pixel >= 0 && pixel < p.camera_count * p.height * p.width;
-    const T* camera = p.cameras + (inside ? pixel / p.width / p.height * 12 : 0);
+    if (pixel < 0 || pixel >= p.camera_count * p.height * p.width) {
+        for (int i = 0; i < 3; ++i) origin[i] = direction[i] = T(NAN);
+        p.near[ray] = p.far[ray] = T(NAN);
+        return;
+    }
+    const T* camera = p.cameras + pixel / p.width / p.height * 12;
     const int64_t column = pixel % p.width, row = pixel / p.width % p.height;
     const T x = (2 * (column + T(0.5)) - p.width) / p.height;  // in [-aspect, aspect]
-    const T y = inside ? 1 - 2 * (row + T(0.5)) / p.height : T(NAN);
+    const T y = 1 - 2 * (row + T(0.5)) / p.height;
 
-    T origin[3], direction[3], length2 = 0;
+    T length2 = 0;
     for (int i = 0; i < 3; ++i) {
         const T* m = camera + 4 * i;  // world coordinate i of the x, y, z axes and of the centre
         origin[i] = m[3];
@@ -34,13 +40,10 @@ SDFGAN_HD void generate_ray(const GenerateRays<T>& p, int64_t ray) {
     for (int i = 0; i < 3; ++i) {
         const T nearest = origin[i] + closest * direction[i];
         miss2 += nearest * nearest;
-        p.origins[3 * ray + i] = inside ? origin[i] : T(NAN);
-        p.directions[3 * ray + i] = direction[i];
     }
     const T half_chord = std::sqrt(max_of(p.radius * p.radius - miss2, T(0)));
-    const T ahead = inside ? T(0) : T(NAN);  // nothing behind the camera counts
-    p.near[ray] = max_of(ahead, closest - half_chord);
-    p.far[ray] = max_of(ahead, closest + half_chord);
+    p.near[ray] = max_of(closest - half_chord, T(0));  // nothing behind the camera counts
+    p.far[ray] = max_of(closest + half_chord, T(0));
 }
 
 }  // namespace sdfgan

@@ -38,7 +38,7 @@ def native(op: str, like: Tensor) -> Callable[..., None]:
 
 
 class Checker:
-    """Checks the tensors of one call. Sizes named alike ("R") must be equal; all share the first one's device.
+    """Checks the tensors of one call. Sizes named alike ("R") are equal; all share the first one's device.
 
     >>> check = Checker("trace_step")
     >>> check("origins", origins, ("N", 3), REAL)
@@ -53,7 +53,7 @@ class Checker:
     def __call__(
         self, name: str, tensor: Tensor, shape: Sequence[str | int], dtypes: Sequence[torch.dtype]
     ) -> None:
-        """Raise ValueError unless `tensor` is contiguous, of this shape and device and one of these dtypes."""
+        """Raise ValueError unless `tensor` is contiguous, of this shape and device, of one of the dtypes."""
         self.device = self.device or tensor.device
         fits = tensor.dim() == len(shape) and all(
             size == (label if isinstance(label, int) else self.sizes.setdefault(label, size))

@@ -73,8 +73,9 @@ def generate_rays(
     camera = torch.where(inside[:, None, None], camera, math.nan)
     x_axis, y_axis, z_axis, origins = camera.unbind(-1)
     aspect = width / height
-    x = ((pixels % width + 0.5) * 2 / width - 1) * aspect
-    y = 1 - (pixels // width % height + 0.5) * 2 / height
+    column, row = (pixels % width).to(camera.dtype), (pixels // width % height).to(camera.dtype)
+    x = ((column + 0.5) * 2 / width - 1) * aspect
+    y = 1 - (row + 0.5) * 2 / height
     along = x[:, None] * x_axis + y[:, None] * y_axis - z_axis / math.tan(fov / 2)
     directions = along / along.norm(dim=-1, keepdim=True)
 

@@ -43,7 +43,7 @@ def trace_step(
     Entry k < count is ray r = alive[k] with the answer values[k] at distance t[r]; later entries are ignored,
     so a launch may be larger than the (device-side) count. Let v = values[k] - cone_slope * t[r].
 
-    - v NaN: the ray ends as INVALID. Otherwise a v below best_value[r] is kept there, with its t in best_t[r].
+    - v NaN: the ray ends as INVALID. Otherwise a v below best_value[r] is kept there, its t in best_t[r].
     - v <= threshold: the ray ends as HIT.
     - Else t[r] grows by v * step_scale. Reaching far[r] ends the ray as LEFT, with t = far.
 

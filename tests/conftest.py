@@ -1,0 +1,40 @@
+"""Devices and tolerances of all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdfgan
+
+# The one table of tolerances, (relative, absolute), for values of the order of one.
+TOLERANCES = {
+    torch.float16: (2e-3, 2e-3),
+    torch.bfloat16: (1e-2, 1e-2),
+    torch.float32: (1e-5, 2e-6),
+    torch.float64: (1e-10, 1e-11),
+}
+
+DEVICES = ["cpu"]
+if torch.cuda.is_available() and sdfgan.build_info()["cuda"]:
+    DEVICES.append(pytest.param("cuda", marks=pytest.mark.gpu))
+
+
+@pytest.fixture(params=DEVICES, scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device that this machine has and the build supports; a test that takes it runs on each."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def assert_close() -> Callable[[Tensor, Tensor], None]:
+    """Equality of two tensors up to the tolerance of their dtype; NaN equals NaN."""
+
+    def check(actual: Tensor, expected: Tensor) -> None:
+        rtol, atol = TOLERANCES.get(expected.dtype, (0, 0))
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, equal_nan=True)
+
+    return check

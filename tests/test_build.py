@@ -1,0 +1,85 @@
+"""The native module: what it says of itself, and its instruction sets against each other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import sdfgan
+from sdfgan import _C, ops
+
+
+def test_build_info_is_complete():
+    info = sdfgan.build_info()
+    assert info["version"] == sdfgan.__version__
+    assert info["simd"] in info["simd_compiled"]
+    assert info["simd_compiled"][0] == "base"
+    assert isinstance(info["openmp"], bool)
+    assert info["cuda"] == bool(info["cuda_architectures"])
+    assert all(arch.isdigit() for arch in info["cuda_architectures"])
+
+
+def test_instruction_sets_agree(assert_close):
+    before = _C.simd()
+    x = torch.randn(1001, 3)
+    edges, weights = torch.rand(101, 18).sort(-1).values, torch.rand(101, 17)
+    camera = torch.cat([torch.eye(3), torch.tensor([[0.1], [0.2], [4.5]])], 1)[None]
+    results = {}
+    try:
+        for level in sdfgan.build_info()["simd_compiled"]:
+            try:
+                _C.set_simd(level)
+            except ValueError as error:  # this CPU lacks it
+                assert level in str(error)
+                continue
+            results[level] = (
+                ops.positional_encoding(x, 6),
+                ops.positional_encoding(x, 6, times_pi=True),
+                ops.sample_pdf(edges, weights, 33),
+                *ops.generate_rays(camera, torch.arange(77), 7, 11, 0.5),
+            )
+    finally:
+        _C.set_simd(before)
+    for result in results.values():
+        for actual, expected in zip(result, results["base"], strict=True):
+            assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(("level", "succeeds"), [("base", True), ("mmx", False)])
+def test_environment_chooses_the_instruction_set(level, succeeds):
+    code = "import sdfgan; print(sdfgan.build_info()['simd'])"
+    environment = {**os.environ, "SDFGAN_SIMD": level}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    if succeeds:
+        assert run.stdout.strip() == level
+    else:
+        assert "SDFGAN_SIMD: must be base, avx2 or avx512 and known to this CPU, got mmx" in run.stderr
+
+
+def test_kernels_work_in_a_forked_child():
+    """libgomp's threads do not survive fork(); kernels must run serially there instead of hanging."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        x = torch.randn(100_000, 3)
+        expected = ops.positional_encoding(x, 4)
+        child = os.fork()
+        if child == 0:
+            import signal
+
+            signal.alarm(20)
+            same = bytes(ops.positional_encoding(x, 4).numpy().data) == bytes(expected.numpy().data)
+            os._exit(0 if same else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_unknown_attribute_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'sdfgan' has no attribute 'nonsense'"):
+        _ = sdfgan.nonsense
+    assert sdfgan.ops is ops
