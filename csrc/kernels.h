@@ -9,9 +9,9 @@
 namespace sdfgan {
 
 struct Where {
-    int device;     // CUDA device, or -1 for the CPU
-    void* stream;   // cudaStream_t; CUDA only
-    int threads;    // CPU only
+    int device;    // CUDA device, or -1 for the CPU
+    void* stream;  // cudaStream_t; CUDA only
+    int threads;   // CPU only
 };
 
 // out = [x?, sin(x 2^0), cos(x 2^0), sin(x 2^1), ...], each of `dims` values; see core/encoding.h.
@@ -93,8 +93,8 @@ template <class T>
 void launch(const GenerateRays<T>&, const Where&);
 template <class T>
 void launch(const TraceStep<T>&, const Where&);
-const char* simd();                  // the level in use
-void set_simd(const char* level);    // "" for the best; throws when this CPU lacks it
+const char* simd();                // the level in use
+void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
 bool openmp();
 }  // namespace cpu
 

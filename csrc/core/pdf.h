@@ -14,9 +14,9 @@ SDFGAN_HD double usable_weight(T weight) {
     return w > 0 && w - w == 0 ? w : 0;  // inf - inf is NaN
 }
 
-// The samples of one ray. Within a bin a sample is placed by the exact remainder of u, so the result
-// is ascending and follows the density without bias. A ray without any weight is uniform over
-// [edges[0], edges[bins]].
+// The samples of one ray. Within a bin a sample is placed by the exact remainder of u, so the
+// result is ascending and follows the density without bias. A ray without any weight is uniform
+// over [edges[0], edges[bins]].
 template <class T>
 SDFGAN_HD void sample_pdf_ray(const SamplePdf<T>& p, int64_t ray) {
     const T* edges = p.edges + ray * (p.bins + 1);

@@ -21,8 +21,8 @@ const Table* find(const std::string& level) {
     if (avx2 && (level.empty() || level == "avx2")) return &table_avx2;
 #endif
     if (level.empty() || level == "base") return &table_base;
-    throw std::invalid_argument("SDFGAN_SIMD: must be base, avx2 or avx512 and known to this CPU, got " +
-                                level);
+    throw std::invalid_argument(
+        "SDFGAN_SIMD: must be base, avx2 or avx512 and known to this CPU, got " + level);
 }
 
 const Table*& current() {

@@ -63,10 +63,10 @@ bool openmp() {
 #endif
 }
 
-#define SDFGAN_INSTANTIATE(T)                                     \
+#define SDFGAN_INSTANTIATE(T)                                         \
     template void launch(const PositionalEncoding<T>&, const Where&); \
-    template void launch(const SamplePdf<T>&, const Where&);      \
-    template void launch(const GenerateRays<T>&, const Where&);   \
+    template void launch(const SamplePdf<T>&, const Where&);          \
+    template void launch(const GenerateRays<T>&, const Where&);       \
     template void launch(const TraceStep<T>&, const Where&);
 SDFGAN_INSTANTIATE(float)
 SDFGAN_INSTANTIATE(double)

@@ -1,4 +1,5 @@
-// Host side of the CUDA kernels: errors, the device of a launch, and grids of one thread per element.
+// Host side of the CUDA kernels: errors, the device of a launch, and grids of one thread per
+// element.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -35,7 +36,8 @@ class DeviceGuard {
 template <class Body>
 __global__ void for_each_kernel(int64_t n, Body body) {
     const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += stride) {
+    for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < n;
+         i += stride) {
         body(i);
     }
 }

@@ -1,5 +1,5 @@
-// The tracing step on CUDA: advance every entry and flag the survivors, select them in order (cub), and
-// write their next points. Counts stay on the device, so nothing waits for it.
+// The tracing step on CUDA: advance every entry and flag the survivors, select them in order (cub),
+// and write their next points. Counts stay on the device, so nothing waits for it.
 #include "core/trace.h"
 
 #include <cub/device/device_select.cuh>
