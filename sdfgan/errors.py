@@ -1,0 +1,5 @@
+"""The one exception for what a user can mend: the command line prints its message as one line and exits with status 2."""
+
+
+class UserError(Exception):
+    """A bad input: the message names the file or field, what was expected and what came, in one line."""

@@ -1,0 +1,266 @@
+"""FiLM-SIREN signed-distance fields: one small sine network whose layers are scaled and shifted by a latent.
+
+A layer is sin(omega (gamma (W x + b)) + beta) as in pi-GAN (Chan et al. 2021, arXiv:2012.00926); gamma and beta come
+from a mapping network that runs once per image. A shared trunk feeds an SDF branch and a texture branch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdfgan.fields.base import Field, FieldSample
+
+_PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
+
+
+@dataclass(frozen=True)
+class FilmCondition:
+    """A batch of latents, as the network sees it: FiLM folded into each layer, sin(weight x + shift).
+
+    weights[i] is [B, width, inputs] and shifts[i] is [B, 1, width], for the layers of trunk, SDF and texture in turn;
+    base_color [B, 1, 3] is the colour of the whole shape, before the sigmoid, that the texture varies.
+    """
+
+    weights: tuple[Tensor, ...]
+    shifts: tuple[Tensor, ...]
+    base_color: Tensor
+
+    def detach(self) -> FilmCondition:
+        """The same numbers without a graph."""
+        weights, shifts = (tuple(tensor.detach() for tensor in group) for group in (self.weights, self.shifts))
+        return FilmCondition(weights, shifts, self.base_color.detach())
+
+
+class _Groups(NamedTuple):
+    """Where flat points go when the points of each image are laid out as rows of [B, P, ...]."""
+
+    image: Tensor
+    slot: Tensor
+
+
+class FilmSirenSDF(Field):
+    """A family of coloured shapes: latent [latent_size (+ texture_latent_size)] -> signed distance and albedo.
+
+    sdf(x) = sqrt(|x|^2 + 0.01) - prior_radius + bias + net(x): the sphere is part of the formula and the network starts
+    near zero, so an untrained field is a ball with a gradient of length about one and needs no preconditioning.
+    The texture branch varies a base colour that comes from the latent alone, so that solids start out in one colour.
+
+    Args:
+        width: units per sine layer.
+        trunk_layers, sdf_layers, texture_layers: sine layers of the trunk and of each branch (all at least 1).
+        latent_size: length of the latent of shape and, unless `texture_latent_size` is given, of texture.
+        texture_latent_size: 0, or the length of a second latent, appended to the first, that alone drives the texture
+            branch (as in GRAF, Schwarz et al. 2020).
+        omega_first, omega_hidden, omega_texture: frequencies of the first layer, of the other trunk and SDF layers,
+            and of the texture layers. Low texture frequencies keep the colour of a part uniform.
+        color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
+        prior_radius: radius of the ball the untrained field is.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        trunk_layers: int = 3,
+        sdf_layers: int = 1,
+        texture_layers: int = 1,
+        latent_size: int = 64,
+        texture_latent_size: int = 0,
+        mapping_width: int = 128,
+        mapping_layers: int = 2,
+        omega_first: float = 5.0,
+        omega_hidden: float = 10.0,
+        omega_texture: float = 3.0,
+        color_space: str = "rgb",
+        prior_radius: float = 0.5,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("width", width),
+            ("trunk_layers", trunk_layers),
+            ("sdf_layers", sdf_layers),
+            ("texture_layers", texture_layers),
+            ("latent_size", latent_size),
+        ):
+            if value < 1:
+                raise ValueError(f"FilmSirenSDF: {name} must be at least 1, got {value}")
+        if color_space not in ("rgb", "hsv"):
+            raise ValueError(f"FilmSirenSDF: color_space must be 'rgb' or 'hsv', got {color_space!r}")
+        self.width = width
+        self.trunk_layers, self.sdf_layers, self.texture_layers = trunk_layers, sdf_layers, texture_layers
+        self.geometry_latent_size, self.texture_latent_size = latent_size, texture_latent_size
+        self.latent_size = latent_size + texture_latent_size
+        self.color_space = color_space
+        self.prior_radius = prior_radius
+
+        geometry_layers = trunk_layers + sdf_layers
+        self.omegas = [omega_first] + [omega_hidden] * (geometry_layers - 1) + [omega_texture] * texture_layers
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        for index in range(geometry_layers + texture_layers):
+            inputs = 3 if index == 0 else width
+            # Sitzmann et al. 2020: the first layer spans the frequencies, hidden ones keep unit variance.
+            bound = 1 / 3 if index == 0 else math.sqrt(6 / width) / omega_hidden
+            shift = math.pi / omega_first if index == 0 else 0.1
+            self.weights.append(nn.Parameter(torch.empty(width, inputs).uniform_(-bound, bound)))
+            self.biases.append(nn.Parameter(torch.empty(width).uniform_(-shift, shift)))
+        self.sdf_head = nn.Parameter(torch.randn(width) * 0.01 / math.sqrt(width))
+        self.sdf_bias = nn.Parameter(torch.zeros(()))
+        self.texture_head = nn.Parameter(torch.randn(3, width) * 0.3 / math.sqrt(width))
+        self.texture_bias = nn.Parameter(torch.zeros(3))
+
+        geometry_film = 2 * width * geometry_layers
+        texture_film = 2 * width * texture_layers + 3  # and the base colour
+        if texture_latent_size:
+            self.mapping = _mapping_network(latent_size, mapping_width, mapping_layers, geometry_film)
+            self.texture_mapping = _mapping_network(
+                texture_latent_size, mapping_width, mapping_layers, texture_film
+            )
+        else:
+            self.mapping = _mapping_network(
+                latent_size, mapping_width, mapping_layers, geometry_film + texture_film
+            )
+
+    def condition(self, latents: Tensor | None) -> FilmCondition:
+        """FiLM of latents [B, latent_size], folded into the layers. Differentiable; never call it per point."""
+        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
+            got = "None" if latents is None else list(latents.shape)
+            raise ValueError(f"FilmSirenSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        batch = len(latents)
+        film = self.mapping(latents[:, : self.geometry_latent_size])
+        if self.texture_latent_size:
+            film = torch.cat([film, self.texture_mapping(latents[:, self.geometry_latent_size :])], dim=1)
+        base_color = 4 * film[:, None, -3:]
+        film = film[:, :-3].view(batch, -1, 2, self.width)
+        weights, shifts = [], []
+        for index, omega in enumerate(self.omegas):
+            gamma = omega * (1 + 0.5 * film[:, index, 0])  # [B, width]
+            weights.append(gamma[:, :, None] * self.weights[index])
+            shifts.append((gamma * self.biases[index] + 1.5 * film[:, index, 1])[:, None])
+        return FilmCondition(tuple(weights), tuple(shifts), base_color)
+
+    def sdf(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> Tensor:
+        """Signed distances [N]; see `Field.sdf`."""
+        if not torch.is_grad_enabled() and image is not None and points.device.type == "cpu":
+            return self._sdf_by_image(points, condition, image)
+        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        features = grouped
+        for index in range(self.trunk_layers + self.sdf_layers):
+            features = torch.sin(_affine(condition, index, features))
+        return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
+
+    def sdf_and_gradient(
+        self, points: Tensor, condition: FilmCondition, image: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Distances [N] and gradients [N, 3] by an explicit adjoint pass: ordinary operations, a first-order graph."""
+        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        value, gradient, _ = self._geometry(grouped, condition)
+        return _ungroup(value, groups), _ungroup(gradient, groups)
+
+    def rgb(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> Tensor:
+        """Albedo [N, 3]; see `Field.rgb`."""
+        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        trunk = grouped
+        for index in range(self.trunk_layers):
+            trunk = torch.sin(_affine(condition, index, trunk))
+        return _ungroup(self._texture(trunk, condition), groups)
+
+    def evaluate(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> FieldSample:
+        """Distance, gradient and albedo in one pass that shares the trunk."""
+        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        value, gradient, trunk = self._geometry(grouped, condition)
+        rgb = self._texture(trunk, condition)
+        return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
+
+    def _prior(self, points: Tensor) -> Tensor:
+        return torch.sqrt(points.square().sum(-1) + _PRIOR_SOFTNESS) - self.prior_radius + self.sdf_bias
+
+    def _geometry(self, points: Tensor, condition: FilmCondition) -> tuple[Tensor, Tensor, Tensor]:
+        """Value [B, P], gradient [B, P, 3] and trunk features [B, P, width] at points [B, P, 3]."""
+        layers = self.trunk_layers + self.sdf_layers
+        phases, features, trunk = [], points, points
+        for index in range(layers):
+            phases.append(_affine(condition, index, features))
+            features = torch.sin(phases[-1])
+            if index == self.trunk_layers - 1:
+                trunk = features
+        value = features @ self.sdf_head + self._prior(points)
+        adjoint = self.sdf_head * torch.cos(phases[-1])
+        for index in range(layers - 1, 0, -1):
+            adjoint = torch.bmm(adjoint, condition.weights[index]) * torch.cos(phases[index - 1])
+        radius = torch.sqrt(points.square().sum(-1, keepdim=True) + _PRIOR_SOFTNESS)
+        return value, torch.bmm(adjoint, condition.weights[0]) + points / radius, trunk
+
+    def _texture(self, trunk: Tensor, condition: FilmCondition) -> Tensor:
+        features = trunk
+        for index in range(self.trunk_layers + self.sdf_layers, len(self.omegas)):
+            features = torch.sin(_affine(condition, index, features))
+        color = torch.sigmoid(2 * (features @ self.texture_head.t()) + self.texture_bias + condition.base_color)
+        return hsv_to_rgb(color) if self.color_space == "hsv" else color
+
+    def _sdf_by_image(self, points: Tensor, condition: FilmCondition, image: Tensor) -> Tensor:
+        """`sdf` without a graph on the CPU, image after image: no padding, and features stay in cache."""
+        out = torch.empty(len(points), dtype=points.dtype)
+        counts = torch.bincount(image, minlength=len(condition.shifts[0])).tolist()
+        start = 0
+        for b, count in enumerate(counts):
+            if count == 0:
+                continue
+            segment = slice(start, start + count)
+            features = points[segment]
+            for index in range(self.trunk_layers + self.sdf_layers):
+                features = torch.addmm(condition.shifts[index][b], features, condition.weights[index][b].t()).sin_()
+            torch.mv(features, self.sdf_head, out=out[segment])
+            start += count
+        return out.add_(self._prior(points))
+
+
+def hsv_to_rgb(hsv: Tensor) -> Tensor:
+    """RGB [..., 3] of hue, saturation and value [..., 3], all in [0, 1] (Smith 1978). Differentiable."""
+    hue, saturation, value = hsv.unbind(-1)
+    channels = []
+    for offset in (5.0, 3.0, 1.0):
+        k = (offset + 6 * hue) % 6
+        channels.append(value - value * saturation * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, dim=-1)
+
+
+def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    modules: list[nn.Module] = []
+    for _ in range(layers):
+        modules += [nn.Linear(inputs, width), nn.LeakyReLU(0.2)]
+        inputs = width
+    modules.append(nn.Linear(inputs, outputs))
+    for module in modules:
+        if isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, 0.2)
+            nn.init.zeros_(module.bias)
+    with torch.no_grad():
+        modules[-1].weight *= 0.25  # type: ignore[operator]
+    return nn.Sequential(*modules)
+
+
+def _affine(condition: FilmCondition, index: int, features: Tensor) -> Tensor:
+    return torch.baddbmm(condition.shifts[index], features, condition.weights[index].transpose(1, 2))
+
+
+def _group(points: Tensor, image: Tensor | None, batch: int) -> tuple[Tensor, _Groups | None]:
+    """Points [N, 3] laid out as [B, P, 3], padded with zeros where images have fewer than P points."""
+    if image is None:
+        if batch != 1:
+            raise ValueError(f"FilmSirenSDF: image indices are needed to choose among {batch} latents")
+        return points[None], None
+    counts = torch.bincount(image, minlength=batch)
+    size = int(counts.max()) if len(image) else 0
+    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
+    padded = points.new_zeros(batch, size, 3).index_put((image, slot), points)
+    return padded, _Groups(image, slot)
+
+
+def _ungroup(values: Tensor, groups: _Groups | None) -> Tensor:
+    return values[0] if groups is None else values[groups.image, groups.slot]

@@ -1,0 +1,8 @@
+"""The GAN that learns a family of 3D shapes from photographs."""
+
+from sdfgan.gan.config import GanConfig
+from sdfgan.gan.discriminator import Discriminator
+from sdfgan.gan.generator import load_generator, make_generator, sample_latents
+from sdfgan.gan.train import train
+
+__all__ = ["Discriminator", "GanConfig", "load_generator", "make_generator", "sample_latents", "train"]

@@ -1,0 +1,61 @@
+"""The generator as a user meets it: made from a configuration, loaded from a run, given latents by seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdfgan.errors import UserError
+from sdfgan.fields import FilmSirenSDF
+from sdfgan.gan.config import GanConfig
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
+
+
+def make_generator(config: GanConfig) -> FilmSirenSDF:
+    """An untrained generator of a resolved configuration; initialised from torch's global generator."""
+    assert config.width is not None
+    return FilmSirenSDF(
+        width=config.width,
+        trunk_layers=config.trunk_layers,
+        sdf_layers=config.sdf_layers,
+        texture_layers=config.texture_layers,
+        latent_size=config.latent_size,
+        texture_latent_size=config.texture_latent_size,
+        mapping_width=config.mapping_width,
+        omega_first=config.omega_first,
+        omega_hidden=config.omega_hidden,
+        omega_texture=config.omega_texture,
+        color_space=config.color_space,
+    )
+
+
+def load_generator(path: str | Path) -> tuple[FilmSirenSDF, GanConfig]:
+    """The averaged generator (EMA) of a run folder's latest checkpoint, or of a checkpoint folder; on the CPU.
+
+    Raises UserError for what is missing, damaged or of another kind.
+    """
+    checkpoint = resolve_checkpoint(Path(path))
+    tensors, state = load_checkpoint(checkpoint)
+    config = config_of(state, checkpoint)
+    generator = make_generator(config)
+    unpack_module(generator, tensors, "ema", checkpoint)
+    return generator.eval().requires_grad_(False), config
+
+
+def config_of(state: dict, checkpoint: Path) -> GanConfig:
+    """The configuration in a checkpoint's state. Raises UserError if it is not one of a GAN."""
+    if state.get("kind") != "gan" or not isinstance(state.get("config"), dict):
+        kind = json.dumps(state.get("kind"))
+        raise UserError(f"{checkpoint}: expected a checkpoint of train_gan.py, got one of kind {kind}")
+    return GanConfig.from_json(state["config"], checkpoint)
+
+
+def sample_latents(config: GanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
+    """Latents [len(seeds), L] from N(0, truncation^2), each from its own seed: the same in any company."""
+    size = config.latent_size + config.texture_latent_size
+    rows = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    return truncation * torch.stack(rows)

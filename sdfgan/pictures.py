@@ -1,0 +1,81 @@
+"""Pictures and videos as files, and numbers as colours to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+import imageio.v2 as imageio
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sdfgan.training.files import atomic_file
+
+
+def to_bytes(image: Tensor) -> np.ndarray:
+    """An image [C, H, W] in [0, 1] as uint8 [H, W, C]."""
+    return (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def save_image(path: str | Path, image: Tensor) -> None:
+    """Write an image [3 or 4, H, W] in [0, 1] in the format of the suffix, atomically."""
+    path = Path(path)
+    with atomic_file(path) as partial:
+        imageio.imwrite(partial, to_bytes(image))
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """Images [N, C, H, W] as one [C, rows * H, columns * W], row by row; the last row is filled with zeros."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - count))
+    tiles = filled.view(rows, columns, channels, height, width)
+    return tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+
+
+class VideoWriter:
+    """An mp4 (H.264) that frames [3, H, W] in [0, 1] are added to; it appears when its block ends well.
+
+    H.264 needs even sides: an odd frame gets one more row or column of black.
+    """
+
+    def __init__(self, path: str | Path, fps: int = 24) -> None:
+        self.path = Path(path)
+        self._file = atomic_file(self.path)
+        self._fps = fps
+
+    def __enter__(self) -> VideoWriter:
+        partial = self._file.__enter__()
+        self._writer = imageio.get_writer(
+            partial, format="FFMPEG", fps=self._fps, codec="libx264", quality=8, macro_block_size=2,
+            pixelformat="yuv420p",
+        )  # fmt: skip
+        return self
+
+    def add(self, frame: Tensor) -> None:
+        """Append a frame [3, H, W]."""
+        frame = F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))
+        self._writer.append_data(to_bytes(frame))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+        self._file.__exit__(kind, error, trace)
+
+
+def colour_depth(depth: Tensor) -> Tensor:
+    """Depth [B, 1, H, W] as grey [B, 3, H, W]: near is white, far is dark, nothing (infinite) is black."""
+    seen = depth.isfinite()
+    if not seen.any():
+        return torch.zeros_like(depth).expand(-1, 3, -1, -1)
+    near, far = depth[seen].min(), depth[seen].max()
+    grey = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
+    return torch.where(seen, grey, 0.0).expand(-1, 3, -1, -1)
+
+
+def colour_normals(normals: Tensor, alpha: Tensor) -> Tensor:
+    """World normals [B, 3, H, W] as colours: x, y, z from -1..1 to red, green, blue; black where alpha is 0."""
+    return (normals + 1) / 2 * alpha

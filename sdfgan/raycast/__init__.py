@@ -1,0 +1,16 @@
+"""Surfaces of signed-distance fields: tracing rays to them and making differentiable pictures of them."""
+
+from sdfgan.raycast.multiscale import SurfaceSamples, default_scales, multiscale
+from sdfgan.raycast.render import Rendering, render
+from sdfgan.raycast.sphere_trace import Rays, Traced, sphere_trace
+
+__all__ = [
+    "Rays",
+    "Rendering",
+    "SurfaceSamples",
+    "Traced",
+    "default_scales",
+    "multiscale",
+    "render",
+    "sphere_trace",
+]

@@ -1,0 +1,165 @@
+"""Checkpoints: a folder with tensors.safetensors and state.json. Nothing is ever pickled or unpickled.
+
+A checkpoint appears whole or not at all, and older ones are removed only after it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from sdfgan.errors import UserError
+from sdfgan.training.files import PARTIAL, atomic_folder
+
+FORMAT = 1
+_TENSORS, _STATE = "tensors.safetensors", "state.json"
+_NAME = re.compile(r"step-(\d{7,})")
+
+
+def save_checkpoint(
+    run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 3
+) -> Path:
+    """Write `run`/checkpoints/step-N, then remove all but the newest `keep`. Returns the folder.
+
+    `state` is what JSON can hold. Raises UserError where the disk is full or not writable: then older ones are intact.
+    """
+    folder = run / "checkpoints" / f"step-{step:07d}"
+    with atomic_folder(folder) as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial / _TENSORS)
+        digest = _sha256(partial / _TENSORS)
+        header = {"format": FORMAT, "step": step, "sha256": digest}
+        (partial / _STATE).write_text(json.dumps({**header, **state}, indent=2) + "\n")
+    for old in list_checkpoints(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def list_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run, oldest first."""
+    folder = run / "checkpoints"
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def remove_partial(run: Path) -> None:
+    """Remove what an earlier process was writing when it died."""
+    for path in (run / "checkpoints").glob(f"*{PARTIAL}"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def resolve_checkpoint(path: Path) -> Path:
+    """The checkpoint that `path` means: itself, or the newest of the run folder it is. Raises UserError."""
+    if (path / _STATE).exists() or (path / _TENSORS).exists() or _NAME.fullmatch(path.name):
+        return path
+    if not path.exists():
+        raise UserError(f"{path}: no such run or checkpoint folder")
+    checkpoints = list_checkpoints(path)
+    if not checkpoints:
+        raise UserError(f"{path}: expected a run folder with checkpoints/, or a checkpoint folder")
+    return checkpoints[-1]
+
+
+def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and state of a checkpoint. Raises UserError, naming the file, if it is not whole."""
+    try:
+        state = json.loads((folder / _STATE).read_text())
+        if not isinstance(state, dict) or state.get("format") != FORMAT:
+            raise UserError(f"{folder / _STATE}: expected a checkpoint of format {FORMAT}{_others(folder)}")
+        if _sha256(folder / _TENSORS) != state.get("sha256"):
+            raise UserError(f"{folder / _TENSORS}: damaged, its checksum is not that in {_STATE}{_others(folder)}")
+        return load_file(folder / _TENSORS), state
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: missing from the checkpoint{_others(folder)}") from error
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+
+
+def _others(folder: Path) -> str:
+    """What to do about a bad checkpoint."""
+    others = [path for path in list_checkpoints(folder.parent.parent) if path != folder]
+    return f"; an earlier checkpoint is {others[-1]}" if others else ""
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ------------------------------------------------------------------------- things with state, as tensors with a prefix
+
+
+def pack_module(module: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """A module's parameters and buffers as {prefix.name: tensor}."""
+    return {f"{prefix}.{name}": tensor for name, tensor in module.state_dict().items()}
+
+
+def unpack_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
+    """Undo `pack_module`. Raises UserError, naming `source`, if anything is missing, spare or of another shape."""
+    given = _under(tensors, prefix)
+    wanted = module.state_dict()
+    for name in sorted(wanted.keys() | given.keys()):
+        if name not in given or name not in wanted:
+            problem = "missing" if name not in given else "unexpected"
+            raise UserError(f"{source}: tensor {prefix}.{name} is {problem}")
+        if given[name].shape != wanted[name].shape:
+            raise UserError(
+                f"{source}: tensor {prefix}.{name} must be {list(wanted[name].shape)}, got {list(given[name].shape)}"
+            )
+    module.load_state_dict(given)
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """The state of an optimiser whose state is tensors (as Adam's is), as {prefix.parameter.name: tensor}."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}.{i}.{name}": tensor for i, slots in state.items() for name, tensor in slots.items()}
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str, source: Path
+) -> None:
+    """Undo `pack_optimizer`; learning rates stay those of `optimizer`. Raises UserError for what does not fit."""
+    state: dict[int, dict[str, Tensor]] = {}
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for name, tensor in _under(tensors, prefix).items():
+        index, _, slot = name.partition(".")
+        if not index.isdigit() or int(index) >= len(parameters):
+            raise UserError(f"{source}: tensor {prefix}.{name} belongs to no parameter")
+        if tensor.ndim > 0 and tensor.shape != parameters[int(index)].shape:
+            raise UserError(f"{source}: tensor {prefix}.{name} does not fit its parameter")
+        state.setdefault(int(index), {})[slot] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def pack_generator_state(generator: torch.Generator, prefix: str) -> dict[str, Tensor]:
+    """The state of a random generator as one tensor."""
+    return {f"{prefix}.state": generator.get_state()}
+
+
+def unpack_generator_state(
+    generator: torch.Generator, tensors: dict[str, Tensor], prefix: str, source: Path
+) -> None:
+    """Undo `pack_generator_state`."""
+    try:
+        generator.set_state(tensors[f"{prefix}.state"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise UserError(f"{source}: {prefix}.state is not the state of a random generator") from error
+
+
+def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(prefix + ".")}

@@ -1,0 +1,83 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sdfgan.errors import UserError
+
+PARTIAL = ".partial"  # suffix of what is still being written
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write `values` as JSON, atomically. Raises UserError where the file cannot be written."""
+    write_text(path, json.dumps(values, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically. Raises UserError where it cannot be written."""
+    with atomic_file(path) as partial:
+        partial.write_text(text)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """A path to write to, with the suffix of `path`, that becomes `path` if all goes well and vanishes if not."""
+    partial = path.with_name(f".{path.stem}{PARTIAL}{path.suffix}")
+    try:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that becomes `path` if all goes well and vanishes if not; an older `path` is replaced."""
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with disk_errors(path):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            for file in partial.iterdir():
+                sync(file)
+            sync(partial)
+            if path.exists():
+                shutil.rmtree(path)
+            os.rename(partial, path)
+            sync(path.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file's bytes, or a folder's entries, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: no space left on the disk; what was saved before is intact") from error
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,0 +1,65 @@
+"""A progress bar with a rate and the time left; plain lines now and then where the output is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class Bar:
+    """What `progress` yields."""
+
+    def __init__(self, total: int, description: str, done: int, shown: Progress | None) -> None:
+        self.total, self.done, self.status = total, done, ""
+        self._description = description
+        self._started_at, self._started = time.monotonic(), done
+        self._last_line = self._started_at
+        self._shown = shown
+        self._task = None if shown is None else shown.add_task(description, total=total, completed=done, status="")
+
+    def advance(self, n: int = 1, status: str = "") -> None:
+        """`n` more are done; `status` is shown beside the bar until the next one."""
+        self.done += n
+        self.status = status or self.status
+        if self._shown is not None and self._task is not None:
+            self._shown.update(self._task, completed=self.done, status=self.status)
+        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or self.done == self.total:
+            self._last_line = time.monotonic()
+            rate = (self.done - self._started) / max(self._last_line - self._started_at, 1e-9)
+            left = (self.total - self.done) / max(rate, 1e-9)
+            print(
+                f"{self._description} {self.done}/{self.total}  {rate:.2f}/s  {_clock(left)} left  {self.status}",
+                flush=True,
+            )
+
+
+@contextmanager
+def progress(total: int, description: str, done: int = 0) -> Iterator[Bar]:
+    """A bar from `done` to `total`; call `advance` on what this yields."""
+    if not sys.stdout.isatty():
+        yield Bar(total, description, done, None)
+        return
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate("{task.speed}"),
+        TimeRemainingColumn(), TextColumn("{task.fields[status]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=Console()) as shown:
+        yield Bar(total, description, done, shown)
+
+
+class _Rate(TextColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f}/s")
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

@@ -1,0 +1,75 @@
+"""The folder of a run: configuration, numbers, pictures, checkpoints; complete in itself."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sdfgan.errors import UserError
+from sdfgan.training.checkpoint import list_checkpoints, remove_partial
+from sdfgan.training.files import disk_errors, write_json, write_text
+
+
+class RunFolder:
+    """config.json, metrics.jsonl, TensorBoard events, samples/, checkpoints/ and summary.json of one training run.
+
+    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped.
+    """
+
+    def __init__(self, path: Path, config: dict[str, Any], resumed_step: int | None = None) -> None:
+        self.path = path
+        if resumed_step is None and list_checkpoints(path):
+            raise UserError(f"{path}: holds a run already; continue it with --resume {path}, or name another folder")
+        with disk_errors(path):
+            (path / "samples").mkdir(parents=True, exist_ok=True)
+            (path / "checkpoints").mkdir(exist_ok=True)
+        remove_partial(path)
+        write_json(path / "config.json", config)
+        self._drop_lines_after(resumed_step or 0)
+        with disk_errors(path):
+            self._metrics = (path / "metrics.jsonl").open("a")
+        # TensorBoard is slow to import; commands that only look at a run never need it.
+        from torch.utils.tensorboard import SummaryWriter
+
+        with disk_errors(path):
+            self._events = SummaryWriter(str(path), purge_step=None if resumed_step is None else resumed_step + 1)
+
+    def log(self, step: int, numbers: dict[str, float]) -> None:
+        """Append a line to metrics.jsonl and scalars to TensorBoard."""
+        with disk_errors(self.path):
+            self._metrics.write(json.dumps({"step": step, **numbers}) + "\n")
+            self._metrics.flush()
+            for name, value in numbers.items():
+                self._events.add_scalar(name, value, step)
+
+    def log_image(self, step: int, name: str, image: Tensor) -> None:
+        """An image [C, H, W] in [0, 1] for TensorBoard."""
+        with disk_errors(self.path):
+            self._events.add_image(name, image.clamp(0, 1), step)
+
+    def close(self) -> None:
+        """Flush and close the logs."""
+        self._metrics.close()
+        self._events.close()
+
+    def _drop_lines_after(self, step: int) -> None:
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # cut off when the process died
+        write_text(path, "".join(kept))
+
+
+def next_run_folder(parent: Path, name: str) -> Path:
+    """The first of parent/name-001, -002 ... that does not exist."""
+    return next(path for i in itertools.count(1) if not (path := parent / f"{name}-{i:03d}").exists())

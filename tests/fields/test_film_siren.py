@@ -1,0 +1,104 @@
+"""The FiLM-SIREN field: its explicit adjoint, its layouts of points, its initialisation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sdfgan.fields import Field, FilmSirenSDF
+from sdfgan.fields.film_siren import hsv_to_rgb
+
+
+def make(**options) -> FilmSirenSDF:
+    torch.manual_seed(0)
+    field = FilmSirenSDF(**{"width": 16, "latent_size": 4, "mapping_width": 8, **options}).double()
+    with torch.no_grad():
+        field.sdf_head.mul_(30)  # far from the ball it starts as, so that the network counts
+    return field
+
+
+def some_points(counts: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return torch.rand(len(image), 3, dtype=torch.float64) * 2 - 1, image
+
+
+OPTIONS = [
+    {},
+    {"trunk_layers": 1, "sdf_layers": 2, "texture_layers": 2},
+    {"texture_latent_size": 3},
+    {"color_space": "hsv"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_adjoint_pass_equals_autograd(options: dict) -> None:
+    field = make(**options)
+    points, image = some_points((5, 0, 9))
+    condition = field.condition(torch.randn(3, field.latent_size, dtype=torch.float64))
+    value, gradient, rgb = field.evaluate(points, condition, image)
+    reference_value, reference = Field.sdf_and_gradient(field, points, condition, image)
+    torch.testing.assert_close(value, reference_value)
+    torch.testing.assert_close(gradient, reference)
+    torch.testing.assert_close(rgb, field.rgb(points, condition, image))
+    assert rgb.min() >= 0 and rgb.max() <= 1
+
+
+def test_without_a_graph_the_same_numbers() -> None:
+    field = make()
+    points, image = some_points((5, 0, 9, 1))
+    condition = field.condition(torch.randn(4, 4, dtype=torch.float64))
+    with_graph = field.sdf(points, condition, image)
+    with torch.no_grad():
+        torch.testing.assert_close(field.sdf(points, condition, image), with_graph)
+        one = field.condition(torch.zeros(1, 4, dtype=torch.float64))
+        torch.testing.assert_close(field.sdf(points, one), field.sdf(points, one, torch.zeros(15, dtype=torch.int64)))
+
+
+def test_second_order_gradients() -> None:
+    field = make()
+    points, image = some_points((2, 1))
+    latents = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
+
+    def gradient_of(latents: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+        return field.sdf_and_gradient(points, field.condition(latents), image)[1]
+
+    assert torch.autograd.gradcheck(gradient_of, (latents, points.requires_grad_()))
+
+
+def test_untrained_it_is_a_ball() -> None:
+    torch.manual_seed(1)
+    field = FilmSirenSDF()
+    points = torch.randn(2000, 3) * 0.5
+    value, gradient = field.sdf_and_gradient(points, field.condition(torch.randn(1, 64)))
+    torch.testing.assert_close(value, points.norm(dim=-1) - 0.5, atol=0.15, rtol=0)
+    far = points.norm(dim=-1) > 0.2
+    assert (gradient.norm(dim=-1)[far] - 1).abs().mean() < 0.2
+
+
+def test_the_texture_latent_changes_the_texture_alone() -> None:
+    field = make(texture_latent_size=3)
+    points, _ = some_points((20,))
+    latents = torch.randn(1, 7, dtype=torch.float64)
+    other = latents.clone()
+    other[:, 4:] += 1
+    a, b = (field.evaluate(points, field.condition(z)) for z in (latents, other))
+    torch.testing.assert_close(a.sdf, b.sdf)
+    assert (a.rgb - b.rgb).abs().mean() > 1e-3
+
+
+def test_hsv() -> None:
+    hues = torch.tensor([[0.0, 1, 1], [1 / 3, 1, 1], [2 / 3, 1, 1], [0.5, 1, 0.5], [0.3, 0, 0.7]])
+    expected = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0.5, 0.5], [0.7, 0.7, 0.7]])
+    torch.testing.assert_close(hsv_to_rgb(hues), expected, atol=1e-5, rtol=0)
+
+
+def test_bad_input_is_named() -> None:
+    with pytest.raises(ValueError, match="width must be at least 1"):
+        FilmSirenSDF(width=0)
+    with pytest.raises(ValueError, match="color_space"):
+        FilmSirenSDF(color_space="cmyk")
+    field = make()
+    with pytest.raises(ValueError, match=r"latents must be \[B, 4\], got \[2, 3\]"):
+        field.condition(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="image indices are needed"):
+        field.rgb(torch.zeros(1, 3).double(), field.condition(torch.zeros(2, 4).double()))
