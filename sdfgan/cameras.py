@@ -1,13 +1,13 @@
 """Cameras, ray grids and pose distributions: the one place where axes, units and pixel centres are defined.
 
 World       right-handed, y up; the object lives in the unit ball around the origin.
-Camera      x right, y up, looks along -z (as OpenGL and Blender). `camera_to_world` [..., 3, 4] holds the columns
-            x, y, z of the camera in world coordinates, then its position.
-Orbit       a camera on a sphere around the origin that looks at the origin. `axes` [..., 3, 3] holds its x, y, z as
-            *rows*; z points from the origin to the camera, which sits at z * D with D = 1 / tan(fov / 2).
-Pixels      centres at (i + 0.5); row 0 is the top row; images are [B, C, H, W]; a flat pixel id is (b * H + y) * W + x.
-            Pixels are equally spaced on an image plane at distance D before the camera: height [-1, 1], width
-            [-aspect, aspect]. For an orbit camera this plane passes through the origin.
+Camera      x right, y up, looks along -z (as OpenGL and Blender). `camera_to_world` [..., 3, 4] holds the
+            columns x, y, z of the camera in world coordinates, then its position.
+Orbit       a camera on a sphere around the origin that looks at the origin. `axes` [..., 3, 3] holds its
+            x, y, z as *rows*; z points from the origin to the camera, at z * D with D = 1 / tan(fov / 2).
+Pixels      centres at (i + 0.5); row 0 is the top row; images are [B, C, H, W]; the flat id of a pixel is
+            (b * H + y) * W + x. Pixels are equally spaced on an image plane at distance D before the camera,
+            height [-1, 1], width [-aspect, aspect]. For an orbit camera it passes through the origin.
 Units       angles are radians, `fov` is the vertical field of view, depth is measured along the unit ray.
 """
 
@@ -35,7 +35,7 @@ def camera_distance(fov: float = DEFAULT_FOV) -> float:
 
 
 def rotate_axes(angles: tuple[Tensor, Tensor]) -> Tensor:
-    """Axes [B, 3, 3] of orbit cameras (rows x, y, z) at angles (elevation phi [B], azimuth theta [B]) in radians.
+    """Axes [B, 3, 3] (rows x, y, z) of orbit cameras at (elevation phi [B], azimuth theta [B]) in radians.
 
     Azimuth 0 is on +z and grows towards +x; elevation grows towards +y. Differentiable in both angles.
     """
@@ -48,16 +48,16 @@ def rotate_axes(angles: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def orbit_camera(axes: Tensor, fov: float = DEFAULT_FOV) -> Tensor:
-    """`camera_to_world` [..., 3, 4] of the orbit cameras with `axes` [..., 3, 3]; differentiable in `axes`."""
+    """`camera_to_world` [..., 3, 4] of the orbit cameras with `axes` [..., 3, 3]; differentiable."""
     columns = axes.transpose(-1, -2)
     return torch.cat((columns, columns[..., 2:] * camera_distance(fov)), -1)
 
 
 def look_at(position: Tensor, target: Tensor | None = None, up: Tensor | None = None) -> Tensor:
-    """`camera_to_world` [..., 3, 4] of cameras at `position` [..., 3] that look at `target` with `up` upwards.
+    """`camera_to_world` [..., 3, 4] of cameras at `position` [..., 3] that look at `target`, `up` upwards.
 
     `target` defaults to the origin, `up` to +y; both broadcast to `position`. Differentiable in all three.
-    Raises ValueError where the camera sits on its target or looks along `up`, which leaves its roll undefined.
+    Raises ValueError where the camera sits on its target or looks along `up`: its roll is undefined.
     """
     target = position.new_zeros(3) if target is None else target
     up = position.new_tensor((0.0, 1.0, 0.0)) if up is None else up
@@ -90,17 +90,17 @@ def ray_grid(
         raise ValueError(f"ray_grid: height and width must be positive, got {height} and {width}")
     if camera.shape[2] == 3:
         camera = orbit_camera(camera, fov)
-    options = {"dtype": camera.dtype, "device": camera.device}
-    # (2 i + 1 - n) / height places the centres of n square pixels symmetrically, so that finer grids nest in coarser.
-    right = (2 * torch.arange(width, **options) + 1 - width) / height
-    up = (height - 1 - 2 * torch.arange(height, **options)) / height
+    # (2 i + 1 - n) / height: the centres of n square pixels, symmetric, so that finer grids nest in coarser.
+    columns = torch.arange(width, dtype=camera.dtype, device=camera.device)
+    rows = torch.arange(height, dtype=camera.dtype, device=camera.device)
+    right, up = (2 * columns + 1 - width) / height, (height - 1 - 2 * rows) / height
     x, y, z, position = (column[:, None, None] for column in camera.unbind(-1))  # each [B, 1, 1, 3]
     directions = right[:, None] * x + up[:, None, None] * y - camera_distance(fov) * z
     directions = F.normalize(directions, dim=-1)
     return position.expand_as(directions), directions
 
 
-# ------------------------------------------------------------------------------------------------ pose distributions
+# ----------------------------------------------------------------------------------------- pose distributions
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class TruncatedGaussian(PoseDistribution):
 
 
 class SphericalUniform(PoseDistribution):
-    """Uniform by area on the part of the sphere that the ranges bound: the sine of the elevation is uniform."""
+    """Uniform by area on the part of the sphere in the ranges: the sine of the elevation is uniform."""
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         low, high = (math.sin(min(max(e, -math.pi / 2), math.pi / 2)) for e in self.elevation)
@@ -190,10 +190,8 @@ class Fixed(PoseDistribution):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = None if generator is None else generator.device
-        elevation, azimuth = (
-            torch.full((n,), (span[0] + span[1]) / 2, device=device) for span in (self.elevation, self.azimuth)
-        )
-        return _clip(elevation), azimuth
+        elevation, azimuth = (sum(span) / 2 for span in (self.elevation, self.azimuth))
+        return _clip(torch.full((n,), elevation, device=device)), torch.full((n,), azimuth, device=device)
 
 
 POSE_DISTRIBUTIONS: dict[str, type[PoseDistribution]] = {
@@ -215,14 +213,19 @@ def pose_distribution(name: str, elevation_range: Range, azimuth_range: Range) -
         raise UserError(f"pose distribution: must be one of {', '.join(POSE_DISTRIBUTIONS)}, got {name!r}")
     for what, span in (("elevation", elevation_range), ("azimuth", azimuth_range)):
         if len(span) != 2 or not all(map(math.isfinite, span)) or span[0] > span[1]:
-            raise UserError(f"pose distribution: {what} range must be (low, high) with low <= high, got {span}")
-    return POSE_DISTRIBUTIONS[name](tuple(elevation_range), tuple(azimuth_range))
+            raise UserError(f"pose distribution: {what} range must be (low, high), low <= high, got {span}")
+    return POSE_DISTRIBUTIONS[name](elevation_range, azimuth_range)
 
 
 def orbit_path(
-    frames: int, elevation: float = math.radians(20.0), *, start: float = 0.0, turns: float = 1.0, swing: float = 0.0
+    frames: int,
+    elevation: float = math.radians(20.0),
+    *,
+    start: float = 0.0,
+    turns: float = 1.0,
+    swing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """Elevations and azimuths, [frames] float32 each, of a turntable that loops: the last frame is not the first.
+    """Elevations and azimuths, [frames] float32 each, of a turntable that loops without a repeated frame.
 
     Args:
         elevation: mean elevation in radians; `swing` is added as one sine over the path.
@@ -232,13 +235,13 @@ def orbit_path(
     return _clip(elevation + swing * phase.sin()), start + turns * phase
 
 
-# ------------------------------------------------------------------------------------------------- other conventions
+# ------------------------------------------------------------------------------------------ other conventions
 
 
 def from_blender(transform_matrix: Tensor) -> Tensor:
-    """`camera_to_world` [..., 3, 4] from Blender's (and NeRF's) `transform_matrix` [..., 4, 4] or [..., 3, 4].
+    """`camera_to_world` [..., 3, 4] from Blender's and NeRF's `transform_matrix` [..., 4, 4] or [..., 3, 4].
 
-    The camera axes agree; Blender's world is z-up, so its (x, y, z) is (x, z, -y) here. Exact; differentiable.
+    The camera axes agree; Blender's world is z-up: its (x, y, z) is (x, z, -y) here. Exact.
     """
     if transform_matrix.shape[-2:] not in ((4, 4), (3, 4)):
         shape = list(transform_matrix.shape)
@@ -248,7 +251,7 @@ def from_blender(transform_matrix: Tensor) -> Tensor:
 
 
 def to_blender(camera_to_world: Tensor) -> Tensor:
-    """Blender's `transform_matrix` [..., 4, 4] from `camera_to_world` [..., 3, 4]: inverse of `from_blender`."""
+    """Blender's `transform_matrix` [..., 4, 4] of `camera_to_world` [..., 3, 4]: inverts `from_blender`."""
     if camera_to_world.shape[-2:] != (3, 4):
         shape = list(camera_to_world.shape)
         raise ValueError(f"to_blender: camera_to_world must be [..., 3, 4], got {shape}")

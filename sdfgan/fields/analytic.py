@@ -1,8 +1,8 @@
 """Analytic fields: their base class, constructive solid geometry, rigid motion, scale and colour.
 
-The solids are in `primitives`. The sharp operations are exact on the side where one part decides, and a lower bound of
-the distance elsewhere. The smooth ones blend with a quadratic polynomial over a width of `k` (I. Quilez,
-https://iquilezles.org/articles/smin). None has a larger gradient than its parts.
+The solids are in `primitives`. The sharp operations are exact on the side where one part decides, and a lower
+bound of the distance elsewhere. The smooth ones blend with a quadratic polynomial over a width of `k`
+(I. Quilez, https://iquilezles.org/articles/smin). None has a larger gradient than its parts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from sdfgan.fields.base import Field
 Scalar = float | Tensor  # a number, or a tensor [] or [B]
 Vector = tuple[float, ...] | list[float] | Tensor  # three numbers, or a tensor [3] or [B, 3]
 
-_SMALLEST = 1e-24  # under a root: small enough to be lost in any length, large enough for second derivatives in float32
+# Under a root: small enough to be lost in any length, large enough for second derivatives in float32.
+_SMALLEST = 1e-24
 
 
 def length(*components: Tensor) -> Tensor:
-    """Euclidean length of vectors given by components, with finite derivatives (of zero) at the zero vector."""
+    """Euclidean length of vectors given by components, with derivatives of zero at the zero vector."""
     total = components[0].square()
     for component in components[1:]:
         total = total + component.square()
@@ -36,10 +37,10 @@ def vector_length(vectors: Tensor) -> Tensor:
 class AnalyticField(Field):
     """A signed-distance field in closed form; the base class of the solids and of what is built from them.
 
-    Parameters are numbers, tuples, or tensors with a leading row per image; `image` then says which row a point uses.
-    They follow `.to()`, are cast to the points' dtype, and a tensor that requires a gradient keeps it. Fields combine
-    by `a | b` (union), `a & b` (intersection), `a - b` (subtraction), and move by `.translated()`, `.rotated()` and
-    `.scaled()`. Conditions are ignored: an analytic field has no latents.
+    Parameters are numbers, tuples, or tensors with a row per image; `image` then says which row a point uses.
+    They follow `.to()`, are cast to the points' dtype, and a tensor that requires a gradient keeps it. Fields
+    combine by `a | b` (union), `a & b` (intersection) and `a - b` (subtraction), and move by `.translated()`,
+    `.rotated()` and `.scaled()`. Conditions are ignored: an analytic field has no latents.
     """
 
     def __init__(self) -> None:
@@ -53,14 +54,15 @@ class AnalyticField(Field):
         """
         function = type(self).__name__
         tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-        if tensor.dim() not in (rank, rank + 1) or any(size != 3 for size in tensor.shape[tensor.dim() - rank :]):
+        shape = tensor.shape[max(tensor.dim() - rank, 0) :]  # without the rows of images
+        if tensor.dim() not in (rank, rank + 1) or any(size != 3 for size in shape):
             one = ", ".join("3" * rank)
             rows = f"B, {one}" if one else "B"
             raise ValueError(f"{function}: {name} must be [{one}] or [{rows}], got {list(tensor.shape)}")
         if not tensor.is_floating_point():
             raise TypeError(f"{function}: {name} must be floating point, got {tensor.dtype}")
         if least is not None and bool((tensor.detach() < least).any()):
-            raise ValueError(f"{function}: {name} must be at least {least}, got {tensor.detach().min().item()}")
+            raise ValueError(f"{function}: {name} must be at least {least}, got {tensor.min().item()}")
         if isinstance(tensor, torch.nn.Parameter):
             self.register_parameter(name, tensor)
         else:
@@ -68,17 +70,18 @@ class AnalyticField(Field):
         self._ranks[name] = rank
 
     def _get(self, name: str, points: Tensor, image: Tensor | None) -> Tensor:
-        """A parameter as it applies to `points`: one for all ([], [3], ...) or a row per point ([N], [N, 3], ...)."""
+        """A parameter for `points`: one for all ([], [3], [3, 3]) or one for each ([N], [N, 3], ...)."""
         value: Tensor = getattr(self, name).to(points.dtype)
         if value.dim() == self._ranks[name]:
             return value
         if len(value) == 1:
             return value[0]
         if image is None:
-            raise ValueError(
-                f"{type(self).__name__}: image must be given, as {name} has a row for each of {len(value)} images"
-            )
-        return value[image]
+            function = type(self).__name__
+            raise ValueError(f"{function}: image must be given, as {name} has rows for {len(value)} images")
+        if value.dim() == 2:  # gathered by component, as fields compute by component: three times as fast
+            return value.T.contiguous().index_select(1, image).T
+        return value.index_select(0, image)
 
     def __or__(self, other: AnalyticField) -> AnalyticField:
         return Union(self, other)
@@ -96,7 +99,7 @@ class AnalyticField(Field):
     def rotated(
         self, matrix: Tensor | None = None, *, axis: Vector | None = None, angle: Scalar | None = None
     ) -> AnalyticField:
-        """The field turned about the origin: by a rotation matrix [3, 3] or [B, 3, 3], or by `angle` about `axis`."""
+        """The field turned about the origin by a matrix [3, 3] or [B, 3, 3], or by `angle` about `axis`."""
         if (matrix is None) == (axis is None or angle is None):
             raise ValueError("rotated: must be given either matrix, or axis and angle")
         if matrix is None:
@@ -105,7 +108,7 @@ class AnalyticField(Field):
         return Transformed(self, rotation=matrix)
 
     def scaled(self, scale: Scalar) -> AnalyticField:
-        """The field scaled about the origin by `scale`, [] or [B], uniformly, so that distances stay distances."""
+        """The field scaled about the origin by `scale`, [] or [B], uniformly: distances stay distances."""
         return Transformed(self, scale=scale)
 
     def coloured(self, rgb: Vector) -> AnalyticField:
@@ -184,7 +187,7 @@ class _SmoothPair(_Pair):
 
 
 class SmoothUnion(_SmoothPair):
-    """`Union` with a fillet: up to k / 4 fatter than the union. Not an exact distance, but 1-Lipschitz as its parts."""
+    """`Union` with a fillet, up to k / 4 fatter than the union; not an exact distance."""
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self._smooth_minimum(*self._parts(points, condition, image))
@@ -216,13 +219,15 @@ class SmoothSubtraction(_SmoothPair):
 
 
 class Transformed(AnalyticField):
-    """A field scaled, then rotated, then translated: p -> rotation (scale p) + translation. Exact where the field is.
+    """A field scaled, then rotated, then translated: p -> rotation (scale p) + translation.
 
     Args:
         rotation: a rotation matrix [3, 3] or [B, 3, 3].
         translation: [3] or [B, 3].
         scale: one factor for all axes, [] or [B], positive.
     """
+
+    rotation: Tensor
 
     def __init__(
         self,
@@ -289,4 +294,5 @@ def rotation_matrix(axis: Vector, angle: Scalar) -> Tensor:
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
     angle = angle[..., None, None]
-    return torch.eye(3, dtype=dtype, device=device) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+    identity = torch.eye(3, dtype=dtype, device=device)
+    return identity + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)

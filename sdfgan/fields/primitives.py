@@ -26,7 +26,7 @@ class Sphere(AnalyticField):
 
 
 class RoundedBox(AnalyticField):
-    """A box of outer `half_size` whose edges are rounded with `radius`, at most the least half size; exact."""
+    """A box of outer `half_size`, its edges rounded with `radius`, at most the least half size; exact."""
 
     def __init__(self, half_size: Vector, radius: Scalar) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class Cone(AnalyticField):
         to_side = length(around - (r1 + slope * t), y - h * (2 * t - 1))
         cap = y.abs() - h
         to_cap = length((around - torch.where(y < 0, r1, r2)).clamp(min=0), cap)
-        # Inside, plain distances to planes: they have a gradient on the surface itself, where a root has none.
+        # Inside, distances to planes: they have a gradient on the surface itself, where a root has none.
         side = (2 * h * (around - r1) - slope * (y + h)) / edge_squared.sqrt()
         inside = torch.maximum(side, cap)
         return torch.where(inside <= 0, inside, torch.minimum(to_side, to_cap))
@@ -118,11 +118,14 @@ class Cone(AnalyticField):
 class Ellipsoid(AnalyticField):
     """An ellipsoid with half axes `radii`. Not an exact distance, but one to first order at the surface.
 
-    With q = |p / radii| and r = q / |p / radii^2| it is (q - 1) r outside (Quilez); inside, r fades to the least
-    half axis m, (q - 1) (m + q (r - m)), which is continuous at the centre and -m there. Exact where all radii agree.
-    `lipschitz` bounds the gradient by the ratio k of the longest to the shortest half axis: max(1, k^2 / 2), above the
-    maximum over all directions, found numerically. It is taken from the radii given here.
+    With q = |p / radii| and r = q / |p / radii^2| it is (q - 1) r outside (Quilez). Inside, r fades to the
+    least half axis m, (q - 1) (m + q (r - m)), which is continuous at the centre and -m there. Exact where
+    all radii agree; outside, sampling found it nowhere above the distance, so that a ray may step by it.
+    `lipschitz` is max(1, k^2 / 2) for the ratio k of the longest to the shortest half axis given here, above
+    the maximum of the gradient over all directions, found numerically.
     """
+
+    radii: Tensor
 
     def __init__(self, radii: Vector) -> None:
         super().__init__()
@@ -141,6 +144,8 @@ class Ellipsoid(AnalyticField):
 
 class Plane(AnalyticField):
     """The half space below a plane: normal . p <= offset, with `normal` normalised; exact."""
+
+    normal: Tensor
 
     def __init__(self, normal: Vector, offset: Scalar = 0.0) -> None:
         super().__init__()
