@@ -104,13 +104,16 @@ class Cone(AnalyticField):
         around = length(x, z)
         slope = r2 - r1
         edge_squared = slope.square() + 4 * h.square()
-        # the closest point of the slanted side, from (r1, -h) to (r2, h) in the half plane (around, y)
-        t = ((slope * (around - r1) + 2 * h * (y + h)) / edge_squared).clamp(0, 1)
-        to_side = length(around - (r1 + slope * t), y - h * (2 * t - 1))
+        # The slanted side goes from (r1, -h) to (r2, h) in (around, y); its closest point is at t.
+        # Over its inside and over the caps distances are those to planes: near the surface, a root of squares
+        # has a gradient of mere rounding errors.
+        t = (slope * (around - r1) + 2 * h * (y + h)) / edge_squared
+        side = (2 * h * (around - r1) - slope * (y + h)) / edge_squared.sqrt()
+        end = t.clamp(0, 1)
+        to_rim = length(around - (r1 + slope * end), y - h * (2 * end - 1))
+        to_side = torch.where(t == end, side.abs(), to_rim)
         cap = y.abs() - h
         to_cap = length((around - torch.where(y < 0, r1, r2)).clamp(min=0), cap)
-        # Inside, distances to planes: they have a gradient on the surface itself, where a root has none.
-        side = (2 * h * (around - r1) - slope * (y + h)) / edge_squared.sqrt()
         inside = torch.maximum(side, cap)
         return torch.where(inside <= 0, inside, torch.minimum(to_side, to_cap))
 
