@@ -71,7 +71,7 @@ def multiscale(
     threshold: float = 1e-4,
     fov: float = DEFAULT_FOV,
     *,
-    steps: int = 128,
+    steps: int = 300,
     margin: float = 1.0,
     inset: float = 0.0,
     start_jitter: float = 0.0,

@@ -51,7 +51,7 @@ def render(
     fov: float = DEFAULT_FOV,
     light: Tensor | Sequence[float] | None = None,
     background: Sequence[float] = (0.0, 0.0, 0.0),
-    steps: int = 128,
+    steps: int = 300,
     scales: Sequence[int] | None = None,
     condition: Any = None,
 ) -> Rendering:

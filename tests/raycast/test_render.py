@@ -22,8 +22,11 @@ def disc_area(radius: float, resolution: int) -> float:
 @pytest.mark.parametrize("resolution", [32, 64, 128])
 @pytest.mark.parametrize("radius", [0.3, 0.6, 0.8])
 def test_silhouettes_have_the_right_area(radius: float, resolution: int) -> None:
-    alpha = render(sdf=fields.Sphere(radius), axes=FRONT, resolution=resolution).alpha
-    assert alpha.sum().item() == pytest.approx(disc_area(radius, resolution), rel=0.006)
+    """The edge is where it belongs to a twentieth of a pixel."""
+    area = render(sdf=fields.Sphere(radius), axes=FRONT, resolution=resolution).alpha.sum().item()
+    truth = disc_area(radius, resolution)
+    perimeter = 2 * math.sqrt(math.pi * truth)
+    assert abs(area - truth) < 0.05 * perimeter
 
 
 def test_area_grows_with_the_radius_as_it_should() -> None:

@@ -1,0 +1,50 @@
+"""Pictures and videos, read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+
+from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid, save_image
+
+
+def test_grid_order_and_filling() -> None:
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 2, 2) + 1
+    grid = image_grid(images, 2)
+    assert grid.shape == (1, 4, 4)
+    assert grid[0, ::2, ::2].tolist() == [[1, 2], [3, 0]]
+
+
+def test_images_round_trip(tmp_path: Path) -> None:
+    image = torch.rand(4, 5, 7)
+    save_image(tmp_path / "a.png", image)
+    back = torch.from_numpy(imageio.imread(tmp_path / "a.png")).permute(2, 0, 1) / 255
+    torch.testing.assert_close(back, image, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_videos_keep_their_size(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "v.mp4", fps=10) as video:
+        for i in range(4):
+            video.add(torch.full((3, 50, 70), i / 4))
+    frames = imageio.mimread(tmp_path / "v.mp4", memtest=False)
+    assert len(frames) == 4 and frames[0].shape == (50, 70, 3)
+    assert abs(np.mean(frames[2]) / 255 - 0.5) < 0.03
+
+
+def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), VideoWriter(tmp_path / "v.mp4") as video:
+        video.add(torch.zeros(3, 32, 32))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_colours_of_depth_and_normals() -> None:
+    depth = torch.tensor([[[[1.0, 2.0, float("inf")]]]])
+    assert colour_depth(depth)[0, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
+    up = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
+    assert colour_normals(up, torch.ones(1, 1, 1, 1)).flatten().tolist() == [0.5, 1.0, 0.5]

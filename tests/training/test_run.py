@@ -1,0 +1,69 @@
+"""Run folders, stop signals, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdfgan.errors import UserError
+from sdfgan.training.checkpoint import save_checkpoint
+from sdfgan.training.interrupt import StopSignals
+from sdfgan.training.progress import progress
+from sdfgan.training.run import RunFolder, next_run_folder
+
+
+def test_resuming_drops_lines_past_the_checkpoint(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run", {"x": 1})
+    for step in (1, 2, 3):
+        run.log(step, {"loss": 0.5})
+    run.log_image(3, "samples", torch.rand(3, 8, 8))
+    run.close()
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "lo')  # the process died here
+    resumed = RunFolder(run.path, {"x": 1}, resumed_step=2)
+    resumed.log(3, {"loss": 0.25})
+    resumed.close()
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3] and lines[-1]["loss"] == 0.25
+    assert json.loads((run.path / "config.json").read_text()) == {"x": 1}
+
+
+def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, 1, {"a": torch.zeros(1)}, {})
+    with pytest.raises(UserError, match="holds a run already; continue it with --resume"):
+        RunFolder(tmp_path, {})
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        RunFolder(tmp_path / "file" / "run", {})
+
+
+def test_next_run_folder(tmp_path: Path) -> None:
+    assert next_run_folder(tmp_path, "gan").name == "gan-001"
+    (tmp_path / "gan-001").mkdir()
+    assert next_run_folder(tmp_path, "gan").name == "gan-002"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_become_a_flag_once(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with StopSignals() as stop:
+        assert stop.received is None
+        os.kill(os.getpid(), number)
+        assert stop.received == number
+        assert signal.getsignal(number) == before  # a second one acts as usual
+    assert signal.getsignal(number) == before
+
+
+def test_progress_without_a_terminal_prints_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress(3, "working") as bar:
+        for _ in range(3):
+            bar.advance(status="fine")
+    assert "working 3/3" in capsys.readouterr().out
