@@ -1,0 +1,204 @@
+"""Pictures in every shape they come in, and the ones that must be refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdfgan.data import images as module
+from sdfgan.data.images import load_images
+from sdfgan.errors import UserError
+
+
+def save(path: Path, mode: str = "RGB", size: tuple[int, int] = (20, 20), colour: object = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour if colour is not None else 200).save(path)
+
+
+def png(colour: object = (255, 0, 0), size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def pixel(images: torch.Tensor, row: int = 4, column: int = 4) -> list[int]:
+    return images[0, :, row, column].tolist()
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "suffix", "expected"),
+    [
+        ("RGB", (10, 20, 30), "png", (10, 20, 30, 255)),
+        ("RGBA", (200, 100, 0, 128), "png", (100, 50, 0, 128)),
+        ("L", 77, "png", (77, 77, 77, 255)),
+        ("LA", (200, 51), "png", (40, 40, 40, 51)),
+        ("CMYK", (0, 255, 255, 0), "tif", (255, 0, 0, 255)),
+        ("I;16", 257 * 99, "png", (99, 99, 99, 255)),
+        ("1", 1, "png", (255, 255, 255, 255)),
+    ],
+)
+def test_modes(tmp_path: Path, mode: str, colour: object, suffix: str, expected: tuple[int, ...]) -> None:
+    save(tmp_path / f"a.{suffix}", mode, colour=colour)
+    found = load_images(tmp_path, 8)
+    assert found.images.shape == (1, 4, 8, 8) and found.images.dtype == torch.uint8 and not found.skipped
+    assert np.allclose(pixel(found.images), expected, atol=1)
+
+
+def test_palette_with_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((0, 0), 0)
+    image.save(tmp_path / "a.png", transparency=0)
+    images = load_images(tmp_path, 8).images
+    assert pixel(images) == [255, 0, 0, 255] and pixel(images, 0, 0) == [0, 0, 0, 0]
+
+
+def test_cmyk_jpeg(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg", "CMYK", colour=(0, 0, 0, 0))
+    assert pixel(load_images(tmp_path, 8).images) == [255] * 4
+
+
+def test_orientation(tmp_path: Path) -> None:
+    image = Image.new("RGB", (16, 16))
+    image.paste((255, 255, 255), (0, 0, 8, 16))  # bright on the left
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise: left becomes top
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    images = load_images(tmp_path, 8).images
+    assert images[0, 0, 0].min() > 200 and images[0, 0, -1].max() < 50
+
+
+def test_opaque_is_cropped_and_transparent_is_padded(tmp_path: Path) -> None:
+    opaque = Image.new("RGB", (30, 10), (255, 0, 0))
+    opaque.paste((0, 255, 0), (10, 0, 20, 10))
+    opaque.save(tmp_path / "a.png")
+    cut_out = Image.new("RGBA", (32, 16), (255, 0, 0, 255))
+    cut_out.putpixel((0, 0), (0, 0, 0, 0))
+    cut_out.save(tmp_path / "b.png")
+    images = load_images(tmp_path, 16).images
+    assert (images[0, 1, 4:-4, 4:-4] == 255).all() and (images[0, 0, 4:-4, 4:-4] == 0).all()
+    assert (images[1, :, :4] == 0).all() and (images[1, :, -4:] == 0).all()
+    assert images[1, :, 8, 8].tolist() == [255, 0, 0, 255]
+
+
+def test_edges_keep_their_colour(tmp_path: Path) -> None:
+    """What is hidden under transparency (here green) must not bleed into a white edge."""
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[...] = (0, 255, 0, 0)
+    pixels[10:45, 10:45] = (255, 255, 255, 128)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for resolution in (16, 23, 100):
+        image = load_images(tmp_path, resolution).images[0].int()
+        assert (image[:3] <= image[3]).all()
+        assert (image[3] - image[:3]).max() <= 1, "premultiplied white: every colour equals alpha"
+
+
+def test_resampling_is_antialiased(tmp_path: Path) -> None:
+    checks = (np.indices((128, 128)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(checks).save(tmp_path / "a.png")
+    assert (load_images(tmp_path, 8).images[0, :3].int() - 127).abs().max() <= 4
+
+
+def test_background_becomes_transparent(tmp_path: Path) -> None:
+    image = Image.new("RGB", (64, 32), (250, 255, 255))
+    image.paste((255, 0, 0), (24, 8, 40, 24))
+    image.save(tmp_path / "a.png")
+    found = load_images(tmp_path, 32, background=(1.0, 1.0, 1.0)).images
+    assert pixel(found, 16, 16) == [255, 0, 0, 255]
+    assert (found[0, :, :, :8] == 0).all() and (found[0, :, :8] == 0).all()
+    assert (found[:, :3] <= found[:, 3:]).all()
+    with pytest.raises(UserError, match=r"background: must be three numbers in 0\.\.1"):
+        load_images(tmp_path, 32, background=(255, 255, 255))
+
+
+def test_order_is_natural_and_other_files_are_ignored(tmp_path: Path) -> None:
+    for number in (10, 9, 1):
+        save(tmp_path / "deep" / "er" / f"{number}.png", "L", colour=number)
+    save(tmp_path / ".hidden.png")
+    save(tmp_path / ".cache" / "a.png")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "labels.json").write_text("{}")
+    calls: list[tuple[int, int]] = []
+    found = load_images(tmp_path, 4, on_progress=lambda done, total: calls.append((done, total)))
+    assert found.images[:, 0, 0, 0].tolist() == [1, 9, 10] and not found.skipped
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_bad_pictures_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "good.png")
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "header.png").write_bytes(whole[:20])
+    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    save(tmp_path / "one.png", size=(1, 1), colour=(7, 8, 9))
+    save(tmp_path / "thin.png", "RGBA", (300, 1), (1, 2, 3, 254))
+    save(tmp_path / "huge.png", size=(100, 100))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
+    found = load_images(tmp_path, 8)
+    reasons = dict(found.skipped)
+    assert set(reasons) == {"cut.png", "header.png", "text.png", "empty.png", "huge.png"}
+    assert reasons["text.png"] == "not a picture" and reasons["empty.png"] == "empty file"
+    assert "pixels" in reasons["huge.png"] and all("\n" not in reason for reason in reasons.values())
+    assert len(found.images) == 3
+    assert (found.images[1] == torch.tensor([7, 8, 9, 255])[:, None, None]).all()
+
+
+def test_zip_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("b/2.png", png((2, 0, 0)))
+        archive.writestr("b/1.png", png((1, 0, 0)))
+        archive.writestr("../out.png", png())
+        archive.writestr("/etc/out.png", png())
+        archive.writestr("C:\\out.png", png())
+        archive.writestr("__MACOSX/._1.png", b"resource fork")
+        archive.writestr("readme.txt", "no picture")
+        archive.writestr("zeros.bmp", bytes(20_000))
+    monkeypatch.setattr(module, "_MOST_BYTES", 10_000)
+    before = set(tmp_path.rglob("*"))
+    found = load_images(path, 8)
+    assert found.images[:, 0, 0, 0].tolist() == [1, 2]
+    reasons = dict(found.skipped)
+    assert len(reasons) == 4 and reasons["../out.png"] == reasons["/etc/out.png"] == "its name points out of the zip"
+    assert "more than 10000" in reasons["zeros.bmp"]
+    assert set(tmp_path.rglob("*")) == before and not (tmp_path.parent / "out.png").exists()
+
+
+def test_damaged_entry_of_a_zip_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("1.png", png((1, 0, 0)))
+        archive.writestr("2.png", png((2, 0, 0)))
+    data = path.read_bytes()
+    path.write_bytes(data.replace(png((2, 0, 0)), png((2, 0, 0))[:-20] + bytes(20)))
+    found = load_images(path, 8)
+    assert len(found.images) == 1 and found.skipped[0][0] == "2.png" and "CRC" in found.skipped[0][1]
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_text("text")
+    (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04 damaged")
+    (tmp_path / "photo.png").write_bytes(png())
+    for name, message in (
+        ("missing", "no such folder or zip"),
+        ("empty", "no pictures in it"),
+        ("bad", r"no readable picture: 1 skipped, the first: a\.png \(not a picture\)"),
+        ("damaged.zip", "not a readable zip"),
+        ("photo.png", r"expected a folder or a \.zip"),
+    ):
+        with pytest.raises(UserError, match=f"{name}: {message}") as caught:
+            load_images(tmp_path / name, 8)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ValueError, match="load_images: resolution must be at least 1, got 0"):
+        load_images(tmp_path, 0)
