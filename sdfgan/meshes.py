@@ -1,0 +1,135 @@
+"""Fields as triangle meshes: marching cubes and export, in world units and with a colour per vertex.
+
+Marching cubes after Lewiner et al., "Efficient Implementation of Marching Cubes' Cases with Topological
+Guarantees", 2003, as scikit-image has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import trimesh
+from skimage.measure import marching_cubes as triangulate
+from torch import Tensor
+
+from sdfgan.errors import UserError
+from sdfgan.fields.base import Field
+from sdfgan.training.files import atomic_file
+
+MESH_SUFFIXES = (".glb", ".obj", ".ply")
+_BLOCK = 8  # grid points along a block's side
+_POINTS_AT_ONCE = 2**17
+_SAFETY = 1.5  # margin when skipping blocks: a learned field's gradient exceeds its nominal bound in places
+
+
+@torch.no_grad()
+def marching_cubes(
+    field: Field,
+    condition: Any = None,
+    resolution: int = 128,
+    bound: float = 1.0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> trimesh.Trimesh:
+    """The surface of a field in the box [-bound, bound]^3, closed where the box cuts it. Not differentiable.
+
+    Blocks of the grid that cannot hold a surface, by the field's Lipschitz bound, are not evaluated.
+
+    Args:
+        condition: what `field.condition(latents)` gave for latents of one row, or None.
+        resolution: grid cells along a side of the box.
+        on_progress: called with the number of points evaluated so far and their total.
+
+    Returns:
+        A mesh in world units: faces anticlockwise from outside (positive volume), vertex colours RGBA uint8.
+
+    Raises:
+        UserError: the field has no surface in the box, or is not finite there.
+        ValueError: `resolution` is less than 1, or `bound` not positive.
+    """
+    if resolution < 1:
+        raise ValueError(f"marching_cubes: resolution must be at least 1, got {resolution}")
+    if not 0 < bound < math.inf:
+        raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
+    values = _grid_values(field, condition, resolution, bound, on_progress)
+    if not np.isfinite(values).all():
+        raise UserError("no surface: the field is not finite; its training has diverged")
+    if not (values < 0).any() or not (values > 0).any():
+        side = "outside" if values.max() > 0 else "inside"
+        raise UserError(f"no surface: all of the box from {-bound:g} to {bound:g} is {side} the field")
+    # A far larger value around the grid closes what the box cuts, within a thousandth of a cell of its face.
+    padded = np.pad(values, 1, constant_values=1000 * np.abs(values).max())
+    vertices, faces, _, _ = triangulate(padded, 0.0, gradient_direction="descent")
+    vertices = ((vertices - 1) * (2 * bound / resolution) - bound).clip(-bound, bound)
+    rgb = _colours(field, condition, torch.from_numpy(vertices.astype(np.float32)))
+    rgba = np.concatenate((rgb, np.full((len(rgb), 1), 255, np.uint8)), 1)
+    return trimesh.Trimesh(vertices, faces, vertex_colors=rgba, process=False)
+
+
+def _grid_values(
+    field: Field,
+    condition: Any,
+    resolution: int,
+    bound: float,
+    on_progress: Callable[[int, int], None] | None,
+) -> np.ndarray:
+    """Values [n, n, n] at n = resolution + 1 points per axis; a block without a surface holds one value."""
+    n, cell = resolution + 1, 2 * bound / resolution
+    blocks = -(-n // _BLOCK)  # the last one may reach past the box, which does no harm
+    first = torch.arange(blocks) * _BLOCK * cell - bound
+    inside = (torch.arange(_BLOCK) - (_BLOCK - 1) / 2) * cell
+    centres = torch.cartesian_prod(*[first - inside[0]] * 3)  # [blocks^3, 3]
+    offsets = torch.cartesian_prod(*[inside] * 3)  # [_BLOCK^3, 3]
+
+    # The cells between two blocks take values of both, so the surface must be out of their reach as well.
+    half_diagonal = math.sqrt(3) * (_BLOCK + 1) / 2 * cell
+    at_centre = torch.cat([_sdf(field, condition, points) for points in centres.split(_POINTS_AT_ONCE)])
+    values = at_centre[:, None].repeat(1, _BLOCK**3)
+    near = (at_centre.abs() <= half_diagonal * _SAFETY * max(field.lipschitz, 1.0)).nonzero()[:, 0]
+    done = 0
+    for group in near.split(_POINTS_AT_ONCE // _BLOCK**3):
+        points = (centres[group, None] + offsets).view(-1, 3)
+        values[group] = _sdf(field, condition, points).view(len(group), _BLOCK**3)
+        done += len(points)
+        if on_progress is not None:
+            on_progress(done, len(near) * _BLOCK**3)
+    grid = values.view(blocks, blocks, blocks, _BLOCK, _BLOCK, _BLOCK).permute(0, 3, 1, 4, 2, 5)
+    return grid.reshape([blocks * _BLOCK] * 3)[:n, :n, :n].numpy()
+
+
+def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:
+    points, image = _arguments(field, condition, points)
+    return field.sdf(points, condition, image).float().cpu()
+
+
+def _colours(field: Field, condition: Any, vertices: Tensor) -> np.ndarray:
+    """Colours [V, 3] uint8 at vertices [V, 3]."""
+    parts = []
+    for part in vertices.split(_POINTS_AT_ONCE):
+        points, image = _arguments(field, condition, part)
+        parts.append(field.rgb(points, condition, image).float().cpu())
+    return (torch.cat(parts).clamp(0, 1) * 255).round().byte().numpy()
+
+
+def _arguments(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Points on the field's device, and the row of the condition of each."""
+    own = next(iter((*field.parameters(), *field.buffers())), None)
+    points = points if own is None else points.to(own.device)
+    image = None if condition is None else torch.zeros(len(points), dtype=torch.int64, device=points.device)
+    return points, image
+
+
+def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
+    """Write a mesh with its vertex colours as .glb, .obj or .ply, whole or not at all.
+
+    Raises UserError for another suffix, and where the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise UserError(f"{path}: a mesh must be {', '.join(MESH_SUFFIXES)}")
+    with atomic_file(path) as partial:
+        mesh.export(partial, file_type=path.suffix.lower()[1:])

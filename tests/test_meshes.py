@@ -1,0 +1,120 @@
+"""Meshes of solids with known volumes, and what comes back from files."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from torch import Tensor
+
+from sdfgan.errors import UserError
+from sdfgan.fields import Box, Field, FilmSirenSDF, Plane, Sphere, Torus
+from sdfgan.meshes import export_mesh, marching_cubes
+
+
+class Painted(Field):
+    """A sphere whose colour is its position, with a condition that is its radius; counts its evaluations."""
+
+    evaluated = 0
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        self.evaluated += len(points)
+        return points.norm(dim=-1) - condition[image]
+
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return (points + 1) / 2
+
+
+@pytest.mark.parametrize(
+    ("field", "volume"),
+    [
+        (Sphere(radius=0.7), 4 / 3 * math.pi * 0.7**3),
+        (Box((0.5, 0.3, 0.6)), 8 * 0.5 * 0.3 * 0.6),  # its faces lie on grid points
+        (Box((0.513, 0.377, 0.6)), 8 * 0.513 * 0.377 * 0.6),
+        (Torus(0.6, 0.2), 2 * math.pi**2 * 0.6 * 0.2**2),
+        (Sphere(radius=0.3).translated((0.6, -0.5, 0.4)), 4 / 3 * math.pi * 0.3**3),
+    ],
+    ids=["sphere", "box", "box-off-grid", "torus", "moved"],
+)
+def test_volume(field: Field, volume: float) -> None:
+    mesh = marching_cubes(field, resolution=100)
+    assert mesh.is_watertight and mesh.is_winding_consistent
+    assert mesh.volume == pytest.approx(volume, rel=0.01)  # positive: faces look outwards
+    points = torch.tensor(np.asarray(mesh.vertices), dtype=torch.float32)
+    assert field.sdf(points).abs().max() < 0.5 * 2 / 100
+
+
+def test_what_the_box_cuts_is_closed() -> None:
+    mesh = marching_cubes(Plane((0.0, 1.0, 0.0), 0.25), resolution=40, bound=0.8)
+    assert mesh.is_watertight and mesh.volume > 0
+    assert np.abs(mesh.vertices).max() == pytest.approx(0.8, abs=1e-4)
+    assert mesh.bounds[1][1] - mesh.bounds[0][1] < 1.5
+
+
+def test_condition_colours_and_skipped_blocks() -> None:
+    field, calls = Painted(), []
+    mesh = marching_cubes(field, torch.tensor([0.5]), 96, on_progress=lambda done, total: calls.append((done, total)))
+    assert mesh.volume == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
+    expected = np.round((np.asarray(mesh.vertices) + 1) / 2 * 255)
+    assert mesh.visual.vertex_colors.dtype == np.uint8 and (mesh.visual.vertex_colors[:, 3] == 255).all()
+    assert np.abs(mesh.visual.vertex_colors[:, :3] - expected).max() <= 1
+    assert field.evaluated < 0.5 * 97**3
+    assert calls[-1][0] == calls[-1][1]
+
+
+def test_skipping_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    field = Box((0.4, 0.3, 0.5)).rotated(axis=(1.0, 2.0, 0.5), angle=0.7) - Sphere(radius=0.35)
+    mesh = marching_cubes(field, resolution=50)
+    monkeypatch.setattr("sdfgan.meshes._SAFETY", 100.0)
+    dense = marching_cubes(field, resolution=50)
+    assert np.array_equal(mesh.vertices, dense.vertices) and np.array_equal(mesh.faces, dense.faces)
+
+
+def test_learned_field() -> None:
+    torch.manual_seed(0)
+    field = FilmSirenSDF(width=16, latent_size=4, mapping_width=16)
+    mesh = marching_cubes(field, field.condition(torch.randn(1, 4)), 24)
+    assert mesh.is_watertight and mesh.volume > 0
+
+
+def test_no_surface() -> None:
+    with pytest.raises(UserError, match="no surface: all of the box from -1 to 1 is outside"):
+        marching_cubes(Sphere(radius=0.2).translated((5.0, 0.0, 0.0)), resolution=16)
+    with pytest.raises(UserError, match="no surface: all of the box from -1 to 1 is inside"):
+        marching_cubes(Sphere(radius=9.0), resolution=16)
+    with pytest.raises(UserError, match="not finite"):
+        marching_cubes(Painted(), torch.tensor([math.nan]), resolution=16)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="marching_cubes: resolution must be at least 1, got 0"):
+        marching_cubes(Sphere(radius=0.5), resolution=0)
+    with pytest.raises(ValueError, match="marching_cubes: bound must be positive, got -1"):
+        marching_cubes(Sphere(radius=0.5), bound=-1)
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply", ".PLY"])
+def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
+    mesh = marching_cubes(Painted(), torch.tensor([0.6]), 20)
+    path = tmp_path / "new" / f"shape{suffix}"
+    export_mesh(mesh, path)
+    assert [file.name for file in path.parent.iterdir()] == [path.name], "nothing but the mesh is left"
+    again = trimesh.load(path, force="mesh", process=False)
+    assert np.allclose(again.bounds, mesh.bounds, atol=1e-6)
+    assert again.volume == pytest.approx(mesh.volume, rel=1e-4)
+    expected = (np.asarray(again.vertices) + 1) / 2 * 255
+    assert np.abs(again.visual.vertex_colors[:, :3] - expected).max() <= 1
+
+
+def test_export_refusals(tmp_path: Path) -> None:
+    mesh = trimesh.creation.box()
+    with pytest.raises(UserError, match=r"a\.stl: a mesh must be \.glb, \.obj, \.ply"):
+        export_mesh(mesh, tmp_path / "a.stl")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        export_mesh(mesh, tmp_path / "file" / "a.glb")
