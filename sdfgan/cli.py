@@ -1,0 +1,166 @@
+"""The `sdfgan` command. A sub-command is a frozen dataclass, whose fields are its flags, and a function of it.
+
+Exit status: 0; 2 for what the user can mend, with one line on stderr; 130 after Ctrl-C. Anything else is a bug
+and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from typing import Any, NamedTuple
+
+from sdfgan.errors import UserError
+
+Loaded = tuple[type, Callable[[Any], Any]]
+
+
+def _train_gan() -> Loaded:
+    from sdfgan.gan import GanConfig, train
+
+    return GanConfig, train
+
+
+def _render() -> Loaded:
+    from sdfgan.commands.render import RenderConfig, run
+
+    return RenderConfig, run
+
+
+def _extract_mesh() -> Loaded:
+    from sdfgan.commands.extract_mesh import ExtractMeshConfig, run
+
+    return ExtractMeshConfig, run
+
+
+def _info() -> Loaded:
+    from sdfgan.commands.info import InfoConfig, run
+
+    return InfoConfig, run
+
+
+class Command(NamedTuple):
+    """A sub-command. `load` imports what it needs, so that no command waits for the imports of another."""
+
+    summary: str
+    load: Callable[[], Loaded]
+    examples: tuple[tuple[str, str], ...]  # arguments, and what they do
+
+
+COMMANDS = {
+    "train-gan": Command(
+        "Learn 3D shapes from pictures alone.",
+        _train_gan,
+        (
+            ("", "the built-in set of coloured solids, about ten minutes on a CPU"),
+            ("--data photos/ --background 1 1 1", "your own pictures, on white"),
+            ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
+            ("--resume runs/gan-001", "continue where a run was stopped"),
+        ),
+    ),
+    "render": Command(
+        "Pictures and turntable videos of a trained generator's shapes.",
+        _render,
+        (
+            ("runs/gan-001", "a grid: one shape per row, seen from six sides"),
+            ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
+            ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
+        ),
+    ),
+    "extract-mesh": Command(
+        "Coloured meshes (GLB, OBJ, PLY) of a trained generator's shapes.",
+        _extract_mesh,
+        (
+            ("runs/gan-001", "three meshes for any 3D viewer"),
+            ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
+        ),
+    ),
+    "info": Command(
+        "Versions, the native build, threads and devices.",
+        _info,
+        (("", "to read"), ("--json", "for programs")),
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `sdfgan` with `argv` (default: the command line's) and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0].replace("_", "-") if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        from sdfgan import __version__
+
+        print(f"sdfgan {__version__}")
+        return 0
+    if name not in COMMANDS:
+        return _error("sdfgan", f"no command {arguments[0]!r}: must be one of {', '.join(COMMANDS)}")
+    program = f"sdfgan {name}"
+    try:
+        config_type, run = COMMANDS[name].load()
+        config = _parse(program, config_type, arguments[1:])
+        if config is None:
+            print(_examples(name))
+        else:
+            run(config)
+    except UserError as error:
+        return _error(program, str(error))
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parse(program: str, config_type: type, arguments: list[str]) -> Any:
+    """The configuration that the arguments give, or None after `--help`. UserError for bad arguments."""
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(config_type, prog=program, args=arguments)
+    except SystemExit as stop:
+        if not stop.code:
+            return None
+        raise UserError(f"{_first_section(said.getvalue())} (see {program} --help)") from None
+
+
+def _first_section(box: str) -> str:
+    """What a message of tyro's says, in one line: its text from the title to the first rule or blank line."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).strip().splitlines()[1:]  # without colours and title
+    said: list[str] = []
+    for line in (line.strip(" │|") for line in lines):
+        if line.strip("─-╭╮╰╯"):
+            said.append(line)
+        elif said:
+            break
+    return " ".join(said) or "bad arguments"
+
+
+def _error(program: str, message: str) -> int:
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _overview() -> str:
+    from sdfgan import __doc__ as about
+
+    assert about is not None
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:{width}}  {command.summary}" for name, command in COMMANDS.items())
+    return (
+        f"{about.splitlines()[0]}\n\nusage: sdfgan COMMAND [OPTIONS]\n\n{commands}\n\n"
+        "sdfgan COMMAND --help shows its options and examples."
+    )
+
+
+def _examples(name: str) -> str:
+    lines = ["examples:"]
+    for arguments, meaning in COMMANDS[name].examples:
+        lines += [f"  # {meaning}", f"  sdfgan {name} {arguments}".rstrip()]
+    return "\n".join(lines)

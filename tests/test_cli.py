@@ -1,0 +1,214 @@
+"""The `sdfgan` command: its help, its one-line errors, and what its sub-commands write."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio.v2 as imageio
+import pytest
+import torch
+import trimesh
+
+import sdfgan.gan
+from sdfgan.cli import COMMANDS, main
+from sdfgan.commands.arguments import parse_seeds, run_folder
+from sdfgan.errors import UserError
+from sdfgan.gan import GanConfig, make_generator
+from sdfgan.training.checkpoint import pack_module, save_checkpoint
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with the checkpoint of a tiny, untrained generator."""
+    folder = tmp_path_factory.mktemp("runs") / "gan-001"
+    config = GanConfig(device="cpu", latent_size=4, width=16, mapping_width=16).resolved()
+    torch.manual_seed(0)
+    tensors = pack_module(make_generator(config), "ema")
+    save_checkpoint(folder, 5, tensors, {"kind": "gan", "config": config.to_json()})
+    return folder
+
+
+@pytest.fixture
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[GanConfig]:
+    """The configurations that `train-gan` would have trained."""
+    configs: list[GanConfig] = []
+    monkeypatch.setattr(sdfgan.gan, "train", configs.append)
+    return configs
+
+
+def error(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a command that fails with status 2."""
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith("\n") and said.err.count("\n") == 1
+    assert not set("╭│╰─") & set(said.err)
+    return said.err.strip()
+
+
+# ---------------------------------------------------------------------------------------- the shell
+
+
+def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == main(["--help"]) == main(["-h"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sdfgan {sdfgan.__version__}\n"
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_help_names_every_flag_and_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name, "--help"]) == 0
+    said = capsys.readouterr().out
+    for field in dataclasses.fields(COMMANDS[name].load()[0]):
+        assert (f"--{field.name.replace('_', '-')}" in said) or field.name == "run"
+    assert f"examples:\n  # {COMMANDS[name].examples[0][1]}" in said
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_examples_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config_type, _ = COMMANDS[name].load()
+    configs: list[object] = []
+    command = COMMANDS[name]._replace(load=lambda: (config_type, configs.append))
+    monkeypatch.setitem(COMMANDS, name, command)
+    for arguments, _ in command.examples:
+        assert main([name, *arguments.split()]) == 0
+    assert len(configs) == len(command.examples)
+
+
+def test_flags_with_hyphens_and_underscores(trained: list[GanConfig]) -> None:
+    assert main(["train-gan", "--batch-size", "8", "--output-dir", "a_b", "--dry-run", "--no-mirror"]) == 0
+    assert main(["train_gan", "--batch_size=8", "--output_dir=a_b", "--dry_run", "--no_mirror"]) == 0
+    assert trained == [GanConfig(batch_size=8, output_dir=Path("a_b"), dry_run=True, mirror=False)] * 2
+    assert main(["train-gan", "--elevation", "-10", "30", "--background", "1", "1", "1", "--steps", "None"]) == 0
+    assert trained[-1] == GanConfig(elevation=(-10.0, 30.0), background=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--stepz", "3"], "Unrecognized options: --stepz"),
+        (["--steps", "many"], "--steps"),
+        (["--color-space", "cmyk"], "'cmyk' for argument '--color-space'"),
+        (["--elevation", "5"], "--elevation"),
+        (["--steps"], "--steps"),
+        (["stray"], "stray"),
+    ],
+)
+def test_bad_arguments_give_one_line(
+    arguments: list[str], message: str, trained: list[GanConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = error(capsys, "train-gan", *arguments)
+    assert said.startswith("sdfgan train-gan: error: ") and message in said and "--help)" in said
+    assert not trained
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert error(capsys, "paint").startswith("sdfgan: error: no command 'paint': must be one of train-gan, ")
+
+
+def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(raised: BaseException) -> None:
+        def fail(config: GanConfig) -> None:
+            raise raised
+
+        monkeypatch.setattr(sdfgan.gan, "train", fail)
+
+    command(UserError("photos: no such\nfolder"))
+    assert error(capsys, "train-gan") == "sdfgan train-gan: error: photos: no such folder"
+    command(KeyboardInterrupt())
+    assert main(["train-gan"]) == 130
+    command(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["train-gan"])
+
+
+@pytest.mark.parametrize("tool", ["train_gan", "render", "extract_mesh"])
+def test_tools_are_the_command(tool: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith(f"sdfgan {tool.replace('_', '-')}: error: ") and done.stderr.count("\n") == 1
+
+
+# ---------------------------------------------------------------------------------------- arguments
+
+
+def test_seeds() -> None:
+    assert parse_seeds("0,3,8-12") == [0, 3, 8, 9, 10, 11, 12]
+    assert parse_seeds(" 7 , 1 - 2 ") == [7, 1, 2]
+    for text in ("", "a", "1,", "-1", "1-2-3", "1.5", "5-3", "0-99999999999", "9" * 30):
+        with pytest.raises(UserError, match="--seeds"):
+            parse_seeds(text)
+
+
+def test_run_folder(tmp_path: Path) -> None:
+    assert run_folder(tmp_path) == run_folder(tmp_path / "checkpoints" / "step-0000005") == tmp_path
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info"]) == 0
+    assert torch.__version__ in capsys.readouterr().out
+    assert main(["info", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["devices"][0] == "cpu" and values.items() >= sdfgan.build_info().items()
+
+
+# ---------------------------------------------------------------------------------------- looking at a run
+
+
+def files(folder: Path) -> set[Path]:
+    return {path for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("mode", ["grid", "depth", "normals"])
+def test_render_pictures(mode: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output, before = tmp_path / "a.png", files(run)
+    arguments = ["--seeds", "0,4-5", "--views", "2", "--resolution", "32", "--output", str(output)]
+    assert main(["render", str(run), "--mode", mode, *arguments]) == 0
+    picture = imageio.imread(output)
+    assert picture.shape == (3 * 32, 2 * 32, 3) and picture.std() > 10
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
+    assert files(run) == before, "looking at a checkpoint writes nothing else"
+
+
+def test_render_turntable_beside_the_run_of_a_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = run / "checkpoints" / "step-0000005"
+    arguments = ["--mode", "turntable", "--seeds", "0-2", "--frames", "4", "--resolution", "32"]
+    assert main(["render", str(checkpoint), *arguments]) == 0
+    output = run / "renders" / "turntable.mp4"
+    frames = [frame.shape for frame in imageio.get_reader(output)]
+    assert frames == [(64, 64, 3)] * 4
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
+
+
+@pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
+def test_extract_mesh(suffix: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--seeds", "1,3", "--resolution", "24", "--format", suffix, "--output_dir", str(tmp_path)]
+    assert main(["extract-mesh", str(run), *arguments]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {f"shape-1.{suffix}", f"shape-3.{suffix}"}
+    mesh = trimesh.load(tmp_path / f"shape-1.{suffix}", force="mesh")
+    assert mesh.volume > 0 and len(mesh.visual.vertex_colors) == len(mesh.vertices)
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote 2 of 2 meshes to {tmp_path}"
+
+
+def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = str(run)
+    assert "nowhere: no such run" in error(capsys, "render", str(tmp_path / "nowhere"))
+    assert "expected a run folder" in error(capsys, "extract-mesh", str(tmp_path))
+    assert "--seeds must be numbers" in error(capsys, "render", here, "--seeds", "x")
+    assert "--seeds" in error(capsys, "extract-mesh", here, "--seeds", "3-1")
+    assert "--resolution must be positive" in error(capsys, "render", here, "--resolution", "0")
+    assert "--elevation must be between" in error(capsys, "render", here, "--elevation", "100")
+    assert "--truncation" in error(capsys, "render", here, "--truncation", "nan")
+    assert "--output: turntable is written as .mp4" in error(
+        capsys, "render", here, "--mode", "turntable", "--output", "a.png"
+    )
+    assert "--device" in error(capsys, "extract-mesh", here, "--device", "tpu")
+    assert "RUN" in error(capsys, "render")
