@@ -1,6 +1,8 @@
 """`python -m sdfgan` is the `sdfgan` command."""
 
-from .cli import main
+import sys
+
+from sdfgan.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -73,9 +73,7 @@ def look_at(position: Tensor, target: Tensor | None = None, up: Tensor | None = 
     return torch.stack((x, torch.linalg.cross(z, x), z, position), -1)
 
 
-def ray_grid(
-    camera: Tensor, height: int, width: int | None = None, fov: float = DEFAULT_FOV
-) -> tuple[Tensor, Tensor]:
+def ray_grid(camera: Tensor, height: int, width: int | None = None, fov: float = DEFAULT_FOV) -> tuple[Tensor, Tensor]:
     """Rays through all pixel centres: origins and unit directions, both [B, height, width, 3].
 
     Args:

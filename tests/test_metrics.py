@@ -14,7 +14,7 @@ def test_of_a_set_and_itself_shuffled_is_zero() -> None:
 
 
 def test_of_a_shift_is_the_mean_projected_shift() -> None:
-    """Moved by s along one axis, every projection moves by s |u_1|, whose mean is known: sqrt(2 / (pi d)) s for large d."""
+    """Moved by s along one axis, projections move by s |u_1|, whose mean is sqrt(2 / (pi d)) s for large d."""
     a = torch.randn(64, 256)
     b = a.clone()
     b[:, 0] += 3.0

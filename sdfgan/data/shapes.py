@@ -231,8 +231,7 @@ def render_shapes(
     """
     if count < 0 or resolution < 1 or samples < 1:
         raise ValueError(
-            "render_shapes: count must be >= 0, resolution and samples >= 1, "
-            f"got {count}, {resolution} and {samples}"
+            f"render_shapes: count must be >= 0, resolution and samples >= 1, got {count}, {resolution} and {samples}"
         )
     generator = torch.Generator().manual_seed(seed)
     chunks = list(_chunks(count, (resolution * samples) ** 2, poses, generator))
@@ -275,11 +274,7 @@ def _read(path: Path, count: int, resolution: int) -> ShapeSet | None:
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _log.warning("%s: damaged (%s), making it again", path, error)
         return None
-    if (
-        images.shape != (count, 4, resolution, resolution)
-        or images.dtype != np.uint8
-        or labels.shape != (count,)
-    ):
+    if images.shape != (count, 4, resolution, resolution) or images.dtype != np.uint8 or labels.shape != (count,):
         _log.warning("%s: not the expected set, making it again", path)
         return None
     return ShapeSet(torch.from_numpy(images), torch.from_numpy(labels))

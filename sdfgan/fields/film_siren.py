@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan.fields.base import Field, FieldSample
@@ -118,13 +117,9 @@ class FilmSirenSDF(Field):
         texture_film = 2 * width * texture_layers + 3  # and the base colour
         if texture_latent_size:
             self.mapping = _mapping_network(latent_size, mapping_width, mapping_layers, geometry_film)
-            self.texture_mapping = _mapping_network(
-                texture_latent_size, mapping_width, mapping_layers, texture_film
-            )
+            self.texture_mapping = _mapping_network(texture_latent_size, mapping_width, mapping_layers, texture_film)
         else:
-            self.mapping = _mapping_network(
-                latent_size, mapping_width, mapping_layers, geometry_film + texture_film
-            )
+            self.mapping = _mapping_network(latent_size, mapping_width, mapping_layers, geometry_film + texture_film)
 
     def condition(self, latents: Tensor | None) -> FilmCondition:
         """FiLM of latents [B, latent_size], folded into the layers. Differentiable; never call it per point."""
@@ -144,7 +139,7 @@ class FilmSirenSDF(Field):
             shifts.append((gamma * self.biases[index] + 1.5 * film[:, index, 1])[:, None])
         return FilmCondition(tuple(weights), tuple(shifts), base_color)
 
-    def sdf(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> Tensor:
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
         if not torch.is_grad_enabled() and image is not None and points.device.type == "cpu":
             return self._sdf_by_image(points, condition, image)
@@ -155,14 +150,14 @@ class FilmSirenSDF(Field):
         return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
 
     def sdf_and_gradient(
-        self, points: Tensor, condition: FilmCondition, image: Tensor | None = None
+        self, points: Tensor, condition: Any = None, image: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Distances [N] and gradients [N, 3] by an explicit adjoint pass: ordinary operations, a first-order graph."""
         grouped, groups = _group(points, image, len(condition.shifts[0]))
         value, gradient, _ = self._geometry(grouped, condition)
         return _ungroup(value, groups), _ungroup(gradient, groups)
 
-    def rgb(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> Tensor:
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Albedo [N, 3]; see `Field.rgb`."""
         grouped, groups = _group(points, image, len(condition.shifts[0]))
         trunk = grouped
@@ -170,7 +165,7 @@ class FilmSirenSDF(Field):
             trunk = torch.sin(_affine(condition, index, trunk))
         return _ungroup(self._texture(trunk, condition), groups)
 
-    def evaluate(self, points: Tensor, condition: FilmCondition, image: Tensor | None = None) -> FieldSample:
+    def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
         """Distance, gradient and albedo in one pass that shares the trunk."""
         grouped, groups = _group(points, image, len(condition.shifts[0]))
         value, gradient, trunk = self._geometry(grouped, condition)
@@ -235,14 +230,15 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
     for _ in range(layers):
         modules += [nn.Linear(inputs, width), nn.LeakyReLU(0.2)]
         inputs = width
-    modules.append(nn.Linear(inputs, outputs))
-    for module in modules:
+    last = nn.Linear(inputs, outputs)
+    network = nn.Sequential(*modules, last)
+    for module in network:
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, 0.2)
             nn.init.zeros_(module.bias)
     with torch.no_grad():
-        modules[-1].weight *= 0.25  # type: ignore[operator]
-    return nn.Sequential(*modules)
+        last.weight.mul_(0.25)
+    return network
 
 
 def _affine(condition: FilmCondition, index: int, features: Tensor) -> Tensor:

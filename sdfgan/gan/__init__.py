@@ -3,6 +3,6 @@
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminator import Discriminator
 from sdfgan.gan.generator import load_generator, make_generator, sample_latents
-from sdfgan.gan.train import train
+from sdfgan.gan.loop import train
 
 __all__ = ["Discriminator", "GanConfig", "load_generator", "make_generator", "sample_latents", "train"]

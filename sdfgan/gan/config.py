@@ -116,6 +116,10 @@ class GanConfig:
     """Steps between checkpoints."""
     evaluate_images: int = 2000
     """Pictures on each side of the sliced-Wasserstein distance at start and end; 0: do not evaluate."""
+    view_resolution: int = 128
+    """Side of each view in the pictures and the video made at the end."""
+    video_frames: int = 48
+    """Frames of the turntable made at the end."""
     mesh_resolution: int = 128
     """Grid cells per axis of the meshes made at the end."""
 
@@ -145,7 +149,8 @@ class GanConfig:
             raise UserError(f"--resolution must be a power of two from 16, got {self.resolution}")
         positive = (
             "steps batch_size dataset_size chunk_size march_steps latent_size width trunk_layers sdf_layers "
-            "texture_layers mapping_width discriminator_channels r1_interval sample_interval checkpoint_interval"
+            "texture_layers mapping_width discriminator_channels r1_interval sample_interval checkpoint_interval view_resolution "
+            "video_frames"
         )
         for name in positive.split():
             if getattr(self, name) < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class Discriminator(nn.Module):
         halvings = int(math.log2(resolution)) - 3  # from half the resolution down to 4
         widths = [min(channels * 2**level, 512) for level in range(halvings + 1)]
         self.stem = nn.Conv2d(4, channels, 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in zip(widths, widths[1:], strict=False)))
+        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(widths)))
         self.last = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
         self.head = nn.Linear(widths[-1] * 16, 1)
         for module in self.modules():

@@ -55,9 +55,7 @@ class Trainer:
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), config.lr_generator, betas)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, betas)
         self.random = torch.Generator().manual_seed(config.seed)
-        self.poses = pose_distribution(
-            config.poses, _radians(config.elevation), _radians(config.azimuth)
-        )
+        self.poses = pose_distribution(config.poses, _radians(config.elevation), _radians(config.azimuth))
         self.fov = math.radians(config.fov)
         self.steps_done = 0
         self._skipped_in_a_row = 0
@@ -155,9 +153,7 @@ class Trainer:
         gradients = torch.autograd.grad(total, list(self.discriminator.parameters()))
         return {name: value.item() for name, value in log.items()}, gradients
 
-    def _generator_chunk(
-        self, rendered: tuple[Tensor, Tensor]
-    ) -> tuple[dict[str, float], tuple[Tensor, ...]]:
+    def _generator_chunk(self, rendered: tuple[Tensor, Tensor]) -> tuple[dict[str, float], tuple[Tensor, ...]]:
         fakes, eikonal = rendered
         with self._autocast():
             logits = self.discriminator(fakes).float()

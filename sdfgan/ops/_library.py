@@ -50,9 +50,7 @@ class Checker:
         self.sizes: dict[str, int] = {}
         self.device: torch.device | None = None
 
-    def __call__(
-        self, name: str, tensor: Tensor, shape: Sequence[str | int], dtypes: Sequence[torch.dtype]
-    ) -> None:
+    def __call__(self, name: str, tensor: Tensor, shape: Sequence[str | int], dtypes: Sequence[torch.dtype]) -> None:
         """Raise ValueError unless `tensor` is contiguous, of this shape and device, of one of the dtypes."""
         self.device = self.device or tensor.device
         fits = tensor.dim() == len(shape) and all(

@@ -13,9 +13,7 @@ from ._library import LIBRARY, native, register, require_tensors
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def positional_encoding(
-    x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False
-) -> Tensor:
+def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:
     """Sines and cosines of x at the frequencies 1, 2, 4, ... 2^(octaves-1), times pi if `times_pi`.
 
     The last axis of the result is [x (if include_input), sin(x), cos(x), sin(2 x), cos(2 x), ...], each block
@@ -56,9 +54,7 @@ def _kernel(x: Tensor, octaves: int, include_input: bool, times_pi: bool) -> Ten
     out = _fake(x, octaves, include_input, times_pi)
     dims = x.shape[-1]
     points = x.numel() // max(dims, 1)
-    native("positional_encoding", x)(
-        x.data_ptr(), out.data_ptr(), points, dims, octaves, include_input, times_pi
-    )
+    native("positional_encoding", x)(x.data_ptr(), out.data_ptr(), points, dims, octaves, include_input, times_pi)
     return out.to(dtype)
 
 
@@ -81,9 +77,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     shape = (*grad.shape[:-1], octaves, 2, dims)
     g = grad[..., split:].to(_compute_dtype(grad)).reshape(shape)
     e = encoding[..., split:].to(g.dtype).reshape(shape)
-    frequency = (math.pi if ctx.times_pi else 1.0) * torch.exp2(
-        torch.arange(octaves, dtype=g.dtype, device=g.device)
-    )
+    frequency = (math.pi if ctx.times_pi else 1.0) * torch.exp2(torch.arange(octaves, dtype=g.dtype, device=g.device))
     slope = g[..., 0, :] * e[..., 1, :] - g[..., 1, :] * e[..., 0, :]  # d sin = cos, d cos = -sin
     grad_x = (slope * frequency[:, None]).sum(-2)
     if ctx.include_input:
@@ -94,6 +88,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
 _op = register(
     "positional_encoding(Tensor x, int octaves, bool include_input, bool times_pi) -> Tensor", _kernel, _fake
 )
-torch.library.register_autograd(
-    "sdfgan::positional_encoding", _backward, setup_context=_setup_context, lib=LIBRARY
-)
+torch.library.register_autograd("sdfgan::positional_encoding", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -36,9 +36,7 @@ def generate_rays(
     return _op(camera_to_world, pixels, height, width, fov, radius)
 
 
-def _fake(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float
-) -> Rays:
+def _fake(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float) -> Rays:
     check = Checker("generate_rays")
     check("camera_to_world", camera_to_world, ("B", 3, 4), REAL)
     check("pixels", pixels, ("N",), (torch.int64,))
@@ -53,9 +51,7 @@ def _fake(
     return new((n, 3)), new((n, 3)), new((n,)), new((n,))
 
 
-def _kernel(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float
-) -> Rays:
+def _kernel(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float) -> Rays:
     rays = _fake(camera_to_world, pixels, height, width, fov, radius)
     native("generate_rays", camera_to_world)(
         camera_to_world.data_ptr(),

@@ -13,9 +13,7 @@ from torch import Tensor
 from .trace import RayStatus
 
 
-def positional_encoding(
-    x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False
-) -> Tensor:
+def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:
     """Computed in float64, where pi * 2^octave * x keeps its digits, and rounded once."""
     blocks = [x.double()] if include_input else []
     for octave in range(octaves):
@@ -39,9 +37,7 @@ def sample_pdf(
     if u is None:
         jitter: Tensor | float = 0.5
         if stratified:
-            jitter = torch.rand(
-                (rays, num_samples), dtype=edges.dtype, device=edges.device, generator=generator
-            )
+            jitter = torch.rand((rays, num_samples), dtype=edges.dtype, device=edges.device, generator=generator)
         u = (torch.arange(num_samples, dtype=edges.dtype, device=edges.device) + jitter) / num_samples
     u = u.sort(dim=-1).values.double().clamp(0, 1).expand(rays, num_samples).contiguous()
 

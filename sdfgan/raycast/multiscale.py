@@ -122,9 +122,7 @@ def multiscale(
         # The ray in the middle of a cone may miss the ball that the cone meets.
         rays = _rays_of(camera, mask, start, fov, radius=1 + slope * (distance + 1))
         tolerance = _CONE_TOLERANCE * slope * distance
-        cones = sphere_trace(
-            field, condition, rays, threshold=tolerance, steps=_CONE_STEPS, cone_slope=slope
-        )
+        cones = sphere_trace(field, condition, rays, threshold=tolerance, steps=_CONE_STEPS, cone_slope=slope)
         queries += cones.queries
         start = start.masked_scatter(mask, cones.t)
         mask = mask.masked_scatter(mask, cones.status != int(ops.RayStatus.LEFT))

@@ -135,6 +135,3 @@ def _light(light: Tensor | Sequence[float] | None, axes: Tensor) -> Tensor:
     if direction.shape not in ((3,), (len(axes), 3)):
         raise ValueError(f"render: light must be [3] or [{len(axes)}, 3], got {list(direction.shape)}")
     return F.normalize(direction, dim=-1).expand(len(axes), 3)
-
-
-

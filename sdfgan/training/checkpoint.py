@@ -25,9 +25,7 @@ _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{7,})")
 
 
-def save_checkpoint(
-    run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 3
-) -> Path:
+def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 3) -> Path:
     """Write `run`/checkpoints/step-N, then remove all but the newest `keep`. Returns the folder.
 
     `state` is what JSON can hold. Raises UserError where the disk is full or not writable: then older ones are intact.
@@ -130,9 +128,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, T
     return {f"{prefix}.{i}.{name}": tensor for i, slots in state.items() for name, tensor in slots.items()}
 
 
-def unpack_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str, source: Path
-) -> None:
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
     """Undo `pack_optimizer`; learning rates stay those of `optimizer`. Raises UserError for what does not fit."""
     state: dict[int, dict[str, Tensor]] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -151,9 +147,7 @@ def pack_generator_state(generator: torch.Generator, prefix: str) -> dict[str, T
     return {f"{prefix}.state": generator.get_state()}
 
 
-def unpack_generator_state(
-    generator: torch.Generator, tensors: dict[str, Tensor], prefix: str, source: Path
-) -> None:
+def unpack_generator_state(generator: torch.Generator, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
     """Undo `pack_generator_state`."""
     try:
         generator.set_state(tensors[f"{prefix}.state"])

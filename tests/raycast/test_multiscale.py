@@ -186,9 +186,7 @@ def test_margin_samples_every_near_miss() -> None:
 def test_start_jitter_is_random_and_bounded() -> None:
     axes, sphere = some_axes(1), fields.Sphere(0.3)
     plain = multiscale(axes, (32,), None, sphere)
-    jittered = multiscale(
-        axes, (32,), None, sphere, start_jitter=0.1, generator=torch.Generator().manual_seed(0)
-    )
+    jittered = multiscale(axes, (32,), None, sphere, start_jitter=0.1, generator=torch.Generator().manual_seed(0))
     moved = jittered.rays.start - plain.rays.start
     assert moved.min() >= 0 and 0.09 < moved.max() <= 0.1
     assert torch.equal(plain.hit, jittered.hit)

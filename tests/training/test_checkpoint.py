@@ -98,7 +98,7 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ckpt.unpack_module(module, {"m.weight": torch.zeros(2, 3)}, "m", tmp_path)
     with pytest.raises(UserError, match=r"tensor m.bias must be \[2\], got \[3\]"):
         ckpt.unpack_module(module, {"m.weight": torch.zeros(2, 3), "m.bias": torch.zeros(3)}, "m", tmp_path)
-    with pytest.raises(UserError, match="r.state is not the state of a random generator"):
+    with pytest.raises(UserError, match=r"r\.state is not the state of a random generator"):
         ckpt.unpack_generator_state(torch.Generator(), {"r.state": torch.zeros(3)}, "r", tmp_path)
 
 

@@ -120,7 +120,7 @@ class _Run:
         summary = self.results(saved)
         write_json(self.path / "summary.json", summary)
         self.folder.close()
-        print(f"done: open {self.path / 'grid.png'}, {self.path / 'turntable.mp4'} and the meshes in {self.path / 'meshes'}")
+        print(f"done: look at {self.path}: grid.png, turntable.mp4, meshes; numbers are in {self.path}/summary.json")
         return summary
 
     def save(self) -> Path:
@@ -170,8 +170,9 @@ class _Run:
         ).rgb
 
     @torch.no_grad()
-    def turntable(self, path: Path, seeds: range, columns: int, resolution: int, frames: int) -> None:
+    def turntable(self, path: Path, seeds: range, columns: int) -> None:
         """A video of shapes that turn once."""
+        frames, resolution = self.config.video_frames, self.config.view_resolution
         elevation, azimuth = orbit_path(frames, sum(self.trainer.poses.elevation) / 2)
         all_axes = rotate_axes((elevation, azimuth)).to(self.trainer.device)
         latents = sample_latents(self.config, list(seeds)).to(self.trainer.device)
@@ -236,8 +237,8 @@ class _Run:
             halves = (part.float() / 255 for part in self.pictures.held_out.split(half))
             floor = sliced_wasserstein(*halves)
         print("drawing the final pictures")
-        save_image(self.path / "grid.png", self.views(range(10), 6, 128, columns=6))
-        self.turntable(self.path / "turntable.mp4", range(8), 4, 128, 48)
+        save_image(self.path / "grid.png", self.views(range(10), 6, self.config.view_resolution, columns=6))
+        self.turntable(self.path / "turntable.mp4", range(8), columns=4)
         meshes = self.meshes(range(3))
         return {
             "kind": "gan",
@@ -271,7 +272,8 @@ def _load_pictures(config: GanConfig) -> Pictures:
     if config.data is None:
         count = config.dataset_size + 2 * config.evaluate_images
         with progress(count, "making pictures") as bar:
-            images = shape_set(count, config.resolution, on_progress=lambda done, _: bar.advance(done - bar.done)).images
+            shapes = shape_set(count, config.resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
+        images = shapes.images
         return Pictures(images[: config.dataset_size], images[config.dataset_size :])
     found = load_images(config.data, config.resolution, background=config.background)
     if found.skipped:

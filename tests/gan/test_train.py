@@ -1,0 +1,224 @@
+"""Training end to end: it learns, it continues exactly, it stops when asked, and it says what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdfgan.gan import loop
+from sdfgan.errors import UserError
+from sdfgan.gan import GanConfig, load_generator, sample_latents, train
+from sdfgan.gan.trainer import Trainer
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+
+TINY = {
+    "device": "cpu",
+    "resolution": 16,
+    "batch_size": 8,
+    "chunk_size": 4,
+    "width": 16,
+    "mapping_width": 16,
+    "latent_size": 8,
+    "discriminator_channels": 8,
+    "dataset_size": 256,
+    "evaluate_images": 64,
+    "mesh_resolution": 24,
+    "view_resolution": 32,
+    "video_frames": 8,
+}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run from beginning to end."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SDFGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        path = tmp_path_factory.mktemp("runs") / "tiny"
+        fast = {"lr_generator": 2e-3, "lr_discriminator": 2e-3, "decay_start": 0.5}
+        train(GanConfig(output_dir=path, steps=120, sample_interval=60, checkpoint_interval=60, **fast, **TINY))
+    return path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(resolve_checkpoint(run))[0]
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    distance = summary["sliced_wasserstein"]
+    assert distance["end"] < 0.7 * distance["start"]
+    assert distance["ratio"] == pytest.approx(distance["end"] / distance["floor"])
+    for name in ("config.json", "metrics.jsonl", "grid.png", "turntable.mp4", "samples/real.png"):
+        assert (finished / name).stat().st_size > 0, name
+    assert len(list(finished.glob("events.*"))) == 1
+    assert len(list((finished / "samples").glob("step-*.png"))) == 2
+    assert summary["meshes"] and all(Path(path).stat().st_size > 0 for path in summary["meshes"])
+    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(10, 121, 10))
+
+
+def test_looking_at_a_run_writes_nothing(finished: Path) -> None:
+    before = sorted(path for path in finished.rglob("*"))
+    generator, config = load_generator(finished)
+    generator(torch.zeros(1, 3), sample_latents(config, [3]))
+    assert sorted(path for path in finished.rglob("*")) == before
+
+
+def test_latents_are_the_same_in_any_company() -> None:
+    config = GanConfig()
+    assert torch.equal(sample_latents(config, [1, 5])[1], sample_latents(config, [5])[0])
+    assert torch.equal(sample_latents(config, [5], 0.5), 0.5 * sample_latents(config, [5]))
+
+
+def test_continuing_equals_going_straight_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    options = {**TINY, "evaluate_images": 0, "steps": 6, "checkpoint_interval": 2}
+    train(GanConfig(output_dir=tmp_path / "straight", **options))
+
+    class Enough(Exception):
+        pass
+
+    original = Trainer.step
+
+    def die_at_step_5(self: Trainer, pictures: torch.Tensor) -> dict[str, float]:
+        if self.steps_done == 5:
+            raise Enough
+        return original(self, pictures)
+
+    monkeypatch.setattr(Trainer, "step", die_at_step_5)
+    with pytest.raises(Enough):
+        train(GanConfig(output_dir=tmp_path / "halted", **options))
+    monkeypatch.setattr(Trainer, "step", original)
+    train(GanConfig(device="cpu", resume=tmp_path / "halted"))
+    straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
+    assert straight.keys() == halted.keys()
+    assert all(torch.equal(straight[name], halted[name]) for name in straight)
+
+
+def test_the_number_of_threads_does_not_matter() -> None:
+    pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        trainer = Trainer(GanConfig(steps=3, **TINY).resolved())
+        for _ in range(3):
+            trainer.step(pictures)
+        trainer.close()
+        results.append(trainer.state()[0])
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
+
+
+def test_gradients_that_are_not_finite_are_skipped_then_stop_the_run() -> None:
+    pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
+    trainer = Trainer(GanConfig(steps=30, r1_gamma=0.0, **TINY).resolved())
+    before = trainer.generator.sdf_head.detach().clone()
+    with torch.no_grad():
+        trainer.discriminator.head.bias.fill_(torch.nan)
+    try:
+        trainer.step(pictures)
+        assert torch.equal(trainer.generator.sdf_head, before)
+        with pytest.raises(UserError, match=r"training stopped at step \d+: gradients were not finite"):
+            for _ in range(20):
+                trainer.step(pictures)
+    finally:
+        trainer.close()
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = train(GanConfig(output_dir=tmp_path / "run", dry_run=True, **TINY))
+    assert result["dry_run"] and not (tmp_path / "run").exists()
+
+
+def test_bad_resumes_are_named(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds a run already"):
+        train(GanConfig(output_dir=finished, **TINY))
+    with pytest.raises(UserError, match="no such run"):
+        train(GanConfig(resume=tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"--resolution 64 differs from the run's 16"):
+        train(GanConfig(resume=finished, resolution=64))
+    foreign = tmp_path / "checkpoints" / "step-0000001"
+    foreign.mkdir(parents=True)
+    (foreign / "state.json").write_text('{"format": 1, "kind": "other"}')
+    with pytest.raises(UserError, match=r"missing from the checkpoint"):
+        train(GanConfig(resume=tmp_path))
+
+
+def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    options = {**TINY, "evaluate_images": 0}
+    train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
+    old, new = weights(finished), weights(tmp_path / "next")
+    assert torch.equal(old["generator.sdf_head"], new["generator.sdf_head"])
+
+
+def command(run: Path, *more: str) -> list[str]:
+    flags = {**TINY, "evaluate_images": 0, "steps": 150, "checkpoint_interval": 5, "sample_interval": 1000}
+    listed = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    return [sys.executable, "-m", "sdfgan", "train-gan", "--output-dir", str(run), *listed, *more]
+
+
+def wait_for(done: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until `done`, or the process ends."""
+    deadline = time.monotonic() + 120
+    while not done() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command(tmp_path / "straight"), check=True, env=environment, capture_output=True)
+    run, chance = tmp_path / "killed", random.Random(0)
+
+    def newest() -> str:
+        names = sorted(path.name for path in (run / "checkpoints").glob("step-*[0-9]"))
+        return names[-1] if names else ""
+
+    def start() -> subprocess.Popen[str]:
+        arguments = [*command(run)[:4], "--resume", str(run)] if newest() else command(run)
+        return subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    for _ in range(10):
+        before = newest()
+        process = start()
+        wait_for(lambda before=before: newest() != before, process)
+        time.sleep(0.3 * chance.random())
+        assert process.poll() is None, process.communicate()[0]
+        process.kill()
+        process.communicate()
+    process = start()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    straight, killed = weights(tmp_path / "straight"), weights(run)
+    assert all(torch.equal(straight[name], killed[name]) for name in straight)
+
+
+def test_sigterm_saves_and_stops(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = tmp_path / "run"
+    arguments = [*command(run), "--steps", "100000"]
+    process = subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for((run / "checkpoints" / "step-0000005").exists, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert f"continue with --resume {run}" in output
+    assert resolve_checkpoint(run).exists() and not (run / "summary.json").exists()
