@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch  # noqa: F401  first: the native module then shares torch's OpenMP runtime
 
@@ -15,13 +16,15 @@ from ._build import build_info, version
 __version__ = version("sdfgan")
 __all__ = ["__version__", "build_info"]
 
-_SUBPACKAGES = ("cameras", "data", "fields", "gan", "meshes", "metrics", "ops", "raycast", "training")
+_SUBPACKAGES = ("cameras", "data", "fields", "gan", "meshes", "metrics", "ops", "pictures", "raycast", "training")
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name in _SUBPACKAGES:
-        return import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker would take every missing name for a subpackage
+
+    def __getattr__(name: str) -> ModuleType:
+        if name in _SUBPACKAGES:
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -39,7 +39,7 @@ class GanConfig:
     """Seed of everything random: the same seed gives the same run on a CPU, whatever its number of threads."""
 
     steps: int | None = None
-    """Training steps (one update of each network). Default: 2800 on a CPU, 20000 on a GPU."""
+    """Training steps (one update of each network). Default: 3600 on a CPU, 20000 on a GPU."""
     batch_size: int | None = None
     """Pictures per step. Default: 16 on a CPU, 32 on a GPU."""
     resolution: int | None = None
@@ -95,10 +95,10 @@ class GanConfig:
     """Adam's first-moment decay."""
     beta2: float = 0.99
     """Adam's second-moment decay."""
-    decay_start: float = 0.2
+    decay_start: float = 0.5
     """Fraction of the steps after which learning rates fall, linearly to 5%."""
-    r1_gamma: float = 3.0
-    """Weight of R1, the penalty on the discriminator's gradient. Less than 1 lets surfaces ripple."""
+    r1_gamma: float = 5.0
+    """Weight of R1, the penalty on the discriminator's gradient. 1 or less lets surfaces ripple."""
     r1_interval: int = 8
     """R1 every so many steps (and as many times stronger)."""
     eikonal_weight: float = 0.5
@@ -128,7 +128,7 @@ class GanConfig:
         device = resolve_device(self.device)
         small = device.type == "cpu"
         defaults = {
-            "steps": 2800 if small else 20000,
+            "steps": 3600 if small else 20000,
             "batch_size": 16 if small else 32,
             "resolution": 32 if small else 64,
             "dataset_size": 8192 if small else 32768,
@@ -149,8 +149,8 @@ class GanConfig:
             raise UserError(f"--resolution must be a power of two from 16, got {self.resolution}")
         positive = (
             "steps batch_size dataset_size chunk_size march_steps latent_size width trunk_layers sdf_layers "
-            "texture_layers mapping_width discriminator_channels r1_interval sample_interval checkpoint_interval view_resolution "
-            "video_frames"
+            "texture_layers mapping_width discriminator_channels r1_interval sample_interval checkpoint_interval "
+            "view_resolution video_frames"
         )
         for name in positive.split():
             if getattr(self, name) < 1:

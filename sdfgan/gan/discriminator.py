@@ -46,8 +46,11 @@ class Discriminator(nn.Module):
                     nn.init.zeros_(module.bias)
         with torch.no_grad():
             self.head.weight *= 0.3
+        # A fifth faster on a CPU. torch has this overload, its stubs do not.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
         x = F.leaky_relu(self.stem(images * 2 - 1), _SLOPE)
         x = self.blocks(x)
         x = torch.cat([x, minibatch_stddev(x)], dim=1)
@@ -58,6 +61,6 @@ def minibatch_stddev(x: Tensor) -> Tensor:
     """How much the pictures of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018)."""
     batch, _, height, width = x.shape
     group = _STDDEV_GROUP if batch % _STDDEV_GROUP == 0 else batch
-    grouped = x.view(group, batch // group, *x.shape[1:])
+    grouped = x.unflatten(0, (group, batch // group))
     spread = torch.sqrt(grouped.var(0, unbiased=False) + 1e-8).mean((1, 2, 3))  # [B / group]
     return spread.repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdfgan.gan import loop
 from sdfgan.errors import UserError
-from sdfgan.gan import GanConfig, load_generator, sample_latents, train
+from sdfgan.gan import GanConfig, load_generator, loop, sample_latents, train
 from sdfgan.gan.trainer import Trainer
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
 

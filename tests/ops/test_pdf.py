@@ -56,9 +56,7 @@ def test_histogram_follows_the_density(device):
 
 def test_stratified_puts_one_sample_in_each_stratum(device):
     edges = torch.tensor([[0.0, 1.0]], device=device)
-    samples = sample_pdf(
-        edges.expand(50, 2).contiguous(), torch.ones(50, 1, device=device), 8, stratified=True
-    )
+    samples = sample_pdf(edges.expand(50, 2).contiguous(), torch.ones(50, 1, device=device), 8, stratified=True)
     assert torch.equal((samples * 8).floor().long(), torch.arange(8, device=device).expand(50, 8))
     assert samples.unique().numel() > 350
 
@@ -110,13 +108,9 @@ def test_compiles(device, assert_close):
 
 def test_rejections():
     edges, weights = random_density(4, 8)
-    with pytest.raises(
-        ValueError, match=r"sample_pdf: weights must be \[R, S\] float32, got \[4, 2\] float64 on cpu"
-    ):
+    with pytest.raises(ValueError, match=r"sample_pdf: weights must be \[R, S\] float32, got \[4, 2\] float64 on cpu"):
         sample_pdf(edges, weights[:, :2].double(), 3)
-    with pytest.raises(
-        ValueError, match=r"edges must be \[R, S\+1\] float32 or float64, got \[4, 9\] float16"
-    ):
+    with pytest.raises(ValueError, match=r"edges must be \[R, S\+1\] float32 or float64, got \[4, 9\] float16"):
         sample_pdf(edges.half(), weights, 3)
     with pytest.raises(ValueError, match=r"sample_pdf: edges must be \[R, S\+1\] with S >= 1, got \[4, 1\]"):
         sample_pdf(edges[:, :1].contiguous(), weights, 3)

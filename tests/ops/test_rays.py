@@ -110,9 +110,7 @@ def test_rejections():
         match=r"generate_rays: camera_to_world must be \[B, 3, 4\] float32 or float64, got \[2, 4, 4\]",
     ):
         generate_rays(torch.zeros(2, 4, 4), pixels, 2, 3, 0.5)
-    with pytest.raises(
-        ValueError, match=r"generate_rays: pixels must be \[N\] int64, got \[12\] int32 on cpu"
-    ):
+    with pytest.raises(ValueError, match=r"generate_rays: pixels must be \[N\] int64, got \[12\] int32 on cpu"):
         generate_rays(camera, pixels.int(), 2, 3, 0.5)
     with pytest.raises(ValueError, match="generate_rays: height and width must be >= 1, got 0 and 3"):
         generate_rays(camera, pixels, 0, 3, 0.5)
@@ -120,7 +118,5 @@ def test_rejections():
         generate_rays(camera, pixels, 2, 3, 25.0)
     with pytest.raises(ValueError, match=r"generate_rays: radius must be > 0, got 0\.0"):
         generate_rays(camera, pixels, 2, 3, 0.5, 0.0)
-    with pytest.raises(
-        RuntimeError, match="generate_rays: not differentiable, but camera_to_world requires grad"
-    ):
+    with pytest.raises(RuntimeError, match="generate_rays: not differentiable, but camera_to_world requires grad"):
         generate_rays(camera.requires_grad_(), pixels, 2, 3, 0.5)
