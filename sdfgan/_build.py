@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import Any
 
-from . import _C
+import sdfgan._C as _C
 
 
 def build_info() -> dict[str, Any]:

@@ -141,12 +141,11 @@ class FilmSirenSDF(Field):
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
-        if not torch.is_grad_enabled() and image is not None and points.device.type == "cpu":
-            return self._sdf_by_image(points, condition, image)
         grouped, groups = _group(points, image, len(condition.shifts[0]))
+        sine = torch.sin if torch.is_grad_enabled() else torch.sin_
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
-            features = torch.sin(_affine(condition, index, features))
+            features = sine(_affine(condition, index, features))
         return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
 
     def sdf_and_gradient(
@@ -197,22 +196,6 @@ class FilmSirenSDF(Field):
             features = torch.sin(_affine(condition, index, features))
         color = torch.sigmoid(2 * (features @ self.texture_head.t()) + self.texture_bias + condition.base_color)
         return hsv_to_rgb(color) if self.color_space == "hsv" else color
-
-    def _sdf_by_image(self, points: Tensor, condition: FilmCondition, image: Tensor) -> Tensor:
-        """`sdf` without a graph on the CPU, image after image: no padding, and features stay in cache."""
-        out = torch.empty(len(points), dtype=points.dtype)
-        counts = torch.bincount(image, minlength=len(condition.shifts[0])).tolist()
-        start = 0
-        for b, count in enumerate(counts):
-            if count == 0:
-                continue
-            segment = slice(start, start + count)
-            features = points[segment]
-            for index in range(self.trunk_layers + self.sdf_layers):
-                features = torch.addmm(condition.shifts[index][b], features, condition.weights[index][b].t()).sin_()
-            torch.mv(features, self.sdf_head, out=out[segment])
-            start += count
-        return out.add_(self._prior(points))
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:
