@@ -2,9 +2,11 @@
 // nothing is checked here: sdfgan/ops does that. Every kernel takes `where` = (device or -1 for the
 // CPU, CUDA stream, threads) first.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include <stdexcept>
 #include <tuple>
+#include <vector>
 
 #include "kernels.h"
 
@@ -118,7 +120,30 @@ void trace_step(WhereTuple where, Address values, Address alive, Address count, 
 }
 
 template <class T>
+void film_siren(WhereTuple where, Address points, Address image,
+                const std::vector<Address>& weights, const std::vector<Address>& shifts,
+                Address head, Address out, int64_t count, int64_t images, int64_t width) {
+    std::vector<const T*> weight_pointers, shift_pointers;
+    for (const Address address : weights) weight_pointers.push_back(pointer<const T>(address));
+    for (const Address address : shifts) shift_pointers.push_back(pointer<const T>(address));
+    FilmSiren<T> p;
+    p.points = pointer<const T>(points);
+    p.image = pointer<const int64_t>(image);
+    p.weights = weight_pointers.data();
+    p.shifts = shift_pointers.data();
+    p.head = pointer<const T>(head);
+    p.out = pointer<T>(out);
+    p.count = count;
+    p.images = images;
+    p.width = width;
+    p.layers = static_cast<int>(weight_pointers.size());
+    py::gil_scoped_release release;
+    cpu::launch(p, Where{-1, nullptr, std::get<2>(where)});
+}
+
+template <class T>
 void add_kernels(py::module_ module) {
+    module.def("film_siren", film_siren<T>);
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);

@@ -84,7 +84,25 @@ struct TraceStep {
     T step_scale;
 };
 
+// head . sin(W_L ... sin(W_0 x + s_0) ... + s_L) for points of several images, each with weights of
+// its own. CPU only. The width is a multiple of 16.
+template <class T>
+struct FilmSiren {
+    const T* points;          // [count, 3]
+    const int64_t* image;     // [count], ascending; points of no image give NaN
+    const T* const* weights;  // per layer [images, width, 3 or width]
+    const T* const* shifts;   // per layer [images, width]
+    const T* head;            // [width]
+    T* out;                   // [count]
+    int64_t count;
+    int64_t images;
+    int64_t width;
+    int layers;
+};
+
 namespace cpu {
+template <class T>
+void launch(const FilmSiren<T>&, const Where&);
 template <class T>
 void launch(const PositionalEncoding<T>&, const Where&);
 template <class T>

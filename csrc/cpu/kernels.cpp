@@ -12,6 +12,13 @@
 #define SDFGAN_TEXT(a) SDFGAN_TEXT_(a)
 
 namespace sdfgan::cpu {
+
+// film_siren.cpp of the same instruction set.
+void SDFGAN_JOIN(film_siren_f32_, SDFGAN_SIMD)(const FilmSiren<float>&, const FilmSirenTile*,
+                                               int64_t, int64_t, float*);
+void SDFGAN_JOIN(film_siren_f64_, SDFGAN_SIMD)(const FilmSiren<double>&, const FilmSirenTile*,
+                                               int64_t, int64_t, double*);
+
 namespace {
 
 // Coordinates go through in tiles: scaling and sines vectorise, scattering to the rows follows.
@@ -86,9 +93,9 @@ void trace_compact(const TraceStep<T>& p, const uint8_t* keep, int64_t begin, in
 extern const Table SDFGAN_JOIN(table_, SDFGAN_SIMD) = {
     SDFGAN_TEXT(SDFGAN_SIMD),
     {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, trace_advance<float>,
-     trace_compact<float>},
+     trace_compact<float>, SDFGAN_JOIN(film_siren_f32_, SDFGAN_SIMD)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, trace_advance<double>,
-     trace_compact<double>},
+     trace_compact<double>, SDFGAN_JOIN(film_siren_f64_, SDFGAN_SIMD)},
 };
 
 }  // namespace sdfgan::cpu

@@ -1,5 +1,6 @@
 // Runs the CPU kernels: splits the work over threads and calls the table of the instruction set.
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "cpu/parallel.h"
@@ -8,6 +9,7 @@
 namespace sdfgan::cpu {
 
 constexpr int64_t kGrain = 2048;  // values per thread below which a second thread does not pay
+constexpr int64_t kFilmSirenGrain = 4;  // tiles, likewise
 
 template <class T>
 void launch(const PositionalEncoding<T>& p, const Where& where) {
@@ -55,6 +57,25 @@ void launch(const TraceStep<T>& p, const Where& where) {
     std::fill(p.points + 3 * slots[pieces], p.points + 3 * p.entries, T(0));
 }
 
+template <class T>
+void launch(const FilmSiren<T>& p, const Where& where) {
+    std::vector<FilmSirenTile> tiles;
+    for (int64_t begin = 0, end = 0; begin < p.count; begin = end) {
+        const int64_t image = p.image[begin];
+        while (end < p.count && p.image[end] == image && end - begin < kFilmSirenTile) ++end;
+        if (image >= 0 && image < p.images) {
+            tiles.push_back({begin, end, image});
+        } else {
+            std::fill(p.out + begin, p.out + end, std::numeric_limits<T>::quiet_NaN());
+        }
+    }
+    const int64_t count = static_cast<int64_t>(tiles.size());
+    parallel_for(count, kFilmSirenGrain, where.threads, [&](int64_t begin, int64_t end) {
+        std::vector<T> scratch(2 * std::max<int64_t>(p.width, 3) * kFilmSirenTile);
+        kernels<T>().film_siren(p, tiles.data(), begin, end, scratch.data());
+    });
+}
+
 bool openmp() {
 #ifdef _OPENMP
     return true;
@@ -64,6 +85,7 @@ bool openmp() {
 }
 
 #define SDFGAN_INSTANTIATE(T)                                         \
+    template void launch(const FilmSiren<T>&, const Where&);          \
     template void launch(const PositionalEncoding<T>&, const Where&); \
     template void launch(const SamplePdf<T>&, const Where&);          \
     template void launch(const GenerateRays<T>&, const Where&);       \

@@ -6,6 +6,12 @@
 
 namespace sdfgan::cpu {
 
+constexpr int kFilmSirenTile = 32;  // points that go through the network together
+
+struct FilmSirenTile {  // at most kFilmSirenTile points of one image
+    int64_t begin, end, image;
+};
+
 template <class T>
 struct Kernels {
     void (*positional_encoding)(const PositionalEncoding<T>&, int64_t begin, int64_t end);
@@ -16,6 +22,9 @@ struct Kernels {
     // Writes the survivors among the entries to alive_out and points from `slot` on.
     void (*trace_compact)(const TraceStep<T>&, const uint8_t* keep, int64_t begin, int64_t end,
                           int64_t slot);
+    // Works on tiles [begin, end); scratch holds 2 * width * kFilmSirenTile values.
+    void (*film_siren)(const FilmSiren<T>&, const FilmSirenTile*, int64_t begin, int64_t end,
+                       T* scratch);
 };
 
 struct Table {

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdfgan import ops
 from sdfgan.fields.base import Field, FieldSample
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -140,12 +141,18 @@ class FilmSirenSDF(Field):
         return FilmCondition(tuple(weights), tuple(shifts), base_color)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        """Signed distances [N]; see `Field.sdf`."""
+        """Signed distances [N]; see `Field.sdf`. Without a graph on a CPU, by the kernel `ops.film_siren`."""
+        if not torch.is_grad_enabled() and points.device.type == "cpu" and self.width % 16 == 0:
+            layers = slice(self.trunk_layers + self.sdf_layers)
+            if image is None:
+                _check_one_image(len(condition.shifts[0]))
+                image = torch.zeros(len(points), dtype=torch.int64)
+            network = ops.film_siren(points, image, condition.weights[layers], condition.shifts[layers], self.sdf_head)
+            return network.add_(self._prior(points))
         grouped, groups = _group(points, image, len(condition.shifts[0]))
-        sine = torch.sin if torch.is_grad_enabled() else torch.sin_
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
-            features = sine(_affine(condition, index, features))
+            features = torch.sin(_affine(condition, index, features))
         return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
 
     def sdf_and_gradient(
@@ -231,14 +238,18 @@ def _affine(condition: FilmCondition, index: int, features: Tensor) -> Tensor:
 def _group(points: Tensor, image: Tensor | None, batch: int) -> tuple[Tensor, _Groups | None]:
     """Points [N, 3] laid out as [B, P, 3], padded with zeros where images have fewer than P points."""
     if image is None:
-        if batch != 1:
-            raise ValueError(f"FilmSirenSDF: image indices are needed to choose among {batch} latents")
+        _check_one_image(batch)
         return points[None], None
     counts = torch.bincount(image, minlength=batch)
     size = int(counts.max()) if len(image) else 0
     slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
     padded = points.new_zeros(batch, size, 3).index_put((image, slot), points)
     return padded, _Groups(image, slot)
+
+
+def _check_one_image(batch: int) -> None:
+    if batch != 1:
+        raise ValueError(f"FilmSirenSDF: image indices are needed to choose among {batch} latents")
 
 
 def _ungroup(values: Tensor, groups: _Groups | None) -> Tensor:

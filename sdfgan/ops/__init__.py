@@ -4,8 +4,9 @@
 """
 
 from .encoding import positional_encoding
+from .film_siren import film_siren
 from .pdf import sample_pdf
 from .rays import generate_rays
 from .trace import RayStatus, trace_step
 
-__all__ = ["RayStatus", "generate_rays", "positional_encoding", "sample_pdf", "trace_step"]
+__all__ = ["RayStatus", "film_siren", "generate_rays", "positional_encoding", "sample_pdf", "trace_step"]

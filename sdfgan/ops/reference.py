@@ -125,3 +125,11 @@ def trace_step(
         points[k] = origins[ray] + t[ray] * directions[ray]
         alive_out[k] = ray
     return points, alive_out, torch.full_like(count, len(survivors))
+
+
+def film_siren(points: Tensor, image: Tensor, weights: list[Tensor], shifts: list[Tensor], head: Tensor) -> Tensor:
+    """One point at a time would be clearer still; this is one layer at a time."""
+    features = points[:, :, None]  # [N, 3, 1]
+    for weight, shift in zip(weights, shifts, strict=True):
+        features = torch.sin(weight[image] @ features + shift[image].transpose(1, 2))
+    return features[:, :, 0] @ head
