@@ -42,6 +42,13 @@ struct Vector<double> {
     }
 };
 
+template <class V, class T>
+inline V load(const T* address) {
+    V v;
+    std::memcpy(&v, address, sizeof(V));
+    return v;
+}
+
 // y[f][point] = sin(shift[f] + sum_k weight[f][k] x[k][point])
 template <class T>
 inline void sine_layer(const T* weight, const T* shift, int64_t inputs, int64_t width, const T* x,
@@ -51,24 +58,34 @@ inline void sine_layer(const T* weight, const T* shift, int64_t inputs, int64_t 
     static_assert(kFilmSirenTile % (kVectors * kLanes) == 0, "a tile is whole vectors");
     for (int lane = 0; lane < kFilmSirenTile; lane += kVectors * kLanes) {
         for (int64_t feature = 0; feature < width; feature += kFeatures) {
+            // Every loop over these is unrolled whole, or they would live in memory instead of registers.
             V sum[kFeatures][kVectors];
+#pragma GCC unroll 8
             for (int f = 0; f < kFeatures; ++f) {
+#pragma GCC unroll 2
                 for (int v = 0; v < kVectors; ++v) sum[f][v] = V{} + shift[feature + f];
             }
             const T* w = weight + feature * inputs;
             for (int64_t k = 0; k < inputs; ++k) {
                 V in[kVectors];
-                std::memcpy(in, x + k * kFilmSirenTile + lane, sizeof(in));
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; ++v) {
+                    in[v] = load<V>(x + k * kFilmSirenTile + lane + v * kLanes);
+                }
 #pragma GCC unroll 8
                 for (int f = 0; f < kFeatures; ++f) {
 #pragma GCC unroll 2
                     for (int v = 0; v < kVectors; ++v) sum[f][v] += in[v] * w[f * inputs + k];
                 }
             }
+#pragma GCC unroll 8
             for (int f = 0; f < kFeatures; ++f) {
-                V out[kVectors];
-                for (int v = 0; v < kVectors; ++v) out[v] = Vector<T>::sine(sum[f][v]);
-                std::memcpy(y + (feature + f) * kFilmSirenTile + lane, out, sizeof(out));
+#pragma GCC unroll 2
+                for (int v = 0; v < kVectors; ++v) {
+                    const V out = Vector<T>::sine(sum[f][v]);
+                    T* const row = y + (feature + f) * kFilmSirenTile;
+                    std::memcpy(row + lane + v * kLanes, &out, sizeof(V));
+                }
             }
         }
     }
