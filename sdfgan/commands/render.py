@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,18 +11,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from sdfgan.cameras import orbit_path, rotate_axes
 from sdfgan.commands.arguments import parse_seeds, require_positive, run_folder
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
 from sdfgan.gan.config import resolve_device
-from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid, save_image
-from sdfgan.raycast import render
-from sdfgan.raycast.render import Rendering
+from sdfgan.gan.views import Viewer, colours
+from sdfgan.pictures import colour_depth, colour_normals, image_grid, save_image
 from sdfgan.training.progress import progress
-
-_RAYS_AT_ONCE = 2**18
-_WHITE = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,15 @@ def run(config: RenderConfig) -> None:
     if not math.isfinite(config.truncation):
         raise UserError(f"--truncation must be a number, got {config.truncation}")
     output = _output(config)
-    shapes = _Shapes(config, seeds)
+    device = resolve_device(config.device)
+    generator, trained = load_generator(config.run)
+    viewer = Viewer(generator.to(device), math.radians(trained.fov))
+    latents = sample_latents(trained, seeds, config.truncation).to(device)
+    elevation = math.radians(config.elevation)
     if config.mode == "turntable":
-        _turntable(shapes, config, output)
+        viewer.turntable(output, latents, elevation, config.resolution, config.frames, config.fps)
     else:
-        _grid(shapes, config, output)
+        _grid(viewer, config, latents, elevation, output)
     print(f"wrote {output}")
 
 
@@ -79,61 +77,14 @@ def _output(config: RenderConfig) -> Path:
     return output
 
 
-class _Shapes:
-    """A generator and the latents of some seeds, rendered a few pictures at a time."""
-
-    def __init__(self, config: RenderConfig, seeds: list[int]) -> None:
-        device = resolve_device(config.device)
-        generator, trained = load_generator(config.run)
-        self.generator, self.trained = generator.to(device), trained
-        self.latents = sample_latents(trained, seeds, config.truncation).to(device)
-        self._resolution = config.resolution
-        self._at_once = max(1, _RAYS_AT_ONCE // config.resolution**2)
-
-    def render(self, latents: Tensor, axes: Tensor) -> Iterator[Rendering]:
-        """Pictures of `latents` [B, L] from cameras `axes` [B, 3, 3], a few at a time."""
-        batches = zip(latents.split(self._at_once), axes.to(latents.device).split(self._at_once), strict=True)
-        for some_latents, some_axes in batches:
-            yield render(
-                sdf=self.generator,
-                axes=some_axes,
-                condition=self.generator.condition(some_latents),
-                resolution=self._resolution,
-                fov=math.radians(self.trained.fov),
-                background=_WHITE,
-            )
-
-
-@torch.no_grad()
-def _grid(shapes: _Shapes, config: RenderConfig, output: Path) -> None:
-    turn, elevation = _circle(config.views), math.radians(config.elevation)
-    axes = rotate_axes((torch.full_like(turn, elevation), turn)).repeat(len(shapes.latents), 1, 1)
-    latents = shapes.latents.repeat_interleave(config.views, 0)
-    pictures: list[Tensor] = []
-    with progress(len(latents), config.mode) as bar:
-        for rendering in shapes.render(latents, axes):
-            if config.mode == "depth":
-                picture = rendering.depth  # coloured below, when the range of all of them is known
-            elif config.mode == "normals":
-                picture = colour_normals(rendering.normals, rendering.alpha)
-            else:
-                picture = rendering.rgb
-            pictures.append(picture.cpu())
-            bar.advance(len(picture))
-    images = torch.cat(pictures)
-    save_image(output, image_grid(colour_depth(images) if config.mode == "depth" else images, config.views))
-
-
-@torch.no_grad()
-def _turntable(shapes: _Shapes, config: RenderConfig, output: Path) -> None:
-    all_axes = rotate_axes(orbit_path(config.frames, math.radians(config.elevation)))
-    columns = math.ceil(math.sqrt(len(shapes.latents)))
-    with VideoWriter(output, config.fps) as video, progress(config.frames, "turntable") as bar:
-        for axes in all_axes:
-            renderings = shapes.render(shapes.latents, axes.expand(len(shapes.latents), 3, 3))
-            video.add(image_grid(torch.cat([rendering.rgb.cpu() for rendering in renderings]), columns))
-            bar.advance()
-
-
-def _circle(views: int) -> Tensor:
-    return 2 * math.pi * torch.arange(views) / views
+def _grid(viewer: Viewer, config: RenderConfig, latents: Tensor, elevation: float, output: Path) -> None:
+    wanted = viewer.views(latents, config.views, elevation)
+    with progress(len(wanted[0]), config.mode) as bar:
+        renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)
+    if config.mode == "depth":
+        images = colour_depth(torch.cat([rendering.depth.cpu() for rendering in renderings]))
+    elif config.mode == "normals":
+        images = torch.cat([colour_normals(rendering.normals, rendering.alpha).cpu() for rendering in renderings])
+    else:
+        images = colours(renderings)
+    save_image(output, image_grid(images, config.views))

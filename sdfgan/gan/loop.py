@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import orbit_path, rotate_axes
+from sdfgan.cameras import rotate_axes
 from sdfgan.data.images import load_images
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.views import Viewer
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import VideoWriter, image_grid, save_image
-from sdfgan.raycast import render
+from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals
@@ -31,8 +31,6 @@ from sdfgan.training.run import RunFolder, next_run_folder
 _CHANGEABLE_ON_RESUME = ("resume", "output_dir", "steps", "device", "dry_run")
 _EVALUATION_SEED = 77  # of the latents and poses that pictures are compared with
 _LOG_INTERVAL = 10
-_VIEW_STEPS = 96  # of the tracer, for pictures to look at
-_WHITE = (1.0, 1.0, 1.0)
 _FEWEST_HELD_OUT = 32
 
 
@@ -90,6 +88,8 @@ class _Run:
         resumed = trainer.steps_done or None
         self.folder = RunFolder(path, self.config.to_json(), resumed)
         self.start_distance = start_distance
+        self.viewer = Viewer(trainer.average, trainer.fov, trainer.map)
+        self.elevation = sum(trainer.poses.elevation) / 2
         if resumed is None:
             save_image(path / "samples" / "real.png", image_grid(pictures.train[:64].float() / 255, 16)[:3])
             self.start_distance = self.distance()
@@ -137,55 +137,21 @@ class _Run:
     # ------------------------------------------------------------------------------------------------ looking at it
 
     def sample(self, step: int) -> None:
-        """A grid of shapes, each seen from four sides."""
+        """A grid of twelve shapes, each seen from four sides."""
         assert self.config.resolution is not None
-        grid = self.views(range(12), 4, max(64, self.config.resolution), columns=12)
+        latents = sample_latents(self.config, range(12)).to(self.trainer.device)
+        grid = self.viewer.grid(latents, 4, self.elevation, max(64, self.config.resolution), columns=12)
         save_image(self.path / "samples" / f"step-{step:07d}.png", grid)
         self.folder.log_image(step, "samples", grid)
 
-    @torch.no_grad()
-    def views(self, seeds: range, count: int, resolution: int, columns: int) -> Tensor:
-        """Shapes seen from `count` sides, one shape after the other, as a grid [3, H, W] on white."""
-        low, high = self.trainer.poses.azimuth
-        turn = torch.arange(count) / count * min(high - low, 2 * math.pi) + low
-        elevation = torch.full((count,), sum(self.trainer.poses.elevation) / 2)
-        axes = rotate_axes((elevation, turn)).to(self.trainer.device)
-
-        def of_seed(seed: int) -> Tensor:
-            latents = sample_latents(self.config, [seed]).to(self.trainer.device).expand(count, -1)
-            return self.picture(latents, axes, resolution).cpu()
-
-        return image_grid(torch.cat(self.trainer.map(of_seed, list(seeds))), columns)
-
-    def picture(self, latents: Tensor, axes: Tensor, resolution: int) -> Tensor:
-        """The averaged generator's pictures [B, 3, R, R] on white."""
-        return render(
-            sdf=self.trainer.average,
-            axes=axes,
-            latents=latents,
-            resolution=resolution,
-            fov=self.trainer.fov,
-            background=_WHITE,
-            steps=_VIEW_STEPS,
-        ).rgb
-
-    @torch.no_grad()
-    def turntable(self, path: Path, seeds: range, columns: int) -> None:
-        """A video of shapes that turn once."""
-        frames, resolution = self.config.video_frames, self.config.view_resolution
-        elevation, azimuth = orbit_path(frames, sum(self.trainer.poses.elevation) / 2)
-        all_axes = rotate_axes((elevation, azimuth)).to(self.trainer.device)
-        latents = sample_latents(self.config, list(seeds)).to(self.trainer.device)
-
-        def frame(axes: Tensor) -> Tensor:
-            pictures = self.picture(latents, axes.expand(len(latents), 3, 3), resolution)
-            return image_grid(pictures, columns).cpu()
-
-        with VideoWriter(path) as video, progress(frames, "turntable") as bar:
-            for group in all_axes.split(8):
-                for picture in self.trainer.map(frame, list(group)):
-                    video.add(picture)
-                bar.advance(len(group))
+    def final_pictures(self) -> None:
+        """grid.png and turntable.mp4."""
+        config = self.config
+        latents = sample_latents(config, range(10)).to(self.trainer.device)
+        grid = self.viewer.grid(latents, 6, self.elevation, config.view_resolution, columns=6)
+        save_image(self.path / "grid.png", grid)
+        video = self.path / "turntable.mp4"
+        self.viewer.turntable(video, latents[:9], self.elevation, config.view_resolution, config.video_frames)
 
     @torch.no_grad()
     def meshes(self, seeds: range) -> list[Path]:
@@ -237,8 +203,7 @@ class _Run:
             halves = (part.float() / 255 for part in self.pictures.held_out.split(half))
             floor = sliced_wasserstein(*halves)
         print("drawing the final pictures")
-        save_image(self.path / "grid.png", self.views(range(10), 6, self.config.view_resolution, columns=6))
-        self.turntable(self.path / "turntable.mp4", range(8), columns=4)
+        self.final_pictures()
         meshes = self.meshes(range(3))
         return {
             "kind": "gan",

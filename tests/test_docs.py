@@ -1,0 +1,44 @@
+"""The documentation: its Python runs, its links lead somewhere, its flags exist."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from sdfgan.gan import GanConfig
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_flags_exist() -> None:
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help", "no-mirror"}
+    for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
+        assert flag in flags, flag
+
+
+def test_the_readme_has_both_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert "python tools/train_gan.py\n" in readme and "<!-- the test command -->" in readme
