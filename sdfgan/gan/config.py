@@ -97,7 +97,7 @@ class GanConfig:
     """Adam's second-moment decay."""
     decay_start: float = 0.5
     """Fraction of the steps after which learning rates fall, linearly to 5%."""
-    r1_gamma: float = 5.0
+    r1_gamma: float = 2.5
     """Weight of R1, the penalty on the discriminator's gradient. 1 or less lets surfaces ripple."""
     r1_interval: int = 8
     """R1 every so many steps (and as many times stronger)."""

@@ -148,7 +148,7 @@ class _Run:
         """grid.png and turntable.mp4."""
         config = self.config
         latents = sample_latents(config, range(10)).to(self.trainer.device)
-        grid = self.viewer.grid(latents, 6, self.elevation, config.view_resolution, columns=6)
+        grid = self.viewer.grid(latents, 6, self.elevation, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
         video = self.path / "turntable.mp4"
         self.viewer.turntable(video, latents[:9], self.elevation, config.view_resolution, config.video_frames)
