@@ -31,7 +31,7 @@ from sdfgan.fields.analytic import vector_length
 SHAPE_CLASSES = ("ellipsoid", "box", "rounded_box", "cylinder", "cone", "torus", "compound")
 DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), azimuth=(0.0, 2 * math.pi))
 
-_VERSION = 1  # part of the cache key: raise it when the pictures of a seed change
+_VERSION = 2  # part of the cache key: raise it when the pictures of a seed change
 _RAYS_PER_CHUNK = 2**18  # a constant, so that chunks do not depend on the number of threads
 _MOST_STEPS = 96
 _BALL = 0.97  # every shape fits into a ball of this radius
