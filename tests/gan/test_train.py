@@ -124,6 +124,16 @@ def test_the_number_of_threads_does_not_matter() -> None:
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
+def test_bf16_is_close_to_fp32() -> None:
+    pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
+    losses = []
+    for precision in ("fp32", "bf16"):
+        trainer = Trainer(GanConfig(steps=1, precision=precision, **TINY).resolved())
+        losses.append(trainer.step(pictures)["loss_d"])
+        trainer.close()
+    assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
+
+
 def test_gradients_that_are_not_finite_are_skipped_then_stop_the_run() -> None:
     pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
     trainer = Trainer(GanConfig(steps=30, r1_gamma=0.0, **TINY).resolved())
