@@ -89,12 +89,20 @@ void generate_rays(WhereTuple where, Address cameras, Address pixels, Address or
     run(p, where);
 }
 
+using RulesTuple = std::tuple<double, double, double, double, double, int>;  // ops.MarchRules
+
+template <class T>
+MarchRules<T> rules_of(const RulesTuple& tuple) {
+    const auto [threshold, cone_slope, lipschitz, relaxation, slack, refine] = tuple;
+    return {static_cast<T>(threshold),  static_cast<T>(cone_slope), static_cast<T>(1 / lipschitz),
+            static_cast<T>(relaxation), static_cast<T>(slack),      refine};
+}
+
 template <class T>
 void trace_step(WhereTuple where, Address values, Address alive, Address count, Address origins,
-                Address directions, Address far, Address t, Address best_value, Address best_t,
-                Address status, Address points, Address alive_out, Address count_out,
-                Address workspace, int64_t workspace_size, int64_t entries, int64_t rays,
-                double threshold, double cone_slope, double step_scale) {
+                Address directions, Address far, Address state, Address status, Address points,
+                Address alive_out, Address count_out, Address workspace, int64_t workspace_size,
+                int64_t entries, int64_t rays, const RulesTuple& rules) {
     TraceStep<T> p;
     p.values = pointer<const T>(values);
     p.alive = pointer<const int32_t>(alive);
@@ -102,9 +110,7 @@ void trace_step(WhereTuple where, Address values, Address alive, Address count, 
     p.origins = pointer<const T>(origins);
     p.directions = pointer<const T>(directions);
     p.far = pointer<const T>(far);
-    p.t = pointer<T>(t);
-    p.best_value = pointer<T>(best_value);
-    p.best_t = pointer<T>(best_t);
+    p.state = pointer<T>(state);
     p.status = pointer<uint8_t>(status);
     p.points = pointer<T>(points);
     p.alive_out = pointer<int32_t>(alive_out);
@@ -113,37 +119,84 @@ void trace_step(WhereTuple where, Address values, Address alive, Address count, 
     p.workspace_size = workspace_size;
     p.entries = entries;
     p.rays = rays;
-    p.threshold = static_cast<T>(threshold);
-    p.cone_slope = static_cast<T>(cone_slope);
-    p.step_scale = static_cast<T>(step_scale);
+    p.rules = rules_of<T>(rules);
     run(p, where);
 }
 
+// ops.FilmSirenNetwork: addresses in its order; images, width; layers of each part; bfloat16
+using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, bool>;
+
 template <class T>
-void film_siren(WhereTuple where, Address points, Address image,
-                const std::vector<Address>& weights, const std::vector<Address>& shifts,
-                Address head, Address out, int64_t count, int64_t images, int64_t width) {
-    std::vector<const T*> weight_pointers, shift_pointers;
-    for (const Address address : weights) weight_pointers.push_back(pointer<const T>(address));
-    for (const Address address : shifts) shift_pointers.push_back(pointer<const T>(address));
-    FilmSiren<T> p;
+FilmSiren<T> network_of(const NetworkTuple& tuple) {
+    const auto& [addresses, images, width, layers, bf16] = tuple;
+    FilmSiren<T> network;
+    network.first = pointer<const T>(addresses.at(0));
+    network.hidden = pointer<const void>(addresses.at(1));
+    network.transposed = pointer<const void>(addresses.at(2));
+    network.sdf_head = pointer<const T>(addresses.at(3));
+    network.texture_head = pointer<const T>(addresses.at(4));
+    network.constants = pointer<const T>(addresses.at(5));
+    network.scale = pointer<const T>(addresses.at(6));
+    network.shift = pointer<const T>(addresses.at(7));
+    network.images = images;
+    network.width = width;
+    network.trunk_layers = layers.at(0);
+    network.sdf_layers = layers.at(1);
+    network.texture_layers = layers.at(2);
+    network.bf16 = bf16;
+    return network;
+}
+
+template <class Parameters>
+void run_on_cpu(const Parameters& parameters, const WhereTuple& where) {
+    py::gil_scoped_release release;
+    cpu::launch(parameters, Where{-1, nullptr, std::get<2>(where)});
+}
+
+template <class T>
+void film_siren(WhereTuple where, const NetworkTuple& network, Address points, Address image,
+                Address sdf, Address gradient, Address texture, int64_t count) {
+    FilmSirenSample<T> p;
+    p.network = network_of<T>(network);
     p.points = pointer<const T>(points);
     p.image = pointer<const int64_t>(image);
-    p.weights = weight_pointers.data();
-    p.shifts = shift_pointers.data();
-    p.head = pointer<const T>(head);
-    p.out = pointer<T>(out);
+    p.sdf = pointer<T>(sdf);
+    p.gradient = pointer<T>(gradient);
+    p.texture = pointer<T>(texture);
     p.count = count;
-    p.images = images;
-    p.width = width;
-    p.layers = static_cast<int>(weight_pointers.size());
-    py::gil_scoped_release release;
-    cpu::launch(p, Where{-1, nullptr, std::get<2>(where)});
+    run_on_cpu(p, where);
+}
+
+// size, steps, rules, radius, start, reach
+using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double>;
+
+template <class T>
+void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
+                      const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
+                      Address distance, Address nearest, Address counts, double plane_distance) {
+    std::vector<TraceLevel<T>> levels;
+    for (const auto& [size, steps, rules, radius, start, reach] : level_tuples) {
+        levels.push_back({size, steps, rules_of<T>(rules), static_cast<T>(radius),
+                          static_cast<T>(start), static_cast<T>(reach)});
+    }
+    FilmSirenTrace<T> p;
+    p.network = network_of<T>(network);
+    p.cameras = pointer<const T>(cameras);
+    p.levels = levels.data();
+    p.jitter = pointer<const T>(jitter);
+    p.status = pointer<uint8_t>(status);
+    p.distance = pointer<T>(distance);
+    p.nearest = pointer<T>(nearest);
+    p.counts = pointer<int64_t>(counts);
+    p.level_count = static_cast<int64_t>(levels.size());
+    p.plane_distance = static_cast<T>(plane_distance);
+    run_on_cpu(p, where);
 }
 
 template <class T>
 void add_kernels(py::module_ module) {
     module.def("film_siren", film_siren<T>);
+    module.def("film_siren_trace", film_siren_trace<T>);
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);
@@ -157,12 +210,16 @@ PYBIND11_MODULE(_C, module) {
     add_kernels<double>(module.def_submodule("f64"));
 
     module.attr("openmp") = cpu::openmp();
-#ifdef SDFGAN_X86
+#if defined(SDFGAN_X86_BF16)
+    module.attr("simd_levels") = "base,avx2,avx512,avx512bf16";
+#elif defined(SDFGAN_X86)
     module.attr("simd_levels") = "base,avx2,avx512";
 #else
     module.attr("simd_levels") = "base";
 #endif
     module.def("simd", cpu::simd);
+    module.def("has_bf16", cpu::has_bf16);
+    module.def("peak_flops", cpu::peak_flops, py::arg("threads"), py::arg("bf16"));
     module.def("set_simd", cpu::set_simd, py::arg("level"));
     cpu::simd();  // an SDFGAN_SIMD that this machine lacks fails here, at import
 #ifdef SDFGAN_CUDA

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/march.h"
+
 namespace sdfgan {
 
 struct Where {
@@ -57,7 +59,7 @@ struct GenerateRays {
     T radius;
 };
 
-// One tracing step of the rays that are alive, and their stable compaction; see core/trace.h.
+// One evaluation of the rays that are alive, and their stable compaction; see core/march.h.
 // Entry k < count is ray alive[k], whose field value is values[k]. Entries outside [0, rays) are
 // dropped. Each ray occurs at most once.
 template <class T>
@@ -68,9 +70,7 @@ struct TraceStep {
     const T* origins;      // [rays, 3]
     const T* directions;   // [rays, 3]
     const T* far;          // [rays]
-    T* t;                  // [rays] updated
-    T* best_value;         // [rays] updated
-    T* best_t;             // [rays] updated
+    T* state;              // [5, rays] updated: t, nearest, nearest_t, last_value, last_step
     uint8_t* status;       // [rays] updated: RayStatus
     T* points;             // [entries, 3] next points of the survivors, then zeros
     int32_t* alive_out;    // [entries] survivors in their order, then zeros
@@ -79,30 +79,76 @@ struct TraceStep {
     int64_t workspace_size;
     int64_t entries;
     int64_t rays;
-    T threshold;
-    T cone_slope;
-    T step_scale;
+    MarchRules<T> rules;
 };
 
-// head . sin(W_L ... sin(W_0 x + s_0) ... + s_L) for points of several images, each with weights of
-// its own. CPU only. The width is a multiple of 16.
+// A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
+// first the trunk, then the branch of the sdf, then that of the texture, both fed by the trunk.
+//   sdf = sdf_head . features + sqrt(|x|^2 + constants[0]) + constants[1]
+// The width is a multiple of 16. Matrices between layers lie in panels of 8 outputs: the element of
+// input k and output n is at [n / 8][k][n % 8]; as bfloat16, at [n / 8][k / 2][n % 8][k % 2].
 template <class T>
 struct FilmSiren {
-    const T* points;          // [count, 3]
-    const int64_t* image;     // [count], ascending; points of no image give NaN
-    const T* const* weights;  // per layer [images, width, 3 or width]
-    const T* const* shifts;   // per layer [images, width]
-    const T* head;            // [width]
-    T* out;                   // [count]
-    int64_t count;
+    const T* first;          // [width, 3]
+    const void* hidden;      // panels [layers - 1, width, width] of T or bfloat16
+    const void* transposed;  // the same of the transposed matrices, for the gradient
+    const T* sdf_head;       // [width]
+    const T* texture_head;   // [3, width]
+    const T* constants;      // [2]
+    const T* scale;          // [images, layers, width]
+    const T* shift;          // [images, layers, width]
     int64_t images;
     int64_t width;
-    int layers;
+    int trunk_layers, sdf_layers, texture_layers;
+    bool bf16;  // float only
 };
+
+// A FiLM-SIREN at many points. CPU only.
+template <class T>
+struct FilmSirenSample {
+    FilmSiren<T> network;
+    const T* points;       // [count, 3]
+    const int64_t* image;  // [count]; points of no image give NaN
+    T* sdf;                // [count]
+    T* gradient;           // [count, 3], or null
+    T* texture;            // [count, 3] texture_head . features, or null
+    int64_t count;
+};
+
+// One resolution of FilmSirenTrace.
+template <class T>
+struct TraceLevel {
+    int64_t size;  // pixels along a side; a multiple of the level before
+    int64_t steps;  // most evaluations of a ray
+    MarchRules<T> rules;
+    T radius;     // of the ball that rays are clipped to
+    T start;      // rays start that far behind where they enter the ball
+    T reach;      // 0: cones, split where they end; else the seed's rule: a ray is split if its
+                  // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
+};
+
+// Surfaces of FiLM-SIRENs in square pictures, one per image; see cpu/film_siren_trace.cpp. CPU only.
+template <class T>
+struct FilmSirenTrace {
+    FilmSiren<T> network;
+    const T* cameras;  // [images, 3, 4] camera to world
+    const TraceLevel<T>* levels;
+    const T* jitter;   // [images, size, size] added to the start of the last level's rays, or null
+    uint8_t* status;   // [images, size, size] RayStatus, or kUntraced
+    T* distance;       // [images, size, size] of the hit or the nearest miss
+    T* nearest;        // [images, size, size] smallest value of the traced function
+    int64_t* counts;   // [2] points evaluated for rays, and in all (with idle lanes)
+    int64_t level_count;
+    T plane_distance;  // 1/tan(fov/2)
+};
+
+constexpr uint8_t kUntraced = 255;
 
 namespace cpu {
 template <class T>
-void launch(const FilmSiren<T>&, const Where&);
+void launch(const FilmSirenSample<T>&, const Where&);
+template <class T>
+void launch(const FilmSirenTrace<T>&, const Where&);
 template <class T>
 void launch(const PositionalEncoding<T>&, const Where&);
 template <class T>
@@ -114,6 +160,9 @@ void launch(const TraceStep<T>&, const Where&);
 const char* simd();                // the level in use
 void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
 bool openmp();
+bool has_bf16();  // in hardware, at the level in use
+// Multiply-adds of vectors in registers: the most that a kernel can reach, FLOP/s.
+double peak_flops(int threads, bool bf16);
 }  // namespace cpu
 
 namespace cuda {

@@ -14,8 +14,8 @@ def build_info() -> dict[str, Any]:
     Returns:
         `version`; `cuda`, whether CUDA kernels were compiled, and `cuda_architectures`, for which ("90" is
         sm_90); `simd_compiled`, the instruction sets of the CPU kernels, and `simd`, the one in use (the best
-        that this CPU has, unless the environment variable SDFGAN_SIMD names another); `openmp`, whether CPU
-        kernels use more than one thread.
+        that this CPU has, unless the environment variable SDFGAN_SIMD names another); `bf16`, whether this CPU
+        multiplies bfloat16; `openmp`, whether CPU kernels use more than one thread.
     """
     return {
         "version": version("sdfgan"),
@@ -23,5 +23,6 @@ def build_info() -> dict[str, Any]:
         "cuda_architectures": [arch for arch in _C.cuda_architectures.split(",") if arch],
         "simd_compiled": _C.simd_levels.split(","),
         "simd": _C.simd(),
+        "bf16": _C.has_bf16(),
         "openmp": _C.openmp,
     }

@@ -17,12 +17,16 @@ const Table* find(const std::string& level) {
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
+#ifdef SDFGAN_X86_BF16
+    const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (bf16 && (level.empty() || level == "avx512bf16")) return &table_avx512bf16;
+#endif
     if (avx512 && (level.empty() || level == "avx512")) return &table_avx512;
     if (avx2 && (level.empty() || level == "avx2")) return &table_avx2;
 #endif
     if (level.empty() || level == "base") return &table_base;
     throw std::invalid_argument(
-        "SDFGAN_SIMD: must be base, avx2 or avx512 and known to this CPU, got " + level);
+        "SDFGAN_SIMD: must be base, avx2, avx512 or avx512bf16 and known to this CPU, got " + level);
 }
 
 const Table*& current() {
@@ -37,6 +41,7 @@ const Table*& current() {
 
 const Table& table() { return *current(); }
 const char* simd() { return current()->name; }
+bool has_bf16() { return current()->bf16; }
 void set_simd(const char* level) { current() = find(level); }
 
 }  // namespace sdfgan::cpu

@@ -6,18 +6,17 @@
 #include "core/trace.h"
 #include "cpu/table.h"
 
-#define SDFGAN_JOIN_(a, b) a##b
-#define SDFGAN_JOIN(a, b) SDFGAN_JOIN_(a, b)
 #define SDFGAN_TEXT_(a) #a
 #define SDFGAN_TEXT(a) SDFGAN_TEXT_(a)
 
 namespace sdfgan::cpu {
 
-// film_siren.cpp of the same instruction set.
-void SDFGAN_JOIN(film_siren_f32_, SDFGAN_SIMD)(const FilmSiren<float>&, const FilmSirenTile*,
-                                               int64_t, int64_t, float*);
-void SDFGAN_JOIN(film_siren_f64_, SDFGAN_SIMD)(const FilmSiren<double>&, const FilmSirenTile*,
-                                               int64_t, int64_t, double*);
+// film_siren.cpp and film_siren_trace.cpp of the same instruction set.
+void SDFGAN_LEVEL(film_siren_f32_)(const FilmSirenSample<float>&, const PointGroup*, int64_t);
+void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>&, const PointGroup*, int64_t);
+void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>&, int);
+void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>&, int);
+double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
 
 namespace {
 
@@ -90,12 +89,20 @@ void trace_compact(const TraceStep<T>& p, const uint8_t* keep, int64_t begin, in
 
 }  // namespace
 
-extern const Table SDFGAN_JOIN(table_, SDFGAN_SIMD) = {
+#ifdef __AVX512BF16__
+constexpr bool kBf16 = true;
+#else
+constexpr bool kBf16 = false;
+#endif
+
+extern const Table SDFGAN_LEVEL(table_) = {
     SDFGAN_TEXT(SDFGAN_SIMD),
+    kBf16,
     {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, trace_advance<float>,
-     trace_compact<float>, SDFGAN_JOIN(film_siren_f32_, SDFGAN_SIMD)},
+     trace_compact<float>, SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, trace_advance<double>,
-     trace_compact<double>, SDFGAN_JOIN(film_siren_f64_, SDFGAN_SIMD)},
+     trace_compact<double>, SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
+    SDFGAN_LEVEL(multiply_adds_),
 };
 
 }  // namespace sdfgan::cpu

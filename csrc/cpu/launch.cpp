@@ -1,5 +1,7 @@
 // Runs the CPU kernels: splits the work over threads and calls the table of the instruction set.
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <limits>
 #include <vector>
 
@@ -9,7 +11,7 @@
 namespace sdfgan::cpu {
 
 constexpr int64_t kGrain = 2048;  // values per thread below which a second thread does not pay
-constexpr int64_t kFilmSirenGrain = 4;  // tiles, likewise
+constexpr int64_t kFilmSirenGrain = 2 * kTileGroups;  // groups, likewise
 
 template <class T>
 void launch(const PositionalEncoding<T>& p, const Where& where) {
@@ -58,22 +60,47 @@ void launch(const TraceStep<T>& p, const Where& where) {
 }
 
 template <class T>
-void launch(const FilmSiren<T>& p, const Where& where) {
-    std::vector<FilmSirenTile> tiles;
+void launch(const FilmSirenSample<T>& p, const Where& where) {
+    std::vector<PointGroup> groups;
+    const T nan = std::numeric_limits<T>::quiet_NaN();
     for (int64_t begin = 0, end = 0; begin < p.count; begin = end) {
         const int64_t image = p.image[begin];
-        while (end < p.count && p.image[end] == image && end - begin < kFilmSirenTile) ++end;
-        if (image >= 0 && image < p.images) {
-            tiles.push_back({begin, end, image});
-        } else {
-            std::fill(p.out + begin, p.out + end, std::numeric_limits<T>::quiet_NaN());
+        while (end < p.count && p.image[end] == image && end - begin < kGroup) ++end;
+        if (image >= 0 && image < p.network.images) {
+            groups.push_back({begin, end, image});
+            continue;
         }
+        std::fill(p.sdf + begin, p.sdf + end, nan);
+        if (p.gradient) std::fill(p.gradient + 3 * begin, p.gradient + 3 * end, nan);
+        if (p.texture) std::fill(p.texture + 3 * begin, p.texture + 3 * end, nan);
     }
-    const int64_t count = static_cast<int64_t>(tiles.size());
+    const int64_t count = static_cast<int64_t>(groups.size());
     parallel_for(count, kFilmSirenGrain, where.threads, [&](int64_t begin, int64_t end) {
-        std::vector<T> scratch(2 * std::max<int64_t>(p.width, 3) * kFilmSirenTile);
-        kernels<T>().film_siren(p, tiles.data(), begin, end, scratch.data());
+        kernels<T>().film_siren(p, groups.data() + begin, end - begin);
     });
+}
+
+template <class T>
+void launch(const FilmSirenTrace<T>& p, const Where& where) {
+    kernels<T>().film_siren_trace(p, where.threads);
+}
+
+void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*)) {
+    run_threads(threads, [&](int count) { begin(context, count); }, [&] { body(context); });
+}
+
+double peak_flops(int threads, bool bf16) {
+    using Clock = std::chrono::steady_clock;
+    constexpr int64_t kRounds = 1 << 20;
+    const auto begin = Clock::now();
+    std::atomic<double> operations{0};
+    run_threads(threads, [](int) {},
+                [&] {
+                    const double done = table().multiply_adds(kRounds, bf16);
+                    for (double sum = operations; !operations.compare_exchange_weak(sum, sum + done);) {
+                    }
+                });
+    return operations / std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
 bool openmp() {
@@ -85,7 +112,8 @@ bool openmp() {
 }
 
 #define SDFGAN_INSTANTIATE(T)                                         \
-    template void launch(const FilmSiren<T>&, const Where&);          \
+    template void launch(const FilmSirenSample<T>&, const Where&);    \
+    template void launch(const FilmSirenTrace<T>&, const Where&);     \
     template void launch(const PositionalEncoding<T>&, const Where&); \
     template void launch(const SamplePdf<T>&, const Where&);          \
     template void launch(const GenerateRays<T>&, const Where&);       \

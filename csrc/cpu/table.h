@@ -4,13 +4,22 @@
 
 #include "kernels.h"
 
+#define SDFGAN_JOIN_(a, b) a##b
+#define SDFGAN_JOIN(a, b) SDFGAN_JOIN_(a, b)
+#define SDFGAN_LEVEL(name) SDFGAN_JOIN(name, SDFGAN_SIMD)  // the name at this instruction set
+
 namespace sdfgan::cpu {
 
-constexpr int kFilmSirenTile = 32;  // points that go through the network together
+constexpr int kGroup = 16;  // points of one image that go through the network together
+constexpr int kTileGroups = 3;
+constexpr int kTile = kTileGroups * kGroup;
 
-struct FilmSirenTile {  // at most kFilmSirenTile points of one image
+struct PointGroup {  // at most kGroup points of one image
     int64_t begin, end, image;
 };
+
+// Calls begin(context, n) and then body(context) on each of n <= threads threads.
+void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
 template <class T>
 struct Kernels {
@@ -22,18 +31,19 @@ struct Kernels {
     // Writes the survivors among the entries to alive_out and points from `slot` on.
     void (*trace_compact)(const TraceStep<T>&, const uint8_t* keep, int64_t begin, int64_t end,
                           int64_t slot);
-    // Works on tiles [begin, end); scratch holds 2 * width * kFilmSirenTile values.
-    void (*film_siren)(const FilmSiren<T>&, const FilmSirenTile*, int64_t begin, int64_t end,
-                       T* scratch);
+    void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
+    void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
 };
 
 struct Table {
     const char* name;
+    bool bf16;  // multiplies bfloat16 in hardware
     Kernels<float> f32;
     Kernels<double> f64;
+    double (*multiply_adds)(int64_t rounds, bool bf16);  // returns the operations done
 };
 
-extern const Table table_base, table_avx2, table_avx512;
+extern const Table table_base, table_avx2, table_avx512, table_avx512bf16;
 
 const Table& table();  // the one in use
 

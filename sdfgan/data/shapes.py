@@ -258,7 +258,7 @@ def render_shapes(
 # ------------------------------------------------------------------------------------------------------ cache
 
 
-def _default_cache_dir() -> Path:
+def default_cache_folder() -> Path:
     if "SDFGAN_CACHE" in os.environ:
         return Path(os.environ["SDFGAN_CACHE"])
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sdfgan"
@@ -308,7 +308,7 @@ def shape_set(
     The cache is `cache_dir`, or $SDFGAN_CACHE, or `sdfgan` in $XDG_CACHE_HOME or ~/.cache. A damaged file is
     made again; where nothing can be written, a RuntimeWarning says so and the set is returned all the same.
     """
-    folder = _default_cache_dir() if cache_dir is None else Path(cache_dir)
+    folder = default_cache_folder() if cache_dir is None else Path(cache_dir)
     path = folder / f"shapes-v{_VERSION}-{resolution}px-{count}-seed{seed}.npz"
     shapes = _read(path, count, resolution)
     if shapes is not None:

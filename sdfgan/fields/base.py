@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sdfgan import ops
+
 
 class FieldSample(NamedTuple):
     """A field's answer at N points."""
@@ -58,6 +60,13 @@ class Field(nn.Module):
         """Everything shading needs at points [N, 3]."""
         value, gradient = self.sdf_and_gradient(points, condition, image)
         return FieldSample(value, gradient, self.rgb(points, condition, image))
+
+    def network(self, condition: Any, precision: str = "fp32") -> ops.FilmSirenNetwork | None:
+        """The field as the fused kernels take it, without a graph; None for a field that they do not know, or not here.
+
+        `precision` is "fp32" or "bf16" (`ops.pack_matrices`).
+        """
+        return None
 
     def forward(self, points: Tensor, latents: Tensor | None = None) -> Tensor:
         """Signed distances [N] at points [N, 3], all of one shape (latents None or [1, L]) or of latents [N, L]."""

@@ -21,20 +21,22 @@ _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smoo
 
 @dataclass(frozen=True)
 class FilmCondition:
-    """A batch of latents, as the network sees it: FiLM folded into each layer, sin(weight x + shift).
+    """A batch of latents, as the network sees it: layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]).
 
-    weights[i] is [B, width, inputs] and shifts[i] is [B, 1, width], for the layers of trunk, SDF and texture in turn;
-    base_color [B, 1, 3] is the colour of the whole shape, before the sigmoid, that the texture varies.
+    scales and shifts are [B, layers, width], for the layers of trunk, SDF and texture in turn; base_color [B, 1, 3] is
+    the colour of the whole shape, before the sigmoid, that the texture varies.
     """
 
-    weights: tuple[Tensor, ...]
-    shifts: tuple[Tensor, ...]
+    scales: Tensor
+    shifts: Tensor
     base_color: Tensor
 
     def detach(self) -> FilmCondition:
         """The same numbers without a graph."""
-        weights, shifts = (tuple(tensor.detach() for tensor in group) for group in (self.weights, self.shifts))
-        return FilmCondition(weights, shifts, self.base_color.detach())
+        return FilmCondition(self.scales.detach(), self.shifts.detach(), self.base_color.detach())
+
+    def __len__(self) -> int:
+        return len(self.scales)
 
 
 class _Groups(NamedTuple):
@@ -97,6 +99,7 @@ class FilmSirenSDF(Field):
         self.latent_size = latent_size + texture_latent_size
         self.color_space = color_space
         self.prior_radius = prior_radius
+        self._packs: dict[str, tuple[list, tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
 
         geometry_layers = trunk_layers + sdf_layers
         self.omegas = [omega_first] + [omega_hidden] * (geometry_layers - 1) + [omega_texture] * texture_layers
@@ -133,50 +136,83 @@ class FilmSirenSDF(Field):
             film = torch.cat([film, self.texture_mapping(latents[:, self.geometry_latent_size :])], dim=1)
         base_color = 4 * film[:, None, -3:]
         film = film[:, :-3].view(batch, -1, 2, self.width)
-        weights, shifts = [], []
-        for index, omega in enumerate(self.omegas):
-            gamma = omega * (1 + 0.5 * film[:, index, 0])  # [B, width]
-            weights.append(gamma[:, :, None] * self.weights[index])
-            shifts.append((gamma * self.biases[index] + 1.5 * film[:, index, 1])[:, None])
-        return FilmCondition(tuple(weights), tuple(shifts), base_color)
+        scales = film.new_tensor(self.omegas)[:, None] * (1 + 0.5 * film[:, :, 0])  # [B, layers, width]
+        shifts = scales * torch.stack(tuple(self.biases)) + 1.5 * film[:, :, 1]
+        return FilmCondition(scales, shifts, base_color)
+
+    @torch.no_grad()
+    def network(self, condition: Any, precision: str = "fp32") -> ops.FilmSirenNetwork | None:
+        """See `Field.network`: on a CPU, for widths that are multiples of 16."""
+        if self.sdf_head.device.type != "cpu" or self.width % 16:
+            return None
+        layers = (self.trunk_layers, self.sdf_layers, self.texture_layers)
+        scale, shift = condition.scales.detach().contiguous(), condition.shifts.detach().contiguous()
+        return ops.FilmSirenNetwork(*self._packed(precision), scale, shift, layers)
+
+    def _packed(self, precision: str) -> tuple[Tensor, ...]:
+        """The weights as the kernels take them; packed again once a parameter has been replaced or written to."""
+        used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
+        key = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
+        cached = self._packs.get(precision)
+        if cached is None or cached[0] != key:
+            matrices = torch.stack(tuple(self.weights[1:]))
+            hidden = ops.pack_matrices(matrices, precision)
+            transposed = ops.pack_matrices(matrices.transpose(1, 2).contiguous(), precision)
+            constants = torch.stack((torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius))
+            heads = self.sdf_head.detach(), self.texture_head.detach()
+            # `used` is kept so that no new parameter can get the id of an old one.
+            cached = key, (self.weights[0].detach(), hidden, transposed, *heads, constants), used
+            self._packs[precision] = cached
+        return cached[1]
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        """Signed distances [N]; see `Field.sdf`. Without a graph on a CPU, by the kernel `ops.film_siren`."""
-        if not torch.is_grad_enabled() and points.device.type == "cpu" and self.width % 16 == 0:
-            layers = slice(self.trunk_layers + self.sdf_layers)
-            if image is None:
-                _check_one_image(len(condition.shifts[0]))
-                image = torch.zeros(len(points), dtype=torch.int64)
-            network = ops.film_siren(points, image, condition.weights[layers], condition.shifts[layers], self.sdf_head)
-            return network.add_(self._prior(points))
-        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        """Signed distances [N]; see `Field.sdf`."""
+        if (network := self._without_graph(condition)) is not None:
+            return ops.film_siren(points.contiguous(), _rows(points, condition, image), network)
+        grouped, groups = _group(points, image, len(condition))
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
-            features = torch.sin(_affine(condition, index, features))
+            features = self._layer(condition, index, features)[0].sin()
         return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
 
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Distances [N] and gradients [N, 3] by an explicit adjoint pass: ordinary operations, a first-order graph."""
-        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        if (network := self._without_graph(condition)) is not None:
+            return ops.film_siren_sample(points.contiguous(), _rows(points, condition, image), network)[:2]
+        grouped, groups = _group(points, image, len(condition))
         value, gradient, _ = self._geometry(grouped, condition)
         return _ungroup(value, groups), _ungroup(gradient, groups)
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Albedo [N, 3]; see `Field.rgb`."""
-        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        if self._without_graph(condition) is not None:
+            return self.evaluate(points, condition, image).rgb
+        grouped, groups = _group(points, image, len(condition))
         trunk = grouped
         for index in range(self.trunk_layers):
-            trunk = torch.sin(_affine(condition, index, trunk))
+            trunk = self._layer(condition, index, trunk)[0].sin()
         return _ungroup(self._texture(trunk, condition), groups)
 
     def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
         """Distance, gradient and albedo in one pass that shares the trunk."""
-        grouped, groups = _group(points, image, len(condition.shifts[0]))
+        if (network := self._without_graph(condition)) is not None:
+            rows = _rows(points, condition, image)
+            value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)
+            return FieldSample(value, gradient, self._colour(texture, condition.base_color[rows, 0]))
+        grouped, groups = _group(points, image, len(condition))
         value, gradient, trunk = self._geometry(grouped, condition)
         rgb = self._texture(trunk, condition)
         return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
+
+    def _without_graph(self, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
+        return None if torch.is_grad_enabled() else self.network(condition)
+
+    def _layer(self, condition: FilmCondition, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Phases [B, P, width] of a layer, before the sine, and its weights with FiLM folded in, [B, width, inputs]."""
+        weight = condition.scales[:, index, :, None] * self.weights[index]
+        return torch.baddbmm(condition.shifts[:, index, None], features, weight.transpose(1, 2)), weight
 
     def _prior(self, points: Tensor) -> Tensor:
         return torch.sqrt(points.square().sum(-1) + _PRIOR_SOFTNESS) - self.prior_radius + self.sdf_bias
@@ -184,24 +220,29 @@ class FilmSirenSDF(Field):
     def _geometry(self, points: Tensor, condition: FilmCondition) -> tuple[Tensor, Tensor, Tensor]:
         """Value [B, P], gradient [B, P, 3] and trunk features [B, P, width] at points [B, P, 3]."""
         layers = self.trunk_layers + self.sdf_layers
-        phases, features, trunk = [], points, points
+        phases, weights, features, trunk = [], [], points, points
         for index in range(layers):
-            phases.append(_affine(condition, index, features))
-            features = torch.sin(phases[-1])
+            phase, weight = self._layer(condition, index, features)
+            phases.append(phase)
+            weights.append(weight)
+            features = torch.sin(phase)
             if index == self.trunk_layers - 1:
                 trunk = features
         value = features @ self.sdf_head + self._prior(points)
         adjoint = self.sdf_head * torch.cos(phases[-1])
         for index in range(layers - 1, 0, -1):
-            adjoint = torch.bmm(adjoint, condition.weights[index]) * torch.cos(phases[index - 1])
+            adjoint = torch.bmm(adjoint, weights[index]) * torch.cos(phases[index - 1])
         radius = torch.sqrt(points.square().sum(-1, keepdim=True) + _PRIOR_SOFTNESS)
-        return value, torch.bmm(adjoint, condition.weights[0]) + points / radius, trunk
+        return value, torch.bmm(adjoint, weights[0]) + points / radius, trunk
 
     def _texture(self, trunk: Tensor, condition: FilmCondition) -> Tensor:
         features = trunk
         for index in range(self.trunk_layers + self.sdf_layers, len(self.omegas)):
-            features = torch.sin(_affine(condition, index, features))
-        color = torch.sigmoid(2 * (features @ self.texture_head.t()) + self.texture_bias + condition.base_color)
+            features = self._layer(condition, index, features)[0].sin()
+        return self._colour(features @ self.texture_head.t(), condition.base_color)
+
+    def _colour(self, texture: Tensor, base_color: Tensor) -> Tensor:
+        color = torch.sigmoid(2 * texture + self.texture_bias + base_color)
         return hsv_to_rgb(color) if self.color_space == "hsv" else color
 
 
@@ -231,8 +272,11 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
     return network
 
 
-def _affine(condition: FilmCondition, index: int, features: Tensor) -> Tensor:
-    return torch.baddbmm(condition.shifts[index], features, condition.weights[index].transpose(1, 2))
+def _rows(points: Tensor, condition: FilmCondition, image: Tensor | None) -> Tensor:
+    if image is None:
+        _check_one_image(len(condition))
+        return torch.zeros(len(points), dtype=torch.int64)
+    return image
 
 
 def _group(points: Tensor, image: Tensor | None, batch: int) -> tuple[Tensor, _Groups | None]:

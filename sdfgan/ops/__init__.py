@@ -4,9 +4,32 @@
 """
 
 from .encoding import positional_encoding
-from .film_siren import film_siren
+from .film_siren import (
+    UNTRACED,
+    FilmSirenNetwork,
+    TraceLevel,
+    film_siren,
+    film_siren_sample,
+    film_siren_trace,
+    pack_matrices,
+)
 from .pdf import sample_pdf
 from .rays import generate_rays
-from .trace import RayStatus, trace_step
+from .trace import MarchRules, RayStatus, start_march, trace_step
 
-__all__ = ["RayStatus", "film_siren", "generate_rays", "positional_encoding", "sample_pdf", "trace_step"]
+__all__ = [
+    "UNTRACED",
+    "FilmSirenNetwork",
+    "MarchRules",
+    "RayStatus",
+    "TraceLevel",
+    "film_siren",
+    "film_siren_sample",
+    "film_siren_trace",
+    "generate_rays",
+    "pack_matrices",
+    "positional_encoding",
+    "sample_pdf",
+    "start_march",
+    "trace_step",
+]

@@ -1,73 +1,251 @@
-"""A FiLM-SIREN network on many points at once, without a graph: the inner loop of tracing, fused on the CPU."""
+"""FiLM-SIREN networks without a graph, fused on the CPU: values at many points, and whole traced pictures.
+
+`sdfgan.fields.FilmSirenSDF` says what the network is; its `network` packs one.
+"""
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .. import _C
 from ._library import REAL, Checker, native, refuse_gradient, register
+from .trace import MarchRules
+
+_PANEL = 8  # outputs that lie together in a packed matrix
+UNTRACED = 255  # status of a pixel that no ray of the last level belongs to
 
 
-def film_siren(
-    points: Tensor, image: Tensor, weights: Sequence[Tensor], shifts: Sequence[Tensor], head: Tensor
-) -> Tensor:
-    """head . sin(W_L ... sin(W_0 x + s_0) ... + s_L) at each point x, with the layers of the point's image.
+class FilmSirenNetwork(NamedTuple):
+    """A FiLM-SIREN as the kernels take it: one copy of the weights for all images, and FiLM for each.
 
-    CPU only. Each tile of 32 points passes through all layers in cache; the float32 sine is a polynomial (error below
-    2e-7 for phases below 100). Results do not depend on the number of threads.
+    Layers are sin(scale (W x) + shift), biases within shift; first those of the trunk, then of the sdf, then of the
+    texture. All real tensors share a dtype, float32 or float64; the matrices may be bfloat16 beside float32.
+    """
+
+    first: Tensor  # [W, 3]
+    hidden: Tensor  # packed [layers - 1, W, W]: `pack_matrices`
+    transposed: Tensor  # the same of the transposed matrices
+    sdf_head: Tensor  # [W]
+    texture_head: Tensor  # [3, W]
+    constants: Tensor  # [2]: the sdf is head . features + sqrt(|x|^2 + constants[0]) + constants[1]
+    scale: Tensor  # [B, layers, W]
+    shift: Tensor  # [B, layers, W]
+    layers: tuple[int, int, int]  # of trunk, sdf (both at least 1) and texture
+
+
+def pack_matrices(weights: Tensor, precision: str = "fp32") -> Tensor:
+    """Matrices [L, W, W] (outputs, inputs) in panels: [L, W/8, W, 8], or [L, W/8, W/2, 8, 2] bfloat16 for "bf16".
+
+    Raises ValueError for a width that is no multiple of 16, and RuntimeError for "bf16" on a CPU without bfloat16
+    arithmetic, unless the environment variable SDFGAN_EMULATE_BF16=1 asks for its (slow) emulation.
+    """
+    layers, width, _ = weights.shape
+    if width % 16:
+        raise ValueError(f"pack_matrices: the width must be a multiple of 16, got {width}")
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
+    panels = weights.view(layers, width // _PANEL, _PANEL, width)
+    if precision == "fp32":
+        return panels.transpose(2, 3).contiguous()
+    if not _C.has_bf16() and os.environ.get("SDFGAN_EMULATE_BF16") != "1":
+        raise RuntimeError(f"precision 'bf16' needs a CPU with AVX512_BF16, this one has {_C.simd()}; use 'fp32'")
+    pairs = panels.to(torch.bfloat16).unflatten(3, (width // 2, 2))
+    return pairs.transpose(2, 3).contiguous()
+
+
+def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
+    """Signed distances [N] at points [N, 3]. CPU only; refuses tensors that require grad.
+
+    A tile of up to 48 points passes through all layers in cache; the float32 sine is a polynomial (error below 2e-7
+    for phases below 100). Results do not depend on the number of threads.
 
     Args:
-        points: [N, 3] float32 or float64; all real tensors have this dtype.
-        image: [N] int64; fastest when points of an image lie together. A point of no image gives NaN.
-        weights: per layer [B, W, 3] for the first and [B, W, W] for the others; W is a multiple of 16.
-        shifts: per layer [B, 1, W].
-        head: [W].
+        points: [N, 3] float32 or float64.
+        image: [N] int64, row of scale and shift; fastest when points of an image lie together. A point of no image
+            gives NaN.
+    """
+    tensors = _refuse_gradients("film_siren", network, points=points, image=image)
+    return _film_siren(points, image, tensors, list(network.layers))
+
+
+def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """Signed distances [N], their gradients [N, 3] and texture_head . features [N, 3]; see `film_siren`."""
+    tensors = _refuse_gradients("film_siren_sample", network, points=points, image=image)
+    return _film_siren_sample(points, image, tensors, list(network.layers))
+
+
+class TraceLevel(NamedTuple):
+    """One resolution of a trace: see `sdfgan.raycast.levels`."""
+
+    size: int  # pixels along a side; a multiple of the level before
+    steps: int  # most evaluations of a ray
+    rules: MarchRules
+    radius: float = 1.0  # of the ball that rays are clipped to
+    start: float = 0.0  # rays start that far behind where they enter the ball
+    reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
+    # sqrt((reach t)^2 / 2 + 1/1024), with t where that was
+
+
+def film_siren_trace(
+    cameras: Tensor,
+    levels: Sequence[TraceLevel],
+    network: FilmSirenNetwork,
+    fov: float,
+    jitter: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Trace one square picture per image, all levels in one call. CPU only; refuses tensors that require grad.
+
+    Rays that end are replaced by waiting ones, pixels are split as soon as their cone has ended, idle threads take
+    rays from busy ones; results do not depend on the number of threads.
+
+    Args:
+        cameras: [B, 3, 4] camera to world.
+        jitter: [B, R, R] added to the start of the rays of the last level.
 
     Returns:
-        [N]. Not differentiable: RuntimeError when a tensor requires grad.
+        status [B, R, R] uint8, `RayStatus` of the rays of the last level or `UNTRACED`; distance [B, R, R] of the hit
+        or the nearest miss; the smallest value of the traced function [B, R, R]; counts [2] int64 of points evaluated
+        for rays, and in all, with idle lanes.
     """
-    named = {f"weights[{i}]": tensor for i, tensor in enumerate(weights)}
-    named |= {f"shifts[{i}]": tensor for i, tensor in enumerate(shifts)}
-    refuse_gradient("film_siren", points=points, image=image, head=head, **named)
-    return _op(points, image, list(weights), list(shifts), head)
+    tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
+    if not levels or any(fine.size % coarse.size for coarse, fine in zip(levels, levels[1:], strict=False)):
+        raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
+    flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
+    return _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter)
 
 
-def _fake(points: Tensor, image: Tensor, weights: list[Tensor], shifts: list[Tensor], head: Tensor) -> Tensor:
-    check = Checker("film_siren")
-    real = (points.dtype,)
+def _refuse_gradients(op: str, network: FilmSirenNetwork, **tensors: Tensor) -> list[Tensor]:
+    named = dict(zip(network._fields[:-1], network[:-1], strict=True))
+    refuse_gradient(op, **tensors, **named)
+    return list(network[:-1])
+
+
+def _check_network(check: Checker, network: list[Tensor], layers: list[int], like: Tensor) -> None:
+    first, hidden, transposed, sdf_head, texture_head, constants, scale, shift = network
+    if len(layers) != 3 or layers[0] < 1 or layers[1] < 1 or layers[2] < 0:
+        raise ValueError(f"{check.op}: layers must be (trunk >= 1, sdf >= 1, texture >= 0), got {tuple(layers)}")
+    real = (like.dtype,)
+    check("first", first, ("W", 3), real)
+    width = first.shape[0]
+    shape: tuple[int, ...] = (sum(layers) - 1, width // _PANEL, width, _PANEL)
+    if hidden.dtype == torch.bfloat16 and like.dtype == torch.float32:
+        real, shape = (torch.bfloat16,), (sum(layers) - 1, width // _PANEL, width // 2, _PANEL, 2)
+    check("hidden", hidden, shape, real)
+    check("transposed", transposed, shape, real)
+    real = (like.dtype,)
+    check("sdf_head", sdf_head, ("W",), real)
+    check("texture_head", texture_head, (3, "W"), real)
+    check("constants", constants, (2,), real)
+    check("scale", scale, ("B", sum(layers), "W"), real)
+    check("shift", shift, ("B", sum(layers), "W"), real)
+    if like.is_cuda:
+        raise RuntimeError(f"{check.op}: runs on the CPU only, got tensors on {like.device}")
+
+
+def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int], int, int, list[int], bool]:
+    images, width = network[6].shape[0], network[0].shape[0]
+    return [t.data_ptr() for t in network], images, width, layers, network[1].dtype == torch.bfloat16
+
+
+def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
+    check = Checker(op)
     check("points", points, ("N", 3), REAL)
     check("image", image, ("N",), (torch.int64,))
-    check("head", head, ("W",), real)
-    if len(weights) != len(shifts) or not weights:
-        raise ValueError(f"film_siren: weights and shifts must be one per layer, got {len(weights)} and {len(shifts)}")
-    if head.shape[0] % 16:
-        raise ValueError(f"film_siren: the width must be a multiple of 16, got {head.shape[0]}")
-    for i, (weight, shift) in enumerate(zip(weights, shifts, strict=True)):
-        check(f"weights[{i}]", weight, ("B", "W", 3 if i == 0 else "W"), real)
-        check(f"shifts[{i}]", shift, ("B", 1, "W"), real)
+    _check_network(check, network, layers, points)
+
+
+def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
+    _check_points("film_siren", points, image, network, layers)
     return points.new_empty(points.shape[0])
 
 
-def _kernel(points: Tensor, image: Tensor, weights: list[Tensor], shifts: list[Tensor], head: Tensor) -> Tensor:
-    out = _fake(points, image, weights, shifts, head)
-    if points.is_cuda:
-        raise RuntimeError(f"film_siren: runs on the CPU only, got tensors on {points.device}")
+def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
+    sdf = _fake(points, image, network, layers)
     native("film_siren", points)(
-        points.data_ptr(),
-        image.data_ptr(),
-        [tensor.data_ptr() for tensor in weights],
-        [tensor.data_ptr() for tensor in shifts],
-        head.data_ptr(),
-        out.data_ptr(),
-        points.shape[0],
-        weights[0].shape[0],
-        head.shape[0],
+        _native_network(network, layers), points.data_ptr(), image.data_ptr(), sdf.data_ptr(), 0, 0, points.shape[0]
     )
-    return out
+    return sdf
 
 
-_op = register(
-    "film_siren(Tensor points, Tensor image, Tensor[] weights, Tensor[] shifts, Tensor head) -> Tensor", _kernel, _fake
+def _sample_fake(
+    points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    _check_points("film_siren_sample", points, image, network, layers)
+    return points.new_empty(points.shape[0]), torch.empty_like(points), torch.empty_like(points)
+
+
+def _sample_kernel(
+    points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs = _sample_fake(points, image, network, layers)
+    addresses = [tensor.data_ptr() for tensor in (points, image, *outputs)]
+    native("film_siren", points)(_native_network(network, layers), *addresses, points.shape[0])
+    return outputs
+
+
+def _trace_fake(
+    cameras: Tensor,
+    network: list[Tensor],
+    layers: list[int],
+    levels: list[float],
+    fov: float,
+    jitter: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check = Checker("film_siren_trace")
+    check("cameras", cameras, ("B", 3, 4), REAL)
+    _check_network(check, network, layers, cameras)
+    size = int(levels[-_LEVEL_NUMBERS])
+    shape = (cameras.shape[0], size, size)
+    if jitter is not None:
+        check("jitter", jitter, ("B", size, size), (cameras.dtype,))
+    status = cameras.new_full(shape, UNTRACED, dtype=torch.uint8)
+    counts = torch.zeros(2, dtype=torch.int64, device=cameras.device)
+    return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts
+
+
+def _trace_kernel(
+    cameras: Tensor,
+    network: list[Tensor],
+    layers: list[int],
+    levels: list[float],
+    fov: float,
+    jitter: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter)
+    native_levels = []
+    for i in range(0, len(levels), _LEVEL_NUMBERS):
+        size, steps, *rules, refine, radius, start, reach = levels[i : i + _LEVEL_NUMBERS]
+        native_levels.append((int(size), int(steps), (*rules, int(refine)), radius, start, reach))
+    native("film_siren_trace", cameras)(
+        _native_network(network, layers),
+        cameras.data_ptr(),
+        native_levels,
+        0 if jitter is None else jitter.data_ptr(),
+        *(tensor.data_ptr() for tensor in outputs),
+        1 / math.tan(fov / 2),
+    )
+    return outputs
+
+
+_LEVEL_NUMBERS = len(TraceLevel._fields) - 1 + len(MarchRules._fields)
+
+_film_siren = register(
+    "film_siren(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor", _kernel, _fake
+)
+_film_siren_sample = register(
+    "film_siren_sample(Tensor points, Tensor image, Tensor[] network, int[] layers) -> (Tensor, Tensor, Tensor)",
+    _sample_kernel,
+    _sample_fake,
+)
+_film_siren_trace = register(
+    "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter)"
+    " -> (Tensor, Tensor, Tensor, Tensor)",
+    _trace_kernel,
+    _trace_fake,
 )

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from .trace import RayStatus
+from .film_siren import FilmSirenNetwork
+from .trace import MarchRules, RayStatus
 
 
 def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:
@@ -87,49 +88,107 @@ def trace_step(
     count: Tensor,
     origins: Tensor,
     directions: Tensor,
-    t: Tensor,
     far: Tensor,
-    best_value: Tensor,
-    best_t: Tensor,
+    state: Tensor,
     status: Tensor,
-    *,
-    threshold: float,
-    cone_slope: float = 0.0,
-    step_scale: float = 1.0,
+    rules: MarchRules,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One ray at a time."""
     survivors = []
     for k in range(int(count)):
         ray = int(alive[k])
-        if not 0 <= ray < len(t):
-            continue
-        value = values[k] - cone_slope * t[ray]
-        if value.isnan():
-            status[ray] = RayStatus.INVALID
-            continue
-        if value < best_value[ray]:
-            best_value[ray] = value
-            best_t[ray] = t[ray]
-        if value <= threshold:
-            status[ray] = RayStatus.HIT
-            continue
-        t[ray] += value * step_scale
-        if t[ray] < far[ray]:
-            status[ray] = RayStatus.MARCHING
+        if 0 <= ray < len(far) and _advance(state[:, ray], status[ray], values[k], far[ray], rules):
             survivors.append(ray)
-        else:
-            t[ray] = far[ray]
-            status[ray] = RayStatus.LEFT
     points, alive_out = values.new_zeros((len(values), 3)), torch.zeros_like(alive)
     for k, ray in enumerate(survivors):
-        points[k] = origins[ray] + t[ray] * directions[ray]
+        points[k] = origins[ray] + state[0, ray] * directions[ray]
         alive_out[k] = ray
     return points, alive_out, torch.full_like(count, len(survivors))
 
 
-def film_siren(points: Tensor, image: Tensor, weights: list[Tensor], shifts: list[Tensor], head: Tensor) -> Tensor:
-    """One point at a time would be clearer still; this is one layer at a time."""
-    features = points[:, :, None]  # [N, 3, 1]
-    for weight, shift in zip(weights, shifts, strict=True):
-        features = torch.sin(weight[image] @ features + shift[image].transpose(1, 2))
-    return features[:, :, 0] @ head
+def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: MarchRules) -> bool:
+    """Writes to state [5] and status []; whether the ray goes on."""
+    t, nearest, _, last_value, last_step = state.clone()
+    inverse = 1 / sdf.new_tensor(rules.lipschitz)
+    if sdf.isnan():
+        status.fill_(RayStatus.INVALID)
+        return False
+    if status >= RayStatus.REFINING:
+        slope = torch.zeros_like(sdf) if last_step == 0 else (last_value - sdf) / last_step
+        return _correct_hit(state, status, sdf, slope, int(status) - RayStatus.REFINING - 1, rules)
+    value = sdf - rules.cone_slope * t
+    safe, last_safe = value * inverse, last_value * inverse
+    unseen = last_step - last_safe - safe.abs()
+    if last_step > last_safe and value.abs() > rules.threshold and unseen > rules.slack:
+        state[0] -= last_step - last_safe
+        state[4] = last_safe
+        return True
+    if value < nearest:
+        state[1], state[2] = value, t
+    slope = (last_value - value) / last_step if last_step > 0 else torch.ones_like(sdf)
+    if value <= rules.threshold:
+        if rules.refine >= 0:
+            return _correct_hit(state, status, sdf, slope - rules.cone_slope, rules.refine, rules)
+        status.fill_(RayStatus.HIT)
+        if rules.cone_slope > 0:
+            state[0] += safe.clamp(min=0)
+        return False
+    step = safe
+    if last_step > 0:
+        m = (slope * inverse).clamp(-0.8, 1)
+        step = step + (rules.relaxation * safe * (1 - m) / (1 + m)).clamp(max=0.5)
+        if slope > 0.15 and value / slope - safe <= rules.slack:
+            step = torch.maximum(step, value / slope)
+        if t + step >= far:
+            step = safe
+    if not t + step < far:
+        state[0] = far
+        status.fill_(RayStatus.LEFT)
+        return False
+    state[0], state[3], state[4] = t + step, value, step
+    return True
+
+
+def _correct_hit(state: Tensor, status: Tensor, sdf: Tensor, slope: Tensor, left: int, rules: MarchRules) -> bool:
+    steepest = 1 / (1 / sdf.new_tensor(rules.lipschitz))
+    correction = (sdf / slope.clamp(0.01 * steepest, steepest)).clamp(-0.05, 0.05)
+    state[0] += correction
+    state[3], state[4] = sdf, correction
+    done = bool(correction.abs() <= rules.threshold) or left <= 0
+    status.fill_(RayStatus.HIT if done else RayStatus.REFINING + left)
+    return not done
+
+
+def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
+    """See `film_siren_sample`."""
+    return film_siren_sample(points, image, network)[0]
+
+
+def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer at a time; the gradient by autograd."""
+    hidden = network.hidden.to(points.dtype)
+    if hidden.dim() == 5:  # pairs of bfloat16
+        hidden = hidden.transpose(2, 3).flatten(3).transpose(2, 3)
+    matrices = hidden.transpose(2, 3).flatten(1, 2)  # [layers - 1, W, W]
+    trunk_layers, sdf_layers, texture_layers = network.layers
+
+    def layer(index: int, x: Tensor) -> Tensor:
+        product = x @ (network.first if index == 0 else matrices[index - 1]).T
+        return torch.sin(network.scale[image, index] * product + network.shift[image, index])
+
+    with torch.enable_grad():
+        x = points.detach().requires_grad_()
+        trunk = x
+        for index in range(trunk_layers):
+            trunk = layer(index, trunk)
+        features = trunk
+        for index in range(trunk_layers, trunk_layers + sdf_layers):
+            features = layer(index, features)
+        prior = (x.square().sum(-1) + network.constants[0]).sqrt() + network.constants[1]
+        sdf = features @ network.sdf_head + prior
+        (gradient,) = torch.autograd.grad(sdf.sum(), x, retain_graph=True)
+        features = trunk
+        for index in range(trunk_layers + sdf_layers, sum(network.layers)):
+            features = layer(index, features)
+    texture = features @ network.texture_head.T
+    return sdf.detach(), gradient, texture.detach() if texture_layers else torch.zeros_like(points)

@@ -1,8 +1,9 @@
-"""One step of sphere tracing (Hart 1996) for many rays, with stable compaction of the rays that go on."""
+"""One evaluation of many marching rays, with stable compaction of the rays that go on."""
 
 from __future__ import annotations
 
 from enum import IntEnum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,12 +15,30 @@ Step = tuple[Tensor, Tensor, Tensor]
 
 
 class RayStatus(IntEnum):
-    """What became of a ray."""
+    """What became of a ray. REFINING + n: it has hit, and n evaluations are left to move it onto the surface."""
 
     MARCHING = 0
-    HIT = 1  # the value fell to the threshold; t is where
+    HIT = 1  # t is where
     LEFT = 2  # t reached far
     INVALID = 3  # the field answered NaN
+    REFINING = 8
+
+
+class MarchRules(NamedTuple):
+    """How rays march.
+
+    Plain sphere tracing (Hart 1996) steps by the field's value over its Lipschitz bound. With `relaxation`, the slope
+    between the last two samples predicts how much farther a locally flat field lets one go (Balint and Valasek 2018);
+    a ray goes back where the spheres of both samples leave more than `slack` between them unseen (Keinert et al.
+    2014). Close to the surface, steps are secants that leave at most `slack` unseen.
+    """
+
+    threshold: float  # a ray hits where the traced function falls to this; the tolerance of t as well
+    cone_slope: float = 0.0  # the traced function is sdf - cone_slope t: > 0 a cone, < 0 a level set inside
+    lipschitz: float = 1.0  # the largest |gradient| of the sdf
+    relaxation: float = 0.0  # how much of the prediction is believed, in [0, 1]
+    slack: float = 0.0  # world units
+    refine: int = -1  # most evaluations that move a hit by secants onto sdf = 0; -1: it stays where it is
 
 
 def trace_step(
@@ -28,35 +47,27 @@ def trace_step(
     count: Tensor,
     origins: Tensor,
     directions: Tensor,
-    t: Tensor,
     far: Tensor,
-    best_value: Tensor,
-    best_t: Tensor,
+    state: Tensor,
     status: Tensor,
-    *,
-    threshold: float,
-    cone_slope: float = 0.0,
-    step_scale: float = 1.0,
+    rules: MarchRules,
 ) -> Step:
     """Apply a field's answers to the rays that are alive, and give the points to ask for next.
 
-    Entry k < count is ray r = alive[k] with the answer values[k] at distance t[r]; later entries are ignored,
-    so a launch may be larger than the (device-side) count. Let v = values[k] - cone_slope * t[r].
+    Entry k < count is ray r = alive[k] with the answer values[k] at its distance t; later entries are ignored, so a
+    launch may be larger than the (device-side) count. `csrc/core/march.h` is what happens to a ray; `MarchRules` says
+    it in words. A NaN ends a ray as INVALID.
 
-    - v NaN: the ray ends as INVALID. Otherwise a v below best_value[r] is kept there, its t in best_t[r].
-    - v <= threshold: the ray ends as HIT.
-    - Else t[r] grows by v * step_scale. Reaching far[r] ends the ray as LEFT, with t = far.
-
-    A cone_slope > 0 marches a cone of that radius per unit of distance, < 0 traces an inner level set.
-
-    Mutates t, best_value, best_t and status. Nothing waits for the device.
+    Mutates state and status. Nothing waits for the device.
 
     Args:
         values: [K] float32 or float64; all real tensors have this dtype.
         alive: [K] int32, each ray at most once; entries that are no ray are dropped.
         count: [1] int32.
         origins, directions: [N, 3].
-        t, far, best_value, best_t: [N].
+        far: [N] where rays end.
+        state: [5, N]: distance t; smallest value of the traced function so far, and where; the value before this one,
+            and how far back (0: none). `start_march` makes the first.
         status: [N] uint8, `RayStatus`.
 
     Returns:
@@ -71,16 +82,20 @@ def trace_step(
         count=count,
         origins=origins,
         directions=directions,
-        t=t,
         far=far,
-        best_value=best_value,
-        best_t=best_t,
+        state=state,
         status=status,
     )
-    return _op(
-        values, alive, count, origins, directions, t, far, best_value, best_t, status,
-        threshold, cone_slope, step_scale,
-    )  # fmt: skip
+    return _op(values, alive, count, origins, directions, far, state, status, *rules)
+
+
+def start_march(start: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """State [5, N] and status [N] of rays that begin at `start` [N]; those with far <= start have LEFT."""
+    state = start.new_zeros(5, len(start))
+    state[0] = state[2] = start
+    state[1] = 1e10
+    status = torch.where(far > start, int(RayStatus.MARCHING), int(RayStatus.LEFT))
+    return state, status.to(torch.uint8)
 
 
 def _fake(
@@ -89,14 +104,10 @@ def _fake(
     count: Tensor,
     origins: Tensor,
     directions: Tensor,
-    t: Tensor,
     far: Tensor,
-    best_value: Tensor,
-    best_t: Tensor,
+    state: Tensor,
     status: Tensor,
-    threshold: float,
-    cone_slope: float,
-    step_scale: float,
+    *rules: float,
 ) -> Step:
     check = Checker("trace_step")
     real = (values.dtype,)
@@ -105,8 +116,8 @@ def _fake(
     check("count", count, (1,), (torch.int32,))
     check("origins", origins, ("N", 3), real)
     check("directions", directions, ("N", 3), real)
-    for name, tensor in (("t", t), ("far", far), ("best_value", best_value), ("best_t", best_t)):
-        check(name, tensor, ("N",), real)
+    check("far", far, ("N",), real)
+    check("state", state, (5, "N"), real)
     check("status", status, ("N",), (torch.uint8,))
     return values.new_empty((values.shape[0], 3)), torch.empty_like(alive), torch.empty_like(count)
 
@@ -117,36 +128,27 @@ def _kernel(
     count: Tensor,
     origins: Tensor,
     directions: Tensor,
-    t: Tensor,
     far: Tensor,
-    best_value: Tensor,
-    best_t: Tensor,
+    state: Tensor,
     status: Tensor,
-    threshold: float,
-    cone_slope: float,
-    step_scale: float,
+    *rules: float,
 ) -> Step:
-    points, alive_out, count_out = _fake(
-        values, alive, count, origins, directions, t, far, best_value, best_t, status,
-        threshold, cone_slope, step_scale,
-    )  # fmt: skip
+    points, alive_out, count_out = _fake(values, alive, count, origins, directions, far, state, status)
     launch = native("trace_step", values)
-    entries, rays = values.shape[0], t.shape[0]
+    entries, rays = values.shape[0], far.shape[0]
     size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
     workspace = values.new_empty(size, dtype=torch.uint8)
     tensors = (
-        values, alive, count, origins, directions, far, t, best_value, best_t, status,
-        points, alive_out, count_out, workspace,
+        values, alive, count, origins, directions, far, state, status, points, alive_out, count_out, workspace,
     )  # fmt: skip
-    addresses = (tensor.data_ptr() for tensor in tensors)
-    launch(*addresses, size, entries, rays, threshold, cone_slope, step_scale)
+    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, rules)
     return points, alive_out, count_out
 
 
 _op = register(
-    "trace_step(Tensor values, Tensor alive, Tensor count, Tensor origins, Tensor directions, Tensor(a!) t,"
-    " Tensor far, Tensor(b!) best_value, Tensor(c!) best_t, Tensor(d!) status, float threshold,"
-    " float cone_slope, float step_scale) -> (Tensor, Tensor, Tensor)",
+    "trace_step(Tensor values, Tensor alive, Tensor count, Tensor origins, Tensor directions, Tensor far,"
+    " Tensor(a!) state, Tensor(b!) status, float threshold, float cone_slope, float lipschitz, float relaxation,"
+    " float slack, int refine) -> (Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
 )

@@ -1,6 +1,6 @@
 """Surfaces of signed-distance fields: tracing rays to them and making differentiable pictures of them."""
 
-from sdfgan.raycast.multiscale import SurfaceSamples, default_scales, multiscale
+from sdfgan.raycast.multiscale import SurfaceSamples, multiscale
 from sdfgan.raycast.render import Rendering, render
 from sdfgan.raycast.sphere_trace import Rays, Traced, sphere_trace
 
@@ -9,7 +9,6 @@ __all__ = [
     "Rendering",
     "SurfaceSamples",
     "Traced",
-    "default_scales",
     "multiscale",
     "render",
     "sphere_trace",

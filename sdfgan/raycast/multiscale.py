@@ -1,7 +1,6 @@
-"""Finding the surfaces in a batch of pictures: cones at low resolution, then rays only where cones touched.
+"""Finding the surfaces in a batch of pictures: at increasing resolution, and only where coarser levels came near them.
 
-A cone that holds all rays of a coarse pixel advances by sdf - radius, so nothing in it is ever skipped (cone marching);
-where it may touch the surface, its pixel is split and the finer rays start from the distance it reached.
+`FilmSirenSDF` on a CPU is traced by one native call, any other field level by level; the march is the same.
 """
 
 from __future__ import annotations
@@ -9,19 +8,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
+from sdfgan.cameras import DEFAULT_FOV, orbit_camera
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.sphere_trace import Rays, refine_hits, sphere_trace
+from sdfgan.raycast.levels import march_levels, seed_levels
+from sdfgan.raycast.sphere_trace import Rays, sphere_trace
 
-_CONE_STEPS = 24
-_CONE_TOLERANCE = 0.5  # of the cone's radius at the origin: a cone that is so near is split
+_LIPSCHITZ_POINTS = 4096
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class SurfaceSamples:
     distances: Tensor  # [N] along the ray: of the surface if hit, else of the nearest miss
     hit: Tensor  # [N] bool
     nearest: Tensor  # [N] sdf at `distances`; for a hit, at most the threshold when it stopped
-    queries: int  # points at which the field was evaluated
+    queries: int  # points at which the field was evaluated for the rays
+    lanes: int  # and with the idle lanes of the native tracer
     batch_latents: Tensor | None  # [B, L], as given
 
     @property
@@ -52,16 +52,6 @@ class SurfaceSamples:
         return None if self.batch_latents is None else self.batch_latents[self.image]
 
 
-def default_scales(resolution: int) -> tuple[int, ...]:
-    """Scales for `multiscale` whose product is `resolution`: from 16 rays or more, by factors of two and four."""
-    factors: list[int] = []
-    for factor in (4, 2):
-        while resolution % factor == 0 and resolution // factor >= 16:
-            factors.insert(0, factor)
-            resolution //= factor
-    return (resolution, *factors)
-
-
 @torch.no_grad()
 def multiscale(
     axes: Tensor,
@@ -76,6 +66,9 @@ def multiscale(
     inset: float = 0.0,
     start_jitter: float = 0.0,
     refine: int = 4,
+    lipschitz: float | Literal["estimate"] | None = None,
+    algorithm: Literal["march", "seed"] = "march",
+    precision: Literal["fp32", "bf16"] = "fp32",
     generator: torch.Generator | None = None,
     condition: Any = None,
 ) -> SurfaceSamples:
@@ -83,11 +76,11 @@ def multiscale(
 
     Args:
         axes: [B, 3, 3] float32 or float64, rows x, y, z of each camera (`cameras.rotate_axes`).
-        scales: each level's resolution is the product of the scales so far; the last is the picture's.
+        scales: their product is the resolution; the march chooses its own levels ("seed": takes these).
         latents: [B, L], one per picture, or None for a field that takes none.
         sdf: a `Field`, or a function `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points alone). Its
-            values must not exceed the distance to the surface (times `Field.lipschitz`).
-        threshold: a ray hits where the sdf falls to this (world units).
+            values must not exceed the distance to the surface (times `lipschitz`).
+        threshold: a ray hits where the sdf falls to this (world units), and `distances` is refined to this.
         fov: field of view, radians. The camera is at 1 / tan(fov / 2) from the origin; the object is in the unit ball.
         steps: most evaluations per ray of the last level. One that has spent them counts as a miss.
         margin: pixels; misses within this distance of the surface are sampled too.
@@ -96,8 +89,15 @@ def multiscale(
             negative `nearest`.
         start_jitter: rays of the last level start up to so much farther, at random (world units). Surfaces nearer
             than that may be skipped.
-        refine: secant steps from where a ray hit onto the surface, one evaluation each.
-        generator: for `start_jitter`.
+        refine: most evaluations that move a hit onto the surface.
+        lipschitz: the largest |gradient| of the sdf, by which steps are divided; "estimate": the largest found at 4096
+            random points of each shape; None: `Field.lipschitz`.
+        algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
+            `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
+            steps, margin, inset and refine.
+        precision: of the network's matrix products when tracing a `FilmSirenSDF` on a CPU; sums and sines are float32.
+            "bf16" needs a CPU with AVX512_BF16 (RuntimeError) and is only for that field (ValueError).
+        generator: for `start_jitter` and the points of "estimate".
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
     Returns:
@@ -108,45 +108,102 @@ def multiscale(
     _check(axes, scales, latents, threshold, steps)
     if condition is None:
         condition = field.condition(latents)
-    camera = orbit_camera(axes, fov)
-    distance = camera_distance(fov)
+    if lipschitz is None:
+        lipschitz = max(field.lipschitz, 1.0)
+    elif lipschitz == "estimate":
+        lipschitz = max(_largest_gradient(field, condition, axes, generator), 1.0)
+    elif not lipschitz > 0:
+        raise ValueError(f"multiscale: lipschitz must be positive, got {lipschitz}")
     resolution = math.prod(scales)
-    footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
-    mask = torch.ones(len(axes), 1, 1, dtype=torch.bool, device=axes.device)
-    start = torch.zeros(len(axes), 1, 1, dtype=axes.dtype, device=axes.device)
-    size, queries = 1, 0
-    for scale in scales[:-1]:
-        size *= scale
-        mask, start = _upsample(mask, scale), _upsample(start, scale)
-        slope = math.sqrt(2) / (size * distance) + margin * footprint
-        # The ray in the middle of a cone may miss the ball that the cone meets.
-        rays = _rays_of(camera, mask, start, fov, radius=1 + slope * (distance + 1))
-        tolerance = _CONE_TOLERANCE * slope * distance
-        cones = sphere_trace(field, condition, rays, threshold=tolerance, steps=_CONE_STEPS, cone_slope=slope)
-        queries += cones.queries
-        start = start.masked_scatter(mask, cones.t)
-        mask = mask.masked_scatter(mask, cones.status != int(ops.RayStatus.LEFT))
-
-    mask, start = _upsample(mask, scales[-1]), _upsample(start, scales[-1])
-    rays = _rays_of(camera, mask, start, fov, radius=1.0)
-    meets_ball = rays.far > rays.start
-    mask, rays = mask.masked_scatter(mask, meets_ball), rays[meets_ball]
+    network = field.network(condition, precision)
+    if network is None and precision != "fp32":
+        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF on a CPU")
+    if algorithm == "seed":
+        levels = seed_levels(scales, fov, lipschitz)
+    elif algorithm == "march":
+        levels = march_levels(
+            resolution,
+            fov,
+            threshold=threshold,
+            steps=steps,
+            margin=margin,
+            inset=inset,
+            refine=refine,
+            lipschitz=lipschitz,
+            factor=2 if network is not None else 4,  # a level costs other fields launches
+        )
+    else:
+        raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
+    jitter = None
     if start_jitter > 0:
-        jitter = torch.rand(len(rays.start), generator=generator, dtype=axes.dtype, device=axes.device)
-        jittered = rays.start + start_jitter * jitter
-        rays = Rays(rays.image, rays.origins, rays.directions, jittered, rays.far)
-    slope = -inset * footprint
-    traced = sphere_trace(field, condition, rays, threshold=threshold, steps=steps, cone_slope=slope)
-    queries += traced.queries
+        shape = (len(axes), resolution, resolution)
+        jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
+    camera = orbit_camera(axes, fov).contiguous()
+    if network is not None:
+        return _trace_network(network, levels, camera, fov, jitter, latents)
+    return _trace_field(field, condition, levels, camera, fov, jitter, latents)
+
+
+def _trace_network(
+    network: ops.FilmSirenNetwork,
+    levels: list[ops.TraceLevel],
+    camera: Tensor,
+    fov: float,
+    jitter: Tensor | None,
+    latents: Tensor | None,
+) -> SurfaceSamples:
+    status, distances, nearest, counts = ops.film_siren_trace(camera, levels, network, fov, jitter)
+    mask = status != ops.UNTRACED
+    rays = _rays_of(camera, mask, levels[-1], fov, None, jitter)
+    distances = distances[mask]
+    hit = status[mask] == int(ops.RayStatus.HIT)
+    nearest = nearest[mask] + levels[-1].rules.cone_slope * distances
+    return SurfaceSamples(rays, mask, distances, hit, nearest, int(counts[0]), int(counts[1]), latents)
+
+
+def _trace_field(
+    field: Field,
+    condition: Any,
+    levels: list[ops.TraceLevel],
+    camera: Tensor,
+    fov: float,
+    jitter: Tensor | None,
+    latents: Tensor | None,
+) -> SurfaceSamples:
+    mask = torch.ones(len(camera), 1, 1, dtype=torch.bool, device=camera.device)
+    start = torch.zeros(len(camera), 1, 1, dtype=camera.dtype, device=camera.device)
+    queries = 0
+    for level in levels:
+        last = level is levels[-1]
+        scale = level.size // mask.shape[1]
+        mask, start = _upsample(mask, scale), _upsample(start, scale)
+        rays = _rays_of(camera, mask, level, fov, start, jitter if last else None)
+        meets_ball = rays.far > rays.start
+        mask, rays = mask.masked_scatter(mask, meets_ball), rays[meets_ball]
+        traced = sphere_trace(field, condition, rays, level.rules, level.steps)
+        queries += traced.queries
+        if last:
+            break
+        if level.reach > 0:
+            bound = ((level.reach * traced.nearest_t).square() / 2 + 1 / 1024).sqrt()
+            mask = mask.masked_scatter(mask, traced.nearest <= bound)
+        else:
+            start = start.masked_scatter(mask, traced.t)
+            marching = traced.status == int(ops.RayStatus.MARCHING)
+            mask = mask.masked_scatter(mask, traced.hit | marching)
     hit = traced.hit
-    nearest = traced.nearest + slope * traced.nearest_t
-    distances = traced.nearest_t
-    if refine > 0:
-        chosen = hit.nonzero()[:, 0]
-        refined = refine_hits(field, condition, rays[chosen], distances[chosen], nearest[chosen], refine)
-        distances = distances.index_put((chosen,), refined)
-        queries += refine * len(chosen)
-    return SurfaceSamples(rays, mask, distances, hit, nearest, queries, latents)
+    distances = torch.where(hit, traced.t, traced.nearest_t)
+    nearest = traced.nearest + levels[-1].rules.cone_slope * traced.nearest_t
+    return SurfaceSamples(rays, mask, distances, hit, nearest, queries, queries, latents)
+
+
+def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: torch.Generator | None) -> float:
+    points = torch.randn(len(axes), _LIPSCHITZ_POINTS, 3, dtype=axes.dtype, device=axes.device, generator=generator)
+    radius = torch.rand(points.shape[:2], dtype=axes.dtype, device=axes.device, generator=generator) ** (1 / 3)
+    points = points / points.norm(dim=-1, keepdim=True) * radius[..., None]
+    image = torch.arange(len(axes), device=axes.device).repeat_interleave(_LIPSCHITZ_POINTS)
+    _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
+    return float(gradient.norm(dim=-1).amax()) if len(axes) else 1.0
 
 
 def _check(axes: Tensor, scales: Sequence[int], latents: Tensor | None, threshold: float, steps: int) -> None:
@@ -166,9 +223,15 @@ def _upsample(pixels: Tensor, scale: int) -> Tensor:
     return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
 
 
-def _rays_of(camera: Tensor, mask: Tensor, start: Tensor, fov: float, radius: float) -> Rays:
+def _rays_of(
+    camera: Tensor, mask: Tensor, level: ops.TraceLevel, fov: float, start: Tensor | None, jitter: Tensor | None
+) -> Rays:
     """The rays of the pixels in mask [B, S, S], starting at start [B, S, S] or where they enter the ball."""
-    size = mask.shape[-1]
     pixels = mask.flatten().nonzero()[:, 0]
-    origins, directions, near, far = ops.generate_rays(camera, pixels, size, size, fov, radius)
-    return Rays(pixels // (size * size), origins, directions, torch.maximum(near, start[mask]), far)
+    origins, directions, near, far = ops.generate_rays(camera, pixels, level.size, level.size, fov, level.radius)
+    if start is not None:
+        near = torch.maximum(near, start[mask])
+    near = near + level.start
+    if jitter is not None:
+        near = near + jitter[mask]
+    return Rays(pixels // level.size**2, origins, directions, near, far)

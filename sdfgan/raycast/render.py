@@ -17,7 +17,7 @@ from torch import Tensor
 from sdfgan.cameras import DEFAULT_FOV, camera_distance
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.multiscale import default_scales, multiscale
+from sdfgan.raycast.multiscale import multiscale
 
 _OPAQUE_INSET = 0.5  # pixel footprints inside the surface at which a pixel is fully covered
 _HIT_TOLERANCE = 0.05  # pixel footprints
@@ -52,7 +52,6 @@ def render(
     light: Tensor | Sequence[float] | None = None,
     background: Sequence[float] = (0.0, 0.0, 0.0),
     steps: int = 300,
-    scales: Sequence[int] | None = None,
     condition: Any = None,
 ) -> Rendering:
     """Render square pictures of a field from orbit cameras.
@@ -67,7 +66,6 @@ def render(
             (n.l + 1) / 2 (half Lambert).
         background: RGB behind the object.
         steps: most evaluations per ray.
-        scales: levels of the tracer (see `multiscale`), whose product is the resolution; chosen if None.
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
     Returns:
@@ -79,7 +77,7 @@ def render(
         condition = field.condition(latents)
     samples = multiscale(
         axes,
-        default_scales(resolution) if scales is None else scales,
+        (resolution,),
         latents,
         field,
         threshold=_HIT_TOLERANCE * 2 / resolution,

@@ -1,0 +1,73 @@
+"""The resolutions at which a picture is traced, and the rules of each: cones first, then a ray for each pixel.
+
+A cone that holds the rays of all pixels within a coarse one advances so far that nothing in it is ever skipped (cone
+marching); where it may touch the surface, its pixel is split, and the finer cones start from the distance it reached.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sdfgan.cameras import camera_distance
+from sdfgan.ops import MarchRules, TraceLevel
+
+_COARSEST = 8  # pixels along a side, at least
+_CONE_STEPS = 24
+_CONE_TOLERANCE = 0.5  # of the cone's radius at the origin: a cone that is so near is split
+_RELAXATION = 0.88
+_SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
+
+# The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
+_SEED_THRESHOLD = 5e-3
+_SEED_START = 0.125
+_SEED_STEPS = 15
+
+
+def march_levels(
+    resolution: int,
+    fov: float,
+    *,
+    threshold: float,
+    steps: int,
+    margin: float = 1.0,
+    inset: float = 0.0,
+    refine: int = 4,
+    lipschitz: float = 1.0,
+    factor: int = 2,
+) -> list[TraceLevel]:
+    """Levels whose sizes grow by `factor` (where the resolution divides) from 8 or more pixels; see `multiscale`."""
+    distance = camera_distance(fov)
+    footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
+    slack = _SLACK * footprint * distance
+    sizes = [resolution]
+    while sizes[0] % factor == 0 and sizes[0] // factor >= _COARSEST:
+        sizes.insert(0, sizes[0] // factor)
+    levels = []
+    for size in sizes[:-1]:
+        # From the middle of the coarse pixel to that of the farthest fine one, and the misses that count.
+        slope = math.sqrt(2) * (1 / size - 1 / resolution) / distance + margin * footprint
+        rules = MarchRules(
+            threshold=_CONE_TOLERANCE * slope * distance,
+            cone_slope=slope * lipschitz,
+            lipschitz=lipschitz * (1 + slope),  # the cone widens as it advances
+            relaxation=_RELAXATION,
+        )
+        # The ray in the middle of a cone may miss the ball that the cone meets.
+        levels.append(TraceLevel(size, _CONE_STEPS, rules, radius=1 + slope * (distance + 1)))
+    rules = MarchRules(threshold, -inset * footprint, lipschitz, _RELAXATION, slack, refine)
+    return [*levels, TraceLevel(resolution, steps, rules)]
+
+
+def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:
+    """Levels of exactly the cumulated scales, marched plainly for 15 evaluations from 1/8 behind the ball's near side.
+
+    A pixel is split where its smallest value is within half the diagonal of a box of its width, plus 1/16.
+    """
+    levels, size = [], 1
+    for scale in scales:
+        size *= scale
+        rules = MarchRules(_SEED_THRESHOLD, lipschitz=lipschitz)
+        reach = 2 * math.tan(fov / (2 * size))
+        levels.append(TraceLevel(size, _SEED_STEPS, rules, start=_SEED_START, reach=reach))
+    return levels
