@@ -16,7 +16,7 @@ enum RayStatus : uint8_t { kMarching = 0, kHit = 1, kLeft = 2, kInvalid = 3, kRe
 
 template <class T>
 struct MarchRules {
-    T threshold;           // a hit: the traced function is not above it; also the tolerance of t
+    T threshold;           // a hit: the traced function is not above it
     T cone_slope;          // the traced function is sdf - cone_slope * t; positive: a cone
     T inverse_lipschitz;   // 1 / the largest |gradient| of the sdf
     T relaxation;          // of the predicted part of a step: 0 marches plainly, 1 trusts it
@@ -29,15 +29,16 @@ struct RayState {
     T t, far;
     T nearest, nearest_t;  // smallest value of the traced function, and where
     T last_value;          // of the sample before, which was last_step before this one
-    T last_step;           // 0: no sample before
+    T last_step;           // 0: there is none, and last_value is a guess of the slope of -sdf along t
     uint8_t status;
 };
 
 namespace march_detail {
 
+constexpr float kBend = 0.2f;                // twice the radius of surfaces on which secants are that exact
 constexpr float kLeastSlope = 0.01f;         // of the sdf at a hit, as a share of the Lipschitz bound
 constexpr float kLongestCorrection = 0.05f;  // world units: a grazing ray is not thrown far
-constexpr float kSecantSlope = 0.15f;        // from here on secants point at the surface
+constexpr float kSecantSlope = 0.05f;        // from here on secants point at the surface
 constexpr float kLongestPrediction = 0.5f;   // world units beyond the safe step
 
 // Moves a hit by one secant step; `sdf` was found at ray.t, and `slope` is that of -sdf along t.
@@ -48,10 +49,13 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     slope = min_of(max_of(slope, T(kLeastSlope) * steepest), steepest);
     const T limit = T(kLongestCorrection);
     const T correction = min_of(max_of(sdf / slope, -limit), limit);
+    const T size = std::fabs(correction);
+    const T reach = std::fabs(ray.last_step) + size;  // the error of the secant is reach * size / (bend * slope)
+    const bool done = size <= rules.threshold || evaluations_left <= 0 ||
+                      size * reach <= T(kBend) * slope * rules.threshold;
     ray.t += correction;
     ray.last_value = sdf;
     ray.last_step = correction;
-    const bool done = std::fabs(correction) <= rules.threshold || evaluations_left <= 0;
     ray.status = static_cast<uint8_t>(done ? int{kHit} : kRefining + evaluations_left);
     return !done;
 }
@@ -73,8 +77,9 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     const T value = sdf - rules.cone_slope * ray.t;
     const T safe = value * rules.inverse_lipschitz;
     const T last_safe = ray.last_value * rules.inverse_lipschitz;
-    if (ray.last_step > last_safe && std::fabs(value) > rules.threshold &&
-        ray.last_step - last_safe - std::fabs(safe) > rules.slack) {
+    // A ball around the sample is all outside or all inside; a cone that touches has seen nothing.
+    const T seen = rules.cone_slope > 0 ? max_of(safe, T(0)) : std::fabs(safe);
+    if (ray.last_step > last_safe && ray.last_step - last_safe - seen > rules.slack) {
         ray.t -= ray.last_step - last_safe;
         ray.last_step = last_safe;
         return true;
@@ -83,26 +88,27 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
         ray.nearest = value;
         ray.nearest_t = ray.t;
     }
-    const bool has_slope = ray.last_step > 0;
-    const T slope = has_slope ? (ray.last_value - value) / ray.last_step : 1;
+    const T slope = ray.last_step > 0 ? (ray.last_value - value) / ray.last_step
+                                      : ray.last_value + rules.cone_slope;
     if (value <= rules.threshold) {
         if (rules.refine >= 0) {
             return correct_hit(ray, sdf, slope - rules.cone_slope, rules.refine, rules);
         }
         ray.status = kHit;
+        ray.last_value = slope - rules.cone_slope;  // for the finer rays to start with
+        ray.last_step = 0;
         if (rules.cone_slope > 0) ray.t += max_of(safe, T(0));  // the cone is clear up to there
         return false;
     }
-    T step = safe;
-    if (has_slope) {
-        const T m = min_of(max_of(slope * rules.inverse_lipschitz, T(-0.8)), T(1));
-        const T predicted = rules.relaxation * safe * (1 - m) / (1 + m);
-        step += min_of(predicted, T(kLongestPrediction));
-        if (slope > T(kSecantSlope) && value / slope - safe <= rules.slack) {
-            step = max_of(step, value / slope);
-        }
-        if (ray.t + step >= ray.far) step = safe;  // nothing past the end would prove the step
+    const T m = min_of(max_of(slope * rules.inverse_lipschitz, T(-0.8)), T(1));
+    const T predicted = rules.relaxation * safe * (1 - m) / (1 + m);
+    T step = safe + min_of(predicted, T(kLongestPrediction));
+    if (slope > T(kSecantSlope) && value / slope - safe <= rules.slack) {
+        step = max_of(step, value / slope);
+    } else {
+        step = max_of(step, rules.slack);
     }
+    if (ray.t + step >= ray.far) step = safe;  // nothing past the end would prove the step
     const T next = ray.t + step;
     if (!(next < ray.far)) {
         ray.t = ray.far;

@@ -125,9 +125,9 @@ class Tracer {
         if (ray.level + 1 < p_.level_count) {
             if (level.reach > 0) {
                 const T reach = level.reach * state.nearest_t;
-                if (state.nearest <= std::sqrt(reach * reach / 2 + T(1) / 1024)) split(group, ray, 0);
+                if (state.nearest <= std::sqrt(reach * reach / 2 + T(1) / 1024)) split(group, ray, 0, 1);
             } else if (state.status == kHit || state.status == kMarching) {
-                split(group, ray, state.t);
+                split(group, ray, state.t, state.last_step == 0 ? state.last_value : 1);
             }
             return;
         }
@@ -138,19 +138,19 @@ class Tracer {
         p_.nearest[pixel] = state.nearest;
     }
 
-    void split(Group& group, const Ray& ray, T start) {
+    void split(Group& group, const Ray& ray, T start, T slope) {
         const int64_t coarse = p_.levels[ray.level].size, fine = p_.levels[ray.level + 1].size;
         const int64_t scale = fine / coarse;
         const int64_t row = ray.pixel / coarse * scale, column = ray.pixel % coarse * scale;
         for (int64_t y = row; y < row + scale; ++y) {
             for (int64_t x = column; x < column + scale; ++x) {
-                add_ray(group, ray.level + 1, x, y, start);
+                add_ray(group, ray.level + 1, x, y, start, slope);
             }
         }
     }
 
     // Unless it misses the ball.
-    void add_ray(Group& group, int level_index, int64_t column, int64_t row, T start) {
+    void add_ray(Group& group, int level_index, int64_t column, int64_t row, T start, T slope) {
         const TraceLevel<T>& level = p_.levels[level_index];
         const PixelRay<T> pixel = pixel_ray(p_.cameras + 12 * group.image, column, row, level.size,
                                             level.size, p_.plane_distance, level.radius);
@@ -164,7 +164,7 @@ class Tracer {
         }
         if (!(pixel.far > start)) return;
         for (int axis = 0; axis < 3; ++axis) ray.direction[axis] = pixel.direction[axis];
-        ray.state = RayState<T>{start, pixel.far, T(kFarAway), start, 0, 0, kMarching};
+        ray.state = RayState<T>{start, pixel.far, T(kFarAway), start, slope, 0, kMarching};
         group.waiting.push_back(ray);
     }
 
@@ -184,7 +184,7 @@ class Tracer {
                 const int64_t size = p_.levels[0].size;
                 for (int64_t row = 0; row < size; ++row) {
                     for (int64_t column = 0; column < size; ++column) {
-                        add_ray(group, 0, column, row, 0);
+                        add_ray(group, 0, column, row, 0, 1);
                     }
                 }
             }
@@ -201,7 +201,7 @@ class Tracer {
     Group* fullest(const Group* asking) {
         Group* best = nullptr;
         for (Group& group : groups_) {
-            if (&group == asking || group.waiting.empty()) continue;
+            if (&group == asking || group.waiting.size() < kGroup) continue;
             if (asking && asking->alive > 0 && group.image != asking->image) continue;
             if (!best || group.waiting.size() > best->waiting.size()) best = &group;
         }
@@ -217,7 +217,7 @@ class Tracer {
 
     void give_away() {
         Group* const group = fullest(nullptr);
-        if (!group || group->waiting.size() < kGroup) return;
+        if (!group || group->waiting.size() < 2 * kGroup) return;
         const std::lock_guard<std::mutex> lock(shared_.mutex);
         if (static_cast<int>(shared_.parcels.size()) >= shared_.idle.load()) return;
         shared_.parcels.push_back({group->image, {}});

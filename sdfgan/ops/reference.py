@@ -118,29 +118,28 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
         return _correct_hit(state, status, sdf, slope, int(status) - RayStatus.REFINING - 1, rules)
     value = sdf - rules.cone_slope * t
     safe, last_safe = value * inverse, last_value * inverse
-    unseen = last_step - last_safe - safe.abs()
-    if last_step > last_safe and value.abs() > rules.threshold and unseen > rules.slack:
+    unseen = last_step - last_safe - (safe.clamp(min=0) if rules.cone_slope > 0 else safe.abs())
+    if last_step > last_safe and unseen > rules.slack:
         state[0] -= last_step - last_safe
         state[4] = last_safe
         return True
     if value < nearest:
         state[1], state[2] = value, t
-    slope = (last_value - value) / last_step if last_step > 0 else torch.ones_like(sdf)
+    slope = (last_value - value) / last_step if last_step > 0 else last_value + rules.cone_slope
     if value <= rules.threshold:
         if rules.refine >= 0:
             return _correct_hit(state, status, sdf, slope - rules.cone_slope, rules.refine, rules)
         status.fill_(RayStatus.HIT)
+        state[3], state[4] = slope - rules.cone_slope, 0
         if rules.cone_slope > 0:
             state[0] += safe.clamp(min=0)
         return False
-    step = safe
-    if last_step > 0:
-        m = (slope * inverse).clamp(-0.8, 1)
-        step = step + (rules.relaxation * safe * (1 - m) / (1 + m)).clamp(max=0.5)
-        if slope > 0.15 and value / slope - safe <= rules.slack:
-            step = torch.maximum(step, value / slope)
-        if t + step >= far:
-            step = safe
+    m = (slope * inverse).clamp(-0.8, 1)
+    step = safe + (rules.relaxation * safe * (1 - m) / (1 + m)).clamp(max=0.5)
+    if slope > 0.05 and value / slope - safe <= rules.slack:
+        step = torch.maximum(step, value / slope)
+    if t + step >= far:
+        step = safe
     if not t + step < far:
         state[0] = far
         status.fill_(RayStatus.LEFT)
@@ -151,10 +150,13 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
 
 def _correct_hit(state: Tensor, status: Tensor, sdf: Tensor, slope: Tensor, left: int, rules: MarchRules) -> bool:
     steepest = 1 / (1 / sdf.new_tensor(rules.lipschitz))
-    correction = (sdf / slope.clamp(0.01 * steepest, steepest)).clamp(-0.05, 0.05)
+    slope = slope.clamp(0.01 * steepest, steepest)
+    correction = (sdf / slope).clamp(-0.05, 0.05)
+    size = correction.abs()
+    exact = size * (state[4].abs() + size) <= 0.2 * slope * rules.threshold
+    done = bool(size <= rules.threshold) or bool(exact) or left <= 0
     state[0] += correction
     state[3], state[4] = sdf, correction
-    done = bool(correction.abs() <= rules.threshold) or left <= 0
     status.fill_(RayStatus.HIT if done else RayStatus.REFINING + left)
     return not done
 

@@ -33,12 +33,12 @@ class MarchRules(NamedTuple):
     2014). Close to the surface, steps are secants that leave at most `slack` unseen.
     """
 
-    threshold: float  # a ray hits where the traced function falls to this; the tolerance of t as well
+    threshold: float  # a ray hits where the traced function falls to this
     cone_slope: float = 0.0  # the traced function is sdf - cone_slope t: > 0 a cone, < 0 a level set inside
     lipschitz: float = 1.0  # the largest |gradient| of the sdf
     relaxation: float = 0.0  # how much of the prediction is believed, in [0, 1]
     slack: float = 0.0  # world units
-    refine: int = -1  # most evaluations that move a hit by secants onto sdf = 0; -1: it stays where it is
+    refine: int = -1  # most evaluations that move a hit by secants onto sdf = 0, to about the threshold; -1: none do
 
 
 def trace_step(
@@ -67,7 +67,8 @@ def trace_step(
         origins, directions: [N, 3].
         far: [N] where rays end.
         state: [5, N]: distance t; smallest value of the traced function so far, and where; the value before this one,
-            and how far back (0: none). `start_march` makes the first.
+            and how far back that was. 0 there means none, and the value is a guess of the slope of -sdf along the ray
+            (also left by a hit that is not refined). `start_march` makes the first.
         status: [N] uint8, `RayStatus`.
 
     Returns:
@@ -89,11 +90,15 @@ def trace_step(
     return _op(values, alive, count, origins, directions, far, state, status, *rules)
 
 
-def start_march(start: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
-    """State [5, N] and status [N] of rays that begin at `start` [N]; those with far <= start have LEFT."""
+def start_march(start: Tensor, far: Tensor, slope: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
+    """State [5, N] and status [N] of rays that begin at `start` [N]; those with far <= start have LEFT.
+
+    slope: how fast the field is guessed to fall along each ray there; 1 does no harm.
+    """
     state = start.new_zeros(5, len(start))
     state[0] = state[2] = start
     state[1] = 1e10
+    state[3] = slope
     status = torch.where(far > start, int(RayStatus.MARCHING), int(RayStatus.LEFT))
     return state, status.to(torch.uint8)
 

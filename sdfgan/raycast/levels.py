@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from sdfgan.cameras import camera_distance
 from sdfgan.ops import MarchRules, TraceLevel
 
-_COARSEST = 8  # pixels along a side, at least
+_COARSEST = 4  # pixels along a side, at least
 _CONE_STEPS = 24
-_CONE_TOLERANCE = 0.5  # of the cone's radius at the origin: a cone that is so near is split
-_RELAXATION = 0.88
+_CONE_TOLERANCE = 0.2  # of the cone's radius at the origin: a cone that is so near is split
+_CONE_RELAXATION = 0.88  # a cone's step back costs more than it gains
+_RELAXATION = 1.0
 _SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
 
 # The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
@@ -30,13 +31,13 @@ def march_levels(
     *,
     threshold: float,
     steps: int,
-    margin: float = 1.0,
+    margin: float = 0.5,
     inset: float = 0.0,
     refine: int = 4,
     lipschitz: float = 1.0,
     factor: int = 2,
 ) -> list[TraceLevel]:
-    """Levels whose sizes grow by `factor` (where the resolution divides) from 8 or more pixels; see `multiscale`."""
+    """Levels whose sizes grow by `factor` (where the resolution divides) from 4 or more pixels; see `multiscale`."""
     distance = camera_distance(fov)
     footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
     slack = _SLACK * footprint * distance
@@ -51,7 +52,7 @@ def march_levels(
             threshold=_CONE_TOLERANCE * slope * distance,
             cone_slope=slope * lipschitz,
             lipschitz=lipschitz * (1 + slope),  # the cone widens as it advances
-            relaxation=_RELAXATION,
+            relaxation=_CONE_RELAXATION,
         )
         # The ray in the middle of a cone may miss the ball that the cone meets.
         levels.append(TraceLevel(size, _CONE_STEPS, rules, radius=1 + slope * (distance + 1)))

@@ -31,7 +31,7 @@ class SurfaceSamples:
     mask: Tensor  # [B, R, R] bool: pixels that have a sample
     distances: Tensor  # [N] along the ray: of the surface if hit, else of the nearest miss
     hit: Tensor  # [N] bool
-    nearest: Tensor  # [N] sdf at `distances`; for a hit, at most the threshold when it stopped
+    nearest: Tensor  # [N] sdf at `distances`; for a hit, the value that made it one
     queries: int  # points at which the field was evaluated for the rays
     lanes: int  # and with the idle lanes of the native tracer
     batch_latents: Tensor | None  # [B, L], as given
@@ -62,7 +62,7 @@ def multiscale(
     fov: float = DEFAULT_FOV,
     *,
     steps: int = 300,
-    margin: float = 1.0,
+    margin: float = 0.5,
     inset: float = 0.0,
     start_jitter: float = 0.0,
     refine: int = 4,
@@ -80,7 +80,7 @@ def multiscale(
         latents: [B, L], one per picture, or None for a field that takes none.
         sdf: a `Field`, or a function `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points alone). Its
             values must not exceed the distance to the surface (times `lipschitz`).
-        threshold: a ray hits where the sdf falls to this (world units), and `distances` is refined to this.
+        threshold: a ray hits where the sdf falls to this (world units), and `distances` is refined to about this.
         fov: field of view, radians. The camera is at 1 / tan(fov / 2) from the origin; the object is in the unit ball.
         steps: most evaluations per ray of the last level. One that has spent them counts as a miss.
         margin: pixels; misses within this distance of the surface are sampled too.
@@ -172,15 +172,16 @@ def _trace_field(
 ) -> SurfaceSamples:
     mask = torch.ones(len(camera), 1, 1, dtype=torch.bool, device=camera.device)
     start = torch.zeros(len(camera), 1, 1, dtype=camera.dtype, device=camera.device)
+    slope = torch.ones_like(start)
     queries = 0
     for level in levels:
         last = level is levels[-1]
         scale = level.size // mask.shape[1]
-        mask, start = _upsample(mask, scale), _upsample(start, scale)
+        mask, start, slope = _upsample(mask, scale), _upsample(start, scale), _upsample(slope, scale)
         rays = _rays_of(camera, mask, level, fov, start, jitter if last else None)
         meets_ball = rays.far > rays.start
         mask, rays = mask.masked_scatter(mask, meets_ball), rays[meets_ball]
-        traced = sphere_trace(field, condition, rays, level.rules, level.steps)
+        traced = sphere_trace(field, condition, rays, level.rules, level.steps, slope[mask])
         queries += traced.queries
         if last:
             break
@@ -188,7 +189,7 @@ def _trace_field(
             bound = ((level.reach * traced.nearest_t).square() / 2 + 1 / 1024).sqrt()
             mask = mask.masked_scatter(mask, traced.nearest <= bound)
         else:
-            start = start.masked_scatter(mask, traced.t)
+            start, slope = start.masked_scatter(mask, traced.t), slope.masked_scatter(mask, traced.slope)
             marching = traced.status == int(ops.RayStatus.MARCHING)
             mask = mask.masked_scatter(mask, traced.hit | marching)
     hit = traced.hit

@@ -43,6 +43,7 @@ class Traced(NamedTuple):
     status: Tensor  # [N] uint8, `sdfgan.ops.RayStatus`
     nearest: Tensor  # [N] smallest value of the function along the ray, or 1e10
     nearest_t: Tensor  # [N] where that was
+    slope: Tensor  # [N] of -sdf along the ray where an unrefined hit was found, else 1
     queries: int  # points at which the field was evaluated
 
     @property
@@ -52,12 +53,14 @@ class Traced(NamedTuple):
 
 
 @torch.no_grad()
-def sphere_trace(field: Field, condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 128) -> Traced:
+def sphere_trace(
+    field: Field, condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 128, slope: Tensor | float = 1.0
+) -> Traced:
     """March rays by `rules` until the field falls to the threshold, they leave, or `steps` evaluations are spent.
 
-    A ray on which the field is NaN ends as `RayStatus.INVALID`. Not differentiable.
+    A ray on which the field is NaN ends as `RayStatus.INVALID`. `slope` as in `ops.start_march`. Not differentiable.
     """
-    state, status = ops.start_march(rays.start, rays.far)
+    state, status = ops.start_march(rays.start, rays.far, slope)
     alive = (status == int(ops.RayStatus.MARCHING)).nonzero()[:, 0].int()
     points = rays.at(rays.start)[alive]
     queries = 0
@@ -73,4 +76,5 @@ def sphere_trace(field: Field, condition: Any, rays: Rays, rules: ops.MarchRules
         survivors = int(count)
         points, alive = points[:survivors], alive[:survivors]
     status[status >= int(ops.RayStatus.REFINING)] = int(ops.RayStatus.HIT)
-    return Traced(state[0], status, state[1], state[2], queries)
+    slope = torch.where((status == int(ops.RayStatus.HIT)) & (state[4] == 0), state[3], 1.0)
+    return Traced(state[0], status, state[1], state[2], slope, queries)

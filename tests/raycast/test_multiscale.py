@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdfgan import cameras, fields
-from sdfgan.raycast import default_scales, multiscale
+from sdfgan.raycast import multiscale
 
 
 def some_axes(count: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -209,13 +209,6 @@ def test_empty_scenes_and_batches() -> None:
 def test_nan_ends_a_ray_without_a_hit() -> None:
     samples = multiscale(some_axes(1), (16,), None, lambda points: torch.full((len(points),), math.nan))
     assert not samples.hit.any()
-
-
-@pytest.mark.parametrize("resolution", [1, 7, 16, 32, 64, 96, 100, 128, 200, 256, 512])
-def test_default_scales_multiply_to_the_resolution(resolution: int) -> None:
-    scales = default_scales(resolution)
-    assert math.prod(scales) == resolution
-    assert all(scale in (2, 4) for scale in scales[1:])
 
 
 def test_bad_input_is_named() -> None:
