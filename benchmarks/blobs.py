@@ -23,9 +23,7 @@ def blobs(width: int, quick: bool = False) -> tuple[FilmSirenSDF, Tensor]:
     """A network of four trunk and three sdf layers of `width`, and 16 latents whose shapes it has learned."""
     steps = 150 if quick else 1200
     torch.manual_seed(0)
-    field = FilmSirenSDF(
-        width=width, trunk_layers=4, sdf_layers=3, latent_size=_IMAGES, omega_first=5, omega_hidden=10
-    )
+    field = FilmSirenSDF(width=width, trunk_layers=4, sdf_layers=3, latent_size=_IMAGES, omega_first=5, omega_hidden=10)
     latents = 2 * torch.eye(_IMAGES)
     path = default_cache_folder() / "benchmarks" / f"blobs-{_VERSION}-{width}-{steps}.safetensors"
     if path.exists():

@@ -57,7 +57,7 @@ def test_environment_chooses_the_instruction_set(level, succeeds):
     if succeeds:
         assert run.stdout.strip() == level
     else:
-        assert "SDFGAN_SIMD: must be base, avx2 or avx512 and known to this CPU, got mmx" in run.stderr
+        assert "SDFGAN_SIMD: must be base, avx2, avx512 or avx512bf16 and known to this CPU, got mmx" in run.stderr
 
 
 def test_kernels_work_in_a_forked_child():

@@ -35,11 +35,11 @@ struct RayState {
 
 namespace march_detail {
 
-constexpr float kBend = 0.2f;                // twice the radius of surfaces on which secants are that exact
-constexpr float kLeastSlope = 0.01f;         // of the sdf at a hit, as a share of the Lipschitz bound
-constexpr float kLongestCorrection = 0.05f;  // world units: a grazing ray is not thrown far
-constexpr float kSecantSlope = 0.05f;        // from here on secants point at the surface
-constexpr float kLongestPrediction = 0.5f;   // world units beyond the safe step
+constexpr double kBend = 0.1;                // twice the radius of surfaces on which secants are that exact
+constexpr double kLeastSlope = 0.01;         // of the sdf at a hit, as a share of the Lipschitz bound
+constexpr double kLongestCorrection = 0.05;  // world units: a grazing ray is not thrown far
+constexpr double kSecantSlope = 0.05;        // from here on secants point at the surface
+constexpr double kLongestPrediction = 0.5;   // world units beyond the safe step
 
 // Moves a hit by one secant step; `sdf` was found at ray.t, and `slope` is that of -sdf along t.
 template <class T>

@@ -158,7 +158,9 @@ class FilmSirenSDF(Field):
             matrices = torch.stack(tuple(self.weights[1:]))
             hidden = ops.pack_matrices(matrices, precision)
             transposed = ops.pack_matrices(matrices.transpose(1, 2).contiguous(), precision)
-            constants = torch.stack((torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius))
+            constants = torch.stack(
+                (torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)
+            )
             heads = self.sdf_head.detach(), self.texture_head.detach()
             # `used` is kept so that no new parameter can get the id of an old one.
             cached = key, (self.weights[0].detach(), hidden, transposed, *heads, constants), used

@@ -54,7 +54,7 @@ class Checker:
         """Raise ValueError unless `tensor` is contiguous, of this shape and device, of one of the dtypes."""
         self.device = self.device or tensor.device
         fits = tensor.dim() == len(shape) and all(
-            size == (label if isinstance(label, int) else self.sizes.setdefault(label, size))
+            size == (self.sizes.setdefault(label, size) if isinstance(label, str) else label)
             for label, size in zip(shape, tensor.shape, strict=True)
         )
         if fits and tensor.dtype in dtypes and tensor.device == self.device and tensor.is_contiguous():

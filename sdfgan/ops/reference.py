@@ -153,7 +153,7 @@ def _correct_hit(state: Tensor, status: Tensor, sdf: Tensor, slope: Tensor, left
     slope = slope.clamp(0.01 * steepest, steepest)
     correction = (sdf / slope).clamp(-0.05, 0.05)
     size = correction.abs()
-    exact = size * (state[4].abs() + size) <= 0.2 * slope * rules.threshold
+    exact = size * (state[4].abs() + size) <= 0.1 * slope * rules.threshold
     done = bool(size <= rules.threshold) or bool(exact) or left <= 0
     state[0] += correction
     state[3], state[4] = sdf, correction
@@ -172,7 +172,7 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
     if hidden.dim() == 5:  # pairs of bfloat16
         hidden = hidden.transpose(2, 3).flatten(3).transpose(2, 3)
     matrices = hidden.transpose(2, 3).flatten(1, 2)  # [layers - 1, W, W]
-    trunk_layers, sdf_layers, texture_layers = network.layers
+    trunk_layers, sdf_layers, _ = network.layers
 
     def layer(index: int, x: Tensor) -> Tensor:
         product = x @ (network.first if index == 0 else matrices[index - 1]).T
@@ -193,4 +193,4 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
         for index in range(trunk_layers + sdf_layers, sum(network.layers)):
             features = layer(index, features)
     texture = features @ network.texture_head.T
-    return sdf.detach(), gradient, texture.detach() if texture_layers else torch.zeros_like(points)
+    return sdf.detach(), gradient, texture.detach()

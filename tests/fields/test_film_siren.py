@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -52,6 +54,74 @@ def test_without_a_graph_the_same_numbers() -> None:
         torch.testing.assert_close(field.sdf(points, condition, image), with_graph)
         one = field.condition(torch.zeros(1, 4, dtype=torch.float64))
         torch.testing.assert_close(field.sdf(points, one), field.sdf(points, one, torch.zeros(15, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_without_a_graph_all_answers_are_the_same(options: dict) -> None:
+    field = make(**options)
+    points, image = some_points((5, 0, 9))
+    condition = field.condition(torch.randn(3, field.latent_size, dtype=torch.float64))
+    for name in ("sdf", "sdf_and_gradient", "rgb", "evaluate"):
+        expected = getattr(field, name)(points, condition, image)
+        with torch.no_grad():
+            actual = getattr(field, name)(points, condition, image)
+        torch.testing.assert_close(actual, expected, msg=name)
+
+
+def change_in_place(field: FilmSirenSDF) -> FilmSirenSDF:
+    optimizer = torch.optim.SGD(field.parameters(), lr=0.1)
+    points, image = some_points((3, 2))
+    field.evaluate(points, field.condition(torch.ones(2, 4).double()), image).sdf.sum().backward()
+    optimizer.step()
+    return field
+
+
+def replace_a_parameter(field: FilmSirenSDF) -> FilmSirenSDF:
+    field.weights[1] = torch.nn.Parameter(field.weights[1].detach() * 1.1)
+    return field
+
+
+def load_a_state(field: FilmSirenSDF) -> FilmSirenSDF:
+    field.load_state_dict({name: 1.1 * tensor for name, tensor in field.state_dict().items()})
+    return field
+
+
+def change_a_copy(field: FilmSirenSDF) -> FilmSirenSDF:
+    return change_in_place(copy.deepcopy(field))
+
+
+def average(field: FilmSirenSDF) -> FilmSirenSDF:
+    other = change_in_place(copy.deepcopy(field))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(field.parameters()), list(other.parameters()), 0.5)
+    return field
+
+
+def change_dtype(field: FilmSirenSDF) -> FilmSirenSDF:
+    return load_a_state(field.double())
+
+
+@pytest.mark.parametrize(
+    "change", [change_in_place, replace_a_parameter, load_a_state, change_a_copy, average, change_dtype]
+)
+def test_packed_weights_follow_the_parameters(change) -> None:
+    field = make()
+    points, image = some_points((3, 2))
+    latents = torch.randn(2, 4, dtype=torch.float64)
+    with torch.no_grad():
+        before = field.sdf(points, field.condition(latents), image)
+    field = change(field)
+    expected = field.sdf(points, field.condition(latents), image)
+    with torch.no_grad():
+        torch.testing.assert_close(field.sdf(points, field.condition(latents), image), expected)
+    assert (expected - before).abs().max() > 1e-4
+
+
+def test_packing_happens_once() -> None:
+    field = make()
+    with torch.no_grad():
+        condition = field.condition(torch.zeros(1, 4, dtype=torch.float64))
+        assert field.network(condition).hidden is field.network(condition).hidden
 
 
 def test_second_order_gradients() -> None:

@@ -7,13 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdfgan.ops import RayStatus, generate_rays, reference, trace_step
+from sdfgan.ops import MarchRules, RayStatus, generate_rays, reference, start_march, trace_step
 
 OP = torch.ops.sdfgan.trace_step.default
-MUTATED = ("t", "best_value", "best_t", "status")
+MUTATED = ("state", "status")
+PLAIN = MarchRules(threshold=0.1)
 
 
-def random_state(entries, rays, dtype=torch.float32, device="cpu", seed=0):
+def random_state(entries, rays, dtype=torch.float32, device="cpu", seed=0, refine=False):
     """Arguments of a step in the middle of a march: all kinds of answers, a count below K."""
     g = torch.Generator().manual_seed(seed)
 
@@ -24,19 +25,23 @@ def random_state(entries, rays, dtype=torch.float32, device="cpu", seed=0):
     values[rand(entries) < 0.1] = torch.nan
     values[rand(entries) < 0.1] = torch.inf
     directions = rand(rays, 3) - 0.5
-    state = {
+    state = torch.stack([rand(rays), rand(rays), rand(rays), rand(rays), 0.8 * rand(rays) - 0.2])
+    state[4, rand(rays) < 0.3] = 0
+    status = torch.zeros(rays, dtype=torch.uint8)
+    refining = rand(rays) < 0.3
+    status[refining] = torch.randint(8, 13, (rays,), dtype=torch.uint8, generator=g)[refining]
+    state[4, ~refining] = state[4, ~refining].clamp(min=0)
+    arguments = {
         "values": values,
         "alive": torch.randperm(rays, generator=g)[:entries].sort().values.int(),
         "count": torch.tensor([entries * 4 // 5], dtype=torch.int32),
         "origins": rand(rays, 3),
         "directions": directions / directions.norm(dim=-1, keepdim=True),
-        "t": rand(rays),
         "far": 0.5 + rand(rays),
-        "best_value": rand(rays),
-        "best_t": rand(rays),
-        "status": torch.zeros(rays, dtype=torch.uint8),
+        "state": state,
+        "status": status if refine else torch.zeros_like(status),
     }
-    return {name: tensor.to(device) for name, tensor in state.items()}
+    return {name: tensor.to(device) for name, tensor in arguments.items()}
 
 
 def clone(state):
@@ -49,16 +54,21 @@ def clone(state):
     share=st.floats(0, 1),
     threshold=st.floats(-0.1, 0.3),
     cone_slope=st.sampled_from([0.0, 0.1, -0.1]),
-    step_scale=st.sampled_from([1.0, 0.5]),
+    lipschitz=st.sampled_from([1.0, 2.0]),
+    relaxation=st.sampled_from([0.0, 0.9]),
+    slack=st.sampled_from([0.0, 0.05]),
+    refine=st.sampled_from([-1, 0, 3]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 1000),
 )
-def test_matches_reference(device, assert_close, rays, share, threshold, cone_slope, step_scale, dtype, seed):
-    state = random_state(int(rays * share), rays, dtype, device, seed)
+def test_matches_reference(
+    device, assert_close, rays, share, threshold, cone_slope, lipschitz, relaxation, slack, refine, dtype, seed
+):
+    state = random_state(int(rays * share), rays, dtype, device, seed, refine >= 0)
     expected_state = clone(state)
-    options = {"threshold": threshold, "cone_slope": cone_slope, "step_scale": step_scale}
-    actual = trace_step(**state, **options)
-    expected = reference.trace_step(**expected_state, **options)
+    rules = MarchRules(threshold, cone_slope, lipschitz, relaxation, slack, refine)
+    actual = trace_step(**state, rules=rules)
+    expected = reference.trace_step(**expected_state, rules=rules)
     for a, e in zip((*actual, *state.values()), (*expected, *expected_state.values()), strict=True):
         assert_close(a, e)
 
@@ -69,7 +79,7 @@ def test_order_is_stable_for_any_number_of_threads(device, threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        points, alive, count = trace_step(**state, threshold=0.0)
+        points, alive, count = trace_step(**state, rules=MarchRules(0.0))
     finally:
         torch.set_num_threads(before)
     looked_at = state["alive"][:24_000]
@@ -82,24 +92,32 @@ def test_order_is_stable_for_any_number_of_threads(device, threads):
     assert n + sum(ended) == 24_000 and all(ended)
 
 
-def test_traced_sphere_matches_the_quadratic_formula(device):
+@pytest.mark.parametrize(
+    ("rules", "most_per_ray"),
+    [
+        (MarchRules(1e-7), 25),
+        (MarchRules(1e-7, relaxation=0.9), 16),
+        (MarchRules(1e-7, relaxation=1.0, slack=0.01, refine=4), 7),
+    ],
+    ids=["plain", "relaxed", "secants"],
+)
+def test_traced_sphere_matches_the_quadratic_formula(device, rules, most_per_ray):
     size, centre, radius = 32, torch.tensor([0.2, -0.1, 0.1], device=device, dtype=torch.float64), 0.6
     camera = torch.eye(4, dtype=torch.float64, device=device)[None, :3].clone()
     camera[0, 2, 3] = 4.0
     pixels = torch.arange(size * size, device=device)
     origins, directions, near, far = generate_rays(camera, pixels, size, size, 0.6)
-    t, best_value, best_t = near.clone(), torch.full_like(near, torch.inf), near.clone()
-    status = torch.full_like(pixels, RayStatus.LEFT, dtype=torch.uint8)
-    alive = (near < far).nonzero()[:, 0].int()
-    status[alive.long()] = RayStatus.MARCHING
+    state, status = start_march(near, far)
+    alive = (status == RayStatus.MARCHING).nonzero()[:, 0].int()
     count = torch.tensor([len(alive)], dtype=torch.int32, device=device)
-    points = (origins + t[:, None] * directions)[alive.long()]
-    for _ in range(200):
+    points = (origins + near[:, None] * directions)[alive.long()]
+    evaluations = 0
+    while count.item() > 0:
+        evaluations += count.item()
         values = (points - centre).norm(dim=-1) - radius
-        points, alive, count = trace_step(
-            values, alive, count, origins, directions, t, far, best_value, best_t, status, threshold=1e-7
-        )
-    assert count.item() == 0
+        points, alive, count = trace_step(values, alive, count, origins, directions, far, state, status, rules)
+    t, best_value, best_t = state[:3]
+    assert evaluations < most_per_ray * int((near < far).sum())
 
     offset = origins - centre
     b = (offset * directions).sum(-1)
@@ -120,21 +138,21 @@ def test_count_and_entries_out_of_range_are_harmless(device):
     state["far"].fill_(9.0)
     state["alive"][3], state["alive"][5] = -1, 10
     state["count"].fill_(1000)
-    _, alive, count = trace_step(**state, threshold=0.0)
+    _, alive, count = trace_step(**state, rules=MarchRules(0.0))
     assert count.item() == 8 and alive.tolist() == [0, 1, 2, 4, 6, 7, 8, 9, 0, 0]
     state["count"].fill_(-1)
-    assert trace_step(**state, threshold=0.0)[2].item() == 0
+    assert trace_step(**state, rules=MarchRules(0.0))[2].item() == 0
 
 
 def test_opcheck(device):
     state = random_state(9, 12, device=device)
-    torch.library.opcheck(OP, (*state.values(), 0.1, 0.0, 1.0))
+    torch.library.opcheck(OP, (*state.values(), *PLAIN))
 
 
 def test_compiles_and_mutates(device, assert_close):
     def step(state):
-        points, alive, count = trace_step(**state, threshold=0.1)
-        return points * 2, alive, count, state["t"] + 1
+        points, alive, count = trace_step(**state, rules=PLAIN)
+        return points * 2, alive, count, state["state"] + 1
 
     state = random_state(20, 30, device=device)
     expected_state = clone(state)
@@ -159,7 +177,7 @@ def test_compiles_and_mutates(device, assert_close):
         ),
         ("count", torch.zeros(2, dtype=torch.int32), r"count must be \[1\] int32, got \[2\] int32"),
         ("directions", torch.zeros(5, 3), r"directions must be \[N, 3\] float32, got \[5, 3\] .* \(N=12\)"),
-        ("t", torch.zeros(24)[::2], r"t must be \[N\] float32 contiguous, got .* with strides \[2\]"),
+        ("state", torch.zeros(12, 5).T, r"state must be \[5, N\] float32 contiguous, got .* with strides \[1, 5\]"),
         ("far", torch.zeros(12, dtype=torch.float64), r"far must be \[N\] float32, got \[12\] float64"),
         ("status", torch.zeros(12, dtype=torch.bool), r"status must be \[N\] uint8, got \[12\] bool"),
         (
@@ -173,11 +191,34 @@ def test_rejections(name, replacement, text):
     state = random_state(9, 12)
     state[name] = replacement
     with pytest.raises(ValueError, match="trace_step: " + text):
-        trace_step(**state, threshold=0.1)
+        trace_step(**state, rules=PLAIN)
 
 
 def test_gradient_is_refused():
     state = random_state(9, 12)
     state["values"].requires_grad_()
     with pytest.raises(RuntimeError, match="trace_step: not differentiable, but values requires grad"):
-        trace_step(**state, threshold=0.1)
+        trace_step(**state, rules=PLAIN)
+
+
+@pytest.mark.parametrize("relaxation", [0.0, 0.88, 1.0])
+def test_what_a_cone_passed_is_empty(relaxation):
+    g = torch.Generator().manual_seed(0)
+    centres, radii = torch.rand(12, 3, generator=g).double() - 0.5, 0.2 * torch.rand(12, generator=g).double()
+
+    def sdf(points):
+        return ((points[..., None, :] - centres).norm(dim=-1) - radii).amin(-1)
+
+    slope, rays = 0.05, 400
+    directions = torch.nn.functional.normalize(torch.rand(rays, 3, generator=g).double() - 0.5, dim=-1)
+    origins = -2 * directions + 0.3 * torch.rand(rays, 3, generator=g).double()
+    rules = MarchRules(0.02, slope, 1 + slope, relaxation)
+    far = torch.full((rays,), 4.0, dtype=torch.float64)
+    state, status = start_march(torch.zeros_like(far), far)
+    alive, count, points = torch.arange(rays, dtype=torch.int32), torch.tensor([rays], dtype=torch.int32), origins
+    while count.item() > 0:
+        points, alive, count = trace_step(sdf(points), alive, count, origins, directions, far, state, status, rules)
+    assert 0.3 < (status == RayStatus.HIT).double().mean() < 1
+    passed = torch.linspace(0, 1, 500, dtype=torch.float64) * state[0][:, None]
+    clearance = sdf(origins[:, None] + passed[..., None] * directions[:, None]) - slope * passed
+    assert clearance.min() > -1e-9

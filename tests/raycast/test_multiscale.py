@@ -35,6 +35,12 @@ def dense(sdf, axes: Tensor, resolution: int, threshold: float = 1e-4, steps: in
     return hit.view(len(axes), resolution, resolution)
 
 
+def queries_of_a_dense_trace(sdf, axes: Tensor, resolution: int) -> int:
+    seen = []
+    dense(lambda points: seen.append(len(points)) or sdf(points), axes, resolution, steps=20)
+    return sum(seen)
+
+
 def sphere_depth(samples, radius: float) -> Tensor:
     o, d = samples.rays.origins.double(), samples.rays.directions.double()
     b = (o * d).sum(-1)
@@ -115,7 +121,7 @@ def random_solid(seed: int) -> fields.AnalyticField:
     return (primitive() | primitive() | primitive()) - primitive()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(8))
 def test_hits_are_those_of_a_dense_trace(seed: int) -> None:
     solid, axes = random_solid(seed), some_axes(2, seed)
     samples = multiscale(axes, (16, 2, 2), None, solid)
@@ -123,10 +129,7 @@ def test_hits_are_those_of_a_dense_trace(seed: int) -> None:
     truth = dense(solid.sdf, axes, 64)
     assert truth.any()
     assert (found & truth).sum() / (found | truth).sum() >= 0.999
-    direct = multiscale(axes, (64,), None, solid)
-    found_directly = direct.mask.masked_scatter(direct.mask, direct.hit)
-    assert (found & found_directly).sum() / (found | found_directly).sum() >= 0.999
-    assert samples.queries < direct.queries
+    assert samples.queries < 0.25 * queries_of_a_dense_trace(solid.sdf, axes, 64)
 
 
 @pytest.mark.parametrize("shape", [fields.Sphere(0.6), fields.Box((0.4, 0.4, 0.4)), fields.Torus(0.5, 0.2)])
@@ -194,9 +197,9 @@ def test_start_jitter_is_random_and_bounded() -> None:
 
 def test_float64_is_more_exact() -> None:
     axes = some_axes(1, dtype=torch.float64)
-    samples = multiscale(axes, (16, 2), None, fields.Sphere(0.5).double(), 1e-6, refine=4)
+    samples = multiscale(axes, (16, 2), None, fields.Sphere(0.5).double(), 1e-9)
     error = (samples.distances - sphere_depth(samples, 0.5))[samples.hit].abs()
-    assert error.median() < 1e-12
+    assert error.median() < 1e-12 and error.max() < 1e-8
 
 
 def test_empty_scenes_and_batches() -> None:
@@ -221,9 +224,90 @@ def test_bad_input_is_named() -> None:
         multiscale(axes, (8,), torch.zeros(3, 4), sphere)
     with pytest.raises(ValueError, match="threshold must be positive"):
         multiscale(axes, (8,), None, sphere, 0.0)
+    with pytest.raises(ValueError, match="algorithm must be 'march' or 'seed', got 'fast'"):
+        multiscale(axes, (8,), None, sphere, algorithm="fast")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision 'bf16' is for a FilmSirenSDF on a CPU"):
+        multiscale(axes, (8,), None, sphere, precision="bf16")
+    with pytest.raises(ValueError, match="lipschitz must be positive, got -1"):
+        multiscale(axes, (8,), None, sphere, lipschitz=-1)
     with pytest.raises(ValueError, match=r"sdf must return \[N\] or \[N, 1\] for N = \d+ points"):
         multiscale(axes, (8,), None, lambda points: points)
     with pytest.raises(TypeError, match="sdf must be a Field or a function"):
         multiscale(axes, (8,), None, 3.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="takes points and latents"):
         multiscale(axes, (8,), None, lambda points, latents: points[:, 0])
+
+
+def some_network(width: int = 32) -> tuple[fields.FilmSirenSDF, Tensor]:
+    """A network with shapes that are no balls."""
+    torch.manual_seed(3)
+    network = fields.FilmSirenSDF(width=width, latent_size=8)
+    with torch.no_grad():
+        network.sdf_head.mul_(4)
+    return network, torch.randn(4, 8)
+
+
+@pytest.mark.parametrize("algorithm", ["march", "seed"])
+@pytest.mark.parametrize("scales", [(16, 4), (24, 2)])
+def test_the_native_trace_of_a_network_is_that_of_any_field(algorithm, scales) -> None:
+    network, latents = some_network()
+    axes = some_axes(4)
+    native = multiscale(axes, scales, latents, network, algorithm=algorithm)
+
+    def function(points: Tensor, latents: Tensor) -> Tensor:
+        unique, image = latents.unique(dim=0, return_inverse=True)
+        return network.sdf(points, network.condition(unique), image)
+
+    generic = multiscale(axes, scales, latents, function, algorithm=algorithm)
+    found = [s.mask.masked_scatter(s.mask, s.hit) for s in (native, generic)]
+    assert 0.05 < found[0].float().mean() < 0.9
+    assert (found[0] & found[1]).sum() / (found[0] | found[1]).sum() >= 0.999
+    depth = [torch.zeros(s.mask.shape).masked_scatter(s.mask, s.distances) for s in (native, generic)]
+    error = (depth[0] - depth[1])[found[0] & found[1]].abs()
+    if algorithm == "seed":
+        assert abs(native.queries - generic.queries) <= 1e-3 * generic.queries
+        assert error.quantile(0.99) < 1e-5
+    else:
+        assert native.queries < generic.queries
+        assert error.median() < 1e-5 and error.quantile(0.99) < 3e-4
+
+
+def test_the_march_of_a_network_does_not_depend_on_threads() -> None:
+    network, latents = some_network()
+    condition = network.condition(latents).detach()
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(multiscale(some_axes(4), (64,), latents, network, condition=condition))
+    finally:
+        torch.set_num_threads(before)
+    one, three = results
+    assert torch.equal(one.mask, three.mask) and torch.equal(one.distances, three.distances)
+    assert torch.equal(one.nearest, three.nearest) and one.queries == three.queries
+
+
+@pytest.mark.parametrize("width", [20, 32])
+def test_fields_that_are_steeper_than_one(width: int) -> None:
+    """20 is no multiple of 16: the generic path."""
+
+    torch.manual_seed(0)
+    network = fields.FilmSirenSDF(width=width, latent_size=4, prior_radius=0.6)
+    with torch.no_grad():
+        network.sdf_head.mul_(60)
+    axes, latents = some_axes(2), torch.randn(2, 4)
+    estimated = multiscale(axes, (64,), latents, network, lipschitz="estimate")
+    truth = multiscale(axes, (64,), latents, network, lipschitz=20.0, steps=5000)
+    found, expected = (s.mask.masked_scatter(s.mask, s.hit) for s in (estimated, truth))
+    assert (found & expected).sum() / (found | expected).sum() > 0.998
+
+
+def test_bfloat16_traces_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDFGAN_EMULATE_BF16", "1")
+    network, latents = some_network(64)
+    full = multiscale(some_axes(4), (64,), latents, network)
+    half = multiscale(some_axes(4), (64,), latents, network, precision="bf16")
+    found, expected = (s.mask.masked_scatter(s.mask, s.hit) for s in (half, full))
+    assert (found & expected).sum() / (found | expected).sum() > 0.99
+    assert not torch.equal(full.distances.sum(), half.distances.sum())
