@@ -99,7 +99,7 @@ class FilmSirenSDF(Field):
         self.latent_size = latent_size + texture_latent_size
         self.color_space = color_space
         self.prior_radius = prior_radius
-        self._packs: dict[str, tuple[list, tuple[Tensor, ...], tuple[Tensor, ...]]] = {}
+        self._packs: dict[str, tuple[list, ops.FilmSirenNetwork, tuple[Tensor, ...]]] = {}
 
         geometry_layers = trunk_layers + sdf_layers
         self.omegas = [omega_first] + [omega_hidden] * (geometry_layers - 1) + [omega_texture] * texture_layers
@@ -145,12 +145,11 @@ class FilmSirenSDF(Field):
         """See `Field.network`: on a CPU, for widths that are multiples of 16."""
         if self.sdf_head.device.type != "cpu" or self.width % 16:
             return None
-        layers = (self.trunk_layers, self.sdf_layers, self.texture_layers)
         scale, shift = condition.scales.detach().contiguous(), condition.shifts.detach().contiguous()
-        return ops.FilmSirenNetwork(*self._packed(precision), scale, shift, layers)
+        return self._packed(precision)._replace(scale=scale, shift=shift)
 
-    def _packed(self, precision: str) -> tuple[Tensor, ...]:
-        """The weights as the kernels take them; packed again once a parameter has been replaced or written to."""
+    def _packed(self, precision: str) -> ops.FilmSirenNetwork:
+        """The network of no images; packed again once a parameter has been replaced or written to."""
         used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
         key = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
         cached = self._packs.get(precision)
@@ -161,9 +160,20 @@ class FilmSirenSDF(Field):
             constants = torch.stack(
                 (torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)
             )
-            heads = self.sdf_head.detach(), self.texture_head.detach()
+            no_images = self.sdf_head.new_empty(0, len(self.omegas), self.width)
+            network = ops.FilmSirenNetwork(
+                self.weights[0].detach(),
+                hidden,
+                transposed,
+                self.sdf_head.detach(),
+                self.texture_head.detach(),
+                constants,
+                scale=no_images,
+                shift=no_images,
+                layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
+            )
             # `used` is kept so that no new parameter can get the id of an old one.
-            cached = key, (self.weights[0].detach(), hidden, transposed, *heads, constants), used
+            cached = key, network, used
             self._packs[precision] = cached
         return cached[1]
 

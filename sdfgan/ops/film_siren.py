@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -114,7 +115,7 @@ def film_siren_trace(
         for rays, and in all, with idle lanes.
     """
     tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
-    if not levels or any(fine.size % coarse.size for coarse, fine in zip(levels, levels[1:], strict=False)):
+    if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
     return _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter)

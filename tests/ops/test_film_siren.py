@@ -110,7 +110,7 @@ def test_sine_is_exact_to_2e_7():
     first, head = torch.zeros(16, 3), torch.zeros(16)
     first[3, 0] = 1
     head[3] = 1
-    # The second layer's phase is that sine times 0, shifted by 0: use one layer of trunk, one of sdf, W = identity / 64.
+    # The layer after it takes 1/64 of that, where its own sine is nearly linear.
     identity = torch.eye(16)[None] / 64
     packed = pack_matrices(identity)
     net = FilmSirenNetwork(
