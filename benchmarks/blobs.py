@@ -16,7 +16,8 @@ from sdfgan.training.progress import progress
 _IMAGES = 16
 _BALLS = 5
 _SMOOTHNESS = 0.1
-_VERSION = 1
+_LATENT_SIZE = 256
+_VERSION = 2
 
 
 def blobs(width: int, quick: bool = False) -> tuple[FilmSirenSDF, Tensor]:
@@ -42,6 +43,7 @@ def distance(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
     return -_SMOOTHNESS / 4 * torch.logsumexp(-4 * balls / _SMOOTHNESS, dim=-1)
 
 
+@torch.enable_grad()
 def _fit(field: FilmSirenSDF, latents: Tensor, steps: int) -> None:
     random = torch.Generator().manual_seed(1)
     centres = (torch.rand(_IMAGES, _BALLS, 3, generator=random) - 0.5) * 0.7

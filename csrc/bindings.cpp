@@ -219,7 +219,7 @@ PYBIND11_MODULE(_C, module) {
 #endif
     module.def("simd", cpu::simd);
     module.def("has_bf16", cpu::has_bf16);
-    module.def("peak_flops", cpu::peak_flops, py::arg("threads"), py::arg("bf16"));
+    module.def("multiply_adds", cpu::multiply_adds, py::arg("threads"), py::arg("bf16"));
     module.def("set_simd", cpu::set_simd, py::arg("level"));
     cpu::simd();  // an SDFGAN_SIMD that this machine lacks fails here, at import
 #ifdef SDFGAN_CUDA

@@ -161,8 +161,8 @@ const char* simd();                // the level in use
 void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
 bool openmp();
 bool has_bf16();  // in hardware, at the level in use
-// Multiply-adds of vectors in registers: the most that a kernel can reach, FLOP/s.
-double peak_flops(int threads, bool bf16);
+// Multiply-adds of vectors in registers, as fast as they go; returns how many FLOP that was.
+double multiply_adds(int threads, bool bf16);
 }  // namespace cpu
 
 namespace cuda {

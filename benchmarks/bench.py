@@ -1,0 +1,145 @@
+"""Measure this package against plain torch.
+
+    python benchmarks/bench.py --list
+    python benchmarks/bench.py trace evaluate --quick
+    python benchmarks/bench.py all --threads 1 --json benchmarks/results/mine.jsonl
+
+The variants of a comparison alternate in one process, so that a machine whose speed drifts is fair to all. Told are
+medians, their spread (the middle half of the rounds, as a share of the median) and, for every baseline, the median of
+the ratios within each round. With --json the records are appended to a file, one per line, and a picture of the
+ratios is drawn beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from cases import CASES, Options
+from measure import measure
+
+
+def main() -> int:
+    """Run what the command line says."""
+    arguments = _parse()
+    console = Console()
+    if arguments.list or not arguments.case:
+        for name, case in CASES.items():
+            print(f"{name:10s} {(case.__doc__ or '').splitlines()[0]}")
+        return 0
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    torch.set_grad_enabled(False)
+    records: list[dict[str, Any]] = []
+    for name in CASES if "all" in arguments.case else arguments.case:
+        for comparison in CASES[name](Options(arguments.quick, arguments.generator)):
+            with console.status("") as status:
+                measured = measure(comparison, 3 if arguments.quick else arguments.rounds, status.update)
+            console.print(_table(comparison.title, measured))
+            records += measured
+            if arguments.json:
+                with arguments.json.open("a") as file:
+                    file.writelines(json.dumps(record) + "\n" for record in measured)
+    if arguments.json:
+        picture = arguments.json.with_suffix(".png")
+        plot([json.loads(line) for line in arguments.json.read_text().splitlines()], picture)
+        console.print(f"done: records in {arguments.json}, ratios in {picture}", highlight=False)
+    else:
+        console.print("done; --json FILE keeps the numbers", highlight=False)
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}, or all")
+    parser.add_argument("--list", action="store_true", help="say what there is to measure")
+    parser.add_argument("--quick", action="store_true", help="small sizes, three rounds: does it work?")
+    parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
+    parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE, draw FILE's ratios as .png")
+    parser.add_argument("--generator", type=Path, metavar="RUN", help="trace a trained generator (a run of train_gan.py)")
+    arguments = parser.parse_args()
+    for name in arguments.case:
+        if name not in (*CASES, "all"):
+            parser.error(f"CASE must be {', '.join(CASES)} or all, got {name}")
+    if arguments.json and not arguments.json.resolve().parent.is_dir():
+        parser.error(f"--json {arguments.json}: its folder does not exist")
+    return arguments
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return number
+
+
+def _table(title: str, records: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{title} ({records[0]['threads']} threads)", title_justify="left")
+    baselines = list(dict.fromkeys(name for record in records for name in record["times_faster_than"]))
+    table.add_column("variant")
+    for column in ("median", "spread", *(f"x {name}" for name in baselines), "more"):
+        table.add_column(column, justify="left" if column == "more" else "right")
+    peaks = [record["work_flop"] / record["median_s"] for record in records if record["variant"].startswith("peak")]
+    for record in records:
+        more = []
+        if "work_flop" in record:
+            rate = record["work_flop"] / record["median_s"]
+            more.append(f"{rate / 1e9:.0f} GF/s, {100 * rate / peaks[0]:.0f} % of the fp32 peak")
+        if "largest_error" in record:
+            more.append(f"error {record['largest_error']:.0e}")
+        if "queries" in record:
+            more.append(f"{record['queries']} queries")
+        if "queries_of_seed" in record:
+            more.append(f"({record['queries_of_seed']:.3f})")
+        if "useful_lanes" in record:
+            more.append(f"lanes {record['useful_lanes']:.3f}")
+        if "iou" in record:
+            more.append(f"IoU {record['iou']:.5f}, depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
+        if "farthest_vertex_cells" in record:
+            more.append(f"vertices within {record['farthest_vertex_cells']:.2f} cells")
+        ratios = [f"{record['times_faster_than'][b]:.2f}" if b in record["times_faster_than"] else "" for b in baselines]
+        seconds = record["median_s"]
+        median = f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+        table.add_row(record["variant"], median, f"{100 * record['spread']:.0f} %", *ratios, " ".join(more))
+    return table
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """Bars: how many times faster each of our variants is than each baseline."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    bars = []
+    for record in records:
+        for baseline, ratio in record["times_faster_than"].items():
+            if not record["variant"].startswith(("torch", "peak", "generic")):
+                what = ", ".join(f"{value}" for value in record["config"].values())
+                label = f"{record['case']} {what} | {record['threads']} threads | {record['variant']} / {baseline}"
+                bars.append((label, ratio))
+    figure, axes = pyplot.subplots(figsize=(11, 1 + 0.2 * len(bars)), layout="constrained")
+    axes.barh(range(len(bars)), [ratio for _, ratio in bars], color="#3b6ea5")
+    axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=6)
+    axes.invert_yaxis()
+    axes.set_xscale("log")
+    axes.axvline(1, color="black", linewidth=0.8)
+    for position, (_, ratio) in enumerate(bars):
+        axes.text(ratio, position, f" {ratio:.1f}", va="center", fontsize=6)
+    axes.set_xlabel(f"times faster ({records[-1]['device']}, commit {records[-1]['commit']})")
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

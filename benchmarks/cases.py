@@ -1,0 +1,373 @@
+"""What is measured. A case makes comparisons; `bench.py` times them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import baselines
+from blobs import blobs
+from measure import Comparison
+from sdfgan import _C, cameras, meshes, ops, raycast
+from sdfgan.fields import FilmSirenSDF, Sphere
+from sdfgan.fields.base import Field
+from sdfgan.ops import reference
+
+_IMAGES = 16
+_POINTS = 15_360
+_WIDTHS = (64, 128, 256)
+_SCALES = {64: (16, 4), 128: (32, 4)}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    quick: bool
+    generator: Path | None
+
+
+def evaluate(options: Options) -> Iterator[Comparison]:
+    """Signed distances of a FiLM-SIREN at 15,360 points of 16 images."""
+    generator = torch.Generator().manual_seed(0)
+    points = 2 * torch.rand(_POINTS, 3, generator=generator) - 1
+    image = torch.arange(_IMAGES).repeat_interleave(_POINTS // _IMAGES)
+    for width in _WIDTHS[-1:] if options.quick else _WIDTHS:
+        field, latents = blobs(width, options.quick)
+        yield _evaluate(field, latents, points, image)
+        yield _sample(field, latents, points, image)
+
+
+def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor) -> Comparison:
+    layers = field.trunk_layers + field.sdf_layers
+    work = 2 * len(points) * field.width * (3 + 1 + (layers - 1) * field.width)
+    condition = field.condition(latents)
+    variants: dict[str, Callable[[], Any]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    exact = reference.film_siren(points.double(), image, _double(field.network(condition)))
+    for precision in _precisions():
+        network = field.network(condition, precision)
+        variants[f"fused {precision}"] = lambda network=network: ops.film_siren(points, image, network)
+        peak = partial(_C.multiply_adds, torch.get_num_threads(), precision == "bf16")
+        variants[f"peak {precision}"] = peak
+        facts[f"peak {precision}"] = {"work_flop": peak()}
+    names = ("faithful", "gather", "seg", "compile", "bf16")
+    for name, maker in baselines.evaluators(field, latents, names).items():
+        variants[f"torch {name}"] = lambda answer=maker(): answer(points, image)
+    for name, variant in variants.items():
+        if not name.startswith("peak"):
+            error = (variant().double() - exact).abs()
+            facts[name] = {"work_flop": work, "largest_error": error.max().item()}
+    config = {"width": field.width, "points": len(points), "images": len(latents)}
+    return Comparison("evaluate", config, variants, ("torch seg", "torch compile", "torch bf16"), facts)
+
+
+def _sample(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor) -> Comparison:
+    """With gradient and colour."""
+    condition = field.condition(latents)
+
+    def with_graph_operations() -> Any:
+        with torch.enable_grad():  # the plain-torch path; parameters need no gradient, so there is no graph
+            return field.evaluate(points, condition, image)
+
+    variants = {"fused": lambda: field.evaluate(points, condition, image), "torch adjoint": with_graph_operations}
+    config = {"outputs": "sdf, gradient, colour", "width": field.width, "points": len(points)}
+    return Comparison("evaluate", config, variants, ("torch adjoint",))
+
+
+def trace(options: Options) -> Iterator[Comparison]:
+    """Whole pictures, from latents and cameras to hit distances; width 256."""
+    if options.generator is None:
+        field, latents = blobs(256, options.quick)
+    else:
+        field, latents = _trained(options.generator)
+    for images in (4,) if options.quick else (4, 16):
+        for resolution in (64,) if options.quick else (64, 128):
+            yield _trace(field, latents[:images], resolution, options.generator is not None)
+
+
+def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool) -> Comparison:
+    images = len(latents)
+    angles = torch.linspace(-0.4, 0.9, images), torch.linspace(0, 2 * math.pi * (1 - 1 / images), images)
+    axes = cameras.rotate_axes(angles)
+    scales = _SCALES[resolution]
+    # A fitted field is steeper than one in places; a trained one is much, and then both need the safety factor.
+    lipschitz = _steepest(field, latents) if trained else 1.0
+    truth_hit, truth_depth = _truth(field, latents, axes, resolution, lipschitz)
+
+    def ours(**arguments: Any) -> Callable[[], raycast.SurfaceSamples]:
+        return lambda: raycast.multiscale(axes, scales, latents, field, **arguments)
+
+    variants: dict[str, Callable[[], Any]] = {}
+    for precision in _precisions():
+        variants[f"march {precision}"] = ours(precision=precision, lipschitz=lipschitz)
+        variants[f"seed's march, fused {precision}"] = ours(precision=precision, algorithm="seed", lipschitz=1.0)
+    names = ("faithful", "gather", "seg", "compile", "bf16")
+    for name, maker in baselines.evaluators(field, latents, names).items():
+        # Compiled once: what is timed is tracing, with FiLM folded anew as the others do.
+        made = maker() if name == "compile" else None
+        variants[f"torch {name}"] = lambda maker=maker, made=made: baselines.trace_seed(made or maker(), axes, scales)
+
+    facts = {}
+    for name, variant in variants.items():
+        answer = variant()
+        if isinstance(answer, raycast.SurfaceSamples):
+            hit = answer.mask.masked_scatter(answer.mask, answer.hit)
+            depth = torch.zeros(hit.shape).masked_scatter(answer.mask, answer.distances)
+            facts[name] = {"useful_lanes": answer.queries / answer.lanes}
+        else:
+            hit, depth = answer.hit, answer.distance
+            facts[name] = {}
+        both = hit & truth_hit
+        error = (depth - truth_depth)[both].abs()
+        facts[name] |= {
+            "queries": answer.queries,
+            "iou": ((hit & truth_hit).sum() / (hit | truth_hit).sum()).item(),
+            "depth_median": error.median().item(),
+            "depth_p99": error.quantile(0.99).item(),
+        }
+        if name.startswith("torch seg"):
+            peer = hit, depth
+    same = raycast.multiscale(axes, scales, latents, field, algorithm="seed", lipschitz=1.0)
+    hit = same.mask.masked_scatter(same.mask, same.hit)
+    depth = torch.zeros(hit.shape).masked_scatter(same.mask, same.distances)
+    error = (depth - peer[1])[hit & peer[0]].abs()
+    facts["seed's march, fused fp32"] |= {
+        "iou_with_torch_seg": ((hit & peer[0]).sum() / (hit | peer[0]).sum()).item(),
+        "depth_p99_with_torch_seg": error.quantile(0.99).item(),
+    }
+    for fact in facts.values():
+        fact["queries_of_seed"] = fact["queries"] / facts["torch faithful"]["queries"]
+    config = {"weights": "trained" if trained else "blobs", "width": field.width, "images": images, "side": resolution}
+    return Comparison("trace", config, variants, ("torch faithful", "torch seg", "torch compile"), facts)
+
+
+def _truth(
+    field: FilmSirenSDF, latents: Tensor, axes: Tensor, resolution: int, lipschitz: float
+) -> tuple[Tensor, Tensor]:
+    """Hits and depths of a plain march of every pixel, 300 steps (more for steep fields), refined."""
+    camera = cameras.orbit_camera(axes).contiguous()
+    rules = ops.MarchRules(1e-4, lipschitz=lipschitz, refine=8)
+    level = ops.TraceLevel(resolution, math.ceil(300 * lipschitz), rules)
+    network = field.network(field.condition(latents))
+    status, distance, *_ = ops.film_siren_trace(camera, [level], network, cameras.DEFAULT_FOV)
+    return status == int(ops.RayStatus.HIT), distance
+
+
+def _steepest(field: FilmSirenSDF, latents: Tensor) -> float:
+    points = 2 * torch.rand(4096 * len(latents), 3, generator=torch.Generator().manual_seed(0)) - 1
+    image = torch.arange(len(latents)).repeat_interleave(4096)
+    return field.sdf_and_gradient(points, field.condition(latents), image)[1].norm(dim=-1).max().item()
+
+
+def _trained(folder: Path) -> tuple[FilmSirenSDF, Tensor]:
+    from sdfgan.gan import load_generator, sample_latents
+
+    field, config = load_generator(folder)
+    return field.requires_grad_(False), sample_latents(config, range(_IMAGES))
+
+
+def any_field(options: Options) -> Iterator[Comparison]:
+    """The generic path: a function of points, a solid of primitives, and the network as a function."""
+    field, latents = blobs(64, options.quick)
+    condition = field.condition(latents)
+    solid = Sphere(0.4) | Sphere(0.3).translated((0.4, 0.2, 0.1))
+    folded = baselines.seg(field, latents)
+    for name, function in (
+        ("a solid", lambda points, image: solid.sdf(points)),
+        ("a network of width 64", folded),
+    ):
+        for images, resolution in ((4, 64),) if options.quick else ((4, 64), (16, 128)):
+            angles = torch.linspace(-0.4, 0.9, images), torch.linspace(0, 5, images)
+            axes = cameras.rotate_axes(angles)
+            foreign = _Foreign(function, len(condition))
+            scales = _SCALES[resolution]
+            variants = {
+                "march": lambda axes=axes, scales=scales, f=foreign: raycast.multiscale(axes, scales, None, f),
+                "torch, seed's march": lambda axes=axes, scales=scales, f=function: baselines.trace_seed(
+                    f, axes, scales
+                ),
+            }
+            facts = {key: {"queries": variant().queries} for key, variant in variants.items()}
+            config = {"field": name, "images": images, "side": resolution}
+            yield Comparison("field", config, variants, ("torch, seed's march",), facts)
+
+
+class _Foreign(Field):
+    """Somebody else's field: it has values, and nothing else that we could use."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor], images: int) -> None:
+        super().__init__()
+        self.function, self.images = function, images
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self.function(points, image)
+
+
+def operators(options: Options) -> Iterator[Comparison]:
+    """Positional encoding, inverse-transform sampling, a tracing step with compaction, rays of pixels."""
+    random = torch.Generator().manual_seed(0)
+    count = 2**14 if options.quick else 2**17
+
+    x = torch.rand(count, 3, generator=random)
+    plain = baselines.positional_encoding
+    compiled = torch.compile(plain, dynamic=False)
+    yield Comparison(
+        "ops",
+        {"op": "positional_encoding", "points": count, "octaves": 10},
+        {
+            "sdfgan": lambda: ops.positional_encoding(x, 10, include_input=True),
+            "torch": lambda: plain(x, 10),
+            "torch.compile": lambda: compiled(x, 10),
+        },
+        ("torch", "torch.compile"),
+    )
+
+    rays, bins, samples = count // 16, 64, 128
+    edges = torch.rand(rays, bins + 1, generator=random).cumsum(-1)
+    weights = torch.rand(rays, bins, generator=random)
+    u = (torch.arange(samples) + 0.5).expand(rays, samples) / samples
+    compiled_pdf = torch.compile(baselines.sample_pdf, dynamic=False)
+    yield Comparison(
+        "ops",
+        {"op": "sample_pdf", "rays": rays, "bins": bins, "samples": samples},
+        {
+            "sdfgan": lambda: ops.sample_pdf(edges, weights, samples),
+            "torch": lambda: baselines.sample_pdf(edges, weights, u),
+            "torch.compile": lambda: compiled_pdf(edges, weights, u),
+        },
+        ("torch", "torch.compile"),
+    )
+
+    origins = torch.rand(count, 3, generator=random)
+    directions = torch.nn.functional.normalize(torch.rand(count, 3, generator=random) - 0.5, dim=-1)
+    far, values = torch.full((count,), 3.0), torch.rand(count, generator=random) - 0.2
+    alive = torch.arange(count, dtype=torch.int32)
+    number = torch.tensor([count], dtype=torch.int32)
+    state, status = ops.start_march(torch.zeros(count), far)
+    long = alive.long()
+
+    def ours() -> Any:
+        own = state.clone(), status.clone()
+        return ops.trace_step(values, alive, number, origins, directions, far, *own, ops.MarchRules(0.0))
+
+    yield Comparison(
+        "ops",
+        {"op": "trace_step", "rays": count},
+        {
+            "sdfgan": ours,
+            "torch": lambda: baselines.trace_step(values, long, origins, directions, far, state.clone(), 0.0),
+        },
+        ("torch",),
+    )
+
+    axes = cameras.rotate_axes((torch.linspace(-1, 1, 4), torch.linspace(0, 3, 4)))
+    camera = cameras.orbit_camera(axes).contiguous()
+    side = int(math.sqrt(count / 4))
+    pixels = torch.arange(4 * side * side)
+    yield Comparison(
+        "ops",
+        {"op": "generate_rays", "rays": len(pixels)},
+        {
+            "sdfgan": lambda: ops.generate_rays(camera, pixels, side, side, 0.4),
+            "torch": lambda: reference.generate_rays(camera, pixels, side, side, 0.4),
+        },
+        ("torch",),
+    )
+
+
+def mesh(options: Options) -> Iterator[Comparison]:
+    """A mesh of a grid of 256^3 cells; what plain torch needs for the values alone is measured on a share of it."""
+    field, latents = blobs(256, options.quick)
+    condition = field.condition(latents[:1])
+    resolution, share = (64, 8) if options.quick else (256, 64)
+    slabs = len(range(0, resolution + 1, share))
+    dense = baselines.dense_grid
+    values = meshes._grid_values(field, condition, resolution, 1.0, None)
+    error = _farthest_vertex(field, condition, meshes.marching_cubes(field, condition, resolution), resolution)
+    del values
+
+    def fused(points: Tensor, image: Tensor) -> Tensor:
+        return field.sdf(points, condition, image)
+
+    seg = baselines.seg(field, latents[:1])
+    compiled = baselines.seg(field, latents[:1], compiled=True)
+    variants = {
+        "marching_cubes": lambda: meshes.marching_cubes(field, condition, resolution),
+        "fused, every point": lambda: dense(fused, resolution, share),
+        "torch seg, every point": lambda: dense(seg, resolution, share),
+        "torch compile, every point": lambda: dense(compiled, resolution, share),
+    }
+    whole = (resolution + 1) / slabs
+    scale = {name: whole for name in variants if "every point" in name}
+    facts = {"marching_cubes": {"farthest_vertex_cells": error}}
+    config = {"cells": f"{resolution}^3", "width": field.width}
+    names = ("torch seg, every point", "torch compile, every point")
+    yield Comparison("mesh", config, variants, names, facts, scale)
+
+
+def _farthest_vertex(field: FilmSirenSDF, condition: Any, surface: Any, resolution: int) -> float:
+    """How far vertices lie from the true level set, in cells: |sdf| / |gradient|."""
+    vertices = torch.from_numpy(surface.vertices).float()
+    image = torch.zeros(len(vertices), dtype=torch.int64)
+    value, gradient = field.sdf_and_gradient(vertices, condition, image)
+    return (value.abs() / gradient.norm(dim=-1)).max().item() * resolution / 2
+
+
+def step(options: Options) -> Iterator[Comparison]:
+    """A picture with its gradient, as in a GAN's training: 16 pictures of 64^2, width 64."""
+    torch.manual_seed(0)
+    field, latents = blobs(64, options.quick)
+    field.requires_grad_()
+    axes = cameras.rotate_axes((torch.linspace(-0.4, 0.9, _IMAGES), torch.linspace(0, 5, _IMAGES)))
+
+    def picture(native: bool) -> Callable[[], None]:
+        def run() -> None:
+            with torch.enable_grad():
+                own = field if native else _WithoutNetwork(field)
+                picture = raycast.render(sdf=own, axes=axes, latents=latents, resolution=64)
+                (picture.rgba.square().mean() + picture.field.gradient.square().mean()).backward()
+                field.zero_grad()
+
+        return run
+
+    variants = {"native trace": picture(True), "generic trace": picture(False)}
+    yield Comparison("step", {"images": _IMAGES, "side": 64, "width": 64}, variants, ("generic trace",))
+
+
+class _WithoutNetwork(Field):
+    """A FilmSirenSDF whose values at the steps of a trace are computed by torch."""
+
+    def __init__(self, field: FilmSirenSDF) -> None:
+        super().__init__()
+        self.field = field
+        self.condition, self.evaluate = field.condition, field.evaluate
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        with torch.enable_grad():
+            return self.field.sdf(points, condition, image).detach()
+
+
+def _double(network: ops.FilmSirenNetwork) -> ops.FilmSirenNetwork:
+    return ops.FilmSirenNetwork(*(tensor.double() for tensor in network[:-1]), network.layers)
+
+
+def _precisions() -> tuple[str, ...]:
+    return ("fp32", "bf16") if _C.has_bf16() else ("fp32",)
+
+
+CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
+    "evaluate": evaluate,
+    "trace": trace,
+    "field": any_field,
+    "ops": operators,
+    "mesh": mesh,
+    "step": step,
+}
