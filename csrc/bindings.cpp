@@ -168,16 +168,17 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
 }
 
 // size, steps, rules, radius, start, reach
-using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double>;
+using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double, double>;
 
 template <class T>
 void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
                       const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
                       Address distance, Address nearest, Address counts, double plane_distance) {
     std::vector<TraceLevel<T>> levels;
-    for (const auto& [size, steps, rules, radius, start, reach] : level_tuples) {
+    for (const auto& [size, steps, rules, radius, start, reach, patience] : level_tuples) {
         levels.push_back({size, steps, rules_of<T>(rules), static_cast<T>(radius),
-                          static_cast<T>(start), static_cast<T>(reach)});
+                          static_cast<T>(start), static_cast<T>(reach),
+                          static_cast<T>(patience)});
     }
     FilmSirenTrace<T> p;
     p.network = network_of<T>(network);

@@ -125,6 +125,7 @@ struct TraceLevel {
     T start;      // rays start that far behind where they enter the ball
     T reach;      // 0: cones, split where they end; else the seed's rule: a ray is split if its
                   // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
+    T patience;   // after so many evaluations a ray's slack has doubled; it grows linearly
 };
 
 // Surfaces of FiLM-SIRENs in square pictures, one per image; see cpu/film_siren_trace.cpp. CPU only.

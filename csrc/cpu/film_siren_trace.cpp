@@ -109,7 +109,9 @@ class Tracer {
             for (int i = group.alive - 1; i >= 0; --i) {  // downwards: the last ray fills a gap
                 Ray& ray = group.rays[i];
                 const TraceLevel<T>& level = p_.levels[ray.level];
-                bool goes_on = advance(ray.state, sdf[g * kGroup + i], level.rules);
+                MarchRules<T> rules = level.rules;
+                rules.slack *= 1 + ray.evaluations / level.patience;
+                bool goes_on = advance(ray.state, sdf[g * kGroup + i], rules);
                 goes_on &= ++ray.evaluations < level.steps;
                 if (goes_on) continue;
                 finish(group, ray);

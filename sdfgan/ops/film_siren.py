@@ -91,6 +91,7 @@ class TraceLevel(NamedTuple):
     start: float = 0.0  # rays start that far behind where they enter the ball
     reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
     # sqrt((reach t)^2 / 2 + 1/1024), with t where that was
+    patience: float = math.inf  # evaluations of a ray after which its slack has doubled; it grows linearly
 
 
 def film_siren_trace(
@@ -221,8 +222,8 @@ def _trace_kernel(
     outputs = _trace_fake(cameras, network, layers, levels, fov, jitter)
     native_levels = []
     for i in range(0, len(levels), _LEVEL_NUMBERS):
-        size, steps, *rules, refine, radius, start, reach = levels[i : i + _LEVEL_NUMBERS]
-        native_levels.append((int(size), int(steps), (*rules, int(refine)), radius, start, reach))
+        size, steps, *rules, refine, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
+        native_levels.append((int(size), int(steps), (*rules, int(refine)), radius, start, reach, patience))
     native("film_siren_trace", cameras)(
         _native_network(network, layers),
         cameras.data_ptr(),

@@ -130,7 +130,7 @@ def multiscale(
             inset=inset,
             refine=refine,
             lipschitz=lipschitz,
-            factor=2 if network is not None else 4,  # a level costs other fields launches
+            native=network is not None,
         )
     else:
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
@@ -181,7 +181,7 @@ def _trace_field(
         rays = _rays_of(camera, mask, level, fov, start, jitter if last else None)
         meets_ball = rays.far > rays.start
         mask, rays = mask.masked_scatter(mask, meets_ball), rays[meets_ball]
-        traced = sphere_trace(field, condition, rays, level.rules, level.steps, slope[mask])
+        traced = sphere_trace(field, condition, rays, level, slope[mask])
         queries += traced.queries
         if last:
             break

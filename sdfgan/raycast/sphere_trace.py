@@ -54,9 +54,9 @@ class Traced(NamedTuple):
 
 @torch.no_grad()
 def sphere_trace(
-    field: Field, condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 128, slope: Tensor | float = 1.0
+    field: Field, condition: Any, rays: Rays, level: ops.TraceLevel, slope: Tensor | float = 1.0
 ) -> Traced:
-    """March rays by `rules` until the field falls to the threshold, they leave, or `steps` evaluations are spent.
+    """March rays until the field falls to the threshold, they leave, or the level's evaluations are spent.
 
     A ray on which the field is NaN ends as `RayStatus.INVALID`. `slope` as in `ops.start_march`. Not differentiable.
     """
@@ -64,11 +64,12 @@ def sphere_trace(
     alive = (status == int(ops.RayStatus.MARCHING)).nonzero()[:, 0].int()
     points = rays.at(rays.start)[alive]
     queries = 0
-    for _ in range(steps):
+    for step in range(level.steps):
         if len(alive) == 0:
             break
         queries += len(alive)
         values = field.sdf(points, condition, rays.image.index_select(0, alive))
+        rules = level.rules._replace(slack=level.rules.slack * (1 + step / level.patience))
         count = torch.full((1,), len(alive), dtype=torch.int32, device=alive.device)
         points, alive, count = ops.trace_step(
             values, alive, count, rays.origins, rays.directions, rays.far, state, status, rules
