@@ -51,8 +51,8 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     const T correction = min_of(max_of(sdf / slope, -limit), limit);
     const T size = std::fabs(correction);
     const T reach = std::fabs(ray.last_step) + size;  // the error of the secant is reach * size / (bend * slope)
-    const bool done = size <= rules.threshold || evaluations_left <= 0 ||
-                      size * reach <= T(kBend) * slope * rules.threshold;
+    const bool done =
+        evaluations_left <= 0 || size * reach <= T(kBend) * slope * rules.threshold;
     ray.t += correction;
     ray.last_value = sdf;
     ray.last_step = correction;

@@ -154,7 +154,7 @@ def _correct_hit(state: Tensor, status: Tensor, sdf: Tensor, slope: Tensor, left
     correction = (sdf / slope).clamp(-0.05, 0.05)
     size = correction.abs()
     exact = size * (state[4].abs() + size) <= 0.1 * slope * rules.threshold
-    done = bool(size <= rules.threshold) or bool(exact) or left <= 0
+    done = bool(exact) or left <= 0
     state[0] += correction
     state[3], state[4] = sdf, correction
     status.fill_(RayStatus.HIT if done else RayStatus.REFINING + left)

@@ -33,7 +33,7 @@ def march_levels(
     steps: int,
     margin: float = 0.5,
     inset: float = 0.0,
-    refine: int = 4,
+    refine: int = 8,
     lipschitz: float = 1.0,
     native: bool = True,
 ) -> list[TraceLevel]:

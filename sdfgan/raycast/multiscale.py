@@ -65,7 +65,7 @@ def multiscale(
     margin: float = 0.5,
     inset: float = 0.0,
     start_jitter: float = 0.0,
-    refine: int = 4,
+    refine: int = 8,
     lipschitz: float | Literal["estimate"] | None = None,
     algorithm: Literal["march", "seed"] = "march",
     precision: Literal["fp32", "bf16"] = "fp32",
