@@ -31,7 +31,7 @@ from measure import measure
 def main() -> int:
     """Run what the command line says."""
     arguments = _parse()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 170)
     if arguments.list or not arguments.case:
         for name, case in CASES.items():
             print(f"{name:10s} {(case.__doc__ or '').splitlines()[0]}")
@@ -66,9 +66,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
     parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE, draw FILE's ratios as .png")
-    parser.add_argument(
-        "--generator", type=Path, metavar="RUN", help="trace a trained generator (a run of train_gan.py)"
-    )
+    parser.add_argument("--generator", type=Path, metavar="RUN", help="trace a generator that train_gan.py made")
     arguments = parser.parse_args()
     for name in arguments.case:
         if name not in (*CASES, "all"):
@@ -109,9 +107,8 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
             more.append(f"IoU {record['iou']:.5f}, depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
         if "farthest_vertex_cells" in record:
             more.append(f"vertices within {record['farthest_vertex_cells']:.2f} cells")
-        ratios = [
-            f"{record['times_faster_than'][b]:.2f}" if b in record["times_faster_than"] else "" for b in baselines
-        ]
+        faster = record["times_faster_than"]
+        ratios = [f"{faster[name]:.2f}" if name in faster else "" for name in baselines]
         seconds = record["median_s"]
         median = f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
         table.add_row(record["variant"], median, f"{100 * record['spread']:.0f} %", *ratios, " ".join(more))

@@ -60,7 +60,7 @@ def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tenso
         facts[f"peak {precision}"] = {"work_flop": peak()}
     names = ("faithful", "gather", "seg", "compile", "bf16")
     for name, maker in baselines.evaluators(field, latents, names).items():
-        variants[f"torch {name}"] = lambda answer=maker(): answer(points, image)
+        variants[f"torch {name}"] = partial(maker(), points, image)
     for name, variant in variants.items():
         if not name.startswith("peak"):
             error = (variant().double() - exact).abs()
