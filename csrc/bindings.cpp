@@ -177,8 +177,7 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
     std::vector<TraceLevel<T>> levels;
     for (const auto& [size, steps, rules, radius, start, reach, patience] : level_tuples) {
         levels.push_back({size, steps, rules_of<T>(rules), static_cast<T>(radius),
-                          static_cast<T>(start), static_cast<T>(reach),
-                          static_cast<T>(patience)});
+                          static_cast<T>(start), static_cast<T>(reach), static_cast<T>(patience)});
     }
     FilmSirenTrace<T> p;
     p.network = network_of<T>(network);

@@ -118,27 +118,28 @@ struct FilmSirenSample {
 // One resolution of FilmSirenTrace.
 template <class T>
 struct TraceLevel {
-    int64_t size;  // pixels along a side; a multiple of the level before
+    int64_t size;   // pixels along a side; a multiple of the level before
     int64_t steps;  // most evaluations of a ray
     MarchRules<T> rules;
-    T radius;     // of the ball that rays are clipped to
-    T start;      // rays start that far behind where they enter the ball
-    T reach;      // 0: cones, split where they end; else the seed's rule: a ray is split if its
-                  // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
-    T patience;   // after so many evaluations a ray's slack has doubled; it grows linearly
+    T radius;    // of the ball that rays are clipped to
+    T start;     // rays start that far behind where they enter the ball
+    T reach;     // 0: cones, split where they end; else the seed's rule: a ray is split if its
+                 // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
+    T patience;  // after so many evaluations a ray's slack has doubled; it grows linearly
 };
 
-// Surfaces of FiLM-SIRENs in square pictures, one per image; see cpu/film_siren_trace.cpp. CPU only.
+// Surfaces of FiLM-SIRENs in square pictures, one per image; see cpu/film_siren_trace.cpp. CPU
+// only.
 template <class T>
 struct FilmSirenTrace {
     FilmSiren<T> network;
     const T* cameras;  // [images, 3, 4] camera to world
     const TraceLevel<T>* levels;
-    const T* jitter;   // [images, size, size] added to the start of the last level's rays, or null
-    uint8_t* status;   // [images, size, size] RayStatus, or kUntraced
-    T* distance;       // [images, size, size] of the hit or the nearest miss
-    T* nearest;        // [images, size, size] smallest value of the traced function
-    int64_t* counts;   // [2] points evaluated for rays, and in all (with idle lanes)
+    const T* jitter;  // [images, size, size] added to the start of the last level's rays, or null
+    uint8_t* status;  // [images, size, size] RayStatus, or kUntraced
+    T* distance;      // [images, size, size] of the hit or the nearest miss
+    T* nearest;       // [images, size, size] smallest value of the traced function
+    int64_t* counts;  // [2] points evaluated for rays, and in all (with idle lanes)
     int64_t level_count;
     T plane_distance;  // 1/tan(fov/2)
 };

@@ -16,12 +16,12 @@ enum RayStatus : uint8_t { kMarching = 0, kHit = 1, kLeft = 2, kInvalid = 3, kRe
 
 template <class T>
 struct MarchRules {
-    T threshold;           // a hit: the traced function is not above it
-    T cone_slope;          // the traced function is sdf - cone_slope * t; positive: a cone
-    T inverse_lipschitz;   // 1 / the largest |gradient| of the sdf
-    T relaxation;          // of the predicted part of a step: 0 marches plainly, 1 trusts it
-    T slack;               // what may lie unseen between two samples (world units)
-    int refine;            // most evaluations that move a hit onto the surface; < 0: leave it there
+    T threshold;          // a hit: the traced function is not above it
+    T cone_slope;         // the traced function is sdf - cone_slope * t; positive: a cone
+    T inverse_lipschitz;  // 1 / the largest |gradient| of the sdf
+    T relaxation;         // of the predicted part of a step: 0 marches plainly, 1 trusts it
+    T slack;              // what may lie unseen between two samples (world units)
+    int refine;           // most evaluations that move a hit onto the surface; < 0: leave it there
 };
 
 template <class T>
@@ -29,14 +29,14 @@ struct RayState {
     T t, far;
     T nearest, nearest_t;  // smallest value of the traced function, and where
     T last_value;          // of the sample before, which was last_step before this one
-    T last_step;           // 0: there is none, and last_value is a guess of the slope of -sdf along t
+    T last_step;  // 0: there is none, and last_value is a guess of the slope of -sdf along t
     uint8_t status;
 };
 
 namespace march_detail {
 
-constexpr double kBend = 0.1;                // twice the radius of surfaces on which secants are that exact
-constexpr double kLeastSlope = 0.01;         // of the sdf at a hit, as a share of the Lipschitz bound
+constexpr double kBend = 0.1;  // twice the radius of surfaces on which secants are that exact
+constexpr double kLeastSlope = 0.01;  // of the sdf at a hit, as a share of the Lipschitz bound
 constexpr double kLongestCorrection = 0.05;  // world units: a grazing ray is not thrown far
 constexpr double kSecantSlope = 0.05;        // from here on secants point at the surface
 constexpr double kLongestPrediction = 0.5;   // world units beyond the safe step
@@ -50,9 +50,9 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     const T limit = T(kLongestCorrection);
     const T correction = min_of(max_of(sdf / slope, -limit), limit);
     const T size = std::fabs(correction);
-    const T reach = std::fabs(ray.last_step) + size;  // the error of the secant is reach * size / (bend * slope)
-    const bool done =
-        evaluations_left <= 0 || size * reach <= T(kBend) * slope * rules.threshold;
+    const T reach = std::fabs(ray.last_step) +
+                    size;  // the error of the secant is reach * size / (bend * slope)
+    const bool done = evaluations_left <= 0 || size * reach <= T(kBend) * slope * rules.threshold;
     ray.t += correction;
     ray.last_value = sdf;
     ray.last_step = correction;

@@ -26,7 +26,8 @@ const Table* find(const std::string& level) {
 #endif
     if (level.empty() || level == "base") return &table_base;
     throw std::invalid_argument(
-        "SDFGAN_SIMD: must be base, avx2, avx512 or avx512bf16 and known to this CPU, got " + level);
+        "SDFGAN_SIMD: must be base, avx2, avx512 or avx512bf16 and known to this CPU, got " +
+        level);
 }
 
 const Table*& current() {

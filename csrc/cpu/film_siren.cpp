@@ -61,7 +61,8 @@ static double multiply_adds(int64_t rounds, typename Form::Stored weight) {
     for (int j = 0; j < 24; ++j) sum[j] = typename Form::Real{} + static_cast<float>(j + 1);
     for (int64_t i = 0; i < rounds; ++i) {
 #pragma GCC unroll 24
-        for (int j = 0; j < 24; ++j) sum[j] = Form::multiply_add(typename Form::Real{}, sum[j], weight);
+        for (int j = 0; j < 24; ++j)
+            sum[j] = Form::multiply_add(typename Form::Real{}, sum[j], weight);
     }
     volatile double sink = 0;  // the sums are needed
 #pragma GCC unroll 24
@@ -70,7 +71,8 @@ static double multiply_adds(int64_t rounds, typename Form::Stored weight) {
 }
 
 double SDFGAN_LEVEL(multiply_adds_)(int64_t rounds, bool bf16) {
-    return bf16 ? multiply_adds<Brain>(rounds, 0x3f003f00) : multiply_adds<Full<float>>(rounds, 0.5f);
+    return bf16 ? multiply_adds<Brain>(rounds, 0x3f003f00)
+                : multiply_adds<Full<float>>(rounds, 0.5f);
 }
 
 }  // namespace sdfgan::cpu

@@ -86,9 +86,9 @@ struct Brain {
     }
     static SDFGAN_INLINE void put(uint32_t* row, const Floats* features) {
         const __m512i both = (__m512i)_mm512_cvtne2ps_pbh((__m512)features[1], (__m512)features[0]);
-        const __m512i interleave = _mm512_set_epi16(
-            31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-            19, 3, 18, 2, 17, 1, 16, 0);
+        const __m512i interleave =
+            _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                             22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
         store(row, _mm512_permutexvar_epi16(interleave, both));
     }
 #else
@@ -148,8 +148,8 @@ class Evaluator {
     }
 
     // As sdf(), with gradient[axis][lane] and texture[channel][lane] unless they are null.
-    void sample(const T (*x)[kTile], const int64_t* image, int groups, T* sdf,
-                T (*gradient)[kTile], T (*texture)[kTile]) {
+    void sample(const T (*x)[kTile], const int64_t* image, int groups, T* sdf, T (*gradient)[kTile],
+                T (*texture)[kTile]) {
         const int trunk = p_.trunk_layers, last = trunk + p_.sdf_layers - 1;
         set_images(image, groups);
         first_layer<true>(x, buffers_[0]);
@@ -162,7 +162,8 @@ class Evaluator {
         if (texture) {
             const int end = last + p_.texture_layers;
             std::memcpy(buffer(last), trunk_features(), row_ * sizeof(T));
-            for (int layer = last + 1; layer <= end; ++layer) sine_layer<false>(layer, layer == end);
+            for (int layer = last + 1; layer <= end; ++layer)
+                sine_layer<false>(layer, layer == end);
             for (int i = 0; i < 3; ++i) {
                 head(p_.texture_head + i * p_.width, buffer(end), texture[i]);
             }
@@ -180,10 +181,15 @@ class Evaluator {
         for (int g = 0; g < groups; ++g) film_[g] = image[g] * layers_ * p_.width;
     }
 
-    const T* scale(int layer, int lane) { return p_.scale + film_[lane / kGroup] + layer * p_.width; }
-    const T* shift(int layer, int lane) { return p_.shift + film_[lane / kGroup] + layer * p_.width; }
+    const T* scale(int layer, int lane) {
+        return p_.scale + film_[lane / kGroup] + layer * p_.width;
+    }
+    const T* shift(int layer, int lane) {
+        return p_.shift + film_[lane / kGroup] + layer * p_.width;
+    }
 
-    // body(constant number of vectors, first lane) for all vectors, as many at a time as divide them
+    // body(constant number of vectors, first lane) for all vectors, as many at a time as divide
+    // them
     template <class Body>
     SDFGAN_INLINE void for_vectors(int groups, const Body& body) {
         const int vectors = groups * kGroupVectors;
@@ -199,7 +205,8 @@ class Evaluator {
     // the kVectors vectors from `lane` on. Loops over sums are unrolled whole, or they would live
     // in memory instead of registers.
     template <int kVectors, class Finish>
-    SDFGAN_INLINE void matrix(const void* panels, const T* features, int lane, const Finish& finish) {
+    SDFGAN_INLINE void matrix(const void* panels, const T* features, int lane,
+                              const Finish& finish) {
         const int64_t rows = p_.width / Form::kPack;
         const Stored* const x = reinterpret_cast<const Stored*>(features) + lane;
         for (int64_t n = 0; n < p_.width; n += kFeatures) {
@@ -231,7 +238,8 @@ class Evaluator {
     // Stores features n, n + 1, ... of the vector at `lane`: as Form does, or in full.
     static SDFGAN_INLINE void put(T* features, int64_t n, int lane, bool full, const Real* values) {
         if (full) {
-            for (int i = 0; i < Form::kPack; ++i) store(features + (n + i) * kTile + lane, values[i]);
+            for (int i = 0; i < Form::kPack; ++i)
+                store(features + (n + i) * kTile + lane, values[i]);
         } else {
             Form::put(reinterpret_cast<Stored*>(features) + n / Form::kPack * kTile + lane, values);
         }
@@ -305,24 +313,25 @@ class Evaluator {
             T* const out_buffer = buffer(layer - 1);
             for_vectors(groups_, [&](auto vectors, int begin) {
                 constexpr int kVectors = decltype(vectors)::value;
-                matrix<kVectors>(panels(p_.transposed, layer), in, begin, [&](int64_t n, auto& sum) {
+                matrix<kVectors>(
+                    panels(p_.transposed, layer), in, begin, [&](int64_t n, auto& sum) {
 #pragma GCC unroll 8
-                    for (int f = 0; f < kFeatures; f += Form::kPack) {
+                        for (int f = 0; f < kFeatures; f += Form::kPack) {
 #pragma GCC unroll 3
-                        for (int v = 0; v < kVectors; ++v) {
-                            const int lane = begin + v * kLanes;
-                            const T* g = scale(layer - 1, lane) + n;
-                            Real out[Form::kPack];
+                            for (int v = 0; v < kVectors; ++v) {
+                                const int lane = begin + v * kLanes;
+                                const T* g = scale(layer - 1, lane) + n;
+                                Real out[Form::kPack];
 #pragma GCC unroll 2
-                            for (int i = 0; i < Form::kPack; ++i) {
-                                const T* const phase = phases(layer - 1) + (n + f + i) * kTile;
-                                out[i] = sum[f + i][v] * g[f + i] *
-                                         cosine_of(load<Real>(phase + lane));
+                                for (int i = 0; i < Form::kPack; ++i) {
+                                    const T* const phase = phases(layer - 1) + (n + f + i) * kTile;
+                                    out[i] = sum[f + i][v] * g[f + i] *
+                                             cosine_of(load<Real>(phase + lane));
+                                }
+                                put(out_buffer, n + f, lane, layer == 1, out);
                             }
-                            put(out_buffer, n + f, lane, layer == 1, out);
                         }
-                    }
-                });
+                    });
             });
         }
         for (int lane = 0; lane < groups_ * kGroup; lane += kLanes) {

@@ -1,10 +1,10 @@
 // The surfaces of FiLM-SIRENs in pictures, in one call: core/march.h on pools of rays.
 //
-// A thread has three groups of 16 lanes, each with rays of one image, that go through the network as
-// one tile. A ray that ends is replaced from the group's stack; a pixel that must be split puts its
-// finer rays there. A group without rays takes the next image, or half the stack of another group;
-// a thread without any gets rays from a busy one. What becomes of a ray depends on nothing but the
-// ray, so results are the same for any number of threads.
+// A thread has three groups of 16 lanes, each with rays of one image, that go through the network
+// as one tile. A ray that ends is replaced from the group's stack; a pixel that must be split puts
+// its finer rays there. A group without rays takes the next image, or half the stack of another
+// group; a thread without any gets rays from a busy one. What becomes of a ray depends on nothing
+// but the ray, so results are the same for any number of threads.
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -127,7 +127,8 @@ class Tracer {
         if (ray.level + 1 < p_.level_count) {
             if (level.reach > 0) {
                 const T reach = level.reach * state.nearest_t;
-                if (state.nearest <= std::sqrt(reach * reach / 2 + T(1) / 1024)) split(group, ray, 0, 1);
+                if (state.nearest <= std::sqrt(reach * reach / 2 + T(1) / 1024))
+                    split(group, ray, 0, 1);
             } else if (state.status == kHit || state.status == kMarching) {
                 split(group, ray, state.t, state.last_step == 0 ? state.last_value : 1);
             }

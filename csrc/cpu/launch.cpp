@@ -91,12 +91,13 @@ void run_threads(int threads, void* context, void (*begin)(void*, int), void (*b
 double multiply_adds(int threads, bool bf16) {
     constexpr int64_t kRounds = 1 << 22;
     std::atomic<double> operations{0};
-    run_threads(threads, [](int) {},
-                [&] {
-                    const double done = table().multiply_adds(kRounds, bf16);
-                    for (double sum = operations; !operations.compare_exchange_weak(sum, sum + done);) {
-                    }
-                });
+    run_threads(
+        threads, [](int) {},
+        [&] {
+            const double done = table().multiply_adds(kRounds, bf16);
+            for (double sum = operations; !operations.compare_exchange_weak(sum, sum + done);) {
+            }
+        });
     return operations;
 }
 

@@ -56,14 +56,14 @@ void parallel_for(int64_t n, int64_t grain, int threads, const Body& body) {
     const int64_t most = (n + grain - 1) / grain;
     int64_t pieces = 1;
     std::atomic<int64_t> next{0};
-    run_threads(static_cast<int>(most < threads ? most : threads),
-                [&](int count) { pieces = count; },
-                [&] {
-                    const int64_t size = (n + pieces - 1) / pieces;
-                    const int64_t begin = next.fetch_add(1) * size;
-                    const int64_t end = begin + size < n ? begin + size : n;
-                    if (begin < end) body(begin, end);
-                });
+    run_threads(
+        static_cast<int>(most < threads ? most : threads), [&](int count) { pieces = count; },
+        [&] {
+            const int64_t size = (n + pieces - 1) / pieces;
+            const int64_t begin = next.fetch_add(1) * size;
+            const int64_t end = begin + size < n ? begin + size : n;
+            if (begin < end) body(begin, end);
+        });
 }
 
 }  // namespace sdfgan::cpu

@@ -1,0 +1,235 @@
+// The CPU kernels without Python, on random inputs, at every instruction set of this CPU: for
+// sanitizers and valgrind (tests/native/test_native.py). Exit status 1 where results depend on the
+// number of threads or of the instruction set, or where a number is not finite.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+using namespace sdfgan;
+
+namespace {
+
+std::mt19937 random_bits(0);
+
+template <class T>
+std::vector<T> uniform(int64_t count, double low, double high) {
+    std::uniform_real_distribution<double> distribution(low, high);
+    std::vector<T> values(count);
+    for (T& value : values) value = static_cast<T>(distribution(random_bits));
+    return values;
+}
+
+void require(bool condition, const char* what) {
+    if (condition) return;
+    std::printf("failed: %s (%s)\n", what, cpu::simd());
+    std::exit(1);
+}
+
+template <class T>
+bool finite(const std::vector<T>& values) {
+    for (T value : values) {
+        if (!std::isfinite(value)) return false;
+    }
+    return true;
+}
+
+// The top half of a float, rounded towards zero.
+std::vector<uint16_t> brain(const std::vector<float>& values) {
+    std::vector<uint16_t> halves(values.size());
+    for (size_t i = 0; i < values.size(); ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, &values[i], 4);
+        halves[i] = static_cast<uint16_t>(bits >> 16);
+    }
+    return halves;
+}
+
+// Random weights; any order of the panels is as good as any other.
+template <class T>
+struct Network {
+    FilmSiren<T> view;
+    std::vector<T> first, hidden, transposed, sdf_head, texture_head, constants, scale, shift;
+    std::vector<uint16_t> hidden_half, transposed_half;
+
+    Network(int64_t images, int64_t width, int trunk, int sdf, int texture, bool bf16) {
+        const int64_t layers = trunk + sdf + texture;
+        const double bound = 0.1 * std::sqrt(6.0 / static_cast<double>(width));
+        first = uniform<T>(3 * width, -0.3, 0.3);
+        hidden = uniform<T>((layers - 1) * width * width, -bound, bound);
+        transposed = uniform<T>((layers - 1) * width * width, -bound, bound);
+        sdf_head = uniform<T>(width, -0.1 / std::sqrt(width), 0.1 / std::sqrt(width));
+        texture_head = uniform<T>(3 * width, -0.1, 0.1);
+        constants = {T(0.01), T(-0.5)};
+        scale = uniform<T>(images * layers * width, 7, 13);
+        shift = uniform<T>(images * layers * width, -3, 3);
+        view = {first.data(),
+                hidden.data(),
+                transposed.data(),
+                sdf_head.data(),
+                texture_head.data(),
+                constants.data(),
+                scale.data(),
+                shift.data(),
+                images,
+                width,
+                trunk,
+                sdf,
+                texture,
+                bf16};
+        if constexpr (sizeof(T) == 4) {
+            if (bf16) {
+                hidden_half = brain(hidden);
+                transposed_half = brain(transposed);
+                view.hidden = hidden_half.data();
+                view.transposed = transposed_half.data();
+            }
+        }
+    }
+};
+
+template <class T>
+void evaluate(const Network<T>& network, int64_t count) {
+    std::vector<T> points = uniform<T>(3 * count, -1, 1), reference;
+    std::vector<int64_t> image(count);
+    for (int64_t i = 0; i < count; ++i) image[i] = i * network.view.images / count;
+    for (int threads : {1, 2, 5}) {
+        std::vector<T> sdf(count), gradient(3 * count), texture(3 * count);
+        cpu::launch(FilmSirenSample<T>{network.view, points.data(), image.data(), sdf.data(),
+                                       nullptr, nullptr, count},
+                    {-1, nullptr, threads});
+        require(finite(sdf), "a value is not finite");
+        require(reference.empty() || sdf == reference, "values depend on the number of threads");
+        reference = sdf;
+        cpu::launch(FilmSirenSample<T>{network.view, points.data(), image.data(), sdf.data(),
+                                       gradient.data(), texture.data(), count},
+                    {-1, nullptr, threads});
+        require(finite(gradient) && finite(texture), "a gradient or texture is not finite");
+    }
+}
+
+// Cameras on a circle around the origin that look at it; [images, 3, 4].
+template <class T>
+std::vector<T> circle_of_cameras(int64_t images, double distance) {
+    std::vector<T> cameras;
+    for (int64_t i = 0; i < images; ++i) {
+        const double s = std::sin(0.9 * i), c = std::cos(0.9 * i);
+        for (double value : {c, 0., s, distance * s, 0., 1., 0., 0., -s, 0., c, distance * c}) {
+            cameras.push_back(static_cast<T>(value));
+        }
+    }
+    return cameras;
+}
+
+template <class T>
+void trace(const Network<T>& network, int64_t size) {
+    const int64_t images = network.view.images, pixels = images * size * size;
+    const double distance = 4.5;
+    const std::vector<T> cameras = circle_of_cameras<T>(images, distance);
+    const T cone = T(0.1), never = std::numeric_limits<T>::infinity();
+    const std::vector<TraceLevel<T>> levels = {
+        {size / 4, 24, {T(0.05), cone, 1 / (1 + cone), T(0.88), 0, -1}, T(1.6), 0, 0, never},
+        {size, 300, {T(1e-4), 0, 1, 1, T(0.005), 8}, 1, 0, 0, 8}};
+    const std::vector<T> jitter = uniform<T>(pixels, 0, 0.01);
+    std::vector<T> reference;
+    for (int threads : {1, 2, 3, 8}) {
+        std::vector<uint8_t> status(pixels, kUntraced);
+        std::vector<T> depth(pixels), nearest(pixels);
+        int64_t counts[2];
+        cpu::launch(FilmSirenTrace<T>{network.view, cameras.data(), levels.data(), jitter.data(),
+                                      status.data(), depth.data(), nearest.data(), counts,
+                                      static_cast<int64_t>(levels.size()), T(distance)},
+                    {-1, nullptr, threads});
+        int64_t hits = 0;
+        for (uint8_t s : status) hits += s == kHit;
+        require(images == 0 || (hits > 0 && hits < pixels), "all pixels hit, or none");
+        require(finite(depth), "a depth is not finite");
+        require(reference.empty() || depth == reference, "depths depend on the number of threads");
+        reference = depth;
+    }
+}
+
+template <class T>
+void others(int64_t rays) {
+    const std::vector<T> x = uniform<T>(3 * rays, -2, 2);
+    std::vector<T> encoded(21 * rays);
+    cpu::launch(PositionalEncoding<T>{x.data(), encoded.data(), rays, 3, 21, 3, true, false},
+                {-1, nullptr, 3});
+    require(finite(encoded), "an encoding is not finite");
+
+    std::vector<T> edges, weights = uniform<T>(7 * rays, 0, 1), u = uniform<T>(5, 0, 1);
+    for (int64_t i = 0; i < 8 * rays; ++i) edges.push_back(static_cast<T>(i % 8));
+    std::sort(u.begin(), u.end());
+    std::vector<T> samples(5 * rays);
+    cpu::launch(SamplePdf<T>{edges.data(), weights.data(), u.data(), samples.data(), rays, 7, 5, 0},
+                {-1, nullptr, 2});
+    require(finite(samples), "a sample is not finite");
+
+    const std::vector<T> cameras = circle_of_cameras<T>(2, 4.5);
+    std::vector<int64_t> pixels(rays);
+    for (int64_t i = 0; i < rays; ++i) pixels[i] = i % (2 * 32 * 32);
+    std::vector<T> origins(3 * rays), directions(3 * rays), near(rays), far(rays);
+    cpu::launch(GenerateRays<T>{cameras.data(), pixels.data(), origins.data(), directions.data(),
+                                near.data(), far.data(), rays, 2, 32, 32, T(4.5), T(1)},
+                {-1, nullptr, 2});
+
+    std::vector<int32_t> alive(rays), alive_out(rays);
+    for (int64_t i = 0; i < rays; ++i) alive[i] = static_cast<int32_t>(i);
+    const int32_t count = static_cast<int32_t>(rays);
+    int32_t count_out = -1;
+    std::vector<T> values = uniform<T>(rays, -0.1, 1), state = uniform<T>(5 * rays, 0, 1);
+    std::vector<T> points(3 * rays);
+    std::vector<uint8_t> status(rays, kMarching);
+    cpu::launch(TraceStep<T>{values.data(),
+                             alive.data(),
+                             &count,
+                             origins.data(),
+                             directions.data(),
+                             far.data(),
+                             state.data(),
+                             status.data(),
+                             points.data(),
+                             alive_out.data(),
+                             &count_out,
+                             nullptr,
+                             0,
+                             rays,
+                             rays,
+                             {T(0.01), 0, 1, T(0.9), T(0.01), 4}},
+                {-1, nullptr, 4});
+    require(count_out >= 0 && count_out <= rays, "more rays than there were");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    std::vector<std::string> levels(argv + 1, argv + argc);
+    if (levels.empty()) levels = {"base", "avx2", "avx512", "avx512bf16"};
+    for (const std::string& level : levels) {
+        try {
+            cpu::set_simd(level.c_str());
+        } catch (const std::exception&) {
+            std::printf("%s: not on this CPU\n", level.c_str());
+            continue;
+        }
+        for (int64_t width : {16, 48, 64}) {
+            for (bool bf16 : {false, true}) evaluate(Network<float>(3, width, 2, 1, 1, bf16), 157);
+            evaluate(Network<double>(2, width, 1, 2, 0, false), 61);
+        }
+        for (bool bf16 : {false, true}) trace(Network<float>(4, 32, 2, 1, 1, bf16), 32);
+        trace(Network<double>(2, 16, 1, 1, 0, false), 16);
+        trace(Network<float>(0, 16, 1, 1, 1, false), 16);
+        for (int64_t rays : {0, 1, 1000, 20000}) {
+            others<float>(rays);
+            others<double>(rays);
+        }
+        std::printf("%s: clean\n", level.c_str());
+    }
+}
