@@ -109,7 +109,7 @@ def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool)
     for precision in _precisions():
         variants[f"march {precision}"] = ours(precision=precision, lipschitz=lipschitz)
         variants[f"seed's march, fused {precision}"] = ours(precision=precision, algorithm="seed", lipschitz=1.0)
-    names = ("faithful", "gather", "seg", "compile", "bf16")
+    names = ("faithful", "gather", "seg", "compile", *(("bf16",) if _C.has_bf16() else ()))
     for name, maker in baselines.evaluators(field, latents, names).items():
         # Compiled once: what is timed is tracing, with FiLM folded anew as the others do.
         made = maker() if name == "compile" else None
@@ -146,7 +146,7 @@ def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool)
     for fact in facts.values():
         fact["queries_of_seed"] = fact["queries"] / facts["torch faithful"]["queries"]
     config = {"weights": "trained" if trained else "blobs", "width": field.width, "images": images, "side": resolution}
-    return Comparison("trace", config, variants, ("torch faithful", "torch seg", "torch compile"), facts)
+    return Comparison("trace", config, variants, ("torch faithful", "torch seg", "torch compile"), facts, warm=True)
 
 
 def _truth(

@@ -32,6 +32,7 @@ class Comparison:
     baselines: tuple[str, ...] = ()  # variants that the others are compared with
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # further numbers, by variant
     scale: dict[str, float] = field(default_factory=dict)  # by which a variant's time is multiplied: 1 / its share
+    warm: bool = False  # each variant has run already
 
     @property
     def title(self) -> str:
@@ -40,10 +41,10 @@ class Comparison:
 
 
 def measure(comparison: Comparison, rounds: int, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
-    """Time every variant once per round, in turn, after one round that does not count; a record for each."""
+    """Time every variant once per round, in turn, once all have run; a record for each."""
     times: dict[str, list[float]] = {name: [] for name in comparison.variants}
     begin = time.perf_counter()
-    for number in range(-1, rounds):
+    for number in range(0 if comparison.warm else -1, rounds):
         if number >= _LEAST_ROUNDS and time.perf_counter() - begin > _SLOWEST_TOTAL:
             break
         for name, variant in comparison.variants.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,8 @@ def render(
     light: Tensor | Sequence[float] | None = None,
     background: Sequence[float] = (0.0, 0.0, 0.0),
     steps: int = 300,
+    lipschitz: float | Literal["estimate"] | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
     condition: Any = None,
 ) -> Rendering:
     """Render square pictures of a field from orbit cameras.
@@ -66,6 +68,8 @@ def render(
             (n.l + 1) / 2 (half Lambert).
         background: RGB behind the object.
         steps: most evaluations per ray.
+        lipschitz: safety factor of the march, as in `multiscale`.
+        precision: of the march, as in `multiscale`; the samples are always evaluated in the field's own.
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
     Returns:
@@ -85,6 +89,8 @@ def render(
         steps=steps,
         margin=_OPAQUE_INSET,
         inset=_OPAQUE_INSET,
+        lipschitz=lipschitz,
+        precision=precision,
         condition=condition.detach() if hasattr(condition, "detach") else condition,
     )
     resolution = samples.mask.shape[-1]
