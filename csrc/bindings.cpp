@@ -123,6 +123,39 @@ void trace_step(WhereTuple where, Address values, Address alive, Address count, 
     run(p, where);
 }
 
+template <class T>
+void start_level(WhereTuple where, Address cameras, Address parent_state, Address parent_status,
+                 Address jitter, Address origins, Address directions, Address start, Address far,
+                 Address state, Address status, Address points, Address alive, Address count,
+                 Address workspace, int64_t workspace_size, int64_t images, int64_t size,
+                 int64_t parent_size, double plane_distance, double radius, double offset,
+                 double parent_reach) {
+    StartLevel<T> p;
+    p.cameras = pointer<const T>(cameras);
+    p.parent_state = pointer<const T>(parent_state);
+    p.parent_status = pointer<const uint8_t>(parent_status);
+    p.jitter = pointer<const T>(jitter);
+    p.origins = pointer<T>(origins);
+    p.directions = pointer<T>(directions);
+    p.start = pointer<T>(start);
+    p.far = pointer<T>(far);
+    p.state = pointer<T>(state);
+    p.status = pointer<uint8_t>(status);
+    p.points = pointer<T>(points);
+    p.alive = pointer<int32_t>(alive);
+    p.count = pointer<int32_t>(count);
+    p.workspace = pointer<void>(workspace);
+    p.workspace_size = workspace_size;
+    p.images = images;
+    p.size = size;
+    p.parent_size = parent_size;
+    p.plane_distance = static_cast<T>(plane_distance);
+    p.radius = static_cast<T>(radius);
+    p.offset = static_cast<T>(offset);
+    p.parent_reach = static_cast<T>(parent_reach);
+    run(p, where);
+}
+
 // ops.FilmSirenNetwork: addresses in its order; images, width; layers of each part; bfloat16
 using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, bool>;
 
@@ -167,7 +200,7 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
     run_on_cpu(p, where);
 }
 
-// size, steps, rules, radius, start, reach
+// ops.TraceLevel, flat
 using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double, double>;
 
 template <class T>
@@ -200,6 +233,7 @@ void add_kernels(py::module_ module) {
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);
+    module.def("start_level", start_level<T>);
     module.def("trace_step", trace_step<T>);
 }
 
@@ -225,6 +259,8 @@ PYBIND11_MODULE(_C, module) {
 #ifdef SDFGAN_CUDA
     module.attr("cuda") = true;
     module.attr("cuda_architectures") = SDFGAN_CUDA_ARCHS;
+    module.def("start_level_workspace", cuda::start_level_workspace, py::arg("device"),
+               py::arg("rays"));
     module.def("trace_step_workspace", cuda::trace_step_workspace, py::arg("device"),
                py::arg("entries"));
 #else

@@ -73,13 +73,38 @@ struct TraceStep {
     T* state;              // [5, rays] updated: t, nearest, nearest_t, last_value, last_step
     uint8_t* status;       // [rays] updated: RayStatus
     T* points;             // [entries, 3] next points of the survivors, then zeros
-    int32_t* alive_out;    // [entries] survivors in their order, then zeros
+    int32_t* alive_out;    // [entries] survivors in their order, then the last one again
     int32_t* count_out;    // [1]
     void* workspace;       // trace_step_workspace(entries) bytes; CUDA only
     int64_t workspace_size;
     int64_t entries;
     int64_t rays;
     MarchRules<T> rules;
+};
+
+// The rays of all pixels of one level of a trace, in the order of the pixels, and a list of those
+// that are to be evaluated; see core/trace.h. rays = images * size^2.
+template <class T>
+struct StartLevel {
+    const T* cameras;              // [images, 3, 4] camera to world
+    const T* parent_state;         // [5, images * parent_size^2] of the level before; null: none
+    const uint8_t* parent_status;  // [images * parent_size^2]
+    const T* jitter;               // [rays] added to the start, or null
+    T* origins;                    // [rays, 3]
+    T* directions;                 // [rays, 3] unit
+    T* start;                      // [rays]
+    T* far;                        // [rays]
+    T* state;                      // [5, rays]
+    uint8_t* status;               // [rays] kMarching or kUntraced
+    T* points;                     // [rays, 3] where to evaluate first, then zeros
+    int32_t* alive;                // [rays] the rays that march, then the last one again
+    int32_t* count;                // [1] how many
+    void* workspace;               // start_level_workspace(rays) bytes; CUDA only
+    int64_t workspace_size;
+    int64_t images, size, parent_size;
+    T plane_distance;  // 1/tan(fov/2)
+    T radius, offset;  // TraceLevel's radius and start
+    T parent_reach;    // TraceLevel's reach, of the level before
 };
 
 // A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
@@ -144,8 +169,6 @@ struct FilmSirenTrace {
     T plane_distance;  // 1/tan(fov/2)
 };
 
-constexpr uint8_t kUntraced = 255;
-
 namespace cpu {
 template <class T>
 void launch(const FilmSirenSample<T>&, const Where&);
@@ -159,6 +182,8 @@ template <class T>
 void launch(const GenerateRays<T>&, const Where&);
 template <class T>
 void launch(const TraceStep<T>&, const Where&);
+template <class T>
+void launch(const StartLevel<T>&, const Where&);
 const char* simd();                // the level in use
 void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
 bool openmp();
@@ -176,6 +201,9 @@ template <class T>
 void launch(const GenerateRays<T>&, const Where&);
 template <class T>
 void launch(const TraceStep<T>&, const Where&);
+template <class T>
+void launch(const StartLevel<T>&, const Where&);
+int64_t start_level_workspace(int device, int64_t rays);    // bytes
 int64_t trace_step_workspace(int device, int64_t entries);  // bytes
 }  // namespace cuda
 

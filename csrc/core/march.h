@@ -12,7 +12,14 @@ namespace sdfgan {
 
 // The same numbers as sdfgan.ops.RayStatus. A ray that refines its hit has kRefining + the number
 // of evaluations left for that.
-enum RayStatus : uint8_t { kMarching = 0, kHit = 1, kLeft = 2, kInvalid = 3, kRefining = 8 };
+enum RayStatus : uint8_t {
+    kMarching = 0,
+    kHit = 1,
+    kLeft = 2,
+    kInvalid = 3,
+    kRefining = 8,
+    kUntraced = 255,  // no ray: its pixel was not split, or it misses the ball
+};
 
 template <class T>
 struct MarchRules {
@@ -119,6 +126,25 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     ray.last_step = step;
     ray.t = next;
     return true;
+}
+
+// Whether the pixel of a ray that has ended is split, and what its finer rays start with.
+template <class T>
+struct Split {
+    bool split;
+    T start, slope;
+};
+
+// By the seed's rule if reach > 0; see TraceLevel.
+template <class T>
+SDFGAN_HD Split<T> split_pixel(const RayState<T>& ray, T reach) {
+    if (reach > 0) {
+        const T bound = reach * ray.nearest_t;
+        const bool near = ray.nearest <= std::sqrt(bound * bound / 2 + T(1) / 1024);
+        return {near && ray.status != kUntraced, 0, 1};
+    }
+    const bool split = ray.status == kHit || ray.status == kMarching;
+    return {split, ray.t, ray.last_step == 0 ? ray.last_value : 1};
 }
 
 }  // namespace sdfgan

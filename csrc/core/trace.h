@@ -1,10 +1,69 @@
-// The march of one ray (core/march.h) on the arrays of the operator trace_step.
+// The march of one ray (core/march.h) on the arrays of the operators start_level and trace_step.
 #pragma once
 
 #include "core/march.h"
+#include "core/rays.h"
 #include "kernels.h"
 
 namespace sdfgan {
+
+// Ray `index` of the array state [5, rays].
+template <class T>
+SDFGAN_HD RayState<T> load_ray(const T* state, int64_t rays, int64_t index, T far, uint8_t status) {
+    const T* const s = state + index;
+    return {s[0], far, s[rays], s[2 * rays], s[3 * rays], s[4 * rays], status};
+}
+
+template <class T>
+SDFGAN_HD void store_ray(const RayState<T>& ray, T* state, int64_t rays, int64_t index) {
+    T* const s = state + index;
+    s[0] = ray.t;
+    s[rays] = ray.nearest;
+    s[2 * rays] = ray.nearest_t;
+    s[3 * rays] = ray.last_value;
+    s[4 * rays] = ray.last_step;
+}
+
+// Makes the ray of a pixel of the level; returns whether it marches.
+template <class T>
+SDFGAN_HD bool start_ray(const StartLevel<T>& p, int64_t index) {
+    constexpr T kFarAway = T(1e10);
+    const int64_t pixels = p.size * p.size, rays = p.images * pixels;
+    const int64_t image = index / pixels, row = index % pixels / p.size, column = index % p.size;
+    Split<T> from{true, 0, 1};
+    if (p.parent_state) {
+        const int64_t scale = p.size / p.parent_size, parents = p.parent_size * p.parent_size;
+        const int64_t parent = image * parents + row / scale * p.parent_size + column / scale;
+        from = split_pixel(load_ray(p.parent_state, p.images * parents, parent, T(0),
+                                    p.parent_status[parent]),
+                           p.parent_reach);
+    }
+    PixelRay<T> ray = pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size,
+                                p.plane_distance, p.radius);
+    T start = max_of(ray.near, from.start) + p.offset;
+    if (p.jitter) start += p.jitter[index];
+    const bool marches = from.split && ray.far > start;
+    for (int i = 0; i < 3; ++i) {
+        p.origins[3 * index + i] = ray.origin[i];
+        p.directions[3 * index + i] = ray.direction[i];
+    }
+    p.start[index] = start;
+    p.far[index] = ray.far;
+    const uint8_t status = marches ? kMarching : kUntraced;
+    p.status[index] = status;
+    store_ray(RayState<T>{start, ray.far, kFarAway, start, from.slope, 0, status}, p.state, rays,
+              index);
+    return marches;
+}
+
+// The first point of the ray alive[slot].
+template <class T>
+SDFGAN_HD void first_point(const StartLevel<T>& p, int64_t slot) {
+    const int64_t ray = p.alive[slot];
+    for (int i = 0; i < 3; ++i) {
+        p.points[3 * slot + i] = p.origins[3 * ray + i] + p.start[ray] * p.directions[3 * ray + i];
+    }
+}
 
 // Entries that the step looks at: count[0], whatever it holds.
 template <class T>
@@ -17,14 +76,9 @@ template <class T>
 SDFGAN_HD bool trace_ray(const TraceStep<T>& p, int64_t entry) {
     const int64_t ray = p.alive[entry];
     if (ray < 0 || ray >= p.rays) return false;
-    T* const state = p.state + ray;
-    RayState<T> s;
-    s.far = p.far[ray];
-    s.status = p.status[ray];
-    T* const values[5] = {&s.t, &s.nearest, &s.nearest_t, &s.last_value, &s.last_step};
-    for (int i = 0; i < 5; ++i) *values[i] = state[i * p.rays];
+    RayState<T> s = load_ray(p.state, p.rays, ray, p.far[ray], p.status[ray]);
     const bool goes_on = advance(s, p.values[entry], p.rules);
-    for (int i = 0; i < 5; ++i) state[i * p.rays] = *values[i];
+    store_ray(s, p.state, p.rays, ray);
     p.status[ray] = s.status;
     return goes_on;
 }

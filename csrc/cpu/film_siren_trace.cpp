@@ -125,13 +125,8 @@ class Tracer {
         const TraceLevel<T>& level = p_.levels[ray.level];
         const RayState<T>& state = ray.state;
         if (ray.level + 1 < p_.level_count) {
-            if (level.reach > 0) {
-                const T reach = level.reach * state.nearest_t;
-                if (state.nearest <= std::sqrt(reach * reach / 2 + T(1) / 1024))
-                    split(group, ray, 0, 1);
-            } else if (state.status == kHit || state.status == kMarching) {
-                split(group, ray, state.t, state.last_step == 0 ? state.last_value : 1);
-            }
+            const Split<T> fine = split_pixel(state, level.reach);
+            if (fine.split) split(group, ray, fine.start, fine.slope);
             return;
         }
         const int64_t pixel = group.image * level.size * level.size + ray.pixel;

@@ -67,6 +67,27 @@ void generate_rays(const GenerateRays<T>& p, int64_t begin, int64_t end) {
 }
 
 template <class T>
+int64_t level_start(const StartLevel<T>& p, uint8_t* keep, int64_t begin, int64_t end) {
+    int64_t marching = 0;
+    for (int64_t ray = begin; ray < end; ++ray) {
+        keep[ray] = start_ray(p, ray);
+        marching += keep[ray];
+    }
+    return marching;
+}
+
+template <class T>
+void level_compact(const StartLevel<T>& p, const uint8_t* keep, int64_t begin, int64_t end,
+                   int64_t slot) {
+    for (int64_t ray = begin; ray < end; ++ray) {
+        if (!keep[ray]) continue;
+        p.alive[slot] = static_cast<int32_t>(ray);
+        first_point(p, slot);
+        ++slot;
+    }
+}
+
+template <class T>
 int64_t trace_advance(const TraceStep<T>& p, uint8_t* keep, int64_t begin, int64_t end) {
     int64_t survivors = 0;
     for (int64_t entry = begin; entry < end; ++entry) {
@@ -98,10 +119,10 @@ constexpr bool kBf16 = false;
 extern const Table SDFGAN_LEVEL(table_) = {
     SDFGAN_TEXT(SDFGAN_SIMD),
     kBf16,
-    {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, trace_advance<float>,
-     trace_compact<float>, SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
-    {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, trace_advance<double>,
-     trace_compact<double>, SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
+    {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, level_start<float>,
+     level_compact<float>, trace_advance<float>, trace_compact<float>, SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
+    {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
+     level_compact<double>, trace_advance<double>, trace_compact<double>, SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
     SDFGAN_LEVEL(multiply_adds_),
 };
 

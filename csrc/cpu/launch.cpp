@@ -33,29 +33,56 @@ void launch(const GenerateRays<T>& p, const Where& where) {
                  [&](int64_t begin, int64_t end) { kernels<T>().generate_rays(p, begin, end); });
 }
 
-// Two passes over pieces of a fixed size: advance and count, then write each piece's survivors
-// where the pieces before it end. So the order never depends on the number of threads.
-template <class T>
-void launch(const TraceStep<T>& p, const Where& where) {
-    const int64_t entries = std::clamp<int64_t>(*p.count, 0, p.entries);
+// Two passes over pieces of a fixed size: mark(keep, begin, end) counts what is kept, and then
+// write(keep, begin, end, slot) writes a piece's where the pieces before it end. So the order never
+// depends on the number of threads. Fills the rest of alive [size] and points [size, 3]; returns
+// the count.
+template <class T, class Mark, class Write>
+int64_t compact(int64_t entries, int threads, int32_t* alive, T* points, int64_t size,
+                const Mark& mark, const Write& write) {
     const int64_t pieces = (entries + kGrain - 1) / kGrain;
     const auto end_of = [&](int64_t piece) { return std::min((piece + 1) * kGrain, entries); };
     std::vector<uint8_t> keep(entries);
-    std::vector<int64_t> slots(pieces + 1, 0);  // after the scan: where a piece's survivors begin
-    parallel_for(pieces, 1, where.threads, [&](int64_t begin, int64_t end) {
+    std::vector<int64_t> slots(pieces + 1, 0);  // after the scan: where a piece's begin
+    parallel_for(pieces, 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            slots[i + 1] = kernels<T>().trace_advance(p, keep.data(), i * kGrain, end_of(i));
+            slots[i + 1] = mark(keep.data(), i * kGrain, end_of(i));
         }
     });
     for (int64_t i = 0; i < pieces; ++i) slots[i + 1] += slots[i];
-    parallel_for(pieces, 1, where.threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) {
-            kernels<T>().trace_compact(p, keep.data(), i * kGrain, end_of(i), slots[i]);
-        }
+    parallel_for(pieces, 1, threads, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) write(keep.data(), i * kGrain, end_of(i), slots[i]);
     });
-    *p.count_out = static_cast<int32_t>(slots[pieces]);
-    std::fill(p.alive_out + slots[pieces], p.alive_out + p.entries, 0);
-    std::fill(p.points + 3 * slots[pieces], p.points + 3 * p.entries, T(0));
+    const int64_t count = slots[pieces];
+    std::fill(alive + count, alive + size, count > 0 ? alive[count - 1] : 0);
+    std::fill(points + 3 * count, points + 3 * size, T(0));
+    return count;
+}
+
+template <class T>
+void launch(const StartLevel<T>& p, const Where& where) {
+    const int64_t rays = p.images * p.size * p.size;
+    const auto& k = kernels<T>();
+    *p.count = static_cast<int32_t>(compact(
+        rays, where.threads, p.alive, p.points, rays,
+        [&](uint8_t* keep, int64_t begin, int64_t end) { return k.level_start(p, keep, begin, end); },
+        [&](const uint8_t* keep, int64_t begin, int64_t end, int64_t slot) {
+            k.level_compact(p, keep, begin, end, slot);
+        }));
+}
+
+template <class T>
+void launch(const TraceStep<T>& p, const Where& where) {
+    const int64_t entries = std::clamp<int64_t>(*p.count, 0, p.entries);
+    const auto& k = kernels<T>();
+    *p.count_out = static_cast<int32_t>(compact(
+        entries, where.threads, p.alive_out, p.points, p.entries,
+        [&](uint8_t* keep, int64_t begin, int64_t end) {
+            return k.trace_advance(p, keep, begin, end);
+        },
+        [&](const uint8_t* keep, int64_t begin, int64_t end, int64_t slot) {
+            k.trace_compact(p, keep, begin, end, slot);
+        }));
 }
 
 template <class T>
@@ -115,6 +142,7 @@ bool openmp() {
     template void launch(const PositionalEncoding<T>&, const Where&); \
     template void launch(const SamplePdf<T>&, const Where&);          \
     template void launch(const GenerateRays<T>&, const Where&);       \
+    template void launch(const StartLevel<T>&, const Where&);         \
     template void launch(const TraceStep<T>&, const Where&);
 SDFGAN_INSTANTIATE(float)
 SDFGAN_INSTANTIATE(double)

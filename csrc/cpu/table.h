@@ -26,6 +26,11 @@ struct Kernels {
     void (*positional_encoding)(const PositionalEncoding<T>&, int64_t begin, int64_t end);
     void (*sample_pdf)(const SamplePdf<T>&, int64_t begin, int64_t end);
     void (*generate_rays)(const GenerateRays<T>&, int64_t begin, int64_t end);
+    // Makes rays and returns how many march; those are marked in `keep`.
+    int64_t (*level_start)(const StartLevel<T>&, uint8_t* keep, int64_t begin, int64_t end);
+    // Writes those of them that march to alive and points from `slot` on.
+    void (*level_compact)(const StartLevel<T>&, const uint8_t* keep, int64_t begin, int64_t end,
+                          int64_t slot);
     // Advances the rays of the entries and returns how many go on; survivors are marked in `keep`.
     int64_t (*trace_advance)(const TraceStep<T>&, uint8_t* keep, int64_t begin, int64_t end);
     // Writes the survivors among the entries to alive_out and points from `slot` on.

@@ -5,9 +5,7 @@
 
 from .encoding import positional_encoding
 from .film_siren import (
-    UNTRACED,
     FilmSirenNetwork,
-    TraceLevel,
     film_siren,
     film_siren_sample,
     film_siren_trace,
@@ -15,11 +13,11 @@ from .film_siren import (
 )
 from .pdf import sample_pdf
 from .rays import generate_rays
-from .trace import MarchRules, RayStatus, start_march, trace_step
+from .trace import LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 
 __all__ = [
-    "UNTRACED",
     "FilmSirenNetwork",
+    "LevelRays",
     "MarchRules",
     "RayStatus",
     "TraceLevel",
@@ -30,6 +28,7 @@ __all__ = [
     "pack_matrices",
     "positional_encoding",
     "sample_pdf",
+    "start_level",
     "start_march",
     "trace_step",
 ]

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from .. import _C
 from ._library import REAL, Checker, native, refuse_gradient, register
-from .trace import MarchRules
+from .trace import MarchRules, RayStatus, TraceLevel
 
 _PANEL = 8  # outputs that lie together in a packed matrix
-UNTRACED = 255  # status of a pixel that no ray of the last level belongs to
 
 
 class FilmSirenNetwork(NamedTuple):
@@ -81,19 +80,6 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
     return _film_siren_sample(points, image, tensors, list(network.layers))
 
 
-class TraceLevel(NamedTuple):
-    """One resolution of a trace: see `sdfgan.raycast.levels`."""
-
-    size: int  # pixels along a side; a multiple of the level before
-    steps: int  # most evaluations of a ray
-    rules: MarchRules
-    radius: float = 1.0  # of the ball that rays are clipped to
-    start: float = 0.0  # rays start that far behind where they enter the ball
-    reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
-    # sqrt((reach t)^2 / 2 + 1/1024), with t where that was
-    patience: float = math.inf  # evaluations of a ray after which its slack has doubled; it grows linearly
-
-
 def film_siren_trace(
     cameras: Tensor,
     levels: Sequence[TraceLevel],
@@ -111,7 +97,7 @@ def film_siren_trace(
         jitter: [B, R, R] added to the start of the rays of the last level.
 
     Returns:
-        status [B, R, R] uint8, `RayStatus` of the rays of the last level or `UNTRACED`; distance [B, R, R] of the hit
+        status [B, R, R] uint8, `RayStatus` of the rays of the last level; distance [B, R, R] of the hit
         or the nearest miss; the smallest value of the traced function [B, R, R]; counts [2] int64 of points evaluated
         for rays, and in all, with idle lanes.
     """
@@ -206,7 +192,7 @@ def _trace_fake(
     shape = (cameras.shape[0], size, size)
     if jitter is not None:
         check("jitter", jitter, ("B", size, size), (cameras.dtype,))
-    status = cameras.new_full(shape, UNTRACED, dtype=torch.uint8)
+    status = cameras.new_full(shape, int(RayStatus.UNTRACED), dtype=torch.uint8)
     counts = torch.zeros(2, dtype=torch.int64, device=cameras.device)
     return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts
 

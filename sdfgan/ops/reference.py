@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .film_siren import FilmSirenNetwork
-from .trace import MarchRules, RayStatus
+from .trace import LevelRays, MarchRules, RayStatus, TraceLevel
 
 
 def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:
@@ -82,6 +82,52 @@ def generate_rays(
     return origins, directions, (closest - half_chord).clamp(min=0), (closest + half_chord).clamp(min=0)
 
 
+def start_level(
+    cameras: Tensor,
+    level: TraceLevel,
+    fov: float,
+    parent: tuple[TraceLevel, Tensor, Tensor] | None = None,
+    jitter: Tensor | None = None,
+) -> LevelRays:
+    """The rays of all pixels; then which of them are within a split pixel of the level before."""
+    images, size = len(cameras), level.size
+    pixels = torch.arange(images * size**2, device=cameras.device)
+    origins, directions, near, far = generate_rays(cameras, pixels, size, size, fov, level.radius)
+    split = torch.ones_like(near, dtype=torch.bool)
+    earliest, slope = torch.zeros_like(near), torch.ones_like(near)
+    if parent is not None:
+        coarse, state, status = parent
+        t, nearest, nearest_t, last_value, last_step = state
+        if coarse.reach > 0:
+            bound = ((coarse.reach * nearest_t).square() / 2 + 1 / 1024).sqrt()
+            which = (nearest <= bound) & (status != RayStatus.UNTRACED)
+        else:
+            which = (status == RayStatus.HIT) | (status == RayStatus.MARCHING)
+            earliest = _finer(t, coarse.size, size)
+            slope = _finer(torch.where(last_step == 0, last_value, 1.0), coarse.size, size)
+        split = _finer(which, coarse.size, size)
+    start = near.maximum(earliest) + level.start
+    if jitter is not None:
+        start = start + jitter.flatten()
+    marches = split & (far > start)
+    state = torch.stack([start, torch.full_like(start, 1e10), start, slope, torch.zeros_like(start)])
+    status = torch.where(marches, int(RayStatus.MARCHING), int(RayStatus.UNTRACED)).to(torch.uint8)
+    chosen = marches.nonzero()[:, 0]
+    points, alive = torch.zeros_like(origins), torch.zeros_like(pixels, dtype=torch.int32)
+    points[: len(chosen)] = (origins + start[:, None] * directions)[chosen]
+    alive[: len(chosen)] = chosen.int()
+    if len(chosen):
+        alive[len(chosen) :] = chosen[-1].int()
+    count = torch.full((1,), len(chosen), dtype=torch.int32, device=cameras.device)
+    return LevelRays(origins, directions, start, far, state, status, points, alive, count)
+
+
+def _finer(values: Tensor, coarse: int, fine: int) -> Tensor:
+    """[B coarse^2] as [B fine^2]."""
+    pictures, scale = values.view(-1, coarse, coarse), fine // coarse
+    return pictures.repeat_interleave(scale, 1).repeat_interleave(scale, 2).flatten()
+
+
 def trace_step(
     values: Tensor,
     alive: Tensor,
@@ -99,7 +145,8 @@ def trace_step(
         ray = int(alive[k])
         if 0 <= ray < len(far) and _advance(state[:, ray], status[ray], values[k], far[ray], rules):
             survivors.append(ray)
-    points, alive_out = values.new_zeros((len(values), 3)), torch.zeros_like(alive)
+    points = values.new_zeros((len(values), 3))
+    alive_out = torch.full_like(alive, survivors[-1] if survivors else 0)
     for k, ray in enumerate(survivors):
         points[k] = origins[ray] + state[0, ray] * directions[ray]
         alive_out[k] = ray

@@ -1,7 +1,8 @@
-"""One evaluation of many marching rays, with stable compaction of the rays that go on."""
+"""The rays of a picture, and one evaluation of many that march, with stable compaction of those that go on."""
 
 from __future__ import annotations
 
+import math
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -21,7 +22,8 @@ class RayStatus(IntEnum):
     HIT = 1  # t is where
     LEFT = 2  # t reached far
     INVALID = 3  # the field answered NaN
-    REFINING = 8
+    REFINING = 8  # + evaluations left
+    UNTRACED = 255  # no ray: its pixel was not split, or it misses the ball
 
 
 class MarchRules(NamedTuple):
@@ -39,6 +41,61 @@ class MarchRules(NamedTuple):
     relaxation: float = 0.0  # how much of the prediction is believed, in [0, 1]
     slack: float = 0.0  # world units
     refine: int = -1  # most evaluations that move a hit by secants onto sdf = 0, to about the threshold; -1: none do
+
+
+class TraceLevel(NamedTuple):
+    """One resolution of a trace: see `sdfgan.raycast.levels`."""
+
+    size: int  # pixels along a side; a multiple of the level before
+    steps: int  # most evaluations of a ray
+    rules: MarchRules
+    radius: float = 1.0  # of the ball that rays are clipped to
+    start: float = 0.0  # rays start that far behind where they enter the ball
+    reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
+    # sqrt((reach t)^2 / 2 + 1/1024), with t where that was
+    patience: float = math.inf  # evaluations of a ray after which its slack has doubled; it grows linearly
+
+
+class LevelRays(NamedTuple):
+    """The rays of all pixels of a level, in their order, and a list of those to be evaluated."""
+
+    origins: Tensor  # [N, 3]
+    directions: Tensor  # [N, 3], of unit length
+    start: Tensor  # [N] distance at which tracing begins
+    far: Tensor  # [N] distance at which it ends
+    state: Tensor  # [5, N], see `trace_step`
+    status: Tensor  # [N] uint8: MARCHING, or UNTRACED
+    points: Tensor  # [N, 3] where to evaluate first, as after a `trace_step`
+    alive: Tensor  # [N] int32
+    count: Tensor  # [1] int32
+
+
+def start_level(
+    cameras: Tensor,
+    level: TraceLevel,
+    fov: float,
+    parent: tuple[TraceLevel, Tensor, Tensor] | None = None,
+    jitter: Tensor | None = None,
+) -> LevelRays:
+    """The rays of a level of square pictures: of all pixels, or of those within a split pixel of the level before.
+
+    Nothing waits for the device.
+
+    Args:
+        cameras: [B, 3, 4] camera to world, float32 or float64.
+        fov: field of view, radians.
+        parent: the level before, with the state [5, B s^2] and status [B s^2] that its march left.
+        jitter: [B, R, R] added to the start.
+
+    Returns:
+        `LevelRays` of N = B R^2 rays. Not differentiable: RuntimeError when a tensor requires grad.
+    """
+    refuse_gradient("start_level", cameras=cameras)
+    if parent is None:
+        return LevelRays(*_start_op(cameras, None, None, jitter, level.size, 1, fov, level.radius, level.start, 0.0))
+    coarse, state, status = parent
+    numbers = level.size, coarse.size, fov, level.radius, level.start, coarse.reach
+    return LevelRays(*_start_op(cameras, state, status, jitter, *numbers))
 
 
 def trace_step(
@@ -73,7 +130,7 @@ def trace_step(
 
     Returns:
         points [K, 3], alive [K] int32 and count [1] int32 of the rays that go on, in their old order for any
-        number of threads. Rows past the new count are zero: harmless to evaluate and to index with.
+        number of threads. Rows past the new count are harmless: the last ray again, with a point at the origin.
         Not differentiable: RuntimeError when a tensor requires grad.
     """
     refuse_gradient(
@@ -101,6 +158,71 @@ def start_march(start: Tensor, far: Tensor, slope: Tensor | float = 1.0) -> tupl
     state[3] = slope
     status = torch.where(far > start, int(RayStatus.MARCHING), int(RayStatus.LEFT))
     return state, status.to(torch.uint8)
+
+
+def _start_fake(
+    cameras: Tensor,
+    state: Tensor | None,
+    status: Tensor | None,
+    jitter: Tensor | None,
+    size: int,
+    parent_size: int,
+    fov: float,
+    radius: float,
+    offset: float,
+    parent_reach: float,
+) -> tuple[Tensor, ...]:
+    check = Checker("start_level")
+    check("cameras", cameras, ("B", 3, 4), REAL)
+    real = (cameras.dtype,)
+    images = cameras.shape[0]
+    rays = images * size * size
+    if size < 1 or parent_size < 1 or size % parent_size:
+        raise ValueError(f"start_level: the size must be a multiple of the level before, got {size} and {parent_size}")
+    if state is not None and status is not None:
+        check("state", state, (5, images * parent_size * parent_size), real)
+        check("status", status, (images * parent_size * parent_size,), (torch.uint8,))
+    if jitter is not None:
+        check("jitter", jitter, ("B", size, size), real)
+    new = cameras.new_empty
+    return (
+        new(rays, 3), new(rays, 3), new(rays), new(rays), new(5, rays), new(rays, dtype=torch.uint8), new(rays, 3),
+        new(rays, dtype=torch.int32), new(1, dtype=torch.int32),
+    )  # fmt: skip
+
+
+def _start_kernel(
+    cameras: Tensor,
+    state: Tensor | None,
+    status: Tensor | None,
+    jitter: Tensor | None,
+    size: int,
+    parent_size: int,
+    fov: float,
+    radius: float,
+    offset: float,
+    parent_reach: float,
+) -> tuple[Tensor, ...]:
+    numbers = size, parent_size, fov, radius, offset, parent_reach
+    level = _start_fake(cameras, state, status, jitter, *numbers)
+    images = cameras.shape[0]
+    workspace_size = _C.start_level_workspace(cameras.device.index, len(level[0])) if cameras.is_cuda else 0
+    workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
+    given = [0 if tensor is None else tensor.data_ptr() for tensor in (cameras, state, status, jitter)]
+    made = [tensor.data_ptr() for tensor in (*level, workspace)]
+    plane = 1 / math.tan(fov / 2)
+    launch = native("start_level", cameras)
+    launch(*given, *made, workspace_size, images, size, parent_size, plane, radius, offset, parent_reach)
+    return level
+
+
+_start_op = register(
+    "start_level(Tensor cameras, Tensor? state, Tensor? status, Tensor? jitter, int size, int parent_size, float fov,"
+    " float radius, float offset, float parent_reach)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _start_kernel,
+    _start_fake,
+)
 
 
 def _fake(

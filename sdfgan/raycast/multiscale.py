@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,7 +19,7 @@ from sdfgan.cameras import DEFAULT_FOV, orbit_camera
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.levels import march_levels, seed_levels
-from sdfgan.raycast.sphere_trace import Rays, sphere_trace
+from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
 
@@ -32,9 +33,18 @@ class SurfaceSamples:
     distances: Tensor  # [N] along the ray: of the surface if hit, else of the nearest miss
     hit: Tensor  # [N] bool
     nearest: Tensor  # [N] sdf at `distances`; for a hit, the value that made it one
-    queries: int  # points at which the field was evaluated for the rays
-    lanes: int  # and with the idle lanes of the native tracer
+    counts: Tensor  # [2] int64: points at which the field was evaluated for the rays; with idle lanes
     batch_latents: Tensor | None  # [B, L], as given
+
+    @property
+    def queries(self) -> int:
+        """Points at which the field was evaluated for the rays. Waits for the device."""
+        return int(self.counts[0])
+
+    @property
+    def lanes(self) -> int:
+        """The same with the idle lanes of the native tracer."""
+        return int(self.counts[1])
 
     @property
     def points(self) -> Tensor:
@@ -153,12 +163,14 @@ def _trace_network(
     latents: Tensor | None,
 ) -> SurfaceSamples:
     status, distances, nearest, counts = ops.film_siren_trace(camera, levels, network, fov, jitter)
-    mask = status != ops.UNTRACED
-    rays = _rays_of(camera, mask, levels[-1], fov, None, jitter)
-    distances = distances[mask]
-    hit = status[mask] == int(ops.RayStatus.HIT)
-    nearest = nearest[mask] + levels[-1].rules.cone_slope * distances
-    return SurfaceSamples(rays, mask, distances, hit, nearest, int(counts[0]), int(counts[1]), latents)
+    level = levels[-1]
+    pixels = _traced_pixels(status)
+    origins, directions, start, far = ops.generate_rays(camera, pixels, level.size, level.size, fov, level.radius)
+    start = start + level.start
+    if jitter is not None:
+        start = start + jitter.flatten()[pixels]
+    rays = Rays(pixels // level.size**2, origins, directions, start, far)
+    return _samples(level, rays, status, distances, nearest, counts, latents)
 
 
 def _trace_field(
@@ -170,32 +182,48 @@ def _trace_field(
     jitter: Tensor | None,
     latents: Tensor | None,
 ) -> SurfaceSamples:
-    mask = torch.ones(len(camera), 1, 1, dtype=torch.bool, device=camera.device)
-    start = torch.zeros(len(camera), 1, 1, dtype=camera.dtype, device=camera.device)
-    slope = torch.ones_like(start)
-    queries = 0
+    counts = torch.zeros(1, dtype=torch.int64, device=camera.device)
+    parent: tuple[ops.TraceLevel, Tensor, Tensor] | None = None
     for level in levels:
-        last = level is levels[-1]
-        scale = level.size // mask.shape[1]
-        mask, start, slope = _upsample(mask, scale), _upsample(start, scale), _upsample(slope, scale)
-        rays = _rays_of(camera, mask, level, fov, start, jitter if last else None)
-        meets_ball = rays.far > rays.start
-        mask, rays = mask.masked_scatter(mask, meets_ball), rays[meets_ball]
-        traced = sphere_trace(field, condition, rays, level, slope[mask])
-        queries += traced.queries
-        if last:
-            break
-        if level.reach > 0:
-            bound = ((level.reach * traced.nearest_t).square() / 2 + 1 / 1024).sqrt()
-            mask = mask.masked_scatter(mask, traced.nearest <= bound)
-        else:
-            start, slope = start.masked_scatter(mask, traced.t), slope.masked_scatter(mask, traced.slope)
-            marching = traced.status == int(ops.RayStatus.MARCHING)
-            mask = mask.masked_scatter(mask, traced.hit | marching)
-    hit = traced.hit
-    distances = torch.where(hit, traced.t, traced.nearest_t)
-    nearest = traced.nearest + levels[-1].rules.cone_slope * traced.nearest_t
-    return SurfaceSamples(rays, mask, distances, hit, nearest, queries, queries, latents)
+        rays = ops.start_level(camera, level, fov, parent, jitter if level is levels[-1] else None)
+        counts += march(field, condition, rays, level, partial(_image_of, level.size**2))
+        parent = level, rays.state, rays.status
+    t, nearest, nearest_t, *_ = rays.state
+    distances = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
+    pixels = _traced_pixels(rays.status)
+    chosen = Rays(pixels // level.size**2, *(tensor[pixels] for tensor in rays[:4]))
+    return _samples(level, chosen, rays.status, distances, nearest, counts.expand(2), latents)
+
+
+def _image_of(pixels: int, ray: Tensor) -> Tensor:
+    return (ray // pixels).long()
+
+
+def _traced_pixels(status: Tensor) -> Tensor:
+    return (status.flatten() != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
+
+
+def _samples(
+    level: ops.TraceLevel,
+    rays: Rays,
+    status: Tensor,
+    distances: Tensor,
+    nearest: Tensor,
+    counts: Tensor,
+    latents: Tensor | None,
+) -> SurfaceSamples:
+    """status, distances and nearest are those of all pixels; rays, of those that were traced."""
+    mask = (status != int(ops.RayStatus.UNTRACED)).view(-1, level.size, level.size)
+    status, distances, nearest = (values.view(mask.shape)[mask] for values in (status, distances, nearest))
+    return SurfaceSamples(
+        rays=rays,
+        mask=mask,
+        distances=distances,
+        hit=status == int(ops.RayStatus.HIT),
+        nearest=nearest + level.rules.cone_slope * distances,
+        counts=counts,
+        batch_latents=latents,
+    )
 
 
 def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: torch.Generator | None) -> float:
@@ -218,21 +246,3 @@ def _check(axes: Tensor, scales: Sequence[int], latents: Tensor | None, threshol
         raise ValueError(f"multiscale: threshold must be positive, got {threshold}")
     if steps < 1:
         raise ValueError(f"multiscale: steps must be at least 1, got {steps}")
-
-
-def _upsample(pixels: Tensor, scale: int) -> Tensor:
-    return pixels.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
-
-
-def _rays_of(
-    camera: Tensor, mask: Tensor, level: ops.TraceLevel, fov: float, start: Tensor | None, jitter: Tensor | None
-) -> Rays:
-    """The rays of the pixels in mask [B, S, S], starting at start [B, S, S] or where they enter the ball."""
-    pixels = mask.flatten().nonzero()[:, 0]
-    origins, directions, near, far = ops.generate_rays(camera, pixels, level.size, level.size, fov, level.radius)
-    if start is not None:
-        near = torch.maximum(near, start[mask])
-    near = near + level.start
-    if jitter is not None:
-        near = near + jitter[mask]
-    return Rays(pixels // level.size**2, origins, directions, near, far)

@@ -34,7 +34,12 @@ class Rendering:
     normals: Tensor  # [B, 3, H, W] unit world normals; 0 where alpha is 0
     hit: Tensor  # [B, 1, H, W] bool: the ray through the pixel's centre meets the surface
     field: FieldSample  # at the samples, flat
-    queries: int  # points evaluated while tracing
+    counts: Tensor  # `SurfaceSamples.counts`
+
+    @property
+    def queries(self) -> int:
+        """Points evaluated while tracing. Waits for the device."""
+        return int(self.counts[0])
 
     @property
     def rgba(self) -> Tensor:
@@ -127,7 +132,7 @@ def render(
         normals=picture(normals),
         hit=picture((answer.sdf.detach() <= 0.5 * _HIT_TOLERANCE * footprint)[:, None] | opaque[:, None], empty=False),
         field=answer,
-        queries=samples.queries,
+        counts=samples.counts,
     )
 
 

@@ -1,7 +1,13 @@
-"""Marching many rays at once through any field; finished rays are compacted away after every evaluation."""
+"""Marching many rays at once through any field; finished rays are compacted away after every evaluation.
+
+The host never waits for a GPU: it bounds each launch by the last count of rays that has arrived. Rays only end, so an
+old count is never too small, and what is evaluated beyond the true one is ignored.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,8 +49,7 @@ class Traced(NamedTuple):
     status: Tensor  # [N] uint8, `sdfgan.ops.RayStatus`
     nearest: Tensor  # [N] smallest value of the function along the ray, or 1e10
     nearest_t: Tensor  # [N] where that was
-    slope: Tensor  # [N] of -sdf along the ray where an unrefined hit was found, else 1
-    queries: int  # points at which the field was evaluated
+    queries: Tensor  # [1] int64: points at which the field was evaluated for rays
 
     @property
     def hit(self) -> Tensor:
@@ -53,29 +58,66 @@ class Traced(NamedTuple):
 
 
 @torch.no_grad()
-def sphere_trace(
-    field: Field, condition: Any, rays: Rays, level: ops.TraceLevel, slope: Tensor | float = 1.0
-) -> Traced:
-    """March rays until the field falls to the threshold, they leave, or the level's evaluations are spent.
+def sphere_trace(field: Field, condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 300) -> Traced:
+    """March rays by `rules` until the field falls to the threshold, they leave, or `steps` evaluations are spent.
 
-    A ray on which the field is NaN ends as `RayStatus.INVALID`. `slope` as in `ops.start_march`. Not differentiable.
+    A ray on which the field is NaN ends as `RayStatus.INVALID`. Not differentiable.
     """
-    state, status = ops.start_march(rays.start, rays.far, slope)
+    state, status = ops.start_march(rays.start, rays.far)
     alive = (status == int(ops.RayStatus.MARCHING)).nonzero()[:, 0].int()
-    points = rays.at(rays.start)[alive]
-    queries = 0
+    count = torch.full((1,), len(alive), dtype=torch.int32, device=alive.device)
+    made = (rays.origins, rays.directions, rays.start, rays.far, state, status)
+    level = ops.LevelRays(*made, rays.at(rays.start)[alive], alive, count)
+    queries = march(field, condition, level, ops.TraceLevel(1, steps, rules), lambda ray: rays.image[ray])
+    return Traced(state[0], status, state[1], state[2], queries)
+
+
+def march(
+    field: Field, condition: Any, rays: ops.LevelRays, level: ops.TraceLevel, image_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """March the rays of a level, writing to their state and status; returns the evaluations for rays, [1] int64.
+
+    image_of: image [K] int64 of the rays [K] int32.
+    """
+    points, alive, count = rays.points, rays.alive, rays.count
+    queries = torch.zeros(1, dtype=torch.int64, device=count.device)
+    bound = _Bound(count, len(alive))
     for step in range(level.steps):
+        points, alive = points[: bound.value], alive[: bound.value]
         if len(alive) == 0:
             break
-        queries += len(alive)
-        values = field.sdf(points, condition, rays.image.index_select(0, alive))
+        queries += count
+        values = field.sdf(points, condition, image_of(alive))
         rules = level.rules._replace(slack=level.rules.slack * (1 + step / level.patience))
-        count = torch.full((1,), len(alive), dtype=torch.int32, device=alive.device)
         points, alive, count = ops.trace_step(
-            values, alive, count, rays.origins, rays.directions, rays.far, state, status, rules
+            values, alive, count, rays.origins, rays.directions, rays.far, rays.state, rays.status, rules
         )
-        survivors = int(count)
-        points, alive = points[:survivors], alive[:survivors]
-    status[status >= int(ops.RayStatus.REFINING)] = int(ops.RayStatus.HIT)
-    slope = torch.where((status == int(ops.RayStatus.HIT)) & (state[4] == 0), state[3], 1.0)
-    return Traced(state[0], status, state[1], state[2], slope, queries)
+        bound.see(count)
+    status = rays.status
+    refining = (status >= int(ops.RayStatus.REFINING)) & (status != int(ops.RayStatus.UNTRACED))
+    status.masked_fill_(refining, int(ops.RayStatus.HIT))
+    return queries
+
+
+class _Bound:
+    """The most rays that can be alive, as far as the host knows without waiting."""
+
+    def __init__(self, count: Tensor, most: int) -> None:
+        self.value = most
+        self._coming: deque[tuple[torch.cuda.Event, Tensor]] = deque()
+        self.see(count)
+
+    def see(self, count: Tensor) -> None:
+        """Take the count [1] into account once it has arrived: on a CPU, now."""
+        if not count.is_cuda:
+            self.value = int(count)
+            return
+        if torch.cuda.is_current_stream_capturing():
+            return  # a graph's launches have one size
+        here = torch.empty(1, dtype=count.dtype, pin_memory=True)
+        here.copy_(count, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._coming.append((event, here))
+        while self._coming and self._coming[0][0].query():
+            self.value = int(self._coming.popleft()[1])

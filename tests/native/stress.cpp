@@ -180,6 +180,19 @@ void others(int64_t rays) {
                                 near.data(), far.data(), rays, 2, 32, 32, T(4.5), T(1)},
                 {-1, nullptr, 2});
 
+    const int64_t side = 1 + rays / 500, level_rays = 2 * side * side;
+    std::vector<T> o(3 * level_rays), d(3 * level_rays), s(level_rays), f(level_rays);
+    std::vector<T> level_state(5 * level_rays), level_points(3 * level_rays);
+    std::vector<uint8_t> level_status(level_rays);
+    std::vector<int32_t> level_alive(level_rays);
+    int32_t level_count = -1;
+    cpu::launch(StartLevel<T>{cameras.data(), nullptr, nullptr, nullptr, o.data(), d.data(),
+                              s.data(), f.data(), level_state.data(), level_status.data(),
+                              level_points.data(), level_alive.data(), &level_count, nullptr, 0, 2,
+                              side, 1, T(4.5), T(1), 0, 0},
+                {-1, nullptr, 3});
+    require(level_count > 0 && level_count <= level_rays, "no ray meets the ball");
+
     std::vector<int32_t> alive(rays), alive_out(rays);
     for (int64_t i = 0; i < rays; ++i) alive[i] = static_cast<int32_t>(i);
     const int32_t count = static_cast<int32_t>(rays);

@@ -7,7 +7,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdfgan.ops import MarchRules, RayStatus, generate_rays, reference, start_march, trace_step
+from sdfgan import build_info
+from sdfgan.cameras import DEFAULT_FOV, orbit_camera, rotate_axes
+from sdfgan.fields import Sphere
+from sdfgan.ops import (
+    MarchRules,
+    RayStatus,
+    TraceLevel,
+    generate_rays,
+    reference,
+    start_level,
+    start_march,
+    trace_step,
+)
+from sdfgan.raycast.levels import march_levels
+from sdfgan.raycast.sphere_trace import march
 
 OP = torch.ops.sdfgan.trace_step.default
 MUTATED = ("state", "status")
@@ -87,7 +101,7 @@ def test_order_is_stable_for_any_number_of_threads(device, threads):
     n = int(count)
     assert 0 < n == len(survivors)
     assert torch.equal(alive[:n], survivors)
-    assert not alive[n:].any() and not points[n:].any()
+    assert (alive[n:] == survivors[-1]).all() and not points[n:].any()
     ended = [int((state["status"] == status).sum()) for status in (1, 2, 3)]
     assert n + sum(ended) == 24_000 and all(ended)
 
@@ -139,7 +153,7 @@ def test_count_and_entries_out_of_range_are_harmless(device):
     state["alive"][3], state["alive"][5] = -1, 10
     state["count"].fill_(1000)
     _, alive, count = trace_step(**state, rules=MarchRules(0.0))
-    assert count.item() == 8 and alive.tolist() == [0, 1, 2, 4, 6, 7, 8, 9, 0, 0]
+    assert count.item() == 8 and alive.tolist() == [0, 1, 2, 4, 6, 7, 8, 9, 9, 9]
     state["count"].fill_(-1)
     assert trace_step(**state, rules=MarchRules(0.0))[2].item() == 0
 
@@ -222,3 +236,91 @@ def test_what_a_cone_passed_is_empty(relaxation):
     passed = torch.linspace(0, 1, 500, dtype=torch.float64) * state[0][:, None]
     clearance = sdf(origins[:, None] + passed[..., None] * directions[:, None]) - slope * passed
     assert clearance.min() > -1e-9
+
+
+COARSE = TraceLevel(6, 20, MarchRules(0.05, 0.1, 1.1), radius=1.3)
+SEED = TraceLevel(6, 15, MarchRules(5e-3), start=0.125, reach=0.07)
+
+
+def some_parent(level, images, dtype, device, seed=0):
+    """A state and status as a march may leave them, of every kind."""
+    g = torch.Generator().manual_seed(seed)
+    rays = images * level.size**2
+    state = torch.rand(5, rays, dtype=torch.float64, generator=g)
+    state[0] += 3.5
+    state[1] *= 0.2
+    state[2] += 3.5
+    state[4, torch.rand(rays, generator=g) < 0.5] = 0
+    kinds = torch.tensor([0, 1, 2, 3, 255], dtype=torch.uint8)
+    status = kinds[torch.randint(5, (rays,), generator=g)]
+    return level, state.to(device, dtype), status.to(device)
+
+
+def some_cameras(images, dtype, device):
+    angles = torch.linspace(-0.8, 0.9, images), torch.linspace(0, 5, images)
+    return orbit_camera(rotate_axes(angles)).to(device, dtype).contiguous()
+
+
+@pytest.mark.parametrize("images", [0, 1, 3])
+@pytest.mark.parametrize("parent", [None, COARSE, SEED], ids=["first", "cones", "seed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_start_level_matches_reference(device, assert_close, images, parent, dtype):
+    cameras, level = some_cameras(images, dtype, device), TraceLevel(24, 10, MarchRules(1e-4), start=0.01)
+    before = None if parent is None else some_parent(parent, images, dtype, device)
+    jitter = 0.1 * torch.rand(images, 24, 24).to(device, dtype)
+    for given in (None, jitter):
+        actual = start_level(cameras, level, DEFAULT_FOV, before, given)
+        expected = reference.start_level(cameras, level, DEFAULT_FOV, before, given)
+        for name, a, e in zip(actual._fields, actual, expected, strict=True):
+            assert a.dtype == e.dtype, name
+            assert_close(a, e)
+
+
+def test_start_level_is_the_same_for_any_number_of_threads():
+    cameras, level = some_cameras(5, torch.float32, "cpu"), TraceLevel(96, 10, MarchRules(1e-4))
+    parent = some_parent(COARSE, 5, torch.float32, "cpu")
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 4):
+            torch.set_num_threads(threads)
+            results.append(start_level(cameras, level, DEFAULT_FOV, parent))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_start_level_opcheck_and_rejections(device):
+    cameras, parent = some_cameras(2, torch.float32, device), some_parent(COARSE, 2, torch.float32, device)
+    numbers = (24, 6, DEFAULT_FOV, 1.0, 0.0, 0.0)
+    torch.library.opcheck(torch.ops.sdfgan.start_level.default, (cameras, parent[1], parent[2], None, *numbers))
+    with pytest.raises(ValueError, match="start_level: the size must be a multiple of the level before, got 25 and 6"):
+        start_level(cameras, TraceLevel(25, 10, MarchRules(1e-4)), DEFAULT_FOV, parent)
+    with pytest.raises(ValueError, match=r"start_level: state must be \[5, 72\] float32"):
+        start_level(cameras, TraceLevel(24, 10, MarchRules(1e-4)), DEFAULT_FOV, (COARSE, parent[1][:4], parent[2]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and build_info()["cuda"]), reason="needs a GPU")
+def test_the_march_waits_for_nothing():
+    """Not one synchronisation between the first launch and the last."""
+    device = torch.device("cuda")
+    field, levels = Sphere(0.5).to(device), march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=60, native=False)
+    cameras = some_cameras(4, torch.float32, device)
+
+    def run():
+        parent = None
+        for level in levels:
+            rays = start_level(cameras, level, DEFAULT_FOV, parent)
+            march(field, None, rays, level, lambda ray, pixels=level.size**2: (ray // pixels).long())
+            parent = level, rays.state, rays.status
+        return parent[2]
+
+    run()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        status = run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (status == RayStatus.HIT).any()
