@@ -57,8 +57,8 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     const T limit = T(kLongestCorrection);
     const T correction = min_of(max_of(sdf / slope, -limit), limit);
     const T size = std::fabs(correction);
-    const T reach = std::fabs(ray.last_step) +
-                    size;  // the error of the secant is reach * size / (bend * slope)
+    // The error of a secant is size * reach / (bend * slope).
+    const T reach = std::fabs(ray.last_step) + size;
     const bool done = evaluations_left <= 0 || size * reach <= T(kBend) * slope * rules.threshold;
     ray.t += correction;
     ray.last_value = sdf;
@@ -86,7 +86,8 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     const T last_safe = ray.last_value * rules.inverse_lipschitz;
     // A ball around the sample is all outside or all inside; a cone that touches has seen nothing.
     const T seen = rules.cone_slope > 0 ? max_of(safe, T(0)) : std::fabs(safe);
-    if (ray.last_step > last_safe && ray.last_step - last_safe - seen > rules.slack) {
+    if (ray.last_step > max_of(last_safe, T(0)) &&
+        ray.last_step - last_safe - seen > rules.slack) {
         ray.t -= ray.last_step - last_safe;
         ray.last_step = last_safe;
         return true;

@@ -181,6 +181,8 @@ class FilmSirenSDF(Field):
         """Signed distances [N]; see `Field.sdf`."""
         if (network := self._without_graph(condition)) is not None:
             return ops.film_siren(points.contiguous(), _rows(points, condition, image), network)
+        if not torch.is_grad_enabled() and points.is_cuda:
+            return self._sdf_without_counts(points, condition, _rows(points, condition, image))
         grouped, groups = _group(points, image, len(condition))
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
@@ -220,6 +222,14 @@ class FilmSirenSDF(Field):
 
     def _without_graph(self, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
         return None if torch.is_grad_enabled() else self.network(condition)
+
+    def _sdf_without_counts(self, points: Tensor, condition: FilmCondition, rows: Tensor) -> Tensor:
+        """FiLM gathered for each point: more memory, but the host need not know how many points an image has."""
+        features = points
+        for index in range(self.trunk_layers + self.sdf_layers):
+            phases = condition.scales[:, index][rows] * (features @ self.weights[index].T)
+            features = torch.sin(phases + condition.shifts[:, index][rows])
+        return features @ self.sdf_head + self._prior(points)
 
     def _layer(self, condition: FilmCondition, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
         """Phases [B, P, width] of a layer, before the sine, and its weights with FiLM folded in, [B, width, inputs]."""
@@ -287,7 +297,7 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
 def _rows(points: Tensor, condition: FilmCondition, image: Tensor | None) -> Tensor:
     if image is None:
         _check_one_image(len(condition))
-        return torch.zeros(len(points), dtype=torch.int64)
+        return torch.zeros(len(points), dtype=torch.int64, device=points.device)
     return image
 
 

@@ -166,7 +166,7 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
     value = sdf - rules.cone_slope * t
     safe, last_safe = value * inverse, last_value * inverse
     unseen = last_step - last_safe - (safe.clamp(min=0) if rules.cone_slope > 0 else safe.abs())
-    if last_step > last_safe and unseen > rules.slack:
+    if last_step > last_safe.clamp(min=0) and unseen > rules.slack:
         state[0] -= last_step - last_safe
         state[4] = last_safe
         return True

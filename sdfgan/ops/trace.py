@@ -67,7 +67,7 @@ class LevelRays(NamedTuple):
     status: Tensor  # [N] uint8: MARCHING, or UNTRACED
     points: Tensor  # [N, 3] where to evaluate first, as after a `trace_step`
     alive: Tensor  # [N] int32
-    count: Tensor  # [1] int32
+    alive_count: Tensor  # [1] int32
 
 
 def start_level(

@@ -79,7 +79,7 @@ def march(
 
     image_of: image [K] int64 of the rays [K] int32.
     """
-    points, alive, count = rays.points, rays.alive, rays.count
+    points, alive, count = rays.points, rays.alive, rays.alive_count
     queries = torch.zeros(1, dtype=torch.int64, device=count.device)
     bound = _Bound(count, len(alive))
     for step in range(level.steps):

@@ -68,6 +68,16 @@ def test_without_a_graph_all_answers_are_the_same(options: dict) -> None:
         torch.testing.assert_close(actual, expected, msg=name)
 
 
+def test_gathered_film_gives_the_same_values() -> None:
+    """What a GPU evaluates while it traces."""
+    field = make()
+    points, image = some_points((5, 0, 9))
+    condition = field.condition(torch.randn(3, field.latent_size, dtype=torch.float64))
+    with torch.no_grad():
+        gathered = field._sdf_without_counts(points, condition, image)
+        torch.testing.assert_close(gathered, field.sdf(points, condition, image))
+
+
 def change_in_place(field: FilmSirenSDF) -> FilmSirenSDF:
     optimizer = torch.optim.SGD(field.parameters(), lr=0.1)
     points, image = some_points((3, 2))

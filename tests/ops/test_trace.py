@@ -45,6 +45,7 @@ def random_state(entries, rays, dtype=torch.float32, device="cpu", seed=0, refin
     refining = rand(rays) < 0.3
     status[refining] = torch.randint(8, 13, (rays,), dtype=torch.uint8, generator=g)[refining]
     state[4, ~refining] = state[4, ~refining].clamp(min=0)
+    state[3, rand(rays) < 0.1] *= -1  # as a guess of the slope may be
     arguments = {
         "values": values,
         "alive": torch.randperm(rays, generator=g)[:entries].sort().values.int(),
@@ -268,9 +269,9 @@ def test_start_level_matches_reference(device, assert_close, images, parent, dty
     cameras, level = some_cameras(images, dtype, device), TraceLevel(24, 10, MarchRules(1e-4), start=0.01)
     before = None if parent is None else some_parent(parent, images, dtype, device)
     jitter = 0.1 * torch.rand(images, 24, 24).to(device, dtype)
-    for given in (None, jitter):
-        actual = start_level(cameras, level, DEFAULT_FOV, before, given)
-        expected = reference.start_level(cameras, level, DEFAULT_FOV, before, given)
+    for moved in (None, jitter):
+        actual = start_level(cameras, level, DEFAULT_FOV, before, moved)
+        expected = reference.start_level(cameras, level, DEFAULT_FOV, before, moved)
         for name, a, e in zip(actual._fields, actual, expected, strict=True):
             assert a.dtype == e.dtype, name
             assert_close(a, e)
