@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -191,28 +191,16 @@ def _start_fake(
     )  # fmt: skip
 
 
-def _start_kernel(
-    cameras: Tensor,
-    state: Tensor | None,
-    status: Tensor | None,
-    jitter: Tensor | None,
-    size: int,
-    parent_size: int,
-    fov: float,
-    radius: float,
-    offset: float,
-    parent_reach: float,
-) -> tuple[Tensor, ...]:
-    numbers = size, parent_size, fov, radius, offset, parent_reach
-    level = _start_fake(cameras, state, status, jitter, *numbers)
+def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    level = _start_fake(cameras, *rest)
+    state, status, jitter, size, parent_size, fov, radius, offset, parent_reach = rest
     images = cameras.shape[0]
     workspace_size = _C.start_level_workspace(cameras.device.index, len(level[0])) if cameras.is_cuda else 0
     workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
     given = [0 if tensor is None else tensor.data_ptr() for tensor in (cameras, state, status, jitter)]
     made = [tensor.data_ptr() for tensor in (*level, workspace)]
-    plane = 1 / math.tan(fov / 2)
-    launch = native("start_level", cameras)
-    launch(*given, *made, workspace_size, images, size, parent_size, plane, radius, offset, parent_reach)
+    numbers = images, size, parent_size, 1 / math.tan(fov / 2), radius, offset, parent_reach
+    native("start_level", cameras)(*given, *made, workspace_size, *numbers)
     return level
 
 
@@ -249,18 +237,9 @@ def _fake(
     return values.new_empty((values.shape[0], 3)), torch.empty_like(alive), torch.empty_like(count)
 
 
-def _kernel(
-    values: Tensor,
-    alive: Tensor,
-    count: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-    far: Tensor,
-    state: Tensor,
-    status: Tensor,
-    *rules: float,
-) -> Step:
-    points, alive_out, count_out = _fake(values, alive, count, origins, directions, far, state, status)
+def _kernel(values: Tensor, *rest: Any) -> Step:
+    points, alive_out, count_out = _fake(values, *rest)
+    alive, count, origins, directions, far, state, status, *rules = rest
     launch = native("trace_step", values)
     entries, rays = values.shape[0], far.shape[0]
     size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
@@ -268,7 +247,7 @@ def _kernel(
     tensors = (
         values, alive, count, origins, directions, far, state, status, points, alive_out, count_out, workspace,
     )  # fmt: skip
-    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, rules)
+    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, tuple(rules))
     return points, alive_out, count_out
 
 
