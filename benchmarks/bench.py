@@ -132,7 +132,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(11, 1 + 0.2 * len(bars)), layout="constrained")
     axes.barh(range(len(bars)), [ratio for _, ratio in bars], color="#3b6ea5")
     axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=6)
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars), -1)
     axes.set_xscale("log")
     axes.axvline(1, color="black", linewidth=0.8)
     for position, (_, ratio) in enumerate(bars):
