@@ -55,7 +55,7 @@ COMMANDS = {
         "Learn 3D shapes from pictures alone.",
         _train_gan,
         (
-            ("", "the built-in set of coloured solids, about ten minutes on a CPU"),
+            ("", "the built-in set of coloured solids, about five minutes on two CPU cores"),
             ("--data photos/ --background 1 1 1", "your own pictures, on white"),
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
             ("--resume runs/gan-001", "continue where a run was stopped"),

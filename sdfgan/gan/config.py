@@ -16,7 +16,7 @@ from sdfgan.errors import UserError
 class GanConfig:
     """Train a GAN whose generator is a signed-distance field, from pictures alone.
 
-    Fields that are `None` here depend on the device: small on a CPU (about ten minutes on two cores), larger on a GPU.
+    Fields that are `None` here depend on the device: small on a CPU (about five minutes on two cores), larger on a GPU.
     """
 
     output_dir: Path | None = None
