@@ -226,8 +226,36 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
     run_on_cpu(p, where);
 }
 
+#ifdef SDFGAN_CUDA
+void film_siren_values(WhereTuple where, const NetworkTuple& tuple, Address points, Address image,
+                       Address count, Address values, int64_t entries) {
+    const FilmSiren<float> network = network_of<float>(tuple);
+    FilmSirenValues p;
+    p.first = network.first;
+    p.hidden = network.hidden;
+    p.sdf_head = network.sdf_head;
+    p.constants = network.constants;
+    p.scale = network.scale;
+    p.shift = network.shift;
+    p.points = pointer<const float>(points);
+    p.image = pointer<const int64_t>(image);
+    p.count = pointer<const int32_t>(count);
+    p.values = pointer<float>(values);
+    p.images = network.images;
+    p.entries = entries;
+    p.width = network.width;
+    p.layers = network.trunk_layers + network.sdf_layers;
+    p.film_layers = p.layers + network.texture_layers;
+    py::gil_scoped_release release;
+    cuda::launch(p, Where{std::get<0>(where), pointer<void>(std::get<1>(where)), 0});
+}
+#endif
+
 template <class T>
 void add_kernels(py::module_ module) {
+#ifdef SDFGAN_CUDA
+    if constexpr (sizeof(T) == sizeof(float)) module.def("film_siren_values", film_siren_values);
+#endif
     module.def("film_siren", film_siren<T>);
     module.def("film_siren_trace", film_siren_trace<T>);
     module.def("positional_encoding", positional_encoding<T>);

@@ -140,6 +140,23 @@ struct FilmSirenSample {
     int64_t count;
 };
 
+// Values of a FiLM-SIREN at many points on tensor cores: products of fp16 numbers, all else float.
+// CUDA only, sm_80 or later; widths 64, 128 and 256. The first `layers` layers lead to the sdf.
+struct FilmSirenValues {
+    const float* first;      // [width, 3]
+    const void* hidden;      // fp16 [layers - 1 or more, width, width] outputs, inputs
+    const float* sdf_head;   // [width]
+    const float* constants;  // [2] as in FilmSiren
+    const float* scale;      // [images, film_layers, width]
+    const float* shift;      // [images, film_layers, width]
+    const float* points;     // [entries, 3]
+    const int64_t* image;    // [entries]; points of no image give NaN
+    const int32_t* count;    // [1] entries that matter, on the device; null: all
+    float* values;           // [entries]
+    int64_t images, entries, width;
+    int film_layers, layers;
+};
+
 // One resolution of FilmSirenTrace.
 template <class T>
 struct TraceLevel {
@@ -203,6 +220,7 @@ template <class T>
 void launch(const TraceStep<T>&, const Where&);
 template <class T>
 void launch(const StartLevel<T>&, const Where&);
+void launch(const FilmSirenValues&, const Where&);
 int64_t start_level_workspace(int device, int64_t rays);    // bytes
 int64_t trace_step_workspace(int device, int64_t entries);  // bytes
 }  // namespace cuda

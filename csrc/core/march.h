@@ -86,8 +86,7 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     const T last_safe = ray.last_value * rules.inverse_lipschitz;
     // A ball around the sample is all outside or all inside; a cone that touches has seen nothing.
     const T seen = rules.cone_slope > 0 ? max_of(safe, T(0)) : std::fabs(safe);
-    if (ray.last_step > max_of(last_safe, T(0)) &&
-        ray.last_step - last_safe - seen > rules.slack) {
+    if (ray.last_step > max_of(last_safe, T(0)) && ray.last_step - last_safe - seen > rules.slack) {
         ray.t -= ray.last_step - last_safe;
         ray.last_step = last_safe;
         return true;

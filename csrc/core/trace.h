@@ -34,12 +34,12 @@ SDFGAN_HD bool start_ray(const StartLevel<T>& p, int64_t index) {
     if (p.parent_state) {
         const int64_t scale = p.size / p.parent_size, parents = p.parent_size * p.parent_size;
         const int64_t parent = image * parents + row / scale * p.parent_size + column / scale;
-        from = split_pixel(load_ray(p.parent_state, p.images * parents, parent, T(0),
-                                    p.parent_status[parent]),
-                           p.parent_reach);
+        from = split_pixel(
+            load_ray(p.parent_state, p.images * parents, parent, T(0), p.parent_status[parent]),
+            p.parent_reach);
     }
-    PixelRay<T> ray = pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size,
-                                p.plane_distance, p.radius);
+    PixelRay<T> ray =
+        pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size, p.plane_distance, p.radius);
     T start = max_of(ray.near, from.start) + p.offset;
     if (p.jitter) start += p.jitter[index];
     const bool marches = from.split && ray.far > start;

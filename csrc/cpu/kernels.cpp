@@ -120,9 +120,11 @@ extern const Table SDFGAN_LEVEL(table_) = {
     SDFGAN_TEXT(SDFGAN_SIMD),
     kBf16,
     {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, level_start<float>,
-     level_compact<float>, trace_advance<float>, trace_compact<float>, SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
+     level_compact<float>, trace_advance<float>, trace_compact<float>,
+     SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
-     level_compact<double>, trace_advance<double>, trace_compact<double>, SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
+     level_compact<double>, trace_advance<double>, trace_compact<double>,
+     SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
     SDFGAN_LEVEL(multiply_adds_),
 };
 

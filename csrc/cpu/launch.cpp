@@ -65,7 +65,9 @@ void launch(const StartLevel<T>& p, const Where& where) {
     const auto& k = kernels<T>();
     *p.count = static_cast<int32_t>(compact(
         rays, where.threads, p.alive, p.points, rays,
-        [&](uint8_t* keep, int64_t begin, int64_t end) { return k.level_start(p, keep, begin, end); },
+        [&](uint8_t* keep, int64_t begin, int64_t end) {
+            return k.level_start(p, keep, begin, end);
+        },
         [&](const uint8_t* keep, int64_t begin, int64_t end, int64_t slot) {
             k.level_compact(p, keep, begin, end, slot);
         }));

@@ -46,8 +46,7 @@ template <class T>
 struct NextPoint {
     TraceStep<T> p;
     __device__ void operator()(int64_t slot) const {
-        slot < *p.count_out ? next_point(p, slot)
-                            : fill(slot, *p.count_out, p.alive_out, p.points);
+        slot < *p.count_out ? next_point(p, slot) : fill(slot, *p.count_out, p.alive_out, p.points);
     }
 };
 

@@ -142,8 +142,11 @@ class FilmSirenSDF(Field):
 
     @torch.no_grad()
     def network(self, condition: Any, precision: str = "fp32") -> ops.FilmSirenNetwork | None:
-        """See `Field.network`: on a CPU, for widths that are multiples of 16."""
-        if self.sdf_head.device.type != "cpu" or self.width % 16:
+        """See `Field.network`: on a CPU, for widths that are multiples of 16; on a GPU, for "fp16" and some widths."""
+        if self.sdf_head.is_cuda:
+            if precision != "fp16" or self.width not in ops.HALF_WIDTHS:
+                return None
+        elif precision == "fp16" or self.width % 16:
             return None
         scale, shift = condition.scales.detach().contiguous(), condition.shifts.detach().contiguous()
         return self._packed(precision)._replace(scale=scale, shift=shift)
@@ -221,7 +224,7 @@ class FilmSirenSDF(Field):
         return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
 
     def _without_graph(self, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
-        return None if torch.is_grad_enabled() else self.network(condition)
+        return None if torch.is_grad_enabled() or self.sdf_head.is_cuda else self.network(condition)
 
     def _sdf_without_counts(self, points: Tensor, condition: FilmCondition, rows: Tensor) -> Tensor:
         """FiLM gathered for each point: more memory, but the host need not know how many points an image has."""

@@ -185,6 +185,8 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
     step = safe + (rules.relaxation * safe * (1 - m) / (1 + m)).clamp(max=0.5)
     if slope > 0.05 and value / slope - safe <= rules.slack:
         step = torch.maximum(step, value / slope)
+    else:
+        step = step.clamp(min=rules.slack)
     if t + step >= far:
         step = safe
     if not t + step < far:

@@ -32,7 +32,7 @@ class MarchRules(NamedTuple):
     Plain sphere tracing (Hart 1996) steps by the field's value over its Lipschitz bound. With `relaxation`, the slope
     between the last two samples predicts how much farther a locally flat field lets one go (Balint and Valasek 2018);
     a ray goes back where the spheres of both samples leave more than `slack` between them unseen (Keinert et al.
-    2014). Close to the surface, steps are secants that leave at most `slack` unseen.
+    2014). Close to the surface, steps are secants that leave at most `slack` unseen; none is shorter than `slack`.
     """
 
     threshold: float  # a ray hits where the traced function falls to this

@@ -78,7 +78,7 @@ def multiscale(
     refine: int = 8,
     lipschitz: float | Literal["estimate"] | None = None,
     algorithm: Literal["march", "seed"] = "march",
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
     generator: torch.Generator | None = None,
     condition: Any = None,
 ) -> SurfaceSamples:
@@ -105,8 +105,9 @@ def multiscale(
         algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
             `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
             steps, margin, inset and refine.
-        precision: of the network's matrix products when tracing a `FilmSirenSDF` on a CPU; sums and sines are float32.
-            "bf16" needs a CPU with AVX512_BF16 (RuntimeError) and is only for that field (ValueError).
+        precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field); sums
+            and sines are float32. "bf16" is for a CPU, and needs AVX512_BF16 (RuntimeError); "fp16" is for a GPU from
+            sm_80 and widths 64, 128 and 256, and has not run on one yet.
         generator: for `start_jitter` and the points of "estimate".
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
@@ -127,7 +128,11 @@ def multiscale(
     resolution = math.prod(scales)
     network = field.network(condition, precision)
     if network is None and precision != "fp32":
-        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF on a CPU")
+        device = "GPU, of width 64, 128 or 256" if precision == "fp16" else "CPU"
+        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF on a {device}")
+    native = network is not None and not axes.is_cuda
+    if network is not None and not native:
+        field = _Packed(network)
     if algorithm == "seed":
         levels = seed_levels(scales, fov, lipschitz)
     elif algorithm == "march":
@@ -140,7 +145,7 @@ def multiscale(
             inset=inset,
             refine=refine,
             lipschitz=lipschitz,
-            native=network is not None,
+            native=native,
         )
     else:
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
@@ -149,9 +154,21 @@ def multiscale(
         shape = (len(axes), resolution, resolution)
         jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
     camera = orbit_camera(axes, fov).contiguous()
-    if network is not None:
+    if native and network is not None:
         return _trace_network(network, levels, camera, fov, jitter, latents)
     return _trace_field(field, condition, levels, camera, fov, jitter, latents)
+
+
+class _Packed(Field):
+    """The values of a packed network."""
+
+    def __init__(self, network: ops.FilmSirenNetwork) -> None:
+        super().__init__()
+        self._network = network
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        assert image is not None
+        return ops.film_siren(points, image, self._network)
 
 
 def _trace_network(

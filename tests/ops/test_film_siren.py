@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sdfgan import _C, build_info, cameras
 from sdfgan.ops import (
+    HALF_WIDTHS,
     FilmSirenNetwork,
     MarchRules,
     RayStatus,
@@ -295,7 +296,7 @@ def test_rejections():
         film_siren(points[:, :2].contiguous(), image, net)
     with pytest.raises(ValueError, match=r"pack_matrices: the width must be a multiple of 16, got 12"):
         pack_matrices(torch.zeros(2, 12, 12))
-    with pytest.raises(ValueError, match=r"precision must be 'fp32' or 'bf16', got 'fp8'"):
+    with pytest.raises(ValueError, match=r"precision must be 'fp32', 'bf16' or 'fp16', got 'fp8'"):
         pack_matrices(torch.zeros(2, 16, 16), "fp8")
     with pytest.raises(ValueError, match=r"film_siren: layers must be \(trunk >= 1, sdf >= 1, texture >= 0\)"):
         film_siren(points, image, net._replace(layers=(3, 0, 1)))
@@ -315,3 +316,20 @@ def test_bf16_needs_a_cpu_that_has_it(monkeypatch):
     monkeypatch.setattr(_C, "has_bf16", lambda: False)
     with pytest.raises(RuntimeError, match=r"precision 'bf16' needs a CPU with AVX512_BF16"):
         pack_matrices(torch.zeros(2, 16, 16), "bf16")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and build_info()["cuda"]), reason="needs a GPU")
+@pytest.mark.parametrize("width", HALF_WIDTHS)
+@pytest.mark.parametrize("counts", [[1], [64, 64], [5, 0, 200, 37]])
+def test_fp16_on_a_gpu_is_near_the_reference(width, counts):
+    layers = (3, 2, 1)
+    exact, half = network(len(counts), width, layers), network(len(counts), width, layers, precision="fp16")
+    points, image = some_points(counts)
+    expected = reference.film_siren(points.double(), image, double(exact))
+    on_gpu = FilmSirenNetwork(*(tensor.cuda() for tensor in half[:-1]), layers)
+    actual = film_siren(points.cuda(), image.cuda(), on_gpu).cpu()
+    error = (actual - expected).abs()
+    assert error.max() < 2e-3 and error.square().mean().sqrt() < 2e-4
+    image[0] = -1
+    assert film_siren(points.cuda(), image.cuda(), on_gpu)[0].isnan()

@@ -63,7 +63,7 @@ def clone(state):
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rays=st.integers(0, 60),
     share=st.floats(0, 1),
