@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Options
 from measure import measure
+from sdfgan.errors import UserError
 
 
 def main() -> int:
@@ -143,4 +144,8 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(f"bench.py: {error}", file=sys.stderr)
+        sys.exit(2)
