@@ -156,12 +156,12 @@ void start_level(WhereTuple where, Address cameras, Address parent_state, Addres
     run(p, where);
 }
 
-// ops.FilmSirenNetwork: addresses in its order; images, width; layers of each part; bfloat16
-using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, bool>;
+// ops.FilmSirenNetwork: addresses in its order; images, width; layers of each part; Matrices
+using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, int>;
 
 template <class T>
 FilmSiren<T> network_of(const NetworkTuple& tuple) {
-    const auto& [addresses, images, width, layers, bf16] = tuple;
+    const auto& [addresses, images, width, layers, matrices] = tuple;
     FilmSiren<T> network;
     network.first = pointer<const T>(addresses.at(0));
     network.hidden = pointer<const void>(addresses.at(1));
@@ -176,14 +176,8 @@ FilmSiren<T> network_of(const NetworkTuple& tuple) {
     network.trunk_layers = layers.at(0);
     network.sdf_layers = layers.at(1);
     network.texture_layers = layers.at(2);
-    network.bf16 = bf16;
+    network.matrices = static_cast<Matrices>(matrices);
     return network;
-}
-
-template <class Parameters>
-void run_on_cpu(const Parameters& parameters, const WhereTuple& where) {
-    py::gil_scoped_release release;
-    cpu::launch(parameters, Where{-1, nullptr, std::get<2>(where)});
 }
 
 template <class T>
@@ -197,21 +191,28 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
     p.gradient = pointer<T>(gradient);
     p.texture = pointer<T>(texture);
     p.count = count;
-    run_on_cpu(p, where);
+    run(p, where);
 }
 
 // ops.TraceLevel, flat
 using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double, double>;
 
 template <class T>
-void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
-                      const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
-                      Address distance, Address nearest, Address counts, double plane_distance) {
+std::vector<TraceLevel<T>> levels_of(const std::vector<LevelTuple>& tuples) {
     std::vector<TraceLevel<T>> levels;
-    for (const auto& [size, steps, rules, radius, start, reach, patience] : level_tuples) {
+    for (const auto& [size, steps, rules, radius, start, reach, patience] : tuples) {
         levels.push_back({size, steps, rules_of<T>(rules), static_cast<T>(radius),
                           static_cast<T>(start), static_cast<T>(reach), static_cast<T>(patience)});
     }
+    return levels;
+}
+
+template <class T>
+void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
+                      const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
+                      Address distance, Address nearest, Address counts, Address workspace,
+                      double plane_distance) {
+    const std::vector<TraceLevel<T>> levels = levels_of<T>(level_tuples);
     FilmSirenTrace<T> p;
     p.network = network_of<T>(network);
     p.cameras = pointer<const T>(cameras);
@@ -221,41 +222,14 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
     p.distance = pointer<T>(distance);
     p.nearest = pointer<T>(nearest);
     p.counts = pointer<int64_t>(counts);
+    p.workspace = pointer<void>(workspace);
     p.level_count = static_cast<int64_t>(levels.size());
     p.plane_distance = static_cast<T>(plane_distance);
-    run_on_cpu(p, where);
+    run(p, where);
 }
-
-#ifdef SDFGAN_CUDA
-void film_siren_values(WhereTuple where, const NetworkTuple& tuple, Address points, Address image,
-                       Address count, Address values, int64_t entries) {
-    const FilmSiren<float> network = network_of<float>(tuple);
-    FilmSirenValues p;
-    p.first = network.first;
-    p.hidden = network.hidden;
-    p.sdf_head = network.sdf_head;
-    p.constants = network.constants;
-    p.scale = network.scale;
-    p.shift = network.shift;
-    p.points = pointer<const float>(points);
-    p.image = pointer<const int64_t>(image);
-    p.count = pointer<const int32_t>(count);
-    p.values = pointer<float>(values);
-    p.images = network.images;
-    p.entries = entries;
-    p.width = network.width;
-    p.layers = network.trunk_layers + network.sdf_layers;
-    p.film_layers = p.layers + network.texture_layers;
-    py::gil_scoped_release release;
-    cuda::launch(p, Where{std::get<0>(where), pointer<void>(std::get<1>(where)), 0});
-}
-#endif
 
 template <class T>
 void add_kernels(py::module_ module) {
-#ifdef SDFGAN_CUDA
-    if constexpr (sizeof(T) == sizeof(float)) module.def("film_siren_values", film_siren_values);
-#endif
     module.def("film_siren", film_siren<T>);
     module.def("film_siren_trace", film_siren_trace<T>);
     module.def("positional_encoding", positional_encoding<T>);
@@ -291,6 +265,8 @@ PYBIND11_MODULE(_C, module) {
                py::arg("rays"));
     module.def("trace_step_workspace", cuda::trace_step_workspace, py::arg("device"),
                py::arg("entries"));
+    module.def("film_siren_trace_workspace", cuda::film_siren_trace_workspace, py::arg("images"),
+               py::arg("sizes"));
 #else
     module.attr("cuda") = false;
     module.attr("cuda_architectures") = "";

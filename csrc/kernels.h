@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "core/march.h"
 
@@ -110,13 +111,14 @@ struct StartLevel {
 // A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
 // first the trunk, then the branch of the sdf, then that of the texture, both fed by the trunk.
 //   sdf = sdf_head . features + sqrt(|x|^2 + constants[0]) + constants[1]
-// The width is a multiple of 16. Matrices between layers lie in panels of 8 outputs: the element of
-// input k and output n is at [n / 8][k][n % 8]; as bfloat16, at [n / 8][k / 2][n % 8][k % 2].
+// sdfgan.ops.pack_matrices lays out the matrices between layers for each device and precision. On a
+// CPU the width is a multiple of 16; on CUDA it is 64, 128 or 256, and T is float.
+enum class Matrices { kFull, kBrain, kHalf };  // of T; of bfloat16; of fp16
 template <class T>
 struct FilmSiren {
     const T* first;          // [width, 3]
-    const void* hidden;      // panels [layers - 1, width, width] of T or bfloat16
-    const void* transposed;  // the same of the transposed matrices, for the gradient
+    const void* hidden;      // [layers - 1, width, width], packed
+    const void* transposed;  // the transposed matrices, for the gradient; CPU only
     const T* sdf_head;       // [width]
     const T* texture_head;   // [3, width]
     const T* constants;      // [2]
@@ -125,10 +127,10 @@ struct FilmSiren {
     int64_t images;
     int64_t width;
     int trunk_layers, sdf_layers, texture_layers;
-    bool bf16;  // float only
+    Matrices matrices;
 };
 
-// A FiLM-SIREN at many points. CPU only.
+// A FiLM-SIREN at many points. texture_layers may be 0.
 template <class T>
 struct FilmSirenSample {
     FilmSiren<T> network;
@@ -138,23 +140,6 @@ struct FilmSirenSample {
     T* gradient;           // [count, 3], or null
     T* texture;            // [count, 3] texture_head . features, or null
     int64_t count;
-};
-
-// Values of a FiLM-SIREN at many points on tensor cores: products of fp16 numbers, all else float.
-// CUDA only, sm_80 or later; widths 64, 128 and 256. The first `layers` layers lead to the sdf.
-struct FilmSirenValues {
-    const float* first;      // [width, 3]
-    const void* hidden;      // fp16 [layers - 1 or more, width, width] outputs, inputs
-    const float* sdf_head;   // [width]
-    const float* constants;  // [2] as in FilmSiren
-    const float* scale;      // [images, film_layers, width]
-    const float* shift;      // [images, film_layers, width]
-    const float* points;     // [entries, 3]
-    const int64_t* image;    // [entries]; points of no image give NaN
-    const int32_t* count;    // [1] entries that matter, on the device; null: all
-    float* values;           // [entries]
-    int64_t images, entries, width;
-    int film_layers, layers;
 };
 
 // One resolution of FilmSirenTrace.
@@ -170,8 +155,8 @@ struct TraceLevel {
     T patience;  // after so many evaluations a ray's slack has doubled; it grows linearly
 };
 
-// Surfaces of FiLM-SIRENs in square pictures, one per image; see cpu/film_siren_trace.cpp. CPU
-// only.
+// Surfaces of FiLM-SIRENs in square pictures, one per image; see film_siren_trace.cpp and .cu.
+// Pixels without a ray keep what status, distance and nearest held before.
 template <class T>
 struct FilmSirenTrace {
     FilmSiren<T> network;
@@ -181,7 +166,8 @@ struct FilmSirenTrace {
     uint8_t* status;  // [images, size, size] RayStatus, or kUntraced
     T* distance;      // [images, size, size] of the hit or the nearest miss
     T* nearest;       // [images, size, size] smallest value of the traced function
-    int64_t* counts;  // [2] points evaluated for rays, and in all (with idle lanes)
+    int64_t* counts;  // [2] 0; points evaluated for rays, and in all (with idle lanes)
+    void* workspace;  // film_siren_trace_workspace() bytes; CUDA only
     int64_t level_count;
     T plane_distance;  // 1/tan(fov/2)
 };
@@ -220,9 +206,13 @@ template <class T>
 void launch(const TraceStep<T>&, const Where&);
 template <class T>
 void launch(const StartLevel<T>&, const Where&);
-void launch(const FilmSirenValues&, const Where&);
+void launch(const FilmSirenSample<float>&, const Where&);
+void launch(const FilmSirenTrace<float>&, const Where&);
+void launch(const FilmSirenSample<double>&, const Where&);  // these two throw
+void launch(const FilmSirenTrace<double>&, const Where&);
 int64_t start_level_workspace(int device, int64_t rays);    // bytes
 int64_t trace_step_workspace(int device, int64_t entries);  // bytes
+int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes);  // bytes
 }  // namespace cuda
 
 }  // namespace sdfgan

@@ -51,6 +51,21 @@ SDFGAN_HD V cosine(V x) {
     return (V)((I)polynomial(reduce(x, turns)) ^ sign);
 }
 
+// The same of one number.
+SDFGAN_HD float sine(float x) {
+    using namespace sine_detail;
+    const float turns = (x * kInversePi + kRound) - kRound;
+    const float value = polynomial(reduce(x, turns));
+    return static_cast<int32_t>(turns) & 1 ? -value : value;
+}
+
+SDFGAN_HD float cosine(float x) {
+    using namespace sine_detail;
+    const float turns = (x * kInversePi - 0.5f) + kRound - kRound;
+    const float value = polynomial(reduce(x, turns + 0.5f));
+    return static_cast<int32_t>(turns) & 1 ? value : -value;
+}
+
 // Two thirds of the work of sine(); the absolute error is below 2e-6 for |x| < 60: for results that
 // are rounded to bfloat16.
 template <class V, class I>

@@ -24,10 +24,19 @@ SDFGAN_HD void store_ray(const RayState<T>& ray, T* state, int64_t rays, int64_t
     s[4 * rays] = ray.last_step;
 }
 
+// A ray that begins where its coarser one allows, and `offset` behind where it enters the ball.
+template <class T>
+SDFGAN_HD RayState<T> start_march(const PixelRay<T>& ray, const Split<T>& from, T offset) {
+    constexpr T kFarAway = T(1e10);
+    const T start = max_of(ray.near, from.start) + offset;
+    const bool marches = from.split && ray.far > start;
+    const uint8_t status = marches ? kMarching : kUntraced;
+    return {start, ray.far, kFarAway, start, from.slope, 0, status};
+}
+
 // Makes the ray of a pixel of the level; returns whether it marches.
 template <class T>
 SDFGAN_HD bool start_ray(const StartLevel<T>& p, int64_t index) {
-    constexpr T kFarAway = T(1e10);
     const int64_t pixels = p.size * p.size, rays = p.images * pixels;
     const int64_t image = index / pixels, row = index % pixels / p.size, column = index % p.size;
     Split<T> from{true, 0, 1};
@@ -38,22 +47,19 @@ SDFGAN_HD bool start_ray(const StartLevel<T>& p, int64_t index) {
             load_ray(p.parent_state, p.images * parents, parent, T(0), p.parent_status[parent]),
             p.parent_reach);
     }
-    PixelRay<T> ray =
+    const PixelRay<T> ray =
         pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size, p.plane_distance, p.radius);
-    T start = max_of(ray.near, from.start) + p.offset;
-    if (p.jitter) start += p.jitter[index];
-    const bool marches = from.split && ray.far > start;
+    const RayState<T> state =
+        start_march(ray, from, p.offset + (p.jitter ? p.jitter[index] : T(0)));
     for (int i = 0; i < 3; ++i) {
         p.origins[3 * index + i] = ray.origin[i];
         p.directions[3 * index + i] = ray.direction[i];
     }
-    p.start[index] = start;
-    p.far[index] = ray.far;
-    const uint8_t status = marches ? kMarching : kUntraced;
-    p.status[index] = status;
-    store_ray(RayState<T>{start, ray.far, kFarAway, start, from.slope, 0, status}, p.state, rays,
-              index);
-    return marches;
+    p.start[index] = state.t;
+    p.far[index] = state.far;
+    p.status[index] = state.status;
+    store_ray(state, p.state, rays, index);
+    return state.status == kMarching;
 }
 
 // The first point of the ray alive[slot].

@@ -10,7 +10,7 @@
 #include <mutex>
 #include <vector>
 
-#include "core/rays.h"
+#include "core/trace.h"
 #include "cpu/film_siren.h"
 
 namespace sdfgan::cpu {
@@ -156,13 +156,13 @@ class Tracer {
         ray.pixel = static_cast<int32_t>(row * level.size + column);
         ray.level = static_cast<int16_t>(level_index);
         ray.evaluations = 0;
-        start = max_of(pixel.near, start) + level.start;
+        T offset = level.start;
         if (p_.jitter && level_index + 1 == p_.level_count) {
-            start += p_.jitter[group.image * level.size * level.size + ray.pixel];
+            offset += p_.jitter[group.image * level.size * level.size + ray.pixel];
         }
-        if (!(pixel.far > start)) return;
+        ray.state = start_march(pixel, Split<T>{true, start, slope}, offset);
+        if (ray.state.status == kUntraced) return;
         for (int axis = 0; axis < 3; ++axis) ray.direction[axis] = pixel.direction[axis];
-        ray.state = RayState<T>{start, pixel.far, T(kFarAway), start, slope, 0, kMarching};
         group.waiting.push_back(ray);
     }
 
@@ -243,7 +243,6 @@ class Tracer {
         return true;
     }
 
-    static constexpr float kFarAway = 1e10f;
 
     const FilmSirenTrace<T> p_;
     Shared<T>& shared_;
@@ -272,7 +271,7 @@ void trace(const FilmSirenTrace<T>& p, int threads) {
 
 // Plain functions: kernels.cpp puts them into the table of this instruction set.
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>& p, int threads) {
-    p.network.bf16 ? trace<float, Brain>(p, threads) : trace<float, Full<float>>(p, threads);
+    p.network.matrices == Matrices::kBrain ? trace<float, Brain>(p, threads) : trace<float, Full<float>>(p, threads);
 }
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>& p, int threads) {
     trace<double, Full<double>>(p, threads);

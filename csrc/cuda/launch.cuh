@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "cuda/device.cuh"
 #include "kernels.h"
 
 namespace sdfgan::cuda {
@@ -48,9 +49,9 @@ void for_each(const char* what, int64_t n, const Where& where, const Body& body)
     if (n == 0) return;
     constexpr int64_t kThreads = 128, kMaxBlocks = 1 << 20;
     const int64_t blocks = (n + kThreads - 1) / kThreads;
-    for_each_kernel<<<static_cast<unsigned>(blocks < kMaxBlocks ? blocks : kMaxBlocks), kThreads, 0,
-                      static_cast<cudaStream_t>(where.stream)>>>(n, body);
-    check(cudaGetLastError(), what);
+    check(launch_kernel(for_each_kernel<Body>, min_of(blocks, kMaxBlocks), kThreads, 0, where.stream,
+                        n, body),
+          what);
 }
 
 }  // namespace sdfgan::cuda

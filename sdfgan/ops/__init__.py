@@ -5,7 +5,7 @@
 
 from .encoding import positional_encoding
 from .film_siren import (
-    HALF_WIDTHS,
+    CUDA_WIDTHS,
     FilmSirenNetwork,
     film_siren,
     film_siren_sample,
@@ -17,7 +17,7 @@ from .rays import generate_rays
 from .trace import LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 
 __all__ = [
-    "HALF_WIDTHS",
+    "CUDA_WIDTHS",
     "FilmSirenNetwork",
     "LevelRays",
     "MarchRules",

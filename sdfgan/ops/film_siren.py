@@ -1,4 +1,4 @@
-"""FiLM-SIREN networks without a graph, fused on the CPU: values at many points, and whole traced pictures.
+"""FiLM-SIREN networks without a graph, fused: values at many points, and whole traced pictures.
 
 `sdfgan.fields.FilmSirenSDF` says what the network is; its `network` packs one.
 """
@@ -18,21 +18,23 @@ from .. import _C
 from ._library import REAL, Checker, native, refuse_gradient, register
 from .trace import MarchRules, RayStatus, TraceLevel
 
-_PANEL = 8  # outputs that lie together in a packed matrix
-HALF_WIDTHS = (64, 128, 256)  # of networks with float16 matrices, on CUDA
+CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
+_PANEL = 8  # outputs that lie together in a matrix packed for a CPU
+_FRAGMENT = 16  # inputs and outputs that lie together in a float16 matrix
+_MATRICES = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}  # see csrc/kernels.h
 
 
 class FilmSirenNetwork(NamedTuple):
     """A FiLM-SIREN as the kernels take it: one copy of the weights for all images, and FiLM for each.
 
     Layers are sin(scale (W x) + shift), biases within shift; first those of the trunk, then of the sdf, then of the
-    texture. All real tensors share a dtype, float32 or float64; the matrices may be bfloat16 beside float32.
-    On CUDA all are float32, and the matrices float16.
+    texture. All real tensors share a dtype: float32, or on a CPU float64. The matrices may be bfloat16 (CPU) or float16
+    (CUDA) beside float32. W is a multiple of 16; on CUDA, one of `CUDA_WIDTHS`.
     """
 
     first: Tensor  # [W, 3]
-    hidden: Tensor  # packed [layers - 1, W, W]: `pack_matrices`; on CUDA float16 as they are
-    transposed: Tensor  # the same of the transposed matrices
+    hidden: Tensor  # [layers - 1, W, W], packed by `pack_matrices`
+    transposed: Tensor  # the same of the transposed matrices; on CUDA not used
     sdf_head: Tensor  # [W]
     texture_head: Tensor  # [3, W]
     constants: Tensor  # [2]: the sdf is head . features + sqrt(|x|^2 + constants[0]) + constants[1]
@@ -41,20 +43,29 @@ class FilmSirenNetwork(NamedTuple):
     layers: tuple[int, int, int]  # of trunk, sdf (both at least 1) and texture
 
 
-def pack_matrices(weights: Tensor, precision: str = "fp32") -> Tensor:
-    """Matrices [L, W, W] (outputs, inputs) in panels: [L, W/8, W, 8], or [L, W/8, W/2, 8, 2] bfloat16 for "bf16".
+def pack_matrices(weights: Tensor, precision: str = "fp32", device: str | None = None) -> Tensor:
+    """Matrices [L, W, W] (outputs, inputs) as the kernels of a device ("cpu", "cuda"; None: theirs) take them.
 
-    "fp16", for CUDA, only casts. Raises ValueError for a width that is no multiple of 16, and RuntimeError for "bf16"
-    on a CPU without bfloat16 arithmetic, unless the environment variable SDFGAN_EMULATE_BF16=1 asks for its (slow)
-    emulation.
+    On a CPU, panels of 8 outputs: [L, W/8, W, 8], or for "bf16" [L, W/8, W/2, 8, 2]. On CUDA (inputs, outputs)
+    [L, W, W], or for "fp16" [L, W/16, W/16, 32, 8]: of 16 outputs and 16 inputs, what each lane of a warp holds as the
+    second operand of two products m16n8k16 (NVIDIA, PTX ISA, "Matrix Fragments").
+
+    Raises ValueError for a width or a precision that the device does not take, and RuntimeError for "bf16" on a CPU
+    without bfloat16 arithmetic, unless the environment variable SDFGAN_EMULATE_BF16=1 asks for its (slow) emulation.
     """
-    if precision == "fp16":
-        return weights.half().contiguous()
     layers, width, _ = weights.shape
-    if width % 16:
-        raise ValueError(f"pack_matrices: the width must be a multiple of 16, got {width}")
-    if precision not in ("fp32", "bf16"):
-        raise ValueError(f"precision must be 'fp32', 'bf16' or 'fp16', got {precision!r}")
+    device = device or weights.device.type
+    precisions, wanted = (("fp32", "fp16"), CUDA_WIDTHS) if device == "cuda" else (("fp32", "bf16"), "a multiple of 16")
+    if precision not in precisions:
+        raise ValueError(f"pack_matrices: precision must be one of {precisions} on {device}, got {precision!r}")
+    if width % 16 or (device == "cuda" and width not in CUDA_WIDTHS):
+        raise ValueError(f"pack_matrices: the width must be {wanted} on {device}, got {width}")
+    if device == "cuda":
+        if precision == "fp32":
+            return weights.transpose(1, 2).contiguous()
+        blocks = width // _FRAGMENT
+        parts = weights.half().view(layers, blocks, 2, 8, blocks, 2, 4, 2)  # outputs in three parts, inputs in four
+        return parts.permute(0, 1, 4, 3, 6, 2, 5, 7).reshape(layers, blocks, blocks, 32, 8)
     panels = weights.view(layers, width // _PANEL, _PANEL, width)
     if precision == "fp32":
         return panels.transpose(2, 3).contiguous()
@@ -67,11 +78,10 @@ def pack_matrices(weights: Tensor, precision: str = "fp32") -> Tensor:
 def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
     """Signed distances [N] at points [N, 3]. Refuses tensors that require grad.
 
-    On CUDA, with float16 matrices (sm_80 or later, widths 64, 128 and 256): products on tensor cores, all else float32.
-    Not yet run on a GPU.
-
-    A tile of up to 48 points passes through all layers in cache; the float32 sine is a polynomial (error below 2e-7
-    for phases below 100). Results do not depend on the number of threads.
+    On a CPU, a tile of up to 48 points passes through all layers in cache; the float32 sine is a polynomial (error
+    below 2e-7 for phases below 100). Results do not depend on the number of threads. On CUDA the same, for 32 to 256
+    points; with float16 matrices (sm_80 or later, else RuntimeError) products are those of tensor cores, and sums,
+    first layer and phases float32.
 
     Args:
         points: [N, 3] float32 or float64.
@@ -95,10 +105,11 @@ def film_siren_trace(
     fov: float,
     jitter: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Trace one square picture per image, all levels in one call. CPU only; refuses tensors that require grad.
+    """Trace one square picture per image, all levels in one call. Refuses tensors that require grad.
 
-    Rays that end are replaced by waiting ones, pixels are split as soon as their cone has ended, idle threads take
-    rays from busy ones; results do not depend on the number of threads.
+    Rays that end are replaced by waiting ones. On a CPU pixels are split as soon as their cone has ended, and idle
+    threads take rays from busy ones; results do not depend on the number of threads. On CUDA each level is one launch,
+    and nothing waits for the device, so the call can be captured in a graph.
 
     Args:
         cameras: [B, 3, 4] camera to world.
@@ -126,67 +137,54 @@ def _check_network(check: Checker, network: list[Tensor], layers: list[int], lik
     first, hidden, transposed, sdf_head, texture_head, constants, scale, shift = network
     if len(layers) != 3 or layers[0] < 1 or layers[1] < 1 or layers[2] < 0:
         raise ValueError(f"{check.op}: layers must be (trunk >= 1, sdf >= 1, texture >= 0), got {tuple(layers)}")
-    real = (like.dtype,)
+    real = (torch.float32,) if like.is_cuda else (like.dtype,)
     check("first", first, ("W", 3), real)
     width = first.shape[0]
-    shape: tuple[int, ...] = (sum(layers) - 1, width // _PANEL, width, _PANEL)
-    if hidden.dtype == torch.bfloat16 and like.dtype == torch.float32:
-        real, shape = (torch.bfloat16,), (sum(layers) - 1, width // _PANEL, width // 2, _PANEL, 2)
-    check("hidden", hidden, shape, real)
-    check("transposed", transposed, shape, real)
-    real = (like.dtype,)
+    if like.is_cuda and width not in CUDA_WIDTHS:
+        raise ValueError(f"{check.op}: on CUDA the width must be one of {CUDA_WIDTHS}, got {width}")
+    shape, matrices = _packed_shape(sum(layers) - 1, width, hidden.dtype, like)
+    check("hidden", hidden, shape, matrices)
+    if not like.is_cuda:
+        check("transposed", transposed, shape, matrices)
     check("sdf_head", sdf_head, ("W",), real)
     check("texture_head", texture_head, (3, "W"), real)
     check("constants", constants, (2,), real)
     check("scale", scale, ("B", sum(layers), "W"), real)
     check("shift", shift, ("B", sum(layers), "W"), real)
+
+
+def _packed_shape(
+    count: int, width: int, dtype: torch.dtype, like: Tensor
+) -> tuple[tuple[int, ...], tuple[torch.dtype, ...]]:
+    """See `pack_matrices`."""
     if like.is_cuda:
-        raise RuntimeError(f"{check.op}: runs on the CPU only, got tensors on {like.device}")
+        if dtype == torch.float16:
+            return (count, width // _FRAGMENT, width // _FRAGMENT, 32, 8), (torch.float16,)
+        return (count, width, width), (torch.float32,)
+    if dtype == torch.bfloat16 and like.dtype == torch.float32:
+        return (count, width // _PANEL, width // 2, _PANEL, 2), (torch.bfloat16,)
+    return (count, width // _PANEL, width, _PANEL), (like.dtype,)
 
 
-def _check_half_network(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
-    check, real = Checker("film_siren"), (torch.float32,)
-    first, hidden, _, sdf_head, _, constants, scale, shift = network
-    check("points", points, ("N", 3), real)
-    check("image", image, ("N",), (torch.int64,))
-    check("first", first, ("W", 3), real)
-    width = first.shape[0]
-    if width not in HALF_WIDTHS:
-        raise ValueError(f"film_siren: on CUDA the width must be one of {HALF_WIDTHS}, got {width}")
-    check("hidden", hidden, (sum(layers) - 1, width, width), (torch.float16,))
-    check("sdf_head", sdf_head, ("W",), real)
-    check("constants", constants, (2,), real)
-    check("scale", scale, ("B", sum(layers), "W"), real)
-    check("shift", shift, ("B", sum(layers), "W"), real)
-
-
-def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int], int, int, list[int], bool]:
+def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int], int, int, list[int], int]:
     images, width = network[6].shape[0], network[0].shape[0]
-    return [t.data_ptr() for t in network], images, width, layers, network[1].dtype == torch.bfloat16
+    return [t.data_ptr() for t in network], images, width, layers, _MATRICES[network[1].dtype]
 
 
 def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
     check = Checker(op)
-    check("points", points, ("N", 3), REAL)
+    check("points", points, ("N", 3), (torch.float32,) if points.is_cuda else REAL)
     check("image", image, ("N",), (torch.int64,))
     _check_network(check, network, layers, points)
 
 
 def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
-    if points.is_cuda:
-        _check_half_network(points, image, network, layers)
-    else:
-        _check_points("film_siren", points, image, network, layers)
+    _check_points("film_siren", points, image, network, layers)
     return points.new_empty(points.shape[0])
 
 
 def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
     sdf = _fake(points, image, network, layers)
-    if points.is_cuda:
-        launch = native("film_siren_values", points)
-        described = _native_network(network, layers)
-        launch(described, points.data_ptr(), image.data_ptr(), 0, sdf.data_ptr(), points.shape[0])
-        return sdf
     native("film_siren", points)(
         _native_network(network, layers), points.data_ptr(), image.data_ptr(), sdf.data_ptr(), 0, 0, points.shape[0]
     )
@@ -218,7 +216,7 @@ def _trace_fake(
     jitter: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check = Checker("film_siren_trace")
-    check("cameras", cameras, ("B", 3, 4), REAL)
+    check("cameras", cameras, ("B", 3, 4), (torch.float32,) if cameras.is_cuda else REAL)
     _check_network(check, network, layers, cameras)
     size = int(levels[-_LEVEL_NUMBERS])
     shape = (cameras.shape[0], size, size)
@@ -242,12 +240,15 @@ def _trace_kernel(
     for i in range(0, len(levels), _LEVEL_NUMBERS):
         size, steps, *rules, refine, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
         native_levels.append((int(size), int(steps), (*rules, int(refine)), radius, start, reach, patience))
+    sizes = [level[0] for level in native_levels]
+    workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
+    workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
     native("film_siren_trace", cameras)(
         _native_network(network, layers),
         cameras.data_ptr(),
         native_levels,
         0 if jitter is None else jitter.data_ptr(),
-        *(tensor.data_ptr() for tensor in outputs),
+        *(tensor.data_ptr() for tensor in (*outputs, workspace)),
         1 / math.tan(fov / 2),
     )
     return outputs

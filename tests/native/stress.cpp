@@ -83,7 +83,7 @@ struct Network {
                 trunk,
                 sdf,
                 texture,
-                bf16};
+                bf16 ? Matrices::kBrain : Matrices::kFull};
         if constexpr (sizeof(T) == 4) {
             if (bf16) {
                 hidden_half = brain(hidden);

@@ -1,0 +1,247 @@
+// The surfaces of FiLM-SIRENs in pictures: one launch for each level, and nothing that waits.
+//
+// The blocks of a launch stay until all pixels of the level are done. Each thread that looks after
+// a point of the network's tile has a ray there (core/march.h), which goes one evaluation further
+// with each pass of the tile through the network; where a ray has ended, the next pixel that was
+// split gives a new one. Results do not depend on which block traces a ray.
+#include "core/trace.h"
+#include "cuda/network.cuh"
+
+namespace sdfgan::cuda {
+namespace {
+
+struct LevelTrace {
+    FilmSiren<float> network;
+    TraceLevel<float> level;
+    const float* cameras;
+    const float* jitter;  // null except for the last level
+    float plane_distance;
+    const float* parent_state;  // [5, images * parent_size^2] of the level before; null: none
+    const uint8_t* parent_status;
+    int64_t parent_size;
+    float parent_reach;
+    float* state;  // [5, images * size^2] of a level that others follow, else null
+    uint8_t* status;
+    float* distance;  // of the last level
+    float* nearest;
+    unsigned long long* next_pixel;
+    unsigned long long* counts;
+    int busy_warps;  // of a block: those that take rays
+};
+
+// A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not meet
+// in one bank.
+struct Slot {
+    RayState<float> state;
+    float direction[3];
+    int32_t evaluations;
+    uint32_t pixel, image;
+    uint32_t queries, lanes;  // of all rays that were in the slot; with idle passes
+};
+static_assert(sizeof(Slot) / 4 % 2 == 1, "");
+
+template <class Tile>
+__host__ __device__ constexpr int slot_bytes() {
+    return (Tile::kPoints * static_cast<int>(sizeof(Slot)) + 15) / 16 * 16;
+}
+
+// Puts the ray of a pixel into a slot; false where none is to be traced.
+__device__ bool begin_ray(const LevelTrace& p, int64_t pixel, Slot& slot) {
+    const int64_t size = p.level.size, image = pixel / (size * size);
+    const int64_t row = pixel / size % size, column = pixel % size;
+    Split<float> from{true, 0, 1};
+    if (p.parent_state) {
+        const int64_t scale = size / p.parent_size, parents = p.parent_size * p.parent_size;
+        const int64_t parent = image * parents + row / scale * p.parent_size + column / scale;
+        from = split_pixel(load_ray(p.parent_state, p.network.images * parents, parent, 0.f,
+                                    p.parent_status[parent]),
+                           p.parent_reach);
+        if (!from.split) return false;
+    }
+    const PixelRay<float> ray = pixel_ray(p.cameras + 12 * image, column, row, size, size,
+                                          p.plane_distance, p.level.radius);
+    const float offset = p.level.start + (p.jitter ? p.jitter[pixel] : 0.f);
+    slot.state = start_march(ray, from, offset);
+    for (int axis = 0; axis < 3; ++axis) slot.direction[axis] = ray.direction[axis];
+    slot.evaluations = 0;
+    slot.pixel = static_cast<uint32_t>(pixel);
+    slot.image = static_cast<uint32_t>(image);
+    return slot.state.status == kMarching;
+}
+
+// Takes pixels from the queue until this thread, if it is `free`, has a ray or none are left. All
+// lanes of a warp must call it; returns whether this one has got a ray.
+__device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot) {
+    const int64_t pixels = p.network.images * p.level.size * p.level.size;
+    const unsigned lane = threadIdx.x % 32;
+    bool got = false;
+    while (true) {
+        const bool asks = free && more && !got;
+        const unsigned asking = __ballot_sync(~0u, asks);
+        if (asking == 0) return got;
+        const int leader = __ffs(asking) - 1;
+        unsigned long long first = 0;
+        if (lane == static_cast<unsigned>(leader)) {
+            first = atomicAdd(p.next_pixel, static_cast<unsigned long long>(__popc(asking)));
+        }
+        first = __shfl_sync(~0u, first, leader);
+        if (!asks) continue;
+        const int64_t pixel = static_cast<int64_t>(first) + __popc(asking & ((1u << lane) - 1));
+        if (pixel < pixels) {
+            got = begin_ray(p, pixel, slot);
+        } else {
+            more = false;
+        }
+    }
+}
+
+// One evaluation of a ray; returns whether it goes on.
+__device__ bool march(const LevelTrace& p, Slot& slot, float sdf) {
+    MarchRules<float> rules = p.level.rules;
+    rules.slack *= 1 + slot.evaluations / p.level.patience;
+    RayState<float> ray = slot.state;
+    const bool goes_on = advance(ray, sdf, rules);
+    slot.state = ray;
+    return ++slot.evaluations < p.level.steps && goes_on;
+}
+
+__device__ void finish(const LevelTrace& p, const Slot& slot) {
+    const RayState<float> ray = slot.state;
+    if (p.state) {
+        store_ray(ray, p.state, p.network.images * p.level.size * p.level.size, slot.pixel);
+        p.status[slot.pixel] = ray.status;
+        return;
+    }
+    const bool hit = ray.status == kHit || ray.status >= kRefining;
+    p.status[slot.pixel] = hit ? uint8_t{kHit} : ray.status;
+    p.distance[slot.pixel] = hit ? ray.t : ray.nearest_t;
+    p.nearest[slot.pixel] = ray.nearest;
+}
+
+__device__ uint32_t sum_of_warp(uint32_t value) {
+    for (int lanes = 16; lanes > 0; lanes /= 2) value += __shfl_xor_sync(~0u, value, lanes);
+    return value;
+}
+
+template <class Network>
+__global__ void __launch_bounds__(kNetworkThreads) trace_kernel(LevelTrace p, Path path, int bytes) {
+    using Tile = typename Network::Tile;
+    Tile& tile = *reinterpret_cast<Tile*>(shared_memory());
+    Slot* const slots = reinterpret_cast<Slot*>(shared_memory() + tile_bytes<Tile>());
+    Network network(p.network, path,
+                    shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(), bytes);
+    const int own = Network::own_point();
+    const bool takes = own >= 0 && static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
+    Slot& slot = slots[own >= 0 ? own : 0];
+    bool has = false, more = takes;
+    if (own >= 0) slot.queries = slot.lanes = 0;
+    while (true) {
+        has |= take_ray(p, takes && !has, more, slot);
+        if (own >= 0) {
+            const float* camera = p.cameras + 12 * (has ? slot.image : 0);
+            for (int axis = 0; axis < 3; ++axis) {
+                tile.x[own][axis] =
+                    has ? camera[4 * axis + 3] + slot.state.t * slot.direction[axis] : 0.f;
+            }
+            tile.film[own] = has ? static_cast<uint32_t>(slot.image * film_size(p.network)) : 0;
+        }
+        if (!network.any(has)) break;
+        network.evaluate(tile, has);
+        const bool pass = __any_sync(~0u, has);
+        if (own >= 0 && pass) ++slot.lanes;
+        if (has) {
+            ++slot.queries;
+            const float radius = prior_radius(p.network, tile.x[own]);
+            has = march(p, slot, tile.value[0][own] + radius + p.network.constants[1]);
+            if (!has) finish(p, slot);
+        }
+    }
+    const uint32_t queries = sum_of_warp(own >= 0 ? slot.queries : 0);
+    const uint32_t lanes = sum_of_warp(own >= 0 ? slot.lanes : 0);
+    if (threadIdx.x % 32 == 0 && queries > 0) {
+        atomicAdd(p.counts, static_cast<unsigned long long>(queries));
+        atomicAdd(p.counts + 1, static_cast<unsigned long long>(lanes));
+    }
+}
+
+// The workspace: a queue for each level, then the status of the levels before the last, and their
+// state.
+struct Workspace {
+    int64_t status, state, size;  // bytes: where those begin, and in all
+};
+
+Workspace lay_out(int64_t images, const std::vector<int64_t>& sizes) {
+    int64_t rays = 0;
+    for (size_t i = 0; i + 1 < sizes.size(); ++i) rays += images * sizes[i] * sizes[i];
+    Workspace w;
+    w.status = static_cast<int64_t>(sizes.size() * sizeof(unsigned long long));
+    w.state = w.status + (rays + 15) / 16 * 16;
+    w.size = w.state + 5 * rays * static_cast<int64_t>(sizeof(float));
+    return w;
+}
+
+}  // namespace
+
+int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes) {
+    return lay_out(images, sizes).size;
+}
+
+void launch(const FilmSirenTrace<float>& p, const Where& where) {
+    constexpr const char* kWhat = "film_siren_trace";
+    const DeviceGuard guard(where.device);
+    if (p.network.images == 0) return;
+    std::vector<int64_t> sizes;
+    for (int64_t i = 0; i < p.level_count; ++i) sizes.push_back(p.levels[i].size);
+    const Workspace w = lay_out(p.network.images, sizes);
+    const auto stream = static_cast<cudaStream_t>(where.stream);
+    auto* const workspace = static_cast<unsigned char*>(p.workspace);
+    check(cudaMemsetAsync(workspace, 0, w.status, stream), kWhat);
+    check(cudaMemsetAsync(workspace + w.status, kUntraced, w.state - w.status, stream), kWhat);
+
+    int processors = 0;
+    check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, where.device), kWhat);
+    LevelTrace level{};
+    level.network = p.network;
+    level.cameras = p.cameras;
+    level.plane_distance = p.plane_distance;
+    level.counts = reinterpret_cast<unsigned long long*>(p.counts);
+    level.next_pixel = reinterpret_cast<unsigned long long*>(workspace);
+    auto* status = workspace + w.status;
+    auto* state = reinterpret_cast<float*>(workspace + w.state);
+    for (int64_t i = 0; i < p.level_count; ++i, ++level.next_pixel) {
+        const bool last = i + 1 == p.level_count;
+        level.level = p.levels[i];
+        const int64_t rays = p.network.images * level.level.size * level.level.size;
+        if (rays > UINT32_MAX) throw std::runtime_error("film_siren_trace: too many pixels");
+        level.jitter = last ? p.jitter : nullptr;
+        level.state = last ? nullptr : state;
+        level.status = last ? p.status : status;
+        level.distance = p.distance;
+        level.nearest = p.nearest;
+        with_network<false, 1>(kWhat, p.network, where, [&](auto type) {
+            using Network = typename decltype(type)::type;
+            using Tile = typename Network::Tile;
+            // Few rays are spread over all multiprocessors, a warp or more on each.
+            constexpr int64_t kOfWarp = Network::kWarpPoints;
+            const int64_t share = (rays + processors - 1) / processors;
+            const int64_t warps =
+                min_of((share + kOfWarp - 1) / kOfWarp, Tile::kPoints / kOfWarp);
+            const int64_t of_block = warps * kOfWarp;
+            level.busy_warps = static_cast<int>(warps);
+            launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
+                                    slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);
+        });
+        level.parent_state = state;
+        level.parent_status = status;
+        level.parent_size = level.level.size;
+        level.parent_reach = level.level.reach;
+        state += 5 * rays;
+        status += rays;
+    }
+}
+
+void launch(const FilmSirenTrace<double>&, const Where&) {
+    throw std::runtime_error("film_siren_trace: CUDA kernels are for float32");
+}
+
+}  // namespace sdfgan::cuda

@@ -1,0 +1,95 @@
+// In place of csrc/cuda/device.cuh; what the instructions do is written down from NVIDIA's PTX ISA
+// (cp.async; "Matrix Fragments for mma.m16n8k16 with floating point type"), not from that file.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace sdfgan::cuda {
+
+template <class... Parameters>
+cudaError_t allow_shared_memory(void (*)(Parameters...), int) {
+    return cudaSuccess;
+}
+
+template <class... Parameters>
+cudaError_t launch_kernel(void (*kernel)(Parameters...), int64_t blocks, int threads,
+                          int shared_bytes, void*, const Parameters&... parameters) {
+    emulated::Launch(blocks, threads, shared_bytes, [&] { kernel(parameters...); }).run();
+    return cudaSuccess;
+}
+
+inline unsigned char* shared_memory() { return emulated::self().block->shared; }
+
+// The bytes are nonsense until they have been waited for.
+inline void copy_16_bytes(void* shared, const void* global) {
+    const emulated::Block& block = *emulated::self().block;
+    const auto offset = static_cast<unsigned char*>(shared) - block.shared;
+    if (offset < 0 || offset + 16 > block.bytes || offset % 16) emulated::fail("a copy goes astray");
+    std::memset(shared, 0xff, 16);
+    emulated::self().copies.push_back({shared, global});
+}
+
+inline void commit_copies() {
+    emulated::Thread& thread = emulated::self();
+    thread.groups.push_back(std::move(thread.copies));
+    thread.copies.clear();
+}
+
+template <int kPending>
+void wait_for_copies() {
+    auto& groups = emulated::self().groups;
+    while (static_cast<int>(groups.size()) > kPending) {
+        for (const emulated::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, 16);
+        groups.pop_front();
+    }
+}
+
+// To the nearest fp16 number, ties to even.
+inline uint16_t to_half(float value) {
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    const uint16_t sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
+    const double size = std::fabs(static_cast<double>(value));
+    if (std::isnan(value)) return static_cast<uint16_t>(sign | 0x7e00);
+    if (size >= 65520) return static_cast<uint16_t>(sign | 0x7c00);
+    const int exponent = std::max(size > 0 ? std::ilogb(size) : -14, -14);
+    const double steps = std::nearbyint(std::ldexp(size, 10 - exponent));  // of 2^(exponent - 10)
+    return static_cast<uint16_t>(sign + ((exponent + 14) << 10) + static_cast<int>(steps));
+}
+
+inline float from_half(uint16_t half) {
+    const int exponent = half >> 10 & 31, fraction = half & 1023;
+    float size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                 : exponent     ? std::ldexp(1024.f + fraction, exponent - 25)
+                                : std::ldexp(1.f * fraction, -24);
+    return half & 0x8000 ? -size : size;
+}
+
+inline uint32_t pack_halves(float low, float high) {
+    return to_half(low) | static_cast<uint32_t>(to_half(high)) << 16;
+}
+
+inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    struct Operands {
+        uint32_t a[4], b[2];
+    } mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    const auto all = emulated::from_all_lanes("mma", mine);
+    const auto half = [](uint32_t word, int which) {
+        return from_half(static_cast<uint16_t>(word >> 16 * which));
+    };
+    const int lane = threadIdx.x % 32;
+    for (int i = 0; i < 4; ++i) {
+        const int row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
+        float total = sum[i];
+        for (int k = 0; k < 16; ++k) {
+            // a: groupID = lane / 4 holds its row, threadID_in_group = (k % 8) / 2;
+            // registers: a0 row < 8, k < 8; a1 row >= 8; a2 k >= 8; a3 both.
+            const auto& of_a = all[row % 8 * 4 + k % 8 / 2].a;
+            const auto& of_b = all[column * 4 + k % 8 / 2].b;
+            total += half(of_a[(row >= 8) + 2 * (k >= 8)], k % 2) * half(of_b[k >= 8], k % 2);
+        }
+        sum[i] = total;
+    }
+}
+
+}  // namespace sdfgan::cuda
