@@ -61,10 +61,11 @@ class Field(nn.Module):
         value, gradient = self.sdf_and_gradient(points, condition, image)
         return FieldSample(value, gradient, self.rgb(points, condition, image))
 
-    def network(self, condition: Any, precision: str = "fp32") -> ops.FilmSirenNetwork | None:
+    def network(self, condition: Any, precision: str | None = "fp32") -> ops.FilmSirenNetwork | None:
         """The field as the fused kernels take it, without a graph; None for a field that they do not know, or not here.
 
-        `precision` is "fp32" or "bf16" (`ops.pack_matrices`).
+        precision: of the matrices, "fp32", "bf16" or "fp16" (`ops.pack_matrices`), or None for what is fast and good
+        enough to trace with.
         """
         return None
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sdfgan import ops
+from sdfgan import _C, ops
 from sdfgan.fields.base import Field, FieldSample
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -141,35 +141,44 @@ class FilmSirenSDF(Field):
         return FilmCondition(scales, shifts, base_color)
 
     @torch.no_grad()
-    def network(self, condition: Any, precision: str = "fp32") -> ops.FilmSirenNetwork | None:
-        """See `Field.network`: on a CPU, for widths that are multiples of 16; on a GPU, for "fp16" and some widths."""
-        if self.sdf_head.is_cuda:
-            if precision != "fp16" or self.width not in ops.HALF_WIDTHS:
-                return None
-        elif precision == "fp16" or self.width % 16:
+    def network(self, condition: Any, precision: str | None = "fp32") -> ops.FilmSirenNetwork | None:
+        """See `Field.network`: on a CPU, for widths that are multiples of 16; on CUDA, up to 256 in float32."""
+        width = self._native_width()
+        if precision is None:
+            fast = self.sdf_head.is_cuda and torch.cuda.get_device_capability(self.sdf_head.device) >= (8, 0)
+            precision = "fp16" if fast else "fp32"
+        if width is None or precision == ("bf16" if self.sdf_head.is_cuda else "fp16"):
             return None
-        scale, shift = condition.scales.detach().contiguous(), condition.shifts.detach().contiguous()
-        return self._packed(precision)._replace(scale=scale, shift=shift)
+        scale, shift = (_widen(film.detach(), width).contiguous() for film in (condition.scales, condition.shifts))
+        return self._packed(precision, width)._replace(scale=scale, shift=shift)
 
-    def _packed(self, precision: str) -> ops.FilmSirenNetwork:
+    def _native_width(self) -> int | None:
+        """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
+        if not self.sdf_head.is_cuda:
+            return None if self.width % 16 else self.width
+        if not _C.cuda or self.sdf_head.dtype != torch.float32:
+            return None
+        return min((width for width in ops.CUDA_WIDTHS if width >= self.width), default=None)
+
+    def _packed(self, precision: str, width: int) -> ops.FilmSirenNetwork:
         """The network of no images; packed again once a parameter has been replaced or written to."""
         used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
         key = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
         cached = self._packs.get(precision)
         if cached is None or cached[0] != key:
-            matrices = torch.stack(tuple(self.weights[1:]))
-            hidden = ops.pack_matrices(matrices, precision)
-            transposed = ops.pack_matrices(matrices.transpose(1, 2).contiguous(), precision)
+            matrices = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
+            transposed = matrices.contiguous()
+            hidden = ops.pack_matrices(matrices.transpose(1, 2).contiguous(), precision)
             constants = torch.stack(
                 (torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)
             )
-            no_images = self.sdf_head.new_empty(0, len(self.omegas), self.width)
+            no_images = self.sdf_head.new_empty(0, len(self.omegas), width)
             network = ops.FilmSirenNetwork(
-                self.weights[0].detach(),
+                _widen(self.weights[0].detach().t(), width).t().contiguous(),
                 hidden,
-                transposed,
-                self.sdf_head.detach(),
-                self.texture_head.detach(),
+                hidden if hidden.is_cuda else ops.pack_matrices(transposed, precision),
+                _widen(self.sdf_head.detach(), width).contiguous(),
+                _widen(self.texture_head.detach(), width).contiguous(),
                 constants,
                 scale=no_images,
                 shift=no_images,
@@ -224,7 +233,7 @@ class FilmSirenSDF(Field):
         return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
 
     def _without_graph(self, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
-        return None if torch.is_grad_enabled() or self.sdf_head.is_cuda else self.network(condition)
+        return None if torch.is_grad_enabled() else self.network(condition)
 
     def _sdf_without_counts(self, points: Tensor, condition: FilmCondition, rows: Tensor) -> Tensor:
         """FiLM gathered for each point: more memory, but the host need not know how many points an image has."""
@@ -269,6 +278,11 @@ class FilmSirenSDF(Field):
     def _colour(self, texture: Tensor, base_color: Tensor) -> Tensor:
         color = torch.sigmoid(2 * texture + self.texture_bias + base_color)
         return hsv_to_rgb(color) if self.color_space == "hsv" else color
+
+
+def _widen(values: Tensor, width: int) -> Tensor:
+    """Zeros behind, so that the last dimension has `width`."""
+    return torch.nn.functional.pad(values, (0, width - values.shape[-1]))
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Finding the surfaces in a batch of pictures: at increasing resolution, and only where coarser levels came near them.
 
-`FilmSirenSDF` on a CPU is traced by one native call, any other field level by level; the march is the same.
+A `FilmSirenSDF` is traced by one native call, any other field level by level; the march is the same.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def multiscale(
     refine: int = 8,
     lipschitz: float | Literal["estimate"] | None = None,
     algorithm: Literal["march", "seed"] = "march",
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     generator: torch.Generator | None = None,
     condition: Any = None,
 ) -> SurfaceSamples:
@@ -105,9 +105,9 @@ def multiscale(
         algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
             `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
             steps, margin, inset and refine.
-        precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field); sums
-            and sines are float32. "bf16" is for a CPU, and needs AVX512_BF16 (RuntimeError); "fp16" is for a GPU from
-            sm_80 and widths 64, 128 and 256, and has not run on one yet.
+        precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field, or
+            another device than the one it is for); sums and sines are float32. "bf16" is for a CPU with AVX512_BF16
+            (else RuntimeError), "fp16" for CUDA from sm_80 and widths up to 256. None: "fp16" there, else "fp32".
         generator: for `start_jitter` and the points of "estimate".
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
@@ -127,12 +127,9 @@ def multiscale(
         raise ValueError(f"multiscale: lipschitz must be positive, got {lipschitz}")
     resolution = math.prod(scales)
     network = field.network(condition, precision)
-    if network is None and precision != "fp32":
-        device = "GPU, of width 64, 128 or 256" if precision == "fp16" else "CPU"
-        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF on a {device}")
-    native = network is not None and not axes.is_cuda
-    if network is not None and not native:
-        field = _Packed(network)
+    if network is None and precision in ("bf16", "fp16"):
+        device = "on CUDA, of width 256 at most" if precision == "fp16" else "on a CPU"
+        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF {device}")
     if algorithm == "seed":
         levels = seed_levels(scales, fov, lipschitz)
     elif algorithm == "march":
@@ -145,7 +142,7 @@ def multiscale(
             inset=inset,
             refine=refine,
             lipschitz=lipschitz,
-            native=native,
+            native=network is not None and not axes.is_cuda,
         )
     else:
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
@@ -154,21 +151,9 @@ def multiscale(
         shape = (len(axes), resolution, resolution)
         jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
     camera = orbit_camera(axes, fov).contiguous()
-    if native and network is not None:
+    if network is not None:
         return _trace_network(network, levels, camera, fov, jitter, latents)
     return _trace_field(field, condition, levels, camera, fov, jitter, latents)
-
-
-class _Packed(Field):
-    """The values of a packed network."""
-
-    def __init__(self, network: ops.FilmSirenNetwork) -> None:
-        super().__init__()
-        self._network = network
-
-    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        assert image is not None
-        return ops.film_siren(points, image, self._network)
 
 
 def _trace_network(

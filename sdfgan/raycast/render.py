@@ -58,7 +58,7 @@ def render(
     background: Sequence[float] = (0.0, 0.0, 0.0),
     steps: int = 300,
     lipschitz: float | Literal["estimate"] | None = None,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Literal["fp32", "bf16", "fp16"] | None = None,
     condition: Any = None,
 ) -> Rendering:
     """Render square pictures of a field from orbit cameras.

@@ -16,12 +16,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
-from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel, reference
+from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
 from sdfgan.raycast.levels import march_levels, seed_levels
 
 ROOT = Path(__file__).parents[2]
-MATRICES = {"fp32": 0, "fp16": 2}
 HOPPER, AMPERE, TURING = 0, 1, 2  # the emulated devices: the second has less shared memory, the third no tensor cores
 
 pytestmark = [
@@ -53,53 +53,20 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-class Network:
-    """Random weights of the size that an initialised FiLM-SIREN has; the sdf is near that of a ball."""
-
-    def __init__(self, images: int, width: int, layers: tuple[int, int, int], seed: int = 0) -> None:
-        g = torch.Generator().manual_seed(seed)
-
-        def uniform(*shape: int) -> Tensor:
-            return 2 * torch.rand(shape, generator=g) - 1
-
-        self.layers = layers
-        self.matrices = uniform(sum(layers) - 1, width, width) * (6 / width) ** 0.5 / 10
-        self.rest = (
-            uniform(width) * 0.3 / width**0.5,
-            uniform(3, width) / width**0.5,
-            torch.tensor([0.01, -0.5]),
-            10 + 3 * uniform(images, sum(layers), width),
-            3 * uniform(images, sum(layers), width),
-        )
-        self.first = uniform(width, 3) / 3
-
-    def on_cpu(self) -> FilmSirenNetwork:
-        hidden = ops.pack_matrices(self.matrices)
-        transposed = ops.pack_matrices(self.matrices.transpose(1, 2).contiguous())
-        return FilmSirenNetwork(self.first, hidden, transposed, *self.rest, layers=self.layers)
-
-    def on_cuda(self, precision: str) -> tuple:
-        """What the native module takes, and the tensors it points to."""
-        hidden = ops.pack_matrices(self.matrices, precision, "cuda")
-        tensors = (self.first, hidden, hidden, *self.rest)
-        images, width = len(self.rest[-1]), len(self.first)
-        return ([t.data_ptr() for t in tensors], images, width, list(self.layers), MATRICES[precision]), tensors
+def described(net: FilmSirenNetwork) -> tuple:
+    """As the native module takes it."""
+    images, width = len(net.scale), len(net.first)
+    matrices = 2 if net.hidden.dtype == torch.float16 else 0
+    return [tensor.data_ptr() for tensor in net[:-1]], images, width, list(net.layers), matrices
 
 
 def sample(
-    emulated: ModuleType, device: int, net: Network, precision: str, points: Tensor, image: Tensor, gradient: bool
+    emulated: ModuleType, device: int, net: FilmSirenNetwork, points: Tensor, image: Tensor, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    described, _kept = net.on_cuda(precision)
     sdf, slopes, texture = torch.full((len(points),), 9e9), torch.full_like(points, 9e9), torch.full_like(points, 9e9)
     outputs = [t.data_ptr() if gradient or t is sdf else 0 for t in (sdf, slopes, texture)]
-    emulated.f32.film_siren((device, 0, 0), described, points.data_ptr(), image.data_ptr(), *outputs, len(points))
+    emulated.f32.film_siren((device, 0, 0), described(net), points.data_ptr(), image.data_ptr(), *outputs, len(points))
     return sdf, slopes, texture
-
-
-def exact(net: Network, points: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    on_cpu = net.on_cpu()
-    double = FilmSirenNetwork(*(t.double() for t in on_cpu[:-1]), on_cpu.layers)
-    return reference.film_siren_sample(points.double(), image, double)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -114,14 +81,154 @@ def exact(net: Network, points: Tensor, image: Tensor) -> tuple[Tensor, Tensor, 
     ],
 )
 def test_samples_match_the_reference(emulated, precision, width, layers, device, counts):
-    net = Network(len(counts), width, layers)
-    image = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    points = 2 * torch.rand(len(image), 3, generator=torch.Generator().manual_seed(1)) - 1
-    expected = exact(net, points, image)
-    actual = sample(emulated, device, net, precision, points, image, gradient=True)
-    alone, *untouched = sample(emulated, device, net, precision, points, image, gradient=False)
+    net = RandomNetwork(len(counts), width, layers)
+    points, image = some_points(counts)
+    expected = net.exact(points, image)
+    packed = net.for_cuda(precision)
+    actual = sample(emulated, device, packed, points, image, gradient=True)
+    alone, *untouched = sample(emulated, device, packed, points, image, gradient=False)
     assert all((values == 9e9).all() for values in untouched)
     for a, e in zip((*actual, alone), (*expected, expected[0]), strict=True):
-        error = (a.double() - e).abs().max()
-        print(precision, width, layers, float(error), float(e.abs().max()))
-        assert error < (2e-5 if precision == "fp32" else 4e-3) * e.abs().max()
+        assert (a.double() - e).abs().max() < (2e-6 if precision == "fp32" else 1e-3) * e.abs().max()
+
+
+def test_points_of_no_image_give_nan(emulated):
+    net = RandomNetwork(2, 64, (2, 1, 1))
+    points, image = torch.rand(40, 3), torch.randint(0, 2, (40,))
+    image[::7], image[1::7] = -1, 2
+    strange = (image < 0) | (image > 1)
+    for precision in ("fp32", "fp16"):
+        for values in sample(emulated, HOPPER, net.for_cuda(precision), points, image, gradient=True):
+            assert (values.isnan().view(40, -1).all(1) == strange).all()
+
+
+def test_tensor_cores_are_asked_for_in_vain(emulated):
+    with pytest.raises(RuntimeError, match=r"film_siren: fp16 needs compute capability 8\.0"):
+        net = RandomNetwork(1, 64, (1, 1, 1)).for_cuda("fp16")
+        sample(emulated, TURING, net, torch.rand(1, 3), torch.zeros(1).long(), False)
+
+
+def test_an_unknown_width_is_refused(emulated):
+    net = described(RandomNetwork(1, 64, (1, 1, 1)).for_cuda("fp32"))
+    with pytest.raises(RuntimeError, match=r"the width must be 64, 128 or 256"):
+        emulated.f32.film_siren((HOPPER, 0, 0), (*net[:2], 96, *net[3:]), 0, 0, 0, 0, 0, 5)
+
+
+def native_levels(levels: list[TraceLevel]) -> list[tuple]:
+    return [(level.size, level.steps, tuple(level.rules), *level[3:]) for level in levels]
+
+
+def trace(
+    emulated: ModuleType, device: int, net: FilmSirenNetwork, levels: list[TraceLevel], jitter: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    images, size = len(net.scale), levels[-1].size
+    camera = some_cameras(images)
+    status = torch.full((images, size, size), int(RayStatus.UNTRACED), dtype=torch.uint8)
+    distance, nearest = torch.zeros(images, size, size), torch.zeros(images, size, size)
+    counts = torch.zeros(2, dtype=torch.int64)
+    sizes = [level.size for level in levels]
+    workspace = torch.full((emulated.film_siren_trace_workspace(images, sizes),), 77, dtype=torch.uint8)
+    outputs = [t.data_ptr() for t in (status, distance, nearest, counts, workspace)]
+    emulated.f32.film_siren_trace(
+        (device, 0, 0),
+        described(net),
+        camera.data_ptr(),
+        native_levels(levels),
+        0 if jitter is None else jitter.data_ptr(),
+        *outputs,
+        1 / math.tan(cameras.DEFAULT_FOV / 2),
+    )
+    return status, distance, nearest, counts
+
+
+FOV = cameras.DEFAULT_FOV
+LEVELS = {
+    "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=False, lipschitz=1.5),
+    "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=False),
+    "seed": seed_levels((4, 4), FOV),
+    "one level": [TraceLevel(10, 7, MarchRules(1e-3, refine=2), patience=3.0)],
+}
+
+
+@pytest.mark.parametrize("levels", LEVELS.values(), ids=LEVELS.keys())
+@pytest.mark.parametrize(
+    ("width", "layers", "device", "images"), [(64, (2, 1, 1), HOPPER, 3), (128, (3, 1, 1), AMPERE, 1)]
+)
+def test_fp32_traces_like_the_cpu(emulated, levels, width, layers, device, images):
+    net = RandomNetwork(images, width, layers)
+    size = levels[-1].size
+    jitter = 0.02 * torch.rand(images, size, size, generator=torch.Generator().manual_seed(2))
+    status, distance, nearest, counts = trace(emulated, device, net.for_cuda("fp32"), levels, jitter)
+    expected = ops.film_siren_trace(some_cameras(images), levels, net.on_cpu(), FOV, jitter)
+    # A ray that grazes may end otherwise where one rounding differs.
+    differ = int((status != expected[0]).sum())
+    assert (status == RayStatus.HIT).any() and differ <= 1
+    same = status == expected[0]
+    for a, e in ((distance, expected[1]), (nearest, expected[2])):
+        torch.testing.assert_close(a[same], e[same], atol=2e-5, rtol=0)
+    assert abs(int(counts[0]) - int(expected[3][0])) <= 20
+    assert counts[0] <= counts[1]
+
+
+@pytest.mark.parametrize(("width", "device"), [(64, HOPPER), (128, HOPPER), (256, AMPERE)])
+def test_fp16_traces_nearly_like_fp32(emulated, width, device):
+    images = 2
+    net, levels = RandomNetwork(images, width, (2, 1, 1)), LEVELS["march"]
+    status, distance, *_ = trace(emulated, device, net.for_cuda("fp16"), levels, None)
+    expected = ops.film_siren_trace(some_cameras(images), levels, net.on_cpu(), FOV)
+    hit, wanted = status == RayStatus.HIT, expected[0] == RayStatus.HIT
+    assert wanted.sum() > 100 and (hit != wanted).sum() <= 2
+    error = (distance - expected[1])[hit & wanted].abs()
+    assert error.median() < 1e-4 and error.max() < 5e-3
+
+
+def test_no_images_are_no_work(emulated):
+    net = RandomNetwork(0, 64, (2, 1, 1))
+    assert trace(emulated, HOPPER, net.for_cuda("fp32"), LEVELS["march"], None)[3].tolist() == [0, 0]
+
+
+def test_other_kernels_match_the_cpu(emulated):
+    """Rays of a level, one step of a march, pixels' rays, encodings and samples: the same arrays on both."""
+    here, there = (-1, 0, 1), (HOPPER, 0, 0)
+    g = torch.Generator().manual_seed(3)
+    coarse, fine = LEVELS["march"][0]._replace(size=6), LEVELS["march"][-1]._replace(size=12)
+    camera = some_cameras(2)
+
+    def run(where: tuple) -> list[Tensor]:
+        results = []
+        parent = (0, 0)
+        for level, coarser, reach in ((coarse, 1, 0.0), (fine, 6, coarse.reach)):
+            rays = 2 * level.size**2
+            made = [torch.zeros(rays, 3), torch.zeros(rays, 3), torch.zeros(rays), torch.zeros(rays)]
+            state, status = torch.zeros(5, rays), torch.zeros(rays, dtype=torch.uint8)
+            points, alive = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32)
+            count, workspace = torch.zeros(1, dtype=torch.int32), torch.zeros(1 << 16, dtype=torch.uint8)
+            level_rays = (*made, state, status, points, alive, count)
+            emulated.f32.start_level(
+                where, camera.data_ptr(), *parent, 0, *(t.data_ptr() for t in (*level_rays, workspace)),
+                len(workspace), 2, level.size, coarser, 3.0, level.radius, level.start, reach,
+            )  # fmt: skip
+            for _ in range(3):
+                values = points.norm(dim=1) - 0.5
+                after = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+                step = (values, alive, count, made[0], made[1], made[3], state, status, *after, workspace)
+                emulated.f32.trace_step(
+                    where, *(t.data_ptr() for t in step), len(workspace), rays, rays, tuple(level.rules)
+                )
+                points, alive, count = after
+                results += [state.clone(), status.clone(), points, alive, count]
+            parent = state.data_ptr(), status.data_ptr()
+            results += [*level_rays]
+        x, encoded = torch.rand(33, 3, generator=g.manual_seed(1)), torch.zeros(33, 27)
+        emulated.f32.positional_encoding(where, x.data_ptr(), encoded.data_ptr(), 33, 3, 4, True, True)
+        edges = torch.rand(7, 9, generator=g).cumsum(1)
+        weights, u, drawn = torch.rand(7, 8, generator=g), torch.linspace(0, 1, 5), torch.zeros(7, 5)
+        emulated.f32.sample_pdf(where, *(t.data_ptr() for t in (edges, weights, u, drawn)), 7, 8, 5, 0)
+        pixels = torch.tensor([0, 5, 71, 72, -1])
+        rays = [torch.zeros(5, 3), torch.zeros(5, 3), torch.zeros(5), torch.zeros(5)]
+        pointers = [t.data_ptr() for t in (camera, pixels, *rays)]
+        emulated.f32.generate_rays(where, *pointers, 5, 2, 6, 6, 3.0, 1.0)
+        return [*results, encoded, drawn, *rays]
+
+    for actual, expected in zip(run(there), run(here), strict=True):
+        torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)

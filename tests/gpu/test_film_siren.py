@@ -1,0 +1,171 @@
+"""Fused FiLM-SIRENs on a GPU: against the reference, the CPU's tracer, and what a GPU's user does with streams."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from networks import RandomNetwork, some_cameras, some_points
+from sdfgan import build_info, ops
+from sdfgan.cameras import DEFAULT_FOV, rotate_axes
+from sdfgan.fields import FilmSirenSDF
+from sdfgan.ops import CUDA_WIDTHS, FilmSirenNetwork, RayStatus, TraceLevel
+from sdfgan.raycast import multiscale
+from sdfgan.raycast.levels import march_levels, seed_levels
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not (torch.cuda.is_available() and build_info()["cuda"]), reason="needs a GPU"),
+]
+
+TENSOR_CORES = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+PRECISIONS = ["fp32", pytest.param("fp16", marks=pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80"))]
+
+
+def levels(size: int = 64, native: bool = False) -> list[TraceLevel]:
+    return march_levels(size, DEFAULT_FOV, threshold=1e-4, steps=100, native=native, lipschitz=1.2)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+@pytest.mark.parametrize("layers", [(3, 2, 1), (1, 1, 0), (7, 1, 1)])
+@pytest.mark.parametrize("counts", [[1], [64, 64], [5, 0, 2000, 37], [100_003]])
+def test_samples_match_the_reference(precision, width, layers, counts):
+    net = RandomNetwork(len(counts), width, layers)
+    points, image = some_points(counts)
+    expected = net.exact(points, image)
+    on_gpu = net.on_cuda(precision)
+    actual = ops.film_siren_sample(points.cuda(), image.cuda(), on_gpu)
+    alone = ops.film_siren(points.cuda(), image.cuda(), on_gpu)
+    tolerance = (1e-6 if precision == "fp32" else 5e-4) * 1.5 ** sum(layers)
+    for a, e in zip((*actual, alone), (*expected, expected[0]), strict=True):
+        assert (a.cpu().double() - e).abs().max() < tolerance * max(float(e.abs().max()), 1)
+    image[0] = -1
+    assert ops.film_siren(points.cuda(), image.cuda(), on_gpu)[0].isnan()
+
+
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+@pytest.mark.parametrize(
+    "plan", [levels(64), levels(44), seed_levels((4, 4, 4), DEFAULT_FOV)], ids=["64", "44", "seed"]
+)
+def test_fp32_traces_like_the_cpu(width, plan):
+    net = RandomNetwork(3, width, (3, 1, 1))
+    status, distance, nearest, counts = (
+        t.cpu() for t in ops.film_siren_trace(some_cameras(3).cuda(), plan, net.on_cuda("fp32"), DEFAULT_FOV)
+    )
+    expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu(), DEFAULT_FOV)
+    hit = expected[0] == RayStatus.HIT
+    # Where the last bits of a grazing ray decide, one in thousands may differ.
+    assert (status != expected[0]).sum() <= 2 and hit.sum() > 1000
+    error = (distance - expected[1])[hit & (status == RayStatus.HIT)].abs()
+    assert error.quantile(0.99) < 1e-5
+    assert (nearest - expected[2])[hit].abs().quantile(0.99) < 1e-5
+    assert abs(int(counts[0]) / int(expected[3][0]) - 1) < 1e-3
+
+
+@pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80")
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+def test_fp16_finds_what_fp32_finds(width):
+    net = RandomNetwork(4, width, (3, 1, 1))
+    traced = {
+        precision: ops.film_siren_trace(some_cameras(4).cuda(), levels(128), net.on_cuda(precision), DEFAULT_FOV)
+        for precision in ("fp32", "fp16")
+    }
+    half, full = (traced[precision][0] == RayStatus.HIT for precision in ("fp16", "fp32"))
+    assert (half & full).sum() / (half | full).sum() > 0.999
+    assert (traced["fp16"][1] - traced["fp32"][1])[half & full].abs().median() < 1e-4
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_runs_are_equal_on_any_stream(precision):
+    net, cameras = RandomNetwork(5, 128, (3, 1, 1)).on_cuda(precision), some_cameras(5).cuda()
+    expected = ops.film_siren_trace(cameras, levels(), net, DEFAULT_FOV)
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)  # what follows must wait for this
+        moved = cameras + 0
+        again = ops.film_siren_trace(moved, levels(), net, DEFAULT_FOV)
+    stream.synchronize()
+    for a, e in zip(again[:3], expected[:3], strict=True):
+        assert torch.equal(a, e)
+    assert again[3][0] == expected[3][0]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_the_second_device():
+    net, cameras = RandomNetwork(2, 128, (3, 1, 1)), some_cameras(2)
+    expected = ops.film_siren_trace(cameras.cuda(), levels(), net.on_cuda("fp32"), DEFAULT_FOV)
+    assert torch.cuda.current_device() == 0
+    actual = ops.film_siren_trace(cameras.to("cuda:1"), levels(), net.on_cuda("fp32", "cuda:1"), DEFAULT_FOV)
+    assert torch.cuda.current_device() == 0
+    for a, e in zip(actual, expected, strict=True):
+        assert a.device.index == 1
+        torch.testing.assert_close(a.cpu(), e.cpu())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_trace_waits_for_nothing(precision):
+    net, cameras = RandomNetwork(2, 256, (3, 1, 1)).on_cuda(precision), some_cameras(2).cuda()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        status, *_ = ops.film_siren_trace(cameras, levels(), net, DEFAULT_FOV)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert (status == RayStatus.HIT).any()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_captured_trace_follows_its_cameras(precision):
+    net, cameras = RandomNetwork(2, 64, (3, 1, 1)).on_cuda(precision), some_cameras(2).cuda()
+    ops.film_siren_trace(cameras, levels(), net, DEFAULT_FOV)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        status, distance, *_ = ops.film_siren_trace(cameras, levels(), net, DEFAULT_FOV)
+    for turn in (0, 1):
+        cameras.copy_(some_cameras(2).roll(turn, 0))
+        graph.replay()
+        expected = ops.film_siren_trace(cameras.clone(), levels(), net, DEFAULT_FOV)
+        assert torch.equal(status, expected[0]) and torch.equal(distance, expected[1])
+
+
+@pytest.mark.parametrize("width", [64, 80, 320])
+def test_a_field_answers_alike_with_and_without_a_graph(width):
+    """Widths between those of the kernels get units that do nothing; wider ones go through torch."""
+    torch.manual_seed(0)
+    field = FilmSirenSDF(width=width, latent_size=8).cuda()
+    points, image = (t.cuda() for t in some_points([50, 3]))
+    condition = field.condition(torch.randn(2, 8, device="cuda"))
+    with torch.no_grad():
+        alone = field.evaluate(points, condition, image)
+    for a, e in zip(alone, field.evaluate(points, condition, image), strict=True):
+        torch.testing.assert_close(a, e, atol=2e-4, rtol=2e-3)  # torch may use tf32
+
+
+def test_multiscale_on_a_gpu_sees_what_a_cpu_sees():
+    torch.manual_seed(0)
+    field, latents = FilmSirenSDF(width=128, latent_size=8), torch.randn(3, 8)
+    angles = torch.linspace(-0.5, 0.5, 3)
+    axes = rotate_axes((angles, 2 * angles))
+    expected = multiscale(axes, (128,), latents, field)
+    field.cuda()
+    for precision in (None, "fp32"):
+        actual = multiscale(axes.cuda(), (128,), latents.cuda(), field, precision=precision)
+        pictures = [torch.zeros(samples.mask.shape).cuda() for samples in (actual, expected)]
+        for picture, samples in zip(pictures, (actual, expected), strict=True):
+            picture[samples.mask.cuda()] = samples.hit.cuda().float()
+        both, either = (pictures[0] * pictures[1]).sum(), torch.maximum(*pictures).sum()
+        assert both / either > 0.998
+
+
+def test_wrong_tensors_are_refused():
+    net = RandomNetwork(1, 64, (2, 1, 1)).on_cuda("fp32")
+    points, image = torch.rand(4, 3).cuda(), torch.zeros(4, dtype=torch.int64).cuda()
+    with pytest.raises(ValueError, match=r"film_siren: points must be \[N, 3\] float32"):
+        ops.film_siren(points.double(), image, net)
+    with pytest.raises(ValueError, match=r"film_siren: first must be .* on cuda:0, got .* on cpu"):
+        ops.film_siren(points, image, FilmSirenNetwork(*(t.cpu() for t in net[:-1]), net.layers))
+    assert math.isfinite(float(ops.film_siren(points, image, net).sum()))
