@@ -7,7 +7,8 @@ Ways to evaluate a FiLM-SIREN at points of several images, all for the parameter
 - "compile": "seg" by `torch.compile`;
 - "bf16": "seg" with products in bfloat16.
 
-And the algorithm of that renderer (sidmani/dfr), with boolean masks.
+And the algorithm of that renderer (sidmani/dfr), with boolean masks; and as one CUDA graph, in which nothing depends on
+what was found, so that every ray of a level is evaluated at every step.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def trace_seed(
     distance = cameras.camera_distance(fov)
     batch, size, queries = len(axes), 1, 0
     camera = cameras.orbit_camera(axes, fov)
-    mask = torch.ones(batch, 1, 1, dtype=torch.bool)
+    mask = axes.new_ones(batch, 1, 1, dtype=torch.bool)
     for level, scale in enumerate(scales):
         size *= scale
         mask = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
@@ -154,7 +155,70 @@ def trace_seed(
             k = 2 * best_t * math.tan(fov / (2 * size))
             mask = mask.masked_scatter(mask, best <= 0.5 * (2 * k.square() + 1 / 256).sqrt())
     hit = torch.zeros_like(mask).masked_scatter(mask, best <= 5e-3)
-    return SeedTrace(hit, torch.zeros(mask.shape).masked_scatter(mask, best_t), queries)
+    return SeedTrace(hit, axes.new_zeros(mask.shape).masked_scatter(mask, best_t), queries)
+
+
+class CapturedSeed:
+    """`trace_seed` of a field, with products in float16, recorded once and replayed when called."""
+
+    def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...]) -> None:
+        condition = field.condition(latents)
+        folded = [(condition.scales[:, i, :, None] * field.weights[i]).transpose(1, 2) for i in _layers(field)]
+        self.weights = [folded[0].contiguous(), *(weight.half().contiguous() for weight in folded[1:])]
+        self.shifts = [condition.shifts[:, i, None] for i in _layers(field)]
+        self.field, self.scales, self.camera = field, scales, cameras.orbit_camera(axes)
+        self.graph = None
+        if axes.is_cuda:  # elsewhere it runs when called
+            torch.cuda.synchronize()
+            self.run()
+            self.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self.graph):
+                self.hit, self.distance = self.run()
+        self.queries = len(axes) * sum(15 * math.prod(scales[: i + 1]) ** 2 for i in range(len(scales)))
+
+    def __call__(self) -> CapturedSeed:
+        if self.graph is None:
+            self.hit, self.distance = self.run()
+        else:
+            self.graph.replay()
+        return self
+
+    def evaluate(self, points: Tensor) -> Tensor:
+        """Values [B, P] at points [B, P, 3]."""
+        x = torch.baddbmm(self.shifts[0], points, self.weights[0]).sin_()
+        for weight, shift in zip(self.weights[1:], self.shifts[1:], strict=True):
+            x = (torch.bmm(x.half(), weight).float() + shift).sin_()
+        return x @ self.field.sdf_head + _prior(self.field, points)
+
+    def run(self, fov: float = cameras.DEFAULT_FOV) -> tuple[Tensor, Tensor]:
+        """Hits and distances [B, R, R]; see `trace_seed`."""
+        distance, size = cameras.camera_distance(fov), 1
+        batch = len(self.camera)
+        mask = self.camera.new_ones(batch, 1, 1, dtype=torch.bool)
+        for level, scale in enumerate(self.scales):
+            size *= scale
+            mask = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2).view(batch, -1)
+            directions = cameras.ray_grid(self.camera, size, size, fov)[1].reshape(batch, -1, 3)
+            origins = self.camera[:, None, :, 3]
+            c = -(origins * directions).sum(-1)
+            delta = (c.square() - distance**2 + 1).clamp(min=0).sqrt()
+            mask = mask & (delta > 0)
+            t, far = c - delta + 0.125, c + delta
+            best, best_t = torch.full_like(t, 5.0), t
+            alive = mask & (t < far)
+            for _ in range(15):
+                value = self.evaluate(origins + t[..., None] * directions)
+                better = alive & (value < best)
+                best, best_t = torch.where(better, value, best), torch.where(better, t, best_t)
+                alive = alive & (value > 5e-3)
+                t = torch.where(alive, t + value, t)
+                alive = alive & (t < far)
+            if level + 1 < len(self.scales):
+                k = 2 * best_t * math.tan(fov / (2 * size))
+                mask = mask & (best <= 0.5 * (2 * k.square() + 1 / 256).sqrt())
+                mask = mask.view(batch, size, size)
+        hit = mask & (best <= 5e-3)
+        return hit.view(batch, size, size), torch.where(mask, best_t, 0.0).view(batch, size, size)
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:
@@ -190,12 +254,14 @@ def trace_step(
     return origins[alive] + state[0, alive, None] * directions[alive], alive
 
 
-def dense_grid(evaluate: Evaluate, resolution: int, share: int = 1, at_once: int = 2**16) -> Tensor:
+def dense_grid(
+    evaluate: Evaluate, resolution: int, share: int = 1, at_once: int = 2**16, device: str = "cpu"
+) -> Tensor:
     """Values on every `share`-th slab of the grid of [-1, 1]^3."""
-    ticks = torch.linspace(-1, 1, resolution + 1)
+    ticks = torch.linspace(-1, 1, resolution + 1, device=device)
     parts: list[Any] = []
     for x in ticks[::share]:
         points = torch.cartesian_prod(x[None], ticks, ticks)
         for some in points.split(at_once):
-            parts.append(evaluate(some, torch.zeros(len(some), dtype=torch.int64)))
+            parts.append(evaluate(some, some.new_zeros(len(some), dtype=torch.int64)))
     return torch.cat(parts).view(-1, resolution + 1, resolution + 1)

@@ -3,6 +3,7 @@
     python benchmarks/bench.py --list
     python benchmarks/bench.py trace evaluate --quick
     python benchmarks/bench.py all --threads 1 --json benchmarks/results/mine.jsonl
+    python benchmarks/bench.py trace evaluate ops --device cuda
 
 The variants of a comparison alternate in one process, so that a machine whose speed drifts is fair to all. Told are
 medians, their spread (the middle half of the rounds, as a share of the median) and, for every baseline, the median of
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from cases import CASES, Options
 from measure import measure
+from sdfgan import _C
 from sdfgan.errors import UserError
 
 
@@ -42,9 +44,10 @@ def main() -> int:
     torch.set_grad_enabled(False)
     records: list[dict[str, Any]] = []
     for name in CASES if "all" in arguments.case else arguments.case:
-        for comparison in CASES[name](Options(arguments.quick, arguments.generator)):
+        for comparison in CASES[name](Options(arguments.quick, arguments.generator, arguments.device)):
             with console.status("") as status:
-                measured = measure(comparison, 3 if arguments.quick else arguments.rounds, status.update)
+                rounds = 3 if arguments.quick else arguments.rounds
+                measured = measure(comparison, rounds, status.update, arguments.device)
             console.print(_table(comparison.title, measured))
             records += measured
             if arguments.json:
@@ -64,6 +67,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("case", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}, or all")
     parser.add_argument("--list", action="store_true", help="say what there is to measure")
     parser.add_argument("--quick", action="store_true", help="small sizes, three rounds: does it work?")
+    parser.add_argument("--device", default="cpu", help="cpu, or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
     parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE, draw FILE's ratios as .png")
@@ -72,6 +76,8 @@ def _parse() -> argparse.Namespace:
     for name in arguments.case:
         if name not in (*CASES, "all"):
             parser.error(f"CASE must be {', '.join(CASES)} or all, got {name}")
+    if arguments.device != "cpu" and not (torch.cuda.is_available() and _C.cuda):
+        parser.error(f"--device {arguments.device}: needs a GPU that torch can use and a build with CUDA")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist")
     return arguments
@@ -90,12 +96,13 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
     table.add_column("variant")
     for column in ("median", "spread", *(f"x {name}" for name in baselines), "more"):
         table.add_column(column, justify="left" if column == "more" else "right")
-    peaks = [record["work_flop"] / record["median_s"] for record in records if record["variant"].startswith("peak")]
+    peaks = [record for record in records if record["variant"].startswith("peak")]
     for record in records:
         more = []
         if "work_flop" in record:
             rate = record["work_flop"] / record["median_s"]
-            more.append(f"{rate / 1e9:.0f} GF/s, {100 * rate / peaks[0]:.0f} % of the fp32 peak")
+            peak = peaks[0]["work_flop"] / peaks[0]["median_s"]
+            more.append(f"{rate / 1e9:.0f} GF/s, {100 * rate / peak:.0f} % of the {peaks[0]['variant']}")
         if "largest_error" in record:
             more.append(f"error {record['largest_error']:.0e}")
         if "queries" in record:
@@ -111,7 +118,7 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
         faster = record["times_faster_than"]
         ratios = [f"{faster[name]:.2f}" if name in faster else "" for name in baselines]
         seconds = record["median_s"]
-        median = f"{seconds * 1e3:.2f} ms" if seconds < 1 else f"{seconds:.2f} s"
+        median = f"{seconds * 1e3:.{2 if seconds > 0.01 else 3}f} ms" if seconds < 1 else f"{seconds:.2f} s"
         table.add_row(record["variant"], median, f"{100 * record['spread']:.0f} %", *ratios, " ".join(more))
     return table
 

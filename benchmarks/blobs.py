@@ -20,12 +20,13 @@ _LATENT_SIZE = 256
 _VERSION = 2
 
 
-def blobs(width: int, quick: bool = False) -> tuple[FilmSirenSDF, Tensor]:
+def blobs(width: int, quick: bool = False, device: str = "cpu") -> tuple[FilmSirenSDF, Tensor]:
     """A network of four trunk and three sdf layers of `width`, and 16 latents whose shapes it has learned."""
     steps = 150 if quick else 1200
     torch.manual_seed(0)
     field = FilmSirenSDF(width=width, trunk_layers=4, sdf_layers=3, latent_size=_IMAGES, omega_first=5, omega_hidden=10)
-    latents = 2 * torch.eye(_IMAGES)
+    field.to(device)
+    latents = 2 * torch.eye(_IMAGES, device=device)
     path = default_cache_folder() / "benchmarks" / f"blobs-{_VERSION}-{width}-{steps}.safetensors"
     if path.exists():
         field.load_state_dict(load_file(path))
@@ -33,7 +34,7 @@ def blobs(width: int, quick: bool = False) -> tuple[FilmSirenSDF, Tensor]:
         _fit(field, latents, steps)
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial:
-            save_file(field.state_dict(), partial)
+            save_file({name: tensor.cpu() for name, tensor in field.state_dict().items()}, partial)
     return field.eval().requires_grad_(False), latents
 
 
@@ -45,16 +46,17 @@ def distance(points: Tensor, centres: Tensor, radii: Tensor) -> Tensor:
 
 @torch.enable_grad()
 def _fit(field: FilmSirenSDF, latents: Tensor, steps: int) -> None:
-    random = torch.Generator().manual_seed(1)
+    random, device = torch.Generator().manual_seed(1), latents.device
     centres = (torch.rand(_IMAGES, _BALLS, 3, generator=random) - 0.5) * 0.7
     radii = 0.1 + 0.12 * torch.rand(_IMAGES, _BALLS, generator=random)
+    centres, radii = centres.to(device), radii.to(device)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-3)
     per_image = 256
-    image = torch.arange(_IMAGES).repeat_interleave(per_image)
+    image = torch.arange(_IMAGES, device=device).repeat_interleave(per_image)
     with progress(steps, f"fitting {field.width}") as bar:
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 1e-3 * 0.5 * (1 + math.cos(math.pi * step / steps))
-            points = 2 * torch.rand(_IMAGES, per_image, 3, generator=random) - 1
+            points = (2 * torch.rand(_IMAGES, per_image, 3, generator=random) - 1).to(device)
             value = field.sdf(points.flatten(0, 1), field.condition(latents), image)
             loss = (value - distance(points, centres, radii).flatten()).abs().mean()
             optimizer.zero_grad()

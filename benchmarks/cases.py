@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from measure import Comparison
 from sdfgan import _C, cameras, meshes, ops, raycast
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
+from sdfgan.fields.film_siren import FilmCondition
 from sdfgan.ops import reference
+from sdfgan.raycast.levels import march_levels
 
 _IMAGES = 16
 _POINTS = 15_360
@@ -32,15 +35,24 @@ class Options:
 
     quick: bool
     generator: Path | None
+    device: str = "cpu"
+
+    def blobs(self, width: int) -> tuple[FilmSirenSDF, Tensor]:
+        """See `blobs.blobs`."""
+        return blobs(width, self.quick, self.device)
+
+    def axes(self, images: int) -> Tensor:
+        """Cameras from all around."""
+        angles = torch.linspace(-0.4, 0.9, images), torch.linspace(0, 2 * math.pi * (1 - 1 / images), images)
+        return cameras.rotate_axes(angles).to(self.device)
 
 
 def evaluate(options: Options) -> Iterator[Comparison]:
     """Signed distances of a FiLM-SIREN at 15,360 points of 16 images."""
-    generator = torch.Generator().manual_seed(0)
-    points = 2 * torch.rand(_POINTS, 3, generator=generator) - 1
-    image = torch.arange(_IMAGES).repeat_interleave(_POINTS // _IMAGES)
+    points = (2 * torch.rand(_POINTS, 3, generator=torch.Generator().manual_seed(0)) - 1).to(options.device)
+    image = torch.arange(_IMAGES, device=options.device).repeat_interleave(_POINTS // _IMAGES)
     for width in _WIDTHS[-1:] if options.quick else _WIDTHS:
-        field, latents = blobs(width, options.quick)
+        field, latents = options.blobs(width)
         yield _evaluate(field, latents, points, image)
         yield _sample(field, latents, points, image)
 
@@ -51,11 +63,12 @@ def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tenso
     condition = field.condition(latents)
     variants: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
-    exact = reference.film_siren(points.double(), image, _double(field.network(condition)))
-    for precision in _precisions():
+    with torch.enable_grad():  # plain torch
+        exact = copy.deepcopy(field).double().sdf(points.double(), _double(condition), image)
+    for precision in _precisions(points):
         network = field.network(condition, precision)
         variants[f"fused {precision}"] = lambda network=network: ops.film_siren(points, image, network)
-        peak = partial(_C.multiply_adds, torch.get_num_threads(), precision == "bf16")
+        peak = _gpu_peak(precision, points.device) if points.is_cuda else _cpu_peak(precision)
         variants[f"peak {precision}"] = peak
         facts[f"peak {precision}"] = {"work_flop": peak()}
     names = ("faithful", "gather", "seg", "compile", "bf16")
@@ -83,20 +96,20 @@ def _sample(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor)
 
 
 def trace(options: Options) -> Iterator[Comparison]:
-    """Whole pictures, from latents and cameras to hit distances; width 256."""
-    if options.generator is None:
-        field, latents = blobs(256, options.quick)
+    """Whole pictures, from latents and cameras to hit distances; width 256, and on a GPU 128."""
+    if options.generator is not None:
+        networks = [_trained(options.generator, options.device)]
     else:
-        field, latents = _trained(options.generator)
-    for images in (4,) if options.quick else (4, 16):
-        for resolution in (64,) if options.quick else (64, 128):
-            yield _trace(field, latents[:images], resolution, options.generator is not None)
+        networks = [options.blobs(width) for width in ((256,) if options.device == "cpu" else (256, 128))]
+    for field, latents in networks:
+        for images in (4,) if options.quick else (4, 16):
+            for resolution in (64,) if options.quick else (64, 128):
+                axes = options.axes(images)
+                yield _trace(field, latents[:images], axes, resolution, options.generator is not None)
 
 
-def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool) -> Comparison:
+def _trace(field: FilmSirenSDF, latents: Tensor, axes: Tensor, resolution: int, trained: bool) -> Comparison:
     images = len(latents)
-    angles = torch.linspace(-0.4, 0.9, images), torch.linspace(0, 2 * math.pi * (1 - 1 / images), images)
-    axes = cameras.rotate_axes(angles)
     scales = _SCALES[resolution]
     # A fitted field is hardly steeper than one; a trained one is, and then what is true needs a safety factor.
     lipschitz = _steepest(field, latents) if trained else 1.0
@@ -106,23 +119,27 @@ def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool)
         return lambda: raycast.multiscale(axes, scales, latents, field, **arguments)
 
     variants: dict[str, Callable[[], Any]] = {}
-    for precision in _precisions():
+    for precision in _precisions(axes):
         variants[f"march {precision}"] = ours(precision=precision)
+        if axes.is_cuda:
+            variants[f"march {precision}, graph"] = _Captured(field, latents, axes, resolution, precision)
         if trained:
             variants[f"march {precision}, safe"] = ours(precision=precision, lipschitz=lipschitz)
         variants[f"seed's march, fused {precision}"] = ours(precision=precision, algorithm="seed", lipschitz=1.0)
-    names = ("faithful", "gather", "seg", "compile", *(("bf16",) if _C.has_bf16() else ()))
+    names = ("faithful", "gather", "seg", "compile", *(("bf16",) if axes.is_cuda or _C.has_bf16() else ()))
     for name, maker in baselines.evaluators(field, latents, names).items():
         # Compiled once: what is timed is tracing, with FiLM folded anew as the others do.
         made = maker() if name == "compile" else None
         variants[f"torch {name}"] = lambda maker=maker, made=made: baselines.trace_seed(made or maker(), axes, scales)
+    if axes.is_cuda:
+        variants["torch graph"] = baselines.CapturedSeed(field, latents, axes, scales)
 
     facts = {}
     for name, variant in variants.items():
         answer = variant()
         if isinstance(answer, raycast.SurfaceSamples):
             hit = answer.mask.masked_scatter(answer.mask, answer.hit)
-            depth = torch.zeros(hit.shape).masked_scatter(answer.mask, answer.distances)
+            depth = axes.new_zeros(hit.shape).masked_scatter(answer.mask, answer.distances)
             facts[name] = {"useful_lanes": answer.queries / answer.lanes}
         else:
             hit, depth = answer.hit, answer.distance
@@ -139,7 +156,7 @@ def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool)
             peer = hit, depth
     same = raycast.multiscale(axes, scales, latents, field, algorithm="seed", lipschitz=1.0)
     hit = same.mask.masked_scatter(same.mask, same.hit)
-    depth = torch.zeros(hit.shape).masked_scatter(same.mask, same.distances)
+    depth = axes.new_zeros(hit.shape).masked_scatter(same.mask, same.distances)
     error = (depth - peer[1])[hit & peer[0]].abs()
     facts["seed's march, fused fp32"] |= {
         "iou_with_torch_seg": ((hit & peer[0]).sum() / (hit | peer[0]).sum()).item(),
@@ -150,7 +167,38 @@ def _trace(field: FilmSirenSDF, latents: Tensor, resolution: int, trained: bool)
     config = {"weights": "trained" if trained else "blobs", "width": field.width, "images": images, "side": resolution}
     if trained:
         config["steepest"] = round(lipschitz, 2)
-    return Comparison("trace", config, variants, ("torch faithful", "torch seg", "torch compile"), facts, warm=True)
+    peers = ("torch faithful", "torch seg", "torch compile", *(("torch graph",) if axes.is_cuda else ()))
+    return Comparison("trace", config, variants, peers, facts, warm=True)
+
+
+class _Captured:
+    """`multiscale`'s march as a CUDA graph: what a frame costs once nothing but the cameras changes."""
+
+    def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, resolution: int, precision: str) -> None:
+        network = field.network(field.condition(latents), precision)
+        camera = cameras.orbit_camera(axes).contiguous()
+        levels = march_levels(resolution, cameras.DEFAULT_FOV, threshold=1e-4, steps=300, native=False)
+
+        def run() -> tuple[Tensor, ...]:
+            return ops.film_siren_trace(camera, levels, network, cameras.DEFAULT_FOV)
+
+        run()
+        torch.cuda.synchronize()
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.status, self.distance, _, self.counts = run()
+
+    def __call__(self) -> _Captured:
+        self.graph.replay()
+        return self
+
+    @property
+    def hit(self) -> Tensor:
+        return self.status == int(ops.RayStatus.HIT)
+
+    @property
+    def queries(self) -> int:
+        return int(self.counts[0])
 
 
 def _truth(
@@ -166,21 +214,21 @@ def _truth(
 
 
 def _steepest(field: FilmSirenSDF, latents: Tensor) -> float:
-    points = 2 * torch.rand(4096 * len(latents), 3, generator=torch.Generator().manual_seed(0)) - 1
-    image = torch.arange(len(latents)).repeat_interleave(4096)
+    points = 2 * torch.rand(4096 * len(latents), 3, generator=torch.Generator().manual_seed(0)).to(latents) - 1
+    image = torch.arange(len(latents), device=latents.device).repeat_interleave(4096)
     return field.sdf_and_gradient(points, field.condition(latents), image)[1].norm(dim=-1).max().item()
 
 
-def _trained(folder: Path) -> tuple[FilmSirenSDF, Tensor]:
+def _trained(folder: Path, device: str) -> tuple[FilmSirenSDF, Tensor]:
     from sdfgan.gan import load_generator, sample_latents
 
     field, config = load_generator(folder)
-    return field.requires_grad_(False), sample_latents(config, range(_IMAGES))
+    return field.requires_grad_(False).to(device), sample_latents(config, range(_IMAGES)).to(device)
 
 
 def any_field(options: Options) -> Iterator[Comparison]:
     """The generic path: a function of points, a solid of primitives, and the network as a function."""
-    field, latents = blobs(64, options.quick)
+    field, latents = options.blobs(64)
     condition = field.condition(latents)
     solid = Sphere(0.4) | Sphere(0.3).translated((0.4, 0.2, 0.1))
     folded = baselines.seg(field, latents)
@@ -189,8 +237,7 @@ def any_field(options: Options) -> Iterator[Comparison]:
         ("a network of width 64", folded),
     ):
         for images, resolution in ((4, 64),) if options.quick else ((4, 64), (16, 128)):
-            angles = torch.linspace(-0.4, 0.9, images), torch.linspace(0, 5, images)
-            axes = cameras.rotate_axes(angles)
+            axes = options.axes(images)
             foreign = _Foreign(function, len(condition))
             scales = _SCALES[resolution]
             variants = {
@@ -220,7 +267,7 @@ def operators(options: Options) -> Iterator[Comparison]:
     random = torch.Generator().manual_seed(0)
     count = 2**14 if options.quick else 2**17
 
-    x = torch.rand(count, 3, generator=random)
+    x = torch.rand(count, 3, generator=random).to(options.device)
     plain = baselines.positional_encoding
     compiled = torch.compile(plain, dynamic=False)
     yield Comparison(
@@ -235,9 +282,9 @@ def operators(options: Options) -> Iterator[Comparison]:
     )
 
     rays, bins, samples = count // 16, 64, 128
-    edges = torch.rand(rays, bins + 1, generator=random).cumsum(-1)
-    weights = torch.rand(rays, bins, generator=random)
-    u = (torch.arange(samples) + 0.5).expand(rays, samples) / samples
+    edges = torch.rand(rays, bins + 1, generator=random).cumsum(-1).to(options.device)
+    weights = torch.rand(rays, bins, generator=random).to(options.device)
+    u = (torch.arange(samples, device=options.device) + 0.5).expand(rays, samples) / samples
     compiled_pdf = torch.compile(baselines.sample_pdf, dynamic=False)
     yield Comparison(
         "ops",
@@ -253,9 +300,10 @@ def operators(options: Options) -> Iterator[Comparison]:
     origins = torch.rand(count, 3, generator=random)
     directions = torch.nn.functional.normalize(torch.rand(count, 3, generator=random) - 0.5, dim=-1)
     far, values = torch.full((count,), 3.0), torch.rand(count, generator=random) - 0.2
-    alive = torch.arange(count, dtype=torch.int32)
-    number = torch.tensor([count], dtype=torch.int32)
-    state, status = ops.start_march(torch.zeros(count), far)
+    origins, directions, far, values = (tensor.to(options.device) for tensor in (origins, directions, far, values))
+    alive = torch.arange(count, dtype=torch.int32, device=options.device)
+    number = torch.tensor([count], dtype=torch.int32, device=options.device)
+    state, status = ops.start_march(torch.zeros_like(far), far)
     long = alive.long()
 
     def ours() -> Any:
@@ -272,10 +320,9 @@ def operators(options: Options) -> Iterator[Comparison]:
         ("torch",),
     )
 
-    axes = cameras.rotate_axes((torch.linspace(-1, 1, 4), torch.linspace(0, 3, 4)))
-    camera = cameras.orbit_camera(axes).contiguous()
+    camera = cameras.orbit_camera(options.axes(4)).contiguous()
     side = int(math.sqrt(count / 4))
-    pixels = torch.arange(4 * side * side)
+    pixels = torch.arange(4 * side * side, device=options.device)
     yield Comparison(
         "ops",
         {"op": "generate_rays", "rays": len(pixels)},
@@ -289,11 +336,11 @@ def operators(options: Options) -> Iterator[Comparison]:
 
 def mesh(options: Options) -> Iterator[Comparison]:
     """A mesh of a grid of 256^3 cells; what plain torch needs for the values alone is measured on a share of it."""
-    field, latents = blobs(256, options.quick)
+    field, latents = options.blobs(256)
     condition = field.condition(latents[:1])
     resolution, share = (64, 8) if options.quick else (256, 64)
     slabs = len(range(0, resolution + 1, share))
-    dense = baselines.dense_grid
+    dense = partial(baselines.dense_grid, device=options.device)
     values = meshes._grid_values(field, condition, resolution, 1.0, None)
     error = _farthest_vertex(field, condition, meshes.marching_cubes(field, condition, resolution), resolution)
     del values
@@ -319,8 +366,8 @@ def mesh(options: Options) -> Iterator[Comparison]:
 
 def _farthest_vertex(field: FilmSirenSDF, condition: Any, surface: Any, resolution: int) -> float:
     """How far vertices lie from the true level set, in cells: |sdf| / |gradient|."""
-    vertices = torch.from_numpy(surface.vertices).float()
-    image = torch.zeros(len(vertices), dtype=torch.int64)
+    vertices = torch.from_numpy(surface.vertices).to(field.sdf_head)
+    image = torch.zeros(len(vertices), dtype=torch.int64, device=vertices.device)
     value, gradient = field.sdf_and_gradient(vertices, condition, image)
     return (value.abs() / gradient.norm(dim=-1)).max().item() * resolution / 2
 
@@ -328,9 +375,9 @@ def _farthest_vertex(field: FilmSirenSDF, condition: Any, surface: Any, resoluti
 def step(options: Options) -> Iterator[Comparison]:
     """A picture with its gradient, as in a GAN's training: 16 pictures of 64^2, width 64."""
     torch.manual_seed(0)
-    field, latents = blobs(64, options.quick)
+    field, latents = options.blobs(64)
     field.requires_grad_()
-    axes = cameras.rotate_axes((torch.linspace(-0.4, 0.9, _IMAGES), torch.linspace(0, 5, _IMAGES)))
+    axes = options.axes(_IMAGES)
 
     def picture(native: bool) -> Callable[[], None]:
         def run() -> None:
@@ -359,12 +406,30 @@ class _WithoutNetwork(Field):
             return self.field.sdf(points, condition, image).detach()
 
 
-def _double(network: ops.FilmSirenNetwork) -> ops.FilmSirenNetwork:
-    return ops.FilmSirenNetwork(*(tensor.double() for tensor in network[:-1]), network.layers)
+def _double(condition: FilmCondition) -> FilmCondition:
+    return FilmCondition(*(tensor.double() for tensor in vars(condition).values()))
 
 
-def _precisions() -> tuple[str, ...]:
+def _precisions(like: Tensor) -> tuple[str, ...]:
+    if like.is_cuda:
+        return ("fp16", "fp32") if torch.cuda.get_device_capability() >= (8, 0) else ("fp32",)
     return ("fp32", "bf16") if _C.has_bf16() else ("fp32",)
+
+
+def _cpu_peak(precision: str) -> Callable[[], float]:
+    """Multiply-adds of vectors in registers; returns how many FLOP that was."""
+    return partial(_C.multiply_adds, torch.get_num_threads(), precision == "bf16")
+
+
+def _gpu_peak(precision: str, device: torch.device, size: int = 8192) -> Callable[[], float]:
+    """A large matrix product of torch's; returns how many FLOP that was."""
+    a = torch.randn(size, size, device=device, dtype=torch.float16 if precision == "fp16" else torch.float32)
+
+    def run() -> float:
+        a @ a
+        return 2.0 * size**3
+
+    return run
 
 
 CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {

@@ -40,7 +40,9 @@ class Comparison:
         return f"{self.case}: " + ", ".join(f"{key} {value}" for key, value in self.config.items())
 
 
-def measure(comparison: Comparison, rounds: int, say: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+def measure(
+    comparison: Comparison, rounds: int, say: Callable[[str], None] = lambda _: None, device: str = "cpu"
+) -> list[dict[str, Any]]:
     """Time every variant once per round, in turn, once all have run; a record for each."""
     times: dict[str, list[float]] = {name: [] for name in comparison.variants}
     begin = time.perf_counter()
@@ -49,14 +51,10 @@ def measure(comparison: Comparison, rounds: int, say: Callable[[str], None] = la
             break
         for name, variant in comparison.variants.items():
             say(f"{comparison.title}: {name}, round {number + 1} of {rounds}")
-            start = time.perf_counter()
-            variant()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
+            seconds = _time(variant, device)
             if number >= 0:
                 times[name].append(seconds * comparison.scale.get(name, 1.0))
-    shared = environment()
+    shared = environment(device)
     records = []
     for name, values in times.items():
         faster = {
@@ -82,10 +80,21 @@ def measure(comparison: Comparison, rounds: int, say: Callable[[str], None] = la
     return records
 
 
-def environment() -> dict[str, Any]:
+def _time(variant: Callable[[], Any], device: str) -> float:
+    """Seconds; on a GPU, until it is done, from when it had nothing to do."""
+    if device != "cpu":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    variant()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def environment(device: str = "cpu") -> dict[str, Any]:
     """What a number depends on beside the code that was timed."""
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else _processor(),
+        "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "simd": sdfgan.build_info()["simd"],
         "commit": _commit(),

@@ -46,6 +46,18 @@ def test_the_seeds_march_is_the_seeds(scales: tuple[int, ...]) -> None:
     assert (depth - plain.distance)[found & plain.hit].abs().quantile(0.99) < 1e-5
 
 
+def test_the_captured_march_is_the_same() -> None:
+    """But for products in float16. On a CPU nothing is recorded."""
+    field, latents = some_network()
+    axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
+    with torch.no_grad():
+        plain = baselines.trace_seed(baselines.gather(field, latents), axes, (8, 2))
+        captured = baselines.CapturedSeed(field, latents, axes, (8, 2))()
+    assert (captured.hit != plain.hit).sum() <= 2
+    both = captured.hit & plain.hit
+    assert both.sum() > 50 and (captured.distance - plain.distance)[both].abs().median() < 1e-3
+
+
 def test_plain_operators_give_the_same() -> None:
     x, edges = torch.rand(7, 3), torch.rand(5, 9).cumsum(-1)
     weights = torch.rand(5, 8) + 0.1

@@ -326,7 +326,9 @@ def test_tensors_on_cuda_are_checked(precision):
     """With tensors that are there in name only, so on any machine."""
     net = RandomNetwork(2, 64, (2, 1, 1)).for_cuda(precision)
     with FakeTensorMode() as mode:
-        fake = FilmSirenNetwork(*(torch.empty_like(mode.from_tensor(tensor), device="cuda") for tensor in net[:-1]), net.layers)
+        fake = FilmSirenNetwork(
+            *(torch.empty_like(mode.from_tensor(tensor), device="cuda") for tensor in net[:-1]), net.layers
+        )
         points, image = torch.rand(5, 3, device="cuda"), torch.zeros(5, dtype=torch.int64, device="cuda")
         assert film_siren(points, image, fake).shape == (5,)
         assert [t.shape for t in film_siren_sample(points, image, fake)] == [(5,), (5, 3), (5, 3)]
