@@ -1,0 +1,59 @@
+"""Launch the CUDA kernels of FiLM-SIRENs and of the march on random sizes; for compute-sanitizer.
+
+compute-sanitizer --tool memcheck --error-exitcode 1 python tests/gpu/random_launches.py 10000
+compute-sanitizer --tool racecheck --error-exitcode 1 python tests/gpu/random_launches.py 10000
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from networks import RandomNetwork, some_cameras, some_points
+from sdfgan import ops
+from sdfgan.cameras import DEFAULT_FOV
+from sdfgan.raycast.levels import march_levels
+
+
+def main(launches: int) -> None:
+    """Launches one of each kind in turn, `launches` in all."""
+    random.seed(0)
+    precisions = ["fp32", *(["fp16"] if torch.cuda.get_device_capability() >= (8, 0) else [])]
+    networks = {
+        (precision, width): RandomNetwork(3, width, (2, 1, 1)).on_cuda(precision)
+        for precision in precisions
+        for width in ops.CUDA_WIDTHS
+    }
+    streams = [torch.cuda.current_stream(), torch.cuda.Stream()]
+    cameras, begin = some_cameras(3).cuda(), time.perf_counter()
+    for number in range(launches):
+        network = random.choice(list(networks.values()))
+        with torch.cuda.stream(random.choice(streams)):
+            if number % 3 == 0:
+                points, image = (t.cuda() for t in some_points([random.randrange(300) for _ in range(3)]))
+                ops.film_siren_sample(points, image, network)
+            elif number % 3 == 1:
+                size = random.choice([3, 8, 20, 31])
+                plan = march_levels(size, DEFAULT_FOV, threshold=1e-3, steps=random.choice([1, 9]), native=False)
+                ops.film_siren_trace(cameras, plan, network, DEFAULT_FOV)
+            else:
+                level = march_levels(random.choice([1, 5, 16]), DEFAULT_FOV, threshold=1e-3, steps=9)[-1]
+                rays = ops.start_level(cameras, level, DEFAULT_FOV)
+                values = rays.points.norm(dim=1) - 0.5
+                made = (rays.origins, rays.directions, rays.far, rays.state, rays.status)
+                ops.trace_step(values, rays.alive, rays.alive_count, *made, level.rules)
+        if sys.stderr.isatty() and number % 100 == 99:
+            rate = (number + 1) / (time.perf_counter() - begin)
+            print(f"\r{number + 1} of {launches}, {rate:.0f}/s", end="", file=sys.stderr)
+    torch.cuda.synchronize()
+    print(f"done: {launches} launches")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000)
