@@ -97,7 +97,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "simd": sdfgan.build_info()["simd"],
-        "commit": _commit(),
+        "commit": commit(),
         "versions": {
             "sdfgan": sdfgan.__version__,
             "torch": torch.__version__,
@@ -116,7 +116,7 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _commit() -> str:
+def commit() -> str:
     """The commit, with a plus sign if files differ from it."""
     folder = Path(__file__).parent
     try:

@@ -210,8 +210,8 @@ void launch(const FilmSirenSample<float>&, const Where&);
 void launch(const FilmSirenTrace<float>&, const Where&);
 void launch(const FilmSirenSample<double>&, const Where&);  // these two throw
 void launch(const FilmSirenTrace<double>&, const Where&);
-int64_t start_level_workspace(int device, int64_t rays);    // bytes
-int64_t trace_step_workspace(int device, int64_t entries);  // bytes
+int64_t start_level_workspace(int device, int64_t rays);                                // bytes
+int64_t trace_step_workspace(int device, int64_t entries);                              // bytes
 int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes);  // bytes
 }  // namespace cuda
 

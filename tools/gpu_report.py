@@ -99,9 +99,8 @@ def _print_table(outcome: dict[str, str], records: list[dict]) -> None:
         what = " ".join(str(value) for value in record["config"].values())
         faster = ", ".join(f"{ratio:.1f}x {name}" for name, ratio in record["times_faster_than"].items())
         accuracy = f" IoU {record['iou']:.5f}" if "iou" in record else ""
-        print(
-            f"{record['case']:9s} {what:32s} {record['variant']:26s} {1e3 * record['median_s']:9.3f} ms{accuracy}  {faster}"
-        )
+        title = f"{record['case']:9s} {what:32s} {record['variant']:26s}"
+        print(f"{title} {1e3 * record['median_s']:9.3f} ms{accuracy}  {faster}")
 
 
 if __name__ == "__main__":

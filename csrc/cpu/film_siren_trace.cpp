@@ -243,7 +243,6 @@ class Tracer {
         return true;
     }
 
-
     const FilmSirenTrace<T> p_;
     Shared<T>& shared_;
     Evaluator<T, Form> evaluator_;
@@ -271,7 +270,8 @@ void trace(const FilmSirenTrace<T>& p, int threads) {
 
 // Plain functions: kernels.cpp puts them into the table of this instruction set.
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>& p, int threads) {
-    p.network.matrices == Matrices::kBrain ? trace<float, Brain>(p, threads) : trace<float, Full<float>>(p, threads);
+    p.network.matrices == Matrices::kBrain ? trace<float, Brain>(p, threads)
+                                           : trace<float, Full<float>>(p, threads);
 }
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>& p, int threads) {
     trace<double, Full<double>>(p, threads);

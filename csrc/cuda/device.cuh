@@ -45,7 +45,8 @@ __device__ __forceinline__ void multiply(float (&)[4], const uint32_t (&)[4], ui
 // Starts to copy 16 bytes, aligned, into shared memory.
 __device__ __forceinline__ void copy_16_bytes(void* shared, const void* global) {
     const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global)
+                 : "memory");
 }
 
 // Ends a group of this thread's copies.

@@ -6,7 +6,7 @@ namespace {
 
 // With one head the sdf, and its gradient if kTangents; with three the texture.
 template <class Network, bool kTangents, int kHeads>
-__global__ void __launch_bounds__(kNetworkThreads)
+__global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     sample_kernel(FilmSirenSample<float> p, Path path, int bytes) {
     using Tile = typename Network::Tile;
     Tile& tile = *reinterpret_cast<Tile*>(shared_memory());

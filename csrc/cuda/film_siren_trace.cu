@@ -29,8 +29,8 @@ struct LevelTrace {
     int busy_warps;  // of a block: those that take rays
 };
 
-// A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not meet
-// in one bank.
+// A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not
+// meet in one bank.
 struct Slot {
     RayState<float> state;
     float direction[3];
@@ -124,12 +124,13 @@ __device__ uint32_t sum_of_warp(uint32_t value) {
 }
 
 template <class Network>
-__global__ void __launch_bounds__(kNetworkThreads) trace_kernel(LevelTrace p, Path path, int bytes) {
+__global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
+    trace_kernel(LevelTrace p, Path path, int bytes) {
     using Tile = typename Network::Tile;
     Tile& tile = *reinterpret_cast<Tile*>(shared_memory());
     Slot* const slots = reinterpret_cast<Slot*>(shared_memory() + tile_bytes<Tile>());
-    Network network(p.network, path,
-                    shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(), bytes);
+    Network network(p.network, path, shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(),
+                    bytes);
     const int own = Network::own_point();
     const bool takes = own >= 0 && static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
     Slot& slot = slots[own >= 0 ? own : 0];
@@ -224,8 +225,7 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
             // Few rays are spread over all multiprocessors, a warp or more on each.
             constexpr int64_t kOfWarp = Network::kWarpPoints;
             const int64_t share = (rays + processors - 1) / processors;
-            const int64_t warps =
-                min_of((share + kOfWarp - 1) / kOfWarp, Tile::kPoints / kOfWarp);
+            const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, Tile::kPoints / kOfWarp);
             const int64_t of_block = warps * kOfWarp;
             level.busy_warps = static_cast<int>(warps);
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),

@@ -49,8 +49,8 @@ void for_each(const char* what, int64_t n, const Where& where, const Body& body)
     if (n == 0) return;
     constexpr int64_t kThreads = 128, kMaxBlocks = 1 << 20;
     const int64_t blocks = (n + kThreads - 1) / kThreads;
-    check(launch_kernel(for_each_kernel<Body>, min_of(blocks, kMaxBlocks), kThreads, 0, where.stream,
-                        n, body),
+    check(launch_kernel(for_each_kernel<Body>, min_of(blocks, kMaxBlocks), kThreads, 0,
+                        where.stream, n, body),
           what);
 }
 

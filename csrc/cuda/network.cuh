@@ -56,6 +56,7 @@ class HalfNetwork {
   public:
     static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a warp
     static constexpr int kWarpRows = 16 * kTiles;
+    static constexpr int kBlocks = 1;  // of a multiprocessor, at least: registers allow no more
     using Tile = cuda::Tile<kWarps * kWarpRows, kTangents, kHeads>;
 
     // Bytes of shared memory that it takes, if it may have no more than `most`.
@@ -127,14 +128,14 @@ class HalfNetwork {
         const int length = path_.length();
 #pragma unroll
         for (int n = 0; n < W; n += 8) {
+            if (n % 32 == 0) __syncwarp();  // or all loads come first, and registers spill
             float sum[kTiles][4];
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const float* w = network_.first + 3 * (n + pair + i);
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
-                    sum[r / 2][r % 2 * 2 + i] =
-                        w[0] * x[r][0] + w[1] * x[r][1] + w[2] * x[r][2];
+                    sum[r / 2][r % 2 * 2 + i] = w[0] * x[r][0] + w[1] * x[r][1] + w[2] * x[r][2];
                 }
             }
 #pragma unroll
@@ -290,6 +291,7 @@ template <int W, bool kTangents, int kHeads>
 class FullNetwork {
   public:
     static constexpr int kRows = 8192 / W;
+    static constexpr int kBlocks = 2;
     using Tile = cuda::Tile<kRows, kTangents, kHeads>;
 
     static int memory(const Path&, int) { return (kRows + 2 * kDepth) * W * 4; }
@@ -422,9 +424,12 @@ class FullNetwork {
             const float* weights = weights_ + begin / kDepth % 2 * (kDepth * W);
 #pragma unroll
             for (int k = 0; k < kDepth; ++k) {
-                const float4 x = *reinterpret_cast<const float4*>(features_ + (begin + k) * kRows + row);
-                const float4 w0 = *reinterpret_cast<const float4*>(weights + k * W + output(across, 0));
-                const float4 w1 = *reinterpret_cast<const float4*>(weights + k * W + output(across, 4));
+                const float4 x =
+                    *reinterpret_cast<const float4*>(features_ + (begin + k) * kRows + row);
+                const float4 w0 =
+                    *reinterpret_cast<const float4*>(weights + k * W + output(across, 0));
+                const float4 w1 =
+                    *reinterpret_cast<const float4*>(weights + k * W + output(across, 4));
                 const float rows[4] = {x.x, x.y, x.z, x.w};
                 const float outputs[8] = {w0.x, w0.y, w0.z, w0.w, w1.x, w1.y, w1.z, w1.w};
 #pragma unroll
@@ -471,9 +476,9 @@ void launch_network(const char* what, void (*kernel)(Parameters, Path, int), con
           what);
     if (resident == 0) throw std::runtime_error(std::string(what) + ": too little shared memory");
     const int64_t blocks = min_of<int64_t>(most, int64_t{resident} * processors);
-    check(launch_kernel(kernel, blocks, kNetworkThreads, fixed + bytes, where.stream, p, path,
-                        bytes),
-          what);
+    check(
+        launch_kernel(kernel, blocks, kNetworkThreads, fixed + bytes, where.stream, p, path, bytes),
+        what);
 }
 
 // Calls f(network) with a network that has no more than a type, for the width and the precision.

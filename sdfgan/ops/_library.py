@@ -12,6 +12,7 @@ from .. import _C
 
 LIBRARY = torch.library.Library("sdfgan", "DEF")
 REAL = (torch.float32, torch.float64)
+HALF = (torch.float16, torch.bfloat16)
 
 
 def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
@@ -75,6 +76,11 @@ def require_tensors(op: str, **arguments: Any) -> None:
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: {name} must be a Tensor, got {type(value).__name__}")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half types as float32; others as they are."""
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def refuse_gradient(op: str, **arguments: Tensor) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import LIBRARY, native, register, require_tensors
+from ._library import HALF, LIBRARY, REAL, native, register, require_tensors
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = (*HALF, *REAL)
 
 
 def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:

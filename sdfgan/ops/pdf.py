@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, native, refuse_gradient, register
+from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
 
 
 def sample_pdf(
@@ -27,15 +27,18 @@ def sample_pdf(
     [edges[0], edges[-1]].
 
     Args:
-        edges: [R, S+1] float32 or float64, ascending on each ray, S >= 1.
-        weights: [R, S] of the same dtype.
-        u: [R, num_samples] or [num_samples] of the same dtype, in any order; clamped to [0, 1].
+        edges: [R, S+1] float16, bfloat16, float32 or float64, ascending on each ray, S >= 1.
+        weights: [R, S] of the same dtype; half types are mixed as one likes.
+        u: [R, num_samples] or [num_samples] of the dtype of edges, in any order; clamped to [0, 1].
         generator: source of the random numbers of `stratified`.
 
     Returns:
-        [R, num_samples] positions, ascending on each ray. Not differentiable: RuntimeError when an argument
+        [R, num_samples] positions of the dtype of edges, ascending on each ray; half types are computed in float32.
+        Not differentiable: RuntimeError when an argument
         requires grad.
     """
+    require_tensors("sample_pdf", edges=edges, weights=weights)
+    dtype, edges, weights = edges.dtype, at_least_float32(edges), at_least_float32(weights)
     if u is None:
         refuse_gradient("sample_pdf", edges=edges, weights=weights)
         if num_samples < 0:
@@ -54,8 +57,8 @@ def sample_pdf(
         if u.dim() == 0 or u.shape[-1] != num_samples:
             wanted = f"[R, {num_samples}] or [{num_samples}]"
             raise ValueError(f"sample_pdf: u must be {wanted}, got {list(u.shape)}")
-        u = u.sort(dim=-1).values
-    return _op(edges, weights, u)
+        u = at_least_float32(u).sort(dim=-1).values
+    return _op(edges, weights, u).to(dtype)
 
 
 def _check(edges: Tensor, weights: Tensor, u: Tensor) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from ._library import REAL, Checker, native, refuse_gradient, register
+from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register
 
 Step = tuple[Tensor, Tensor, Tensor]
 
@@ -118,10 +118,10 @@ def trace_step(
     Mutates state and status. Nothing waits for the device.
 
     Args:
-        values: [K] float32 or float64; all real tensors have this dtype.
+        values: [K] float32 or float64; a field may also answer in half precision, beside float32.
         alive: [K] int32, each ray at most once; entries that are no ray are dropped.
         count: [1] int32.
-        origins, directions: [N, 3].
+        origins, directions: [N, 3] float32 or float64, as all that follow.
         far: [N] where rays end.
         state: [5, N]: distance t; smallest value of the traced function so far, and where; the value before this one,
             and how far back that was. 0 there means none, and the value is a guess of the slope of -sdf along the ray
@@ -144,7 +144,7 @@ def trace_step(
         state=state,
         status=status,
     )
-    return _op(values, alive, count, origins, directions, far, state, status, *rules)
+    return _op(at_least_float32(values), alive, count, origins, directions, far, state, status, *rules)
 
 
 def start_march(start: Tensor, far: Tensor, slope: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,17 @@ def test_matches_reference(device, assert_close, rays, bins, samples, mode, dtyp
     assert ((actual >= edges[:, :1]) & (actual <= edges[:, -1:])).all()
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_half_types_are_computed_in_float32(device, half):
+    edges, weights = (tensor.to(half) for tensor in random_density(6, 9, device=device))
+    u = torch.rand(6, 5, device=device)
+    for numbers in (u.to(half), u):
+        expected = sample_pdf(edges.float(), weights.float(), 5, u=numbers.float())
+        actual = sample_pdf(edges, weights, 5, u=numbers)
+        assert actual.dtype == half and torch.equal(actual, expected.to(half))
+    assert sample_pdf(edges.float(), weights, 5).dtype == torch.float32
+
+
 def test_histogram_follows_the_density(device):
     """The share of samples in each half bin is that of the density, to four standard deviations."""
     n = 200_000
@@ -110,8 +121,8 @@ def test_rejections():
     edges, weights = random_density(4, 8)
     with pytest.raises(ValueError, match=r"sample_pdf: weights must be \[R, S\] float32, got \[4, 2\] float64 on cpu"):
         sample_pdf(edges, weights[:, :2].double(), 3)
-    with pytest.raises(ValueError, match=r"edges must be \[R, S\+1\] float32 or float64, got \[4, 9\] float16"):
-        sample_pdf(edges.half(), weights, 3)
+    with pytest.raises(ValueError, match=r"edges must be \[R, S\+1\] float32 or float64, got \[4, 9\] int64"):
+        sample_pdf(edges.long(), weights, 3)
     with pytest.raises(ValueError, match=r"sample_pdf: edges must be \[R, S\+1\] with S >= 1, got \[4, 1\]"):
         sample_pdf(edges[:, :1].contiguous(), weights, 3)
     with pytest.raises(ValueError, match=r"edges must be .* contiguous, got .* with strides \[1, 4\]"):

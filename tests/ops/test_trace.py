@@ -159,6 +159,18 @@ def test_count_and_entries_out_of_range_are_harmless(device):
     assert trace_step(**state, rules=MarchRules(0.0))[2].item() == 0
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_a_field_may_answer_in_half_precision(device, half):
+    state = random_state(40, 50, device=device)
+    values = state["values"].to(half)
+    exact = {**clone(state), "values": values.float()}
+    for a, e in zip(
+        trace_step(**{**state, "values": values}, rules=PLAIN), trace_step(**exact, rules=PLAIN), strict=True
+    ):
+        assert torch.equal(a, e)
+    assert torch.equal(state["state"], exact["state"])
+
+
 def test_opcheck(device):
     state = random_state(9, 12, device=device)
     torch.library.opcheck(OP, (*state.values(), *PLAIN))
@@ -182,8 +194,8 @@ def test_compiles_and_mutates(device, assert_close):
     [
         (
             "values",
-            torch.zeros(9, dtype=torch.float16),
-            r"values must be \[K\] float32 or float64, got \[9\] float16",
+            torch.zeros(9, dtype=torch.int32),
+            r"values must be \[K\] float32 or float64, got \[9\] int32",
         ),
         (
             "alive",

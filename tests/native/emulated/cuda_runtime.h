@@ -92,7 +92,8 @@ struct Thread {
 class Launch {
   public:
     Launch(int64_t blocks, int threads, int bytes, std::function<void()> kernel)
-        : kernel_(std::move(kernel)), grid{static_cast<unsigned>(blocks)},
+        : kernel_(std::move(kernel)),
+          grid{static_cast<unsigned>(blocks)},
           size{static_cast<unsigned>(threads)} {
         if (blocks < 1 || threads < 1 || threads % kLanes) fail("a launch of no whole warps");
         for (int64_t b = 0; b < blocks; ++b) {
@@ -270,11 +271,12 @@ inline const char* cudaGetErrorString(cudaError_t) { return ""; }
 inline cudaError_t cudaGetDevice(int* device) { return *device = 0; }
 inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 
-// A device with two multiprocessors; `device` 1 has less shared memory than device 0 (sm_90, sm_86), and device 2
-// is too old for tensor cores.
+// A device with two multiprocessors; `device` 1 has less shared memory than device 0 (sm_90,
+// sm_86), and device 2 is too old for tensor cores.
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int device) {
     if (what == cudaDevAttrComputeCapabilityMajor) *value = device == 2 ? 7 : 9;
-    if (what == cudaDevAttrMaxSharedMemoryPerBlockOptin) *value = device == 0 ? 227 << 10 : 99 << 10;
+    if (what == cudaDevAttrMaxSharedMemoryPerBlockOptin)
+        *value = device == 0 ? 227 << 10 : 99 << 10;
     if (what == cudaDevAttrMultiProcessorCount) *value = 2;
     return cudaSuccess;
 }

@@ -24,7 +24,8 @@ inline unsigned char* shared_memory() { return emulated::self().block->shared; }
 inline void copy_16_bytes(void* shared, const void* global) {
     const emulated::Block& block = *emulated::self().block;
     const auto offset = static_cast<unsigned char*>(shared) - block.shared;
-    if (offset < 0 || offset + 16 > block.bytes || offset % 16) emulated::fail("a copy goes astray");
+    if (offset < 0 || offset + 16 > block.bytes || offset % 16)
+        emulated::fail("a copy goes astray");
     std::memset(shared, 0xff, 16);
     emulated::self().copies.push_back({shared, global});
 }
