@@ -26,11 +26,6 @@ struct Path {
     }
 };
 
-template <class T>
-struct Type {
-    using type = T;
-};
-
 // In shared memory: what goes in and comes out.
 template <int kRows, int kTangents, int kHeads>
 struct Tile {
@@ -481,7 +476,17 @@ void launch_network(const char* what, void (*kernel)(Parameters, Path, int), con
         what);
 }
 
-// Calls f(network) with a network that has no more than a type, for the width and the precision.
+template <class T>
+struct Type {
+    using type = T;
+};
+
+// From the FiLM of one image to that of the next.
+__host__ __device__ inline int64_t film_size(const FilmSiren<float>& n) {
+    return (n.trunk_layers + n.sdf_layers + n.texture_layers) * n.width;
+}
+
+// Calls f(Type<...>) with the class for the network's width and precision.
 template <bool kTangents, int kHeads, class F>
 void with_network(const char* what, const FilmSiren<float>& network, const Where& where, F&& f) {
     const auto pick = [&](auto width) {
@@ -497,6 +502,9 @@ void with_network(const char* what, const FilmSiren<float>& network, const Where
     if (network.matrices == Matrices::kHalf && major < 8) {
         throw std::runtime_error(std::string(what) + ": fp16 needs compute capability 8.0");
     }
+    if (network.images * film_size(network) > UINT32_MAX) {
+        throw std::runtime_error(std::string(what) + ": too many images");
+    }
     if (network.width == 64) return pick(std::integral_constant<int, 64>{});
     if (network.width == 128) return pick(std::integral_constant<int, 128>{});
     if (network.width == 256) return pick(std::integral_constant<int, 256>{});
@@ -510,11 +518,6 @@ inline Path sdf_path(const FilmSiren<float>& n) {
 inline Path texture_path(const FilmSiren<float>& n) {
     const int begin = n.trunk_layers + n.sdf_layers;
     return {n.trunk_layers, begin, begin + n.texture_layers};
-}
-
-// From the FiLM of one image to that of the next.
-__host__ __device__ inline int64_t film_size(const FilmSiren<float>& n) {
-    return (n.trunk_layers + n.sdf_layers + n.texture_layers) * n.width;
 }
 
 // The part of the sdf that is no network's.

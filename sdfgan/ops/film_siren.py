@@ -168,7 +168,10 @@ def _packed_shape(
 
 def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int], int, int, list[int], int]:
     images, width = network[6].shape[0], network[0].shape[0]
-    return [t.data_ptr() for t in network], images, width, layers, _MATRICES[network[1].dtype]
+    addresses = [tensor.data_ptr() for tensor in network]
+    if network[0].is_cuda and any(address % 16 for address in addresses):
+        raise ValueError("film_siren: on CUDA the network's tensors must be aligned to 16 bytes; clone() slices")
+    return addresses, images, width, layers, _MATRICES[network[1].dtype]
 
 
 def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:

@@ -168,4 +168,7 @@ def test_wrong_tensors_are_refused():
         ops.film_siren(points.double(), image, net)
     with pytest.raises(ValueError, match=r"film_siren: first must be .* on cuda:0, got .* on cpu"):
         ops.film_siren(points, image, FilmSirenNetwork(*(t.cpu() for t in net[:-1]), net.layers))
+    slice_of_more = torch.zeros(65, device="cuda")[1:]
+    with pytest.raises(ValueError, match="aligned to 16 bytes"):
+        ops.film_siren(points, image, net._replace(sdf_head=slice_of_more))
     assert math.isfinite(float(ops.film_siren(points, image, net).sum()))
