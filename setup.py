@@ -14,7 +14,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-DEFAULT_CUDA_ARCHS = "75;80;86;89;90;100;120"
+DEFAULT_CUDA_ARCHS = "75;80;90;100;120"
 
 
 class CMakeBuild(build_ext):
