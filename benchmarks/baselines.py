@@ -97,6 +97,22 @@ def seg(field: FilmSirenSDF, latents: Tensor, compiled: bool = False, bf16: bool
     return evaluate
 
 
+def batched(field: FilmSirenSDF, latents: Tensor) -> Callable[[Tensor], Tensor]:
+    """Values [B, P] at points [B, P, 3]: as many of each image, all in one product; operands in float16."""
+    condition = field.condition(latents)
+    folded = [(condition.scales[:, i, :, None] * field.weights[i]).transpose(1, 2) for i in _layers(field)]
+    weights = [folded[0].contiguous(), *(weight.half().contiguous() for weight in folded[1:])]
+    shifts = [condition.shifts[:, i, None] for i in _layers(field)]
+
+    def evaluate(points: Tensor) -> Tensor:
+        x = torch.baddbmm(shifts[0], points, weights[0]).sin_()
+        for weight, shift in zip(weights[1:], shifts[1:], strict=True):
+            x = (torch.bmm(x.half(), weight).float() + shift).sin_()
+        return x @ field.sdf_head + _prior(field, points)
+
+    return evaluate
+
+
 def evaluators(field: FilmSirenSDF, latents: Tensor, names: tuple[str, ...]) -> dict[str, Callable[[], Evaluate]]:
     """Makers of evaluators: hoisting FiLM is part of what is timed."""
     makers: dict[str, Callable[[], Evaluate]] = {
@@ -162,33 +178,13 @@ class CapturedSeed:
     """`trace_seed` of a field, with products in float16, recorded once and replayed when called."""
 
     def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...]) -> None:
-        condition = field.condition(latents)
-        folded = [(condition.scales[:, i, :, None] * field.weights[i]).transpose(1, 2) for i in _layers(field)]
-        self.weights = [folded[0].contiguous(), *(weight.half().contiguous() for weight in folded[1:])]
-        self.shifts = [condition.shifts[:, i, None] for i in _layers(field)]
-        self.field, self.scales, self.camera = field, scales, cameras.orbit_camera(axes)
-        self.graph = None
-        if axes.is_cuda:  # elsewhere it runs when called
-            torch.cuda.synchronize()
-            self.run()
-            self.graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self.graph):
-                self.hit, self.distance = self.run()
+        self.evaluate, self.scales, self.camera = batched(field, latents), scales, cameras.orbit_camera(axes)
+        self.replay = _recorded(self.run)
         self.queries = len(axes) * sum(15 * math.prod(scales[: i + 1]) ** 2 for i in range(len(scales)))
 
     def __call__(self) -> CapturedSeed:
-        if self.graph is None:
-            self.hit, self.distance = self.run()
-        else:
-            self.graph.replay()
+        self.hit, self.distance = self.replay()
         return self
-
-    def evaluate(self, points: Tensor) -> Tensor:
-        """Values [B, P] at points [B, P, 3]."""
-        x = torch.baddbmm(self.shifts[0], points, self.weights[0]).sin_()
-        for weight, shift in zip(self.weights[1:], self.shifts[1:], strict=True):
-            x = (torch.bmm(x.half(), weight).float() + shift).sin_()
-        return x @ self.field.sdf_head + _prior(self.field, points)
 
     def run(self, fov: float = cameras.DEFAULT_FOV) -> tuple[Tensor, Tensor]:
         """Hits and distances [B, R, R]; see `trace_seed`."""
@@ -219,6 +215,35 @@ class CapturedSeed:
                 mask = mask.view(batch, size, size)
         hit = mask & (best <= 5e-3)
         return hit.view(batch, size, size), torch.where(mask, best_t, 0.0).view(batch, size, size)
+
+
+class CapturedValues:
+    """Values at points [B, P, 3], with products in float16, recorded once and replayed when called."""
+
+    def __init__(self, field: FilmSirenSDF, latents: Tensor, points: Tensor) -> None:
+        evaluate = batched(field, latents)
+        self.replay = _recorded(lambda: evaluate(points).flatten())
+
+    def __call__(self) -> Tensor:
+        return self.replay()
+
+
+def _recorded(run: Callable[[], Any]) -> Callable[[], Any]:
+    """`run` as a CUDA graph, which overwrites what it gave before; without CUDA, as it is."""
+    if not torch.cuda.is_available():
+        return run
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = run()
+
+    def replay() -> Any:
+        graph.replay()
+        return result
+
+    replay.inputs = run  # type: ignore[attr-defined] # the graph reads them where they are
+    return replay
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:

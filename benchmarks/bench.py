@@ -42,6 +42,7 @@ def main() -> int:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
+    torch.backends.cuda.matmul.allow_tf32 = False  # what is called fp32 is fp32
     records: list[dict[str, Any]] = []
     for name in CASES if "all" in arguments.case else arguments.case:
         for comparison in CASES[name](Options(arguments.quick, arguments.generator, arguments.device)):
@@ -67,7 +68,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("case", nargs="*", metavar="CASE", help=f"{', '.join(CASES)}, or all")
     parser.add_argument("--list", action="store_true", help="say what there is to measure")
     parser.add_argument("--quick", action="store_true", help="small sizes, three rounds: does it work?")
-    parser.add_argument("--device", default="cpu", help="cpu, or cuda (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
     parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE, draw FILE's ratios as .png")

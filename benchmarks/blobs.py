@@ -27,7 +27,11 @@ def blobs(width: int, quick: bool = False, device: str = "cpu") -> tuple[FilmSir
     field = FilmSirenSDF(width=width, trunk_layers=4, sdf_layers=3, latent_size=_IMAGES, omega_first=5, omega_hidden=10)
     field.to(device)
     latents = 2 * torch.eye(_IMAGES, device=device)
-    path = default_cache_folder() / "benchmarks" / f"blobs-{_VERSION}-{width}-{steps}.safetensors"
+    path = (
+        default_cache_folder()
+        / "benchmarks"
+        / f"blobs-{_VERSION}-{width}-{steps}{'' if device == 'cpu' else '-gpu'}.safetensors"
+    )
     if path.exists():
         field.load_state_dict(load_file(path))
     else:

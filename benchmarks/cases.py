@@ -74,12 +74,16 @@ def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tenso
     names = ("faithful", "gather", "seg", "compile", "bf16")
     for name, maker in baselines.evaluators(field, latents, names).items():
         variants[f"torch {name}"] = partial(maker(), points, image)
+    peers = ["torch seg", "torch compile", "torch bf16"]
+    if points.is_cuda:
+        variants["torch graph"] = baselines.CapturedValues(field, latents, points.view(len(latents), -1, 3))
+        peers.append("torch graph")
     for name, variant in variants.items():
         if not name.startswith("peak"):
             error = (variant().double() - exact).abs()
             facts[name] = {"work_flop": work, "largest_error": error.max().item()}
     config = {"width": field.width, "points": len(points), "images": len(latents)}
-    return Comparison("evaluate", config, variants, ("torch seg", "torch compile", "torch bf16"), facts)
+    return Comparison("evaluate", config, variants, tuple(peers), facts)
 
 
 def _sample(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor) -> Comparison:
@@ -179,6 +183,8 @@ class _Captured:
         camera = cameras.orbit_camera(axes).contiguous()
         levels = march_levels(resolution, cameras.DEFAULT_FOV, threshold=1e-4, steps=300, native=False)
 
+        self.inputs = network, camera  # the graph reads them where they are
+
         def run() -> tuple[Tensor, ...]:
             return ops.film_siren_trace(camera, levels, network, cameras.DEFAULT_FOV)
 
@@ -230,7 +236,7 @@ def any_field(options: Options) -> Iterator[Comparison]:
     """The generic path: a function of points, a solid of primitives, and the network as a function."""
     field, latents = options.blobs(64)
     condition = field.condition(latents)
-    solid = Sphere(0.4) | Sphere(0.3).translated((0.4, 0.2, 0.1))
+    solid = (Sphere(0.4) | Sphere(0.3).translated((0.4, 0.2, 0.1))).to(options.device)
     folded = baselines.seg(field, latents)
     for name, function in (
         ("a solid", lambda points, image: solid.sdf(points)),

@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -46,19 +47,21 @@ def main() -> int:
     major, minor = torch.cuda.get_device_capability()
     device = torch.cuda.get_device_name()
     slug = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    records = arguments.output / f"{slug}.jsonl"
+    folder = arguments.output.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    records = folder / f"{slug}.jsonl"
     print(f"{device}, sm_{major}{minor}, torch {torch.__version__}", flush=True)
 
     deadline = time.monotonic() + 60 * arguments.minutes
     environment = {**os.environ, "SDFGAN_CUDA": "ON", "SDFGAN_CUDA_ARCHS": f"{major}{minor}"}
+    watched = {**environment, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}  # every tensor has bounds of its own
     python = sys.executable
     stages: dict[str, list[str]] = {}
     if not arguments.no_build:
         stages["build"] = [python, "setup.py", "build_ext", "--inplace"]
     stages["tests"] = [python, "-m", "pytest", "-q", "-m", "gpu", "--durations=5"]
     if arguments.sanitize:
-        for tool in ("memcheck", "racecheck"):
+        for tool in ("memcheck", "racecheck", "synccheck"):
             run = [python, "tests/gpu/random_launches.py", str(arguments.sanitize)]
             stages[tool] = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *run]
     for case in ("trace", "evaluate", "ops", "field", "step"):
@@ -67,7 +70,7 @@ def main() -> int:
     known = len(records.read_text().splitlines()) if records.exists() else 0
     outcome = {}
     for name, command in stages.items():
-        outcome[name] = _run(name, command, environment, deadline)
+        outcome[name] = _run(name, command, watched if "compute-sanitizer" in command else environment, deadline)
         if name == "build" and outcome[name] != "passed":
             break
     measured = [json.loads(line) for line in records.read_text().splitlines()[known:]] if records.exists() else []
@@ -83,11 +86,17 @@ def _run(name: str, command: list[str], environment: dict[str, str], deadline: f
         return "no time left"
     print(f"\n== {name}: {' '.join(command)} ({left:.0f} s left)", flush=True)
     try:
-        status = subprocess.run(command, cwd=ROOT, env=environment, timeout=left).returncode
-    except subprocess.TimeoutExpired:
-        return "out of time"
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
     except FileNotFoundError:
         return f"{command[0]} not found"
+    try:
+        status = process.wait(left)
+    except subprocess.TimeoutExpired:
+        return "out of time"
+    finally:
+        if process.poll() is None:  # also when interrupted, and with all that it has started
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
     return "passed" if status == 0 else f"failed ({status})"
 
 

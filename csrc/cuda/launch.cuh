@@ -15,6 +15,7 @@ namespace sdfgan::cuda {
 
 inline void check(cudaError_t error, const char* what) {
     if (error != cudaSuccess) {
+        cudaGetLastError();  // or the next launch would report it
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
     }
 }

@@ -51,7 +51,7 @@ class HalfNetwork {
   public:
     static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a warp
     static constexpr int kWarpRows = 16 * kTiles;
-    static constexpr int kBlocks = 1;  // of a multiprocessor, at least: registers allow no more
+    static constexpr int kBlocks = 1;  // of a multiprocessor, at least: 2 would spill registers
     using Tile = cuda::Tile<kWarps * kWarpRows, kTangents, kHeads>;
 
     // Bytes of shared memory that it takes, if it may have no more than `most`.
@@ -67,6 +67,7 @@ class HalfNetwork {
           path_(path),
           ring_(ring),
           resident_(kMayStay && bytes == chunks(path) * kChunkBytes) {
+        // A ring has all its chunks or, for a path without matrices, none.
         const int ahead = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
         for (int i = 0; i < ahead; ++i) fetch(i, i);
         if (resident_) {
@@ -289,14 +290,14 @@ class FullNetwork {
     static constexpr int kBlocks = 2;
     using Tile = cuda::Tile<kRows, kTangents, kHeads>;
 
-    static int memory(const Path&, int) { return (kRows + 2 * kDepth) * W * 4; }
+    static int memory(const Path&, int) { return (kStride + 2 * kDepth) * W * 4; }
 
     __device__ FullNetwork(const FilmSiren<float>& network, const Path& path, unsigned char* memory,
                            int)
         : network_(network),
           path_(path),
           features_(reinterpret_cast<float*>(memory)),
-          weights_(features_ + W * kRows) {}
+          weights_(features_ + W * kStride) {}
 
     static constexpr int kWarpPoints = Tile::kPoints < 32 ? Tile::kPoints : 32;
 
@@ -355,6 +356,8 @@ class FullNetwork {
 
   private:
     static constexpr int kDepth = 8;  // inputs of which the weights come together
+    static constexpr int kStride =
+        kRows + 4;  // of a feature's rows: or stores would meet in one bank
 
     // Four and four, so that the lanes of a warp read shared memory without conflicts.
     static __device__ int output(int across, int i) { return i / 4 * (W / 2) + 4 * across + i % 4; }
@@ -362,29 +365,39 @@ class FullNetwork {
     __device__ void activate(float (&sum)[4][8], const uint32_t (&film)[4], int layer,
                              int across) const {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) {
-            const int at = layer * W + output(across, i);
-            if constexpr (kTangents) {
-                const float scale = network_.scale[film[0] + at];
-                const float phase = sum[0][i] * scale + network_.shift[film[0] + at];
-                const float slope = cosine(phase) * scale;
-                sum[0][i] = sine(phase);
+        for (int half = 0; half < 2; ++half) {
+            const int at = layer * W + output(across, 4 * half);
+            float scale[4], shift[4];
 #pragma unroll
-                for (int r = 1; r < 4; ++r) sum[r][i] *= slope;
-            } else {
+            for (int r = 0; r < 4; ++r) {
+                if (r == 0 || !kTangents) {
+                    load4(scale, network_.scale + film[r] + at);
+                    load4(shift, network_.shift + film[r] + at);
+                }
 #pragma unroll
-                for (int r = 0; r < 4; ++r) {
-                    sum[r][i] = sine(sum[r][i] * network_.scale[film[r] + at] +
-                                     network_.shift[film[r] + at]);
+                for (int i = 0; i < 4; ++i) {
+                    float& s = sum[r][4 * half + i];
+                    if (r == 0 || !kTangents) {
+                        const float phase = s * scale[i] + shift[i];
+                        s = sine(phase);
+                        if (kTangents) scale[i] *= cosine(phase);
+                    } else {
+                        s *= scale[i];
+                    }
                 }
             }
         }
     }
 
+    static __device__ __forceinline__ void load4(float (&to)[4], const float* from) {
+        const float4 v = *reinterpret_cast<const float4*>(from);
+        to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+    }
+
     __device__ void store_features(const float (&sum)[4][8], int row, int across) {
 #pragma unroll
         for (int i = 0; i < 8; ++i) {
-            *reinterpret_cast<float4*>(features_ + output(across, i) * kRows + row) =
+            *reinterpret_cast<float4*>(features_ + output(across, i) * kStride + row) =
                 make_float4(sum[0][i], sum[1][i], sum[2][i], sum[3][i]);
         }
     }
@@ -420,7 +433,7 @@ class FullNetwork {
 #pragma unroll
             for (int k = 0; k < kDepth; ++k) {
                 const float4 x =
-                    *reinterpret_cast<const float4*>(features_ + (begin + k) * kRows + row);
+                    *reinterpret_cast<const float4*>(features_ + (begin + k) * kStride + row);
                 const float4 w0 =
                     *reinterpret_cast<const float4*>(weights + k * W + output(across, 0));
                 const float4 w1 =
@@ -465,12 +478,14 @@ void launch_network(const char* what, void (*kernel)(Parameters, Path, int), con
     check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, where.device), what);
     const int fixed = tile_bytes<typename Network::Tile>() + more;
     const int bytes = Network::memory(path, limit - fixed);
-    check(allow_shared_memory(kernel, fixed + bytes), what);
+    if (fixed + bytes > limit) {
+        throw std::runtime_error(std::string(what) + ": too little shared memory");
+    }
+    check(allow_shared_memory(kernel, limit), what);  // the same for every thread that launches it
     check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, kNetworkThreads,
                                                         fixed + bytes),
           what);
-    if (resident == 0) throw std::runtime_error(std::string(what) + ": too little shared memory");
-    const int64_t blocks = min_of<int64_t>(most, int64_t{resident} * processors);
+    const int64_t blocks = min_of<int64_t>(most, int64_t{max_of(resident, 1)} * processors);
     check(
         launch_kernel(kernel, blocks, kNetworkThreads, fixed + bytes, where.stream, p, path, bytes),
         what);

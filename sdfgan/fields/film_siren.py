@@ -166,9 +166,8 @@ class FilmSirenSDF(Field):
         key = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
         cached = self._packs.get(precision)
         if cached is None or cached[0] != key:
-            matrices = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
-            transposed = matrices.contiguous()
-            hidden = ops.pack_matrices(matrices.transpose(1, 2).contiguous(), precision)
+            transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
+            hidden = ops.pack_matrices(transposed.transpose(1, 2).contiguous(), precision)
             constants = torch.stack(
                 (torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)
             )
@@ -176,7 +175,7 @@ class FilmSirenSDF(Field):
             network = ops.FilmSirenNetwork(
                 _widen(self.weights[0].detach().t(), width).t().contiguous(),
                 hidden,
-                hidden if hidden.is_cuda else ops.pack_matrices(transposed, precision),
+                hidden if hidden.is_cuda else ops.pack_matrices(transposed.contiguous(), precision),
                 _widen(self.sdf_head.detach(), width).contiguous(),
                 _widen(self.texture_head.detach(), width).contiguous(),
                 constants,
@@ -222,7 +221,7 @@ class FilmSirenSDF(Field):
         return _ungroup(self._texture(trunk, condition), groups)
 
     def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
-        """Distance, gradient and albedo in one pass that shares the trunk."""
+        """Distance, gradient and albedo at once."""
         if (network := self._without_graph(condition)) is not None:
             rows = _rows(points, condition, image)
             value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)

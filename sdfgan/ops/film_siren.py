@@ -93,7 +93,10 @@ def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tens
 
 
 def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
-    """Signed distances [N], their gradients [N, 3] and texture_head . features [N, 3]; see `film_siren`."""
+    """Signed distances [N], their gradients [N, 3] and texture_head . features [N, 3]; see `film_siren`.
+
+    With float16 matrices derivatives of features are rounded to float16 too: above 65504 they become infinite.
+    """
     tensors = _refuse_gradients("film_siren_sample", network, points=points, image=image)
     return _film_siren_sample(points, image, tensors, list(network.layers))
 
@@ -170,7 +173,7 @@ def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int]
     images, width = network[6].shape[0], network[0].shape[0]
     addresses = [tensor.data_ptr() for tensor in network]
     if network[0].is_cuda and any(address % 16 for address in addresses):
-        raise ValueError("film_siren: on CUDA the network's tensors must be aligned to 16 bytes; clone() slices")
+        raise ValueError("on CUDA the tensors of a FilmSirenNetwork must be aligned to 16 bytes: clone() slices")
     return addresses, images, width, layers, _MATRICES[network[1].dtype]
 
 
@@ -239,6 +242,7 @@ def _trace_kernel(
     jitter: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     outputs = _trace_fake(cameras, network, layers, levels, fov, jitter)
+    launch = native("film_siren_trace", cameras)
     native_levels = []
     for i in range(0, len(levels), _LEVEL_NUMBERS):
         size, steps, *rules, refine, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
@@ -246,7 +250,7 @@ def _trace_kernel(
     sizes = [level[0] for level in native_levels]
     workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
     workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
-    native("film_siren_trace", cameras)(
+    launch(
         _native_network(network, layers),
         cameras.data_ptr(),
         native_levels,

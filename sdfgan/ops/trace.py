@@ -193,6 +193,7 @@ def _start_fake(
 
 def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     level = _start_fake(cameras, *rest)
+    launch = native("start_level", cameras)
     state, status, jitter, size, parent_size, fov, radius, offset, parent_reach = rest
     images = cameras.shape[0]
     workspace_size = _C.start_level_workspace(cameras.device.index, len(level[0])) if cameras.is_cuda else 0
@@ -200,7 +201,7 @@ def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     given = [0 if tensor is None else tensor.data_ptr() for tensor in (cameras, state, status, jitter)]
     made = [tensor.data_ptr() for tensor in (*level, workspace)]
     numbers = images, size, parent_size, 1 / math.tan(fov / 2), radius, offset, parent_reach
-    native("start_level", cameras)(*given, *made, workspace_size, *numbers)
+    launch(*given, *made, workspace_size, *numbers)
     return level
 
 

@@ -37,7 +37,8 @@ def main(launches: int) -> None:
         with torch.cuda.stream(random.choice(streams)):
             if number % 3 == 0:
                 points, image = (t.cuda() for t in some_points([random.randrange(300) for _ in range(3)]))
-                ops.film_siren_sample(points, image, network)
+                first, second = (ops.film_siren_sample(points, image, network)[1] for _ in range(2))
+                assert torch.equal(first, second) and first.isfinite().all()
             elif number % 3 == 1:
                 size = random.choice([3, 8, 20, 31])
                 plan = march_levels(size, DEFAULT_FOV, threshold=1e-3, steps=random.choice([1, 9]), native=False)
