@@ -144,7 +144,7 @@ void trace(const Network<T>& network, int64_t size) {
         std::vector<T> depth(pixels), nearest(pixels);
         int64_t counts[2];
         cpu::launch(FilmSirenTrace<T>{network.view, cameras.data(), levels.data(), jitter.data(),
-                                      status.data(), depth.data(), nearest.data(), counts,
+                                      status.data(), depth.data(), nearest.data(), counts, nullptr,
                                       static_cast<int64_t>(levels.size()), T(distance)},
                     {-1, nullptr, threads});
         int64_t hits = 0;
@@ -186,10 +186,28 @@ void others(int64_t rays) {
     std::vector<uint8_t> level_status(level_rays);
     std::vector<int32_t> level_alive(level_rays);
     int32_t level_count = -1;
-    cpu::launch(StartLevel<T>{cameras.data(), nullptr, nullptr, nullptr, o.data(), d.data(),
-                              s.data(), f.data(), level_state.data(), level_status.data(),
-                              level_points.data(), level_alive.data(), &level_count, nullptr, 0, 2,
-                              side, 1, T(4.5), T(1), 0, 0},
+    cpu::launch(StartLevel<T>{cameras.data(),
+                              nullptr,
+                              nullptr,
+                              nullptr,
+                              o.data(),
+                              d.data(),
+                              s.data(),
+                              f.data(),
+                              level_state.data(),
+                              level_status.data(),
+                              level_points.data(),
+                              level_alive.data(),
+                              &level_count,
+                              nullptr,
+                              0,
+                              2,
+                              side,
+                              1,
+                              T(4.5),
+                              T(1),
+                              0,
+                              0},
                 {-1, nullptr, 3});
     require(level_count > 0 && level_count <= level_rays, "no ray meets the ball");
 

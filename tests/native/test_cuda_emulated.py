@@ -27,7 +27,9 @@ HOPPER, AMPERE, TURING = 0, 1, 2  # the emulated devices: the second has less sh
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(platform.system() != "Linux", reason="emulation is tried on Linux"),
-    pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("ninja")), reason="needs cmake and ninja"),
+    pytest.mark.skipif(
+        not (shutil.which("cmake") and shutil.which("ninja")), reason="needs pip install cmake ninja pybind11"
+    ),
 ]
 
 
