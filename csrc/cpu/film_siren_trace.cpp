@@ -10,7 +10,7 @@
 #include <mutex>
 #include <vector>
 
-#include "core/rays.h"
+#include "core/trace.h"
 #include "cpu/film_siren.h"
 
 namespace sdfgan::cpu {
@@ -23,6 +23,8 @@ struct Ray {
     int32_t pixel;
     int16_t level;
     int16_t evaluations;
+    uint8_t layers;  // complete ones
+    OpenLayer<T> open;
 };
 
 // What the threads of a trace share: images that nobody has begun, and rays that busy threads give
@@ -111,13 +113,23 @@ class Tracer {
                 const TraceLevel<T>& level = p_.levels[ray.level];
                 MarchRules<T> rules = level.rules;
                 rules.slack *= 1 + ray.evaluations / level.patience;
-                bool goes_on = advance(ray.state, sdf[g * kGroup + i], rules);
-                goes_on &= ++ray.evaluations < level.steps;
-                if (goes_on) continue;
+                const bool last = ++ray.evaluations >= level.steps;
+                if (advance(group, ray, sdf[g * kGroup + i], rules, last)) continue;
                 finish(group, ray);
                 ray = group.rays[--group.alive];
             }
         }
+    }
+
+    bool advance(const Group& group, Ray& ray, T sdf, const MarchRules<T>& rules, bool last) {
+        if (!p_.layers.layers || ray.level + 1 < p_.level_count) {
+            return advance_or_end(ray.state, sdf, rules, NoLayers(), last);
+        }
+        const int64_t size = p_.levels[ray.level].size, pixels = size * size;
+        T* const out = p_.layers.layers + group.image * pixels + ray.pixel;
+        const Layers<T> layers{ray.open, ray.layers, p_.layers.most, out,
+                               p_.network.images * pixels};
+        return advance_or_end(ray.state, sdf, rules, layers, last);
     }
 
     // Splits a pixel, or writes what became of its ray.
@@ -134,6 +146,7 @@ class Tracer {
         p_.status[pixel] = hit ? uint8_t{kHit} : state.status;
         p_.distance[pixel] = hit ? state.t : state.nearest_t;
         p_.nearest[pixel] = state.nearest;
+        if (p_.layers.layers) p_.layers.count[pixel] = ray.layers;
     }
 
     void split(Group& group, const Ray& ray, T start, T slope) {
@@ -156,13 +169,16 @@ class Tracer {
         ray.pixel = static_cast<int32_t>(row * level.size + column);
         ray.level = static_cast<int16_t>(level_index);
         ray.evaluations = 0;
+        ray.layers = 0;
+        ray.open = Layers<T>::none();
         start = max_of(pixel.near, start) + level.start;
         if (p_.jitter && level_index + 1 == p_.level_count) {
             start += p_.jitter[group.image * level.size * level.size + ray.pixel];
         }
         if (!(pixel.far > start)) return;
         for (int axis = 0; axis < 3; ++axis) ray.direction[axis] = pixel.direction[axis];
-        ray.state = RayState<T>{start, pixel.far, T(kFarAway), start, slope, 0, kMarching};
+        ray.state =
+            RayState<T>{start, pixel.far, T(march_detail::kFarAway), start, slope, 0, kMarching};
         group.waiting.push_back(ray);
     }
 
@@ -242,8 +258,6 @@ class Tracer {
         shared_.parcels.pop_back();
         return true;
     }
-
-    static constexpr float kFarAway = 1e10f;
 
     const FilmSirenTrace<T> p_;
     Shared<T>& shared_;

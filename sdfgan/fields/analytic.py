@@ -83,6 +83,12 @@ class AnalyticField(Field):
             return value.T.contiguous().index_select(1, image).T
         return value.index_select(0, image)
 
+    def _largest(self, name: str) -> float:
+        """Of all images, a scalar, or the length of a vector."""
+        value: Tensor = getattr(self, name).detach()
+        value = value if self._ranks[name] == 0 else value.norm(dim=-1)
+        return value.max().item()
+
     def __or__(self, other: AnalyticField) -> AnalyticField:
         return Union(self, other)
 
@@ -141,6 +147,10 @@ class _Pair(AnalyticField):
 class Union(_Pair):
     """What is in a or b: min(a, b). Exact outside where both parts are."""
 
+    @property
+    def extent(self) -> float:
+        return max(self.a.extent, self.b.extent)
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.minimum(*self._parts(points, condition, image))
 
@@ -151,6 +161,10 @@ class Union(_Pair):
 class Intersection(_Pair):
     """What is in both a and b: max(a, b). A lower bound outside, exact inside where both parts are."""
 
+    @property
+    def extent(self) -> float:
+        return min(self.a.extent, self.b.extent)
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.maximum(*self._parts(points, condition, image))
 
@@ -160,6 +174,10 @@ class Intersection(_Pair):
 
 class Subtraction(_Pair):
     """What is in a and not in b: max(a, -b). A lower bound outside; the cut has the colour of b."""
+
+    @property
+    def extent(self) -> float:
+        return self.a.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
@@ -189,6 +207,10 @@ class _SmoothPair(_Pair):
 class SmoothUnion(_SmoothPair):
     """`Union` with a fillet, up to k / 4 fatter than the union; not an exact distance."""
 
+    @property
+    def extent(self) -> float:
+        return max(self.a.extent, self.b.extent) + self.k
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self._smooth_minimum(*self._parts(points, condition, image))
 
@@ -198,6 +220,10 @@ class SmoothUnion(_SmoothPair):
 
 class SmoothIntersection(_SmoothPair):
     """`Intersection` with rounded edges: up to k / 4 thinner."""
+
+    @property
+    def extent(self) -> float:
+        return min(self.a.extent, self.b.extent)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
@@ -209,6 +235,10 @@ class SmoothIntersection(_SmoothPair):
 
 class SmoothSubtraction(_SmoothPair):
     """`Subtraction` with rounded edges: up to k / 4 thinner."""
+
+    @property
+    def extent(self) -> float:
+        return self.a.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
@@ -248,6 +278,13 @@ class Transformed(AnalyticField):
         if scale is not None:
             self._add("scale", scale, 0, least=1e-6)
 
+    @property
+    def extent(self) -> float:
+        extent = self.field.extent
+        if "scale" in self._ranks:
+            extent *= self._largest("scale")
+        return extent + (self._largest("translation") if "translation" in self._ranks else 0.0)
+
     def _to_field(self, points: Tensor, image: Tensor | None) -> Tensor:
         if "translation" in self._ranks:
             points = points - self._get("translation", points, image)
@@ -273,6 +310,10 @@ class Coloured(AnalyticField):
         super().__init__()
         self.field, self.lipschitz = field, field.lipschitz
         self._add("colour", colour, 1, least=0.0)
+
+    @property
+    def extent(self) -> float:
+        return self.field.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self.field.sdf(points, condition, image)

@@ -161,7 +161,7 @@ def test_count_and_entries_out_of_range_are_harmless(device):
 
 def test_opcheck(device):
     state = random_state(9, 12, device=device)
-    torch.library.opcheck(OP, (*state.values(), *PLAIN))
+    torch.library.opcheck(OP, (*state.values(), None, None, None, False, *PLAIN))
 
 
 def test_compiles_and_mutates(device, assert_close):
