@@ -133,12 +133,12 @@ class _Pair(AnalyticField):
     def _parts(self, points: Tensor, condition: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.a.sdf(points, condition, image), self.b.sdf(points, condition, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         """Share [N] of part a in the colour, given the distances to both parts."""
         raise NotImplementedError
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        share = self._share(*self._parts(points, condition, image)).to(points.dtype)
+        share = self._share(*self._parts(points, condition, image), image).to(points.dtype)
         return torch.lerp(
             self.b.rgb(points, condition, image), self.a.rgb(points, condition, image), share.unsqueeze(-1)
         )
@@ -154,7 +154,7 @@ class Union(_Pair):
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.minimum(*self._parts(points, condition, image))
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a <= b
 
 
@@ -168,7 +168,7 @@ class Intersection(_Pair):
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.maximum(*self._parts(points, condition, image))
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a >= b
 
 
@@ -183,25 +183,27 @@ class Subtraction(_Pair):
         a, b = self._parts(points, condition, image)
         return torch.maximum(a, -b)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a >= -b
 
 
 class _SmoothPair(_Pair):
     """A pair that blends, in distance and in colour, where the parts differ by less than `k`."""
 
-    def __init__(self, a: Field, b: Field, k: float) -> None:
+    k: Tensor
+
+    def __init__(self, a: Field, b: Field, k: Scalar) -> None:
         super().__init__(a, b)
-        if not k > 0:
-            raise ValueError(f"{type(self).__name__}: k must be positive, got {k}")
-        self.k = float(k)
+        self._add("k", k, 0)
+        if bool((self.k.detach() <= 0).any()):
+            raise ValueError(f"{type(self).__name__}: k must be positive, got {self.k.min().item():g}")
 
-    def _share_of_smaller(self, a: Tensor, b: Tensor) -> Tensor:
-        return (0.5 + 0.5 * (b - a) / self.k).clamp(0, 1)
+    def _share_of_smaller(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return (0.5 + 0.5 * (b - a) / self._get("k", a, image)).clamp(0, 1)
 
-    def _smooth_minimum(self, a: Tensor, b: Tensor) -> Tensor:
-        share = self._share_of_smaller(a, b)
-        return b + (a - b) * share - self.k * share * (1 - share)
+    def _smooth_minimum(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        share = self._share_of_smaller(a, b, image)
+        return b + (a - b) * share - self._get("k", a, image) * share * (1 - share)
 
 
 class SmoothUnion(_SmoothPair):
@@ -209,13 +211,13 @@ class SmoothUnion(_SmoothPair):
 
     @property
     def extent(self) -> float:
-        return max(self.a.extent, self.b.extent) + self.k
+        return max(self.a.extent, self.b.extent) + self._largest("k")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        return self._smooth_minimum(*self._parts(points, condition, image))
+        return self._smooth_minimum(*self._parts(points, condition, image), image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(a, b)
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(a, b, image)
 
 
 class SmoothIntersection(_SmoothPair):
@@ -227,10 +229,10 @@ class SmoothIntersection(_SmoothPair):
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
-        return -self._smooth_minimum(-a, -b)
+        return -self._smooth_minimum(-a, -b, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(-a, -b)
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(-a, -b, image)
 
 
 class SmoothSubtraction(_SmoothPair):
@@ -242,10 +244,10 @@ class SmoothSubtraction(_SmoothPair):
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
-        return -self._smooth_minimum(-a, b)
+        return -self._smooth_minimum(-a, b, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(-a, b)
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(-a, b, image)
 
 
 class Transformed(AnalyticField):

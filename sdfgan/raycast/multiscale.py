@@ -275,7 +275,7 @@ def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: tor
     points = points / points.norm(dim=-1, keepdim=True) * radius[..., None]
     image = torch.arange(len(axes), device=axes.device).repeat_interleave(_LIPSCHITZ_POINTS)
     _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
-    return float(gradient.norm(dim=-1).amax()) if len(axes) else 1.0
+    return gradient.detach().norm(dim=-1).amax().item() if len(axes) else 1.0
 
 
 def _check(axes: Tensor, scales: Sequence[int], latents: Tensor | None, threshold: float, steps: int) -> None:

@@ -193,20 +193,20 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     fuzz = scene.edge == "fuzz"
     origins, directions = scene.rays(samples)
     surface, nearest = (None, samples.nearest) if fuzz else _values(scene, samples, origins, directions)
-    t, moved = samples.t, None
+    t, along, motion = samples.t, samples.t, None
     if surface is not None and surface.requires_grad:
         # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
         # known only once the field has been evaluated there, and a hook puts it into the gradient.
-        moved = torch.zeros_like(t).index_put((samples.hit.nonzero()[:, 0],), surface - surface.detach())
-        t = t + moved
-    points = origins + t[:, None] * directions
+        motion = torch.zeros_like(t).index_put((samples.hit.nonzero()[:, 0],), surface - surface.detach())
+        along = t + motion
+    points = origins + along[:, None] * directions
     if not fuzz:
         points = torch.where(samples.hit[:, None], points, points.detach())  # of a near miss, only the edge moves
     answer = scene.field.evaluate(points, scene.condition, samples.image)
-    if moved is not None:
+    if motion is not None:
         slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
-        t = samples.t - moved / slope
-        moved.register_hook(partial(torch.mul, -1 / slope))
+        t = t - motion / slope
+        along.register_hook(partial(torch.mul, -1 / slope))
     normals = answer.gradient / answer.gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     if not fuzz:
         normals = torch.where(samples.hit[:, None], normals, normals.detach())
