@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -77,12 +76,6 @@ class Lighting:
         if isinstance(self.fixed, Tensor) or self.fixed != 0:
             total = total + fixed * lambert(direction)
         return total[:, None]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Those of its values that are tensors."""
-        values: list[Any] = [getattr(self, field.name) for field in fields(self)]
-        return [value for value in values if isinstance(value, Tensor)]
 
 
 def as_lighting(light: Lighting | Tensor | Sequence[float] | None) -> Lighting:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-Function = Callable[[Any], tuple[Tensor, ...]]
+Function = Callable[[Any, Any], tuple[Tensor, ...]]
 Memory = Literal["auto", "bounded", "unbounded"]
 
 _SHARE_OF_FREE = 0.5
@@ -24,31 +26,34 @@ _PASSES = 2.0  # what a backward pass holds at its peak, in units of what the fo
 _PROBE = 256  # samples
 
 
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in a tensor, a sequence, a dictionary or a dataclass of such."""
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same tensor, sequence, dictionary or dataclass with `function` of each tensor in it."""
     if isinstance(value, Tensor):
-        return [value]
+        return function(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = [getattr(value, field.name) for field in dataclasses.fields(value)]
+        members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **map_tensors(function, members))
     if isinstance(value, dict):
-        value = list(value.values())
-    return [tensor for part in value for tensor in tensors_in(part)] if isinstance(value, (list, tuple)) else []
+        return {key: map_tensors(function, member) for key, member in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, member) for member in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(function, member) for member in value)
+    return value
 
 
-def differentiable_inputs(outputs: Sequence[Tensor], given: Sequence[Tensor]) -> list[Tensor]:
-    """What the graph of `outputs` starts from: those of `given` that require grad, and all leaves not behind them."""
-    found = [tensor for tensor in given if tensor.requires_grad]
-    known = {tensor.grad_fn for tensor in found if tensor.grad_fn is not None}
-    seen = set(known)
+def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that the graph of `outputs` starts from."""
+    found: list[Tensor] = []
+    seen = set()
     waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
     while waiting:
         node = waiting.pop()
         if node in seen:
             continue
         seen.add(node)
-        variable = getattr(node, "variable", None)  # of a node that accumulates a leaf's gradient
-        if variable is not None and all(variable is not tensor for tensor in found):
-            found.append(variable)
+        if hasattr(node, "variable"):  # accumulates a leaf's gradient
+            found.append(node.variable)
         waiting += [parent for parent, _ in node.next_functions if parent is not None]
     return found
 
@@ -63,20 +68,21 @@ def free_memory(device: torch.device) -> int:
 
 def in_pieces(
     function: Function,
+    given: Any,
     samples: Any,
     boundaries: Tensor,
-    given: Sequence[Tensor],
     memory: Memory = "auto",
     budget: int | None = None,
 ) -> tuple[Tensor, ...]:
-    """`function(samples)`, whose graph takes at most about `budget` bytes at a time.
+    """`function(given, samples)`, whose graph takes at most about `budget` bytes at a time.
 
     Args:
         function: gives tensors, rows of which depend on the same samples only, in their order. It must be
             deterministic. Differentiable in whatever it uses.
+        given: what the function depends on and was computed from other things: tensors, in sequences, dictionaries and
+            dataclasses. The pieces' graphs end there.
         samples: can be sliced.
         boundaries: [K] int64 ascending, from 0 to the number of samples: where they may be cut.
-        given: tensors that the function uses and that are not leaves, where the pieces' graphs are to end.
         memory: "unbounded": one graph; "bounded": in pieces; "auto": in pieces if one graph would exceed the budget.
         budget: bytes; None: half of what is free.
     """
@@ -86,25 +92,33 @@ def in_pieces(
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
     total = int(boundaries[-1])
     if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
-        return function(samples)
-    middle = boundaries[torch.searchsorted(boundaries, min(_PROBE, total))]
-    kept, probed = _bytes_kept(function, samples[: int(middle)])
+        return function(given, samples)
+    # Leaves instead of what was given, so that no graph reaches behind it.
+    copies: list[Tensor] = []
+    originals: list[Tensor] = []
+
+    def copy(tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        originals.append(tensor)
+        copies.append(tensor.detach().requires_grad_())
+        return copies[-1]
+
+    own = map_tensors(copy, given)
+    few = int(boundaries[torch.searchsorted(boundaries, min(_PROBE, total))])
+    kept, probed = _bytes_kept(partial(function, own), samples[:few])
     if budget is None:
-        device = probed[0].device
-        budget = int(_SHARE_OF_FREE * free_memory(device))
-    most = int(budget / (_PASSES * max(kept, 1)) * int(middle)) if total else 1
+        budget = int(_SHARE_OF_FREE * free_memory(probed[0].device))
+    most = int(budget / (_PASSES * max(kept, 1)) * few)
     if memory == "auto" and total <= most:
-        return function(samples)
-    inputs = differentiable_inputs(probed, given)
+        return function(given, samples)
+    others = [leaf for leaf in _leaves(probed) if all(leaf is not tensor for tensor in copies)]
     del probed
-    if not inputs:
-        return function(samples)
-    cuts = _cuts(boundaries, max(most, 1))
-    outputs = _InPieces.apply(function, samples, cuts, *inputs)
-    return outputs
+    pieces = _Pieces(partial(function, own), samples, _cuts(boundaries, max(most, 1)), [*copies, *others])
+    return _InPieces.apply(pieces, *originals, *others)
 
 
-def _bytes_kept(function: Function, samples: Any) -> tuple[int, tuple[Tensor, ...]]:
+def _bytes_kept(function: Callable[[Any], tuple[Tensor, ...]], samples: Any) -> tuple[int, tuple[Tensor, ...]]:
     """What the graph of `function(samples)` keeps for its backward pass, and what the function gave."""
     storages: dict[int, int] = {}
 
@@ -127,34 +141,43 @@ def _cuts(boundaries: Tensor, most: int) -> list[int]:
     return cuts
 
 
+@dataclass(frozen=True)
+class _Pieces:
+    function: Callable[[Any], tuple[Tensor, ...]]
+    samples: Any
+    cuts: list[int]
+    inputs: list[Tensor]  # what the function's graph starts from
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for begin, end in pairwise(self.cuts):
+            yield self.function(self.samples[begin:end])
+
+
 class _InPieces(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, function: Function, samples: Any, cuts: list[int], *inputs: Tensor) -> tuple[Tensor, ...]:
-        ctx.function, ctx.samples, ctx.cuts = function, samples, cuts
-        ctx.save_for_backward(*inputs)
-        pieces = [function(samples[begin:end]) for begin, end in pairwise(cuts)]
-        ctx.rows = [[len(output) for output in piece] for piece in pieces]
-        return tuple(torch.cat(parts) for parts in zip(*pieces, strict=True))
+    def forward(ctx: Any, pieces: _Pieces, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.pieces = pieces
+        ctx.save_for_backward(*inputs)  # so that torch says when one has been written to in between
+        outputs = list(pieces)
+        ctx.rows = [[len(output) for output in piece] for piece in outputs]
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        inputs = ctx.saved_tensors
-        sums: list[Tensor | None] = [None] * len(inputs)
-        starts = [0] * len(gradients)
-        for begin, end, rows in zip(ctx.cuts[:-1], ctx.cuts[1:], ctx.rows, strict=True):
-            with torch.enable_grad():
-                outputs = ctx.function(ctx.samples[begin:end])
-            own = [gradient[start : start + n] for gradient, start, n in zip(gradients, starts, rows, strict=True)]
-            starts = [start + n for start, n in zip(starts, rows, strict=True)]
-            with_graph = [(output, g) for output, g in zip(outputs, own, strict=True) if output.requires_grad]
-            # What lies behind the leaves and the given tensors is shared by the pieces, and so retained.
-            parts = torch.autograd.grad(
-                [output for output, _ in with_graph], inputs, [g for _, g in with_graph],
-                retain_graph=True, allow_unused=True,
-            )  # fmt: skip
-            del outputs, with_graph
-            for i, part in enumerate(parts):
-                if part is not None:
-                    sums[i] = part if sums[i] is None else sums[i] + part
-        return (None, None, None, *sums)
+        pieces: _Pieces = ctx.pieces
+        _ = ctx.saved_tensors
+        sums: list[Tensor | None] = [None] * len(pieces.inputs)
+        rows = zip(*ctx.rows, strict=True)
+        parts_of_gradients = [gradient.split(own) for gradient, own in zip(gradients, rows, strict=True)]
+        with torch.enable_grad():
+            for outputs, *own in zip(pieces, *parts_of_gradients, strict=True):
+                graph = [(output, g) for output, g in zip(outputs, own, strict=True) if output.requires_grad]
+                # What a leaf goes through before the function uses it is shared by the pieces, and so retained.
+                parts = torch.autograd.grad(
+                    [output for output, _ in graph], pieces.inputs, [g for _, g in graph],
+                    retain_graph=True, allow_unused=True,
+                )  # fmt: skip
+                del outputs, graph
+                sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, parts, strict=True)]
+        return (None, *sums)

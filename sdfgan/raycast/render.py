@@ -22,7 +22,7 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.layers import LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting
-from sdfgan.raycast.memory import Memory, in_pieces, tensors_in
+from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer
 from sdfgan.raycast.neighbours import edges_of_hits
 from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
@@ -139,8 +139,7 @@ def render(
     together = samples.image if edge == "neighbour" else samples.pixel
     begin = _first_of_each(together).nonzero()[:, 0]
     boundaries = torch.cat([begin.new_zeros(1), begin[1:], begin.new_tensor([len(samples)])])
-    given = [axes, *tensors_in(condition), *lighting.tensors]
-    composited, *answer = in_pieces(partial(_picture, scene), samples, boundaries, given, memory, budget)
+    composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget)
     rows = samples.pixel[_first_of_each(samples.pixel)]
     hit = torch.zeros(len(axes) * size**2, dtype=torch.bool, device=axes.device)
     hit[samples.pixel[samples.hit]] = True

@@ -46,11 +46,11 @@ def test_the_adjoint_pass_is_what_double_backward_gives() -> None:
 
 
 def test_the_graph_of_a_gradient_is_of_first_order() -> None:
-    """No node of it is the backward pass of another: an optimiser, autocast and the compiler see ordinary operations."""
+    """No node of it is the backward pass of another: autocast and the compiler see ordinary operations."""
     network, latents = some_network()
-    gradient = network.sdf_and_gradient(*(some_points()[0],), network.condition(latents), some_points()[1])[1]
-    waiting, names = [gradient.grad_fn], set()
-    seen = set()
+    points, image = some_points()
+    gradient = network.sdf_and_gradient(points, network.condition(latents), image)[1]
+    waiting, names, seen = [gradient.grad_fn], set(), set()
     while waiting:
         node = waiting.pop()
         if node is None or node in seen:
