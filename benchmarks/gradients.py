@@ -46,7 +46,7 @@ Record = dict[str, Any]
 
 def scene_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
     """Cosine and norm ratio of d loss / d parameters, for every scene, view and scheme."""
-    rays, resolution = (6, 32) if quick else (16, RESOLUTION)
+    rays, resolution = (12, 32) if quick else (24, RESOLUTION)
     for view in range(1 if quick else 2):
         for scene in scenes(view):
             if quick and scene.name not in ("sphere", "box"):
@@ -118,7 +118,7 @@ def _compare(
 def network_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
     """The same for the weights and latents of a FilmSirenSDF, along random directions in each of its tensors."""
     torch.manual_seed(0)
-    resolution, rays = (32, 4) if quick else (RESOLUTION, 16)
+    resolution, rays = (32, 12) if quick else (RESOLUTION, 24)
     field = fields.FilmSirenSDF(width=32, latent_size=8, mapping_width=16)
     with torch.no_grad():
         field.sdf_head.mul_(5)
@@ -136,7 +136,7 @@ def network_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
     def true_picture() -> Tensor:
         return truth(exact, exact.condition(latents), axes, raycast.Lighting(), resolution, rays)[:4]
 
-    step = 4e-3
+    step = 1e-3
     with torch.no_grad():
         here, rows = true_picture(), []
         for value, direction in zip((*exact.parameters(), latents), directions, strict=True):

@@ -16,7 +16,8 @@ from sdfgan.fields.base import Field
 _WAVES = ((4.0, 1.0, 0.0), (0.0, 5.0, 2.0), (1.0, 0.0, 4.0))
 _SURFACE = 1e-6
 _SAFETY = 1.2
-LENGTH_STEP, ANGLE_STEP = 0.01, 0.02
+# An eighth of a pixel: over longer steps the differences of rims bend.
+LENGTH_STEP, ANGLE_STEP = 0.0025, 0.005
 
 Parameters = dict[str, Tensor]
 

@@ -1,6 +1,7 @@
 """Surfaces of signed-distance fields: tracing rays to them and making differentiable pictures of them."""
 
 from sdfgan.raycast.lighting import Lighting
+from sdfgan.raycast.memory import evaluate
 from sdfgan.raycast.multiscale import SurfaceSamples, multiscale
 from sdfgan.raycast.render import Rendering, render
 from sdfgan.raycast.sphere_trace import Rays, Traced, sphere_trace
@@ -11,6 +12,7 @@ __all__ = [
     "Rendering",
     "SurfaceSamples",
     "Traced",
+    "evaluate",
     "multiscale",
     "render",
     "sphere_trace",

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdfgan.fields.base import Field, FieldSample
+
 Function = Callable[[Any, Any], tuple[Tensor, ...]]
 Memory = Literal["auto", "bounded", "unbounded"]
 
@@ -139,6 +141,26 @@ def _cuts(boundaries: Tensor, most: int) -> list[int]:
         if (following is None or following - cuts[-1] > most) and end > cuts[-1]:
             cuts.append(end)
     return cuts
+
+
+def evaluate(
+    field: Field,
+    points: Tensor,
+    condition: Any,
+    image: Tensor | None = None,
+    *,
+    memory: Memory = "auto",
+    budget: int | None = None,
+) -> FieldSample:
+    """`field.evaluate`, with its graph in pieces; see `in_pieces`. For losses on points beside a picture."""
+
+    def function(given: Any, chosen: Tensor) -> tuple[Tensor, ...]:
+        points, condition = given
+        return field.evaluate(points[chosen], condition, None if image is None else image[chosen])
+
+    indices = torch.arange(len(points), device=points.device)
+    boundaries = torch.arange(len(points) + 1, device=points.device)
+    return FieldSample(*in_pieces(function, (points, condition), indices, boundaries, memory, budget))
 
 
 @dataclass(frozen=True)
