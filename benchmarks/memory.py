@@ -4,8 +4,8 @@
     python benchmarks/memory.py --images 16 32 --resolution 128 --width 256 --budget 256
 
 Each case runs in a process of its own, which tells how much its peak of resident memory grew during the second step
-(the first one loads libraries); then both modes alternate in one process, on one thread, for the ratio of times. The loss is that of
-the pictures, of the eikonal term on their samples and on random points.
+(the first one loads libraries); then both modes alternate in one process, on one thread, for the ratio of times.
+The loss is that of the pictures, of the eikonal term on their samples and on random points.
 """
 
 from __future__ import annotations
