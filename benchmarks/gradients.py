@@ -49,18 +49,24 @@ def scene_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
     rays, resolution = (8, 32) if quick else (16, RESOLUTION)
     for view in (0,) if quick else (1, 0):
         for scene in scenes(view):
-            if quick and scene.name not in ("sphere", "box"):
-                continue
-            p = scene.parameters
+            for record in compare_scene(scene, resolution, rays, dtype, SCHEMES):
+                yield {"view": view, **record}
 
-            def picture(q: Parameters, scene: Scene = scene) -> Tensor:
-                return truth(scene.field(q), None, scene.axes(q), scene.light(q), resolution, rays)
 
-            true_picture, jacobian = picture(p), differences(picture, p)
-            for name, arguments in SCHEMES.items():
-                ours, gradients = _gradients(scene, resolution, dtype, arguments)
-                yield {"table": "scenes", "scene": scene.name, "sharp": scene.sharp, "view": view, "scheme": name,
-                       **_compare(gradients, jacobian, ours, true_picture, p)}  # fmt: skip
+def compare_scene(
+    scene: Scene, resolution: int, rays: int, dtype: torch.dtype, schemes: dict[str, dict[str, Any]]
+) -> Iterator[Record]:
+    """One scene, with each scheme's arguments of `render`, against rays^2 hard rays per pixel."""
+    p = scene.parameters
+
+    def picture(q: Parameters) -> Tensor:
+        return truth(scene.field(q), None, scene.axes(q), scene.light(q), resolution, rays)
+
+    true_picture, jacobian = picture(p), differences(picture, p)
+    for name, arguments in schemes.items():
+        ours, gradients = _gradients(scene, resolution, dtype, arguments)
+        numbers = _compare(gradients, jacobian, ours, true_picture, p)
+        yield {"table": "scenes", "scene": scene.name, "sharp": scene.sharp, "scheme": name, **numbers}
 
 
 def _gradients(
