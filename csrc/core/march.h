@@ -290,7 +290,8 @@ SDFGAN_HD Split<T> split_pixel(const RayState<T>& ray, T reach) {
         return {near && ray.status != kUntraced, 0, 1};
     }
     const bool split = ray.status == kHit || ray.status == kMarching;
-    return {split, ray.t, ray.last_step == 0 ? ray.last_value : 1};
+    // A cone that ran out of evaluations is clear up to the last of them, not to where it would go.
+    return {split, ray.t - ray.last_step, ray.last_step == 0 ? ray.last_value : 1};
 }
 
 }  // namespace sdfgan

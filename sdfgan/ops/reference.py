@@ -103,7 +103,7 @@ def start_level(
             which = (nearest <= bound) & (status != RayStatus.UNTRACED)
         else:
             which = (status == RayStatus.HIT) | (status == RayStatus.MARCHING)
-            earliest = _finer(t, coarse.size, size)
+            earliest = _finer(t - last_step, coarse.size, size)
             slope = _finer(torch.where(last_step == 0, last_value, 1.0), coarse.size, size)
         split = _finer(which, coarse.size, size)
     start = near.maximum(earliest) + level.start
