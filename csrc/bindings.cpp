@@ -89,20 +89,31 @@ void generate_rays(WhereTuple where, Address cameras, Address pixels, Address or
     run(p, where);
 }
 
-using RulesTuple = std::tuple<double, double, double, double, double, int>;  // ops.MarchRules
+using RulesTuple =
+    std::tuple<double, double, double, double, double, int, double>;  // ops.MarchRules
 
 template <class T>
 MarchRules<T> rules_of(const RulesTuple& tuple) {
-    const auto [threshold, cone_slope, lipschitz, relaxation, slack, refine] = tuple;
+    const auto [threshold, cone_slope, lipschitz, relaxation, slack, refine, footprint] = tuple;
     return {static_cast<T>(threshold),  static_cast<T>(cone_slope), static_cast<T>(1 / lipschitz),
-            static_cast<T>(relaxation), static_cast<T>(slack),      refine};
+            static_cast<T>(relaxation), static_cast<T>(slack),      refine,
+            static_cast<T>(footprint)};
+}
+
+using LayersTuple = std::tuple<Address, Address, Address, int>;  // members of LayerArrays
+
+template <class T>
+LayerArrays<T> layers_of(const LayersTuple& tuple) {
+    const auto [layers, count, open, most] = tuple;
+    return {pointer<T>(layers), pointer<uint8_t>(count), pointer<T>(open), most};
 }
 
 template <class T>
 void trace_step(WhereTuple where, Address values, Address alive, Address count, Address origins,
                 Address directions, Address far, Address state, Address status, Address points,
                 Address alive_out, Address count_out, Address workspace, int64_t workspace_size,
-                int64_t entries, int64_t rays, const RulesTuple& rules) {
+                int64_t entries, int64_t rays, const RulesTuple& rules, const LayersTuple& layers,
+                bool last) {
     TraceStep<T> p;
     p.values = pointer<const T>(values);
     p.alive = pointer<const int32_t>(alive);
@@ -120,6 +131,8 @@ void trace_step(WhereTuple where, Address values, Address alive, Address count, 
     p.entries = entries;
     p.rays = rays;
     p.rules = rules_of<T>(rules);
+    p.layers = layers_of<T>(layers);
+    p.last = last;
     run(p, where);
 }
 
@@ -211,7 +224,7 @@ template <class T>
 void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
                       const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
                       Address distance, Address nearest, Address counts, Address workspace,
-                      double plane_distance) {
+                      const LayersTuple& layers, double plane_distance) {
     const std::vector<TraceLevel<T>> levels = levels_of<T>(level_tuples);
     FilmSirenTrace<T> p;
     p.network = network_of<T>(network);
@@ -223,6 +236,7 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
     p.nearest = pointer<T>(nearest);
     p.counts = pointer<int64_t>(counts);
     p.workspace = pointer<void>(workspace);
+    p.layers = layers_of<T>(layers);
     p.level_count = static_cast<int64_t>(levels.size());
     p.plane_distance = static_cast<T>(plane_distance);
     run(p, where);

@@ -60,6 +60,15 @@ struct GenerateRays {
     T radius;
 };
 
+// Where the layers of rays go; see core/march.h.
+template <class T>
+struct LayerArrays {
+    T* layers;       // [most, 4, rays] the members of Layer; null: none are collected
+    uint8_t* count;  // [rays] updated
+    T* open;         // [5, rays] updated: the members of OpenLayer; unused by FilmSirenTrace
+    int most;
+};
+
 // One evaluation of the rays that are alive, and their stable compaction; see core/march.h.
 // Entry k < count is ray alive[k], whose field value is values[k]. Entries outside [0, rays) are
 // dropped. Each ray occurs at most once.
@@ -81,6 +90,8 @@ struct TraceStep {
     int64_t entries;
     int64_t rays;
     MarchRules<T> rules;
+    LayerArrays<T> layers;
+    bool last;  // no step follows: layers end with it
 };
 
 // The rays of all pixels of one level of a trace, in the order of the pixels, and a list of those
@@ -167,7 +178,8 @@ struct FilmSirenTrace {
     T* distance;      // [images, size, size] of the hit or the nearest miss
     T* nearest;       // [images, size, size] smallest value of the traced function
     int64_t* counts;  // [2] 0; points evaluated for rays, and in all (with idle lanes)
-    void* workspace;  // film_siren_trace_workspace() bytes; CUDA only
+    LayerArrays<T> layers;  // of the rays of the last level; rays = images * size^2
+    void* workspace;        // film_siren_trace_workspace() bytes; CUDA only
     int64_t level_count;
     T plane_distance;  // 1/tan(fov/2)
 };

@@ -98,6 +98,21 @@ def ray_grid(camera: Tensor, height: int, width: int | None = None, fov: float =
     return position.expand_as(directions), directions
 
 
+def pixel_rays(
+    camera: Tensor, pixels: Tensor, height: int, width: int | None = None, fov: float = DEFAULT_FOV
+) -> tuple[Tensor, Tensor]:
+    """As `ray_grid`, for the pixels [N] int64 with these flat ids alone: origins and unit directions, both [N, 3]."""
+    width = height if width is None else width
+    if camera.shape[2] == 3:
+        camera = orbit_camera(camera, fov)
+    column, row, image = pixels % width, pixels // width % height, pixels // (width * height)
+    right = (2 * column + 1 - width).to(camera.dtype) / height
+    up = (height - 1 - 2 * row).to(camera.dtype) / height
+    x, y, z, position = camera[image].unbind(-1)
+    directions = right[:, None] * x + up[:, None] * y - camera_distance(fov) * z
+    return position, F.normalize(directions, dim=-1)
+
+
 # ----------------------------------------------------------------------------------------- pose distributions
 
 

@@ -36,6 +36,12 @@ def _extract_mesh() -> Loaded:
     return ExtractMeshConfig, run
 
 
+def _fit_image() -> Loaded:
+    from sdfgan.commands.fit_image import FitImageConfig, run
+
+    return FitImageConfig, run
+
+
 def _info() -> Loaded:
     from sdfgan.commands.info import InfoConfig, run
 
@@ -76,6 +82,14 @@ COMMANDS = {
         (
             ("runs/gan-001", "three meshes for any 3D viewer"),
             ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
+        ),
+    ),
+    "fit-image": Command(
+        "Inverse rendering: fit a field to pictures of a mesh, or a scene's parameters to its pictures.",
+        _fit_image,
+        (
+            ("model.obj --minutes 10", "24 views of a mesh, fitted by a network: pictures, video, mesh, metrics"),
+            ("csg", "pose, sizes, colours, blend and light of two balls, from a wrong start"),
         ),
     ),
     "info": Command(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
+from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes as triangulate
 from torch import Tensor
 
@@ -133,3 +134,10 @@ def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
         raise UserError(f"{path}: a mesh must be {', '.join(MESH_SUFFIXES)}")
     with atomic_file(path) as partial:
         mesh.export(partial, file_type=path.suffix.lower()[1:])
+
+
+def chamfer_distance(a: trimesh.Trimesh, b: trimesh.Trimesh, points: int = 20_000, seed: int = 0) -> float:
+    """Mean distance from random points of each surface to the nearest of the other, averaged over both; world units."""
+    clouds = [trimesh.sample.sample_surface(mesh, points, seed=seed)[0] for mesh in (a, b)]
+    there, back = (cKDTree(p).query(q)[0].mean() for p, q in (clouds, clouds[::-1]))
+    return float(there + back) / 2

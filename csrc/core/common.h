@@ -8,10 +8,11 @@
 // `static`: each instruction set keeps its own copy. With external linkage the linker would merge
 // the copies and could hand AVX-512 code to a machine without it.
 #ifdef __CUDACC__
-#define SDFGAN_HD static __host__ __device__ __forceinline__
+#define SDFGAN_METHOD __host__ __device__ __forceinline__
 #else
-#define SDFGAN_HD static inline __attribute__((always_inline))
+#define SDFGAN_METHOD inline __attribute__((always_inline))
 #endif
+#define SDFGAN_HD static SDFGAN_METHOD
 
 namespace sdfgan {
 

@@ -29,6 +29,7 @@ struct MarchRules {
     T relaxation;         // of the predicted part of a step: 0 marches plainly, 1 trusts it
     T slack;              // what may lie unseen between two samples (world units)
     int refine;           // most evaluations that move a hit onto the surface; < 0: leave it there
+    T footprint;          // side of a pixel per unit of distance, where layers are collected
 };
 
 template <class T>
@@ -47,6 +48,12 @@ constexpr double kLeastSlope = 0.01;  // of the sdf at a hit, as a share of the 
 constexpr double kLongestCorrection = 0.05;  // world units: a grazing ray is not thrown far
 constexpr double kSecantSlope = 0.05;        // from here on secants point at the surface
 constexpr double kLongestPrediction = 0.5;   // world units beyond the safe step
+
+constexpr double kBand =
+    1.1;  // pixels: minima within are layers; an edge is .71, the rest is doubt
+constexpr double kProminence =
+    0.25;  // pixels: what rises less after a minimum belongs to its layer
+constexpr double kFarAway = 1e10;
 
 // Moves a hit by one secant step; `sdf` was found at ray.t, and `slope` is that of -sdf along t.
 template <class T>
@@ -67,11 +74,143 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     return !done;
 }
 
+// No surface was met: a NaN without its header.
+template <class T>
+SDFGAN_HD T no_surface() {
+    return T(NAN);
+}
+
 }  // namespace march_detail
 
-// Takes sdf(ray.t); returns whether the ray goes on, at the new ray.t.
+// A layer: a local minimum of the sdf along a ray that nowhere gets as deep as the traced
+// function's threshold, and so may cover its pixel in part.
 template <class T>
-SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
+struct Layer {
+    T t;        // estimate of where it is
+    T nearest;  // estimate of the sdf there
+    T reach;    // it is at most so far from t
+    T enter;    // where the ray enters the surface before it; NaN: no sample was inside
+};
+
+// What is known of a layer before its end. The ray's nearest sample is the smallest one in it.
+template <class T>
+struct OpenLayer {
+    T before,
+        before_t;  // traced function at the sample before the nearest; before_t = nearest_t: none
+    T after, after_t;  // likewise after it
+    T enter;
+};
+
+// A march that collects no layers: the nearest sample is that of the whole ray.
+struct NoLayers {
+    template <class T>
+    SDFGAN_METHOD bool take(RayState<T>& ray, T, T value, const MarchRules<T>&) const {
+        if (value < ray.nearest) {
+            ray.nearest = value;
+            ray.nearest_t = ray.t;
+        }
+        return true;
+    }
+    SDFGAN_METHOD bool entered() const { return false; }
+    template <class T>
+    SDFGAN_METHOD bool enter(RayState<T>&, T, const MarchRules<T>&) const {
+        return false;
+    }
+    template <class T>
+    SDFGAN_METHOD void finish(RayState<T>&, const MarchRules<T>&) const {}
+};
+
+// Collects the layers of a ray, front to back.
+template <class T>
+struct Layers {
+    OpenLayer<T>& open;
+    uint8_t& count;  // of those that are complete
+    int most;
+    T* out;  // element e of layer l is out[(4 l + e) stride]
+    int64_t stride;
+
+    static SDFGAN_METHOD OpenLayer<T> none() { return {0, 0, 0, 0, march_detail::no_surface<T>()}; }
+
+    // Takes the sample at ray.t; false: the ray has all the layers that it may have.
+    SDFGAN_METHOD bool take(RayState<T>& ray, T sdf, T value, const MarchRules<T>& rules) const {
+        using namespace march_detail;
+        const bool first = !(ray.last_step > 0);
+        const T before_t = ray.t - ray.last_step;
+        const bool inside_a_layer = ray.nearest < T(kFarAway);
+        if (value < ray.nearest && (inside_a_layer || first || value < ray.last_value)) {
+            open.before = first ? value : ray.last_value;
+            open.before_t = first ? ray.t : before_t;
+            ray.nearest = value;
+            ray.nearest_t = open.after_t = ray.t;
+        } else if (inside_a_layer && open.after_t == ray.nearest_t) {
+            open.after = value;
+            open.after_t = ray.t;
+        }
+        if (sdf <= 0 && open.enter != open.enter) {
+            const T before = ray.last_value + rules.cone_slope * before_t;
+            const bool crossed = !first && before > 0;
+            open.enter = crossed ? before_t + ray.last_step * before / (before - sdf) : ray.t;
+        }
+        const T rise = T(kProminence) * rules.footprint * ray.t;
+        if (sdf > 0 && inside_a_layer && value > ray.nearest + rise) finish(ray, rules);
+        return count < most;
+    }
+
+    SDFGAN_METHOD bool entered() const { return open.enter == open.enter; }
+
+    // Moves a ray that is deep inside back to where it entered; whether that is to be refined.
+    SDFGAN_METHOD bool enter(RayState<T>& ray, T sdf, const MarchRules<T>& rules) const {
+        using namespace march_detail;
+        const T back = ray.t - open.enter;
+        const T size = min_of(back, ray.last_step - back);
+        // As in correct_hit; the slope is that between the samples on both sides.
+        const bool exact = !(ray.last_step > 0) || rules.refine <= 0 ||
+                           size * ray.last_step * back <= T(kBend) * -sdf * rules.threshold;
+        ray.t = open.enter;
+        ray.last_value = sdf;
+        ray.last_step = -back;
+        ray.status = static_cast<uint8_t>(exact ? int{kHit} : kRefining + rules.refine);
+        return !exact;
+    }
+
+    // Ends the layer, which counts if its minimum is near: that of the parabola through the nearest
+    // sample and those beside it.
+    SDFGAN_METHOD void finish(RayState<T>& ray, const MarchRules<T>& rules) const {
+        using namespace march_detail;
+        if (ray.nearest < T(kFarAway) && count < most) {
+            T t = ray.nearest_t, nearest = ray.nearest;
+            const T left = t - open.before_t, right = open.after_t - t;
+            T reach = max_of(left, right);
+            if (left > 0 && right > 0) {
+                const T fall = (open.before - nearest) / left,
+                        rise = (open.after - nearest) / right;
+                const T bend = (fall + rise) / (left + right);
+                const T moved =
+                    bend > 0 ? (fall * right - rise * left) / (2 * bend * (left + right)) : T(0);
+                t += moved;
+                nearest -= bend * moved * moved;
+                reach = max_of(left + moved, right - moved);
+            }
+            nearest += rules.cone_slope * t;
+            const T pixel = rules.footprint * t / rules.inverse_lipschitz;
+            if (nearest < T(kBand) * pixel) {
+                T* const layer = out + 4 * count * stride;
+                layer[0] = t;
+                layer[stride] = nearest;
+                layer[2 * stride] = reach;
+                layer[3 * stride] = open.enter;
+                ++count;
+            }
+        }
+        ray.nearest = T(kFarAway);
+        open = none();
+    }
+};
+
+// Takes sdf(ray.t); returns whether the ray goes on, at the new ray.t.
+template <class T, class Collector>
+SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules,
+                       const Collector& layers) {
     using namespace march_detail;
     if (sdf != sdf) {
         ray.status = kInvalid;
@@ -91,13 +230,14 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
         ray.last_step = last_safe;
         return true;
     }
-    if (value < ray.nearest) {
-        ray.nearest = value;
-        ray.nearest_t = ray.t;
+    if (!layers.take(ray, sdf, value, rules)) {
+        ray.status = kLeft;
+        return false;
     }
     const T slope = ray.last_step > 0 ? (ray.last_value - value) / ray.last_step
                                       : ray.last_value + rules.cone_slope;
     if (value <= rules.threshold) {
+        if (layers.entered()) return layers.enter(ray, sdf, rules);
         if (rules.refine >= 0) {
             return correct_hit(ray, sdf, slope - rules.cone_slope, rules.refine, rules);
         }
@@ -118,6 +258,7 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     if (ray.t + step >= ray.far) step = safe;  // nothing past the end would prove the step
     const T next = ray.t + step;
     if (!(next < ray.far)) {
+        layers.finish(ray, rules);
         ray.t = ray.far;
         ray.status = kLeft;
         return false;
@@ -126,6 +267,11 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
     ray.last_step = step;
     ray.t = next;
     return true;
+}
+
+template <class T>
+SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules) {
+    return advance(ray, sdf, rules, NoLayers());
 }
 
 // Whether the pixel of a ray that has ended is split, and what its finer rays start with.
@@ -144,7 +290,8 @@ SDFGAN_HD Split<T> split_pixel(const RayState<T>& ray, T reach) {
         return {near && ray.status != kUntraced, 0, 1};
     }
     const bool split = ray.status == kHit || ray.status == kMarching;
-    return {split, ray.t, ray.last_step == 0 ? ray.last_value : 1};
+    // A cone that ran out of evaluations is clear up to the last of them, not to where it would go.
+    return {split, ray.t - ray.last_step, ray.last_step == 0 ? ray.last_value : 1};
 }
 
 }  // namespace sdfgan

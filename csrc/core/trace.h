@@ -27,11 +27,10 @@ SDFGAN_HD void store_ray(const RayState<T>& ray, T* state, int64_t rays, int64_t
 // A ray that begins where its coarser one allows, and `offset` behind where it enters the ball.
 template <class T>
 SDFGAN_HD RayState<T> start_march(const PixelRay<T>& ray, const Split<T>& from, T offset) {
-    constexpr T kFarAway = T(1e10);
     const T start = max_of(ray.near, from.start) + offset;
     const bool marches = from.split && ray.far > start;
     const uint8_t status = marches ? kMarching : kUntraced;
-    return {start, ray.far, kFarAway, start, from.slope, 0, status};
+    return {start, ray.far, T(march_detail::kFarAway), start, from.slope, 0, status};
 }
 
 // Makes the ray of a pixel of the level; returns whether it marches.
@@ -77,13 +76,41 @@ SDFGAN_HD int64_t live_entries(const TraceStep<T>& p) {
     return min_of(max_of<int64_t>(*p.count, 0), p.entries);
 }
 
+// Advances with what `layers` collects; no step follows the `last` one.
+template <class T, class Collector>
+SDFGAN_HD bool advance_or_end(RayState<T>& ray, T sdf, const MarchRules<T>& rules,
+                              const Collector& layers, bool last) {
+    const bool goes_on = advance(ray, sdf, rules, layers);
+    if (goes_on && last && ray.status == kMarching) layers.finish(ray, rules);
+    return goes_on && !last;
+}
+
+// As advance_or_end, with the layers of ray `index` in arrays.
+template <class T>
+SDFGAN_HD bool advance_with_layers(const LayerArrays<T>& arrays, int64_t rays, int64_t index,
+                                   RayState<T>& ray, T sdf, const MarchRules<T>& rules, bool last) {
+    T* const o = arrays.open + index;
+    OpenLayer<T> open{o[0], o[rays], o[2 * rays], o[3 * rays], o[4 * rays]};
+    const Layers<T> layers{open, arrays.count[index], arrays.most, arrays.layers + index, rays};
+    const bool goes_on = advance_or_end(ray, sdf, rules, layers, last);
+    o[0] = open.before;
+    o[rays] = open.before_t;
+    o[2 * rays] = open.after;
+    o[3 * rays] = open.after_t;
+    o[4 * rays] = open.enter;
+    return goes_on;
+}
+
 // Applies values[entry] to its ray; returns whether the ray goes on.
 template <class T>
 SDFGAN_HD bool trace_ray(const TraceStep<T>& p, int64_t entry) {
     const int64_t ray = p.alive[entry];
     if (ray < 0 || ray >= p.rays) return false;
     RayState<T> s = load_ray(p.state, p.rays, ray, p.far[ray], p.status[ray]);
-    const bool goes_on = advance(s, p.values[entry], p.rules);
+    const T sdf = p.values[entry];
+    const bool goes_on = p.layers.layers
+                             ? advance_with_layers(p.layers, p.rays, ray, s, sdf, p.rules, p.last)
+                             : advance_or_end(s, sdf, p.rules, NoLayers(), p.last);
     store_ray(s, p.state, p.rays, ray);
     p.status[ray] = s.status;
     return goes_on;

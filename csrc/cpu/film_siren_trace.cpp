@@ -23,6 +23,8 @@ struct Ray {
     int32_t pixel;
     int16_t level;
     int16_t evaluations;
+    uint8_t layers;  // complete ones
+    OpenLayer<T> open;
 };
 
 // What the threads of a trace share: images that nobody has begun, and rays that busy threads give
@@ -111,13 +113,23 @@ class Tracer {
                 const TraceLevel<T>& level = p_.levels[ray.level];
                 MarchRules<T> rules = level.rules;
                 rules.slack *= 1 + ray.evaluations / level.patience;
-                bool goes_on = advance(ray.state, sdf[g * kGroup + i], rules);
-                goes_on &= ++ray.evaluations < level.steps;
-                if (goes_on) continue;
+                const bool last = ++ray.evaluations >= level.steps;
+                if (advance(group, ray, sdf[g * kGroup + i], rules, last)) continue;
                 finish(group, ray);
                 ray = group.rays[--group.alive];
             }
         }
+    }
+
+    bool advance(const Group& group, Ray& ray, T sdf, const MarchRules<T>& rules, bool last) {
+        if (!p_.layers.layers || ray.level + 1 < p_.level_count) {
+            return advance_or_end(ray.state, sdf, rules, NoLayers(), last);
+        }
+        const int64_t size = p_.levels[ray.level].size, pixels = size * size;
+        T* const out = p_.layers.layers + group.image * pixels + ray.pixel;
+        const Layers<T> layers{ray.open, ray.layers, p_.layers.most, out,
+                               p_.network.images * pixels};
+        return advance_or_end(ray.state, sdf, rules, layers, last);
     }
 
     // Splits a pixel, or writes what became of its ray.
@@ -134,6 +146,7 @@ class Tracer {
         p_.status[pixel] = hit ? uint8_t{kHit} : state.status;
         p_.distance[pixel] = hit ? state.t : state.nearest_t;
         p_.nearest[pixel] = state.nearest;
+        if (p_.layers.layers) p_.layers.count[pixel] = ray.layers;
     }
 
     void split(Group& group, const Ray& ray, T start, T slope) {
@@ -157,6 +170,8 @@ class Tracer {
         ray.level = static_cast<int16_t>(level_index);
         ray.evaluations = 0;
         T offset = level.start;
+        ray.layers = 0;
+        ray.open = Layers<T>::none();
         if (p_.jitter && level_index + 1 == p_.level_count) {
             offset += p_.jitter[group.image * level.size * level.size + ray.pixel];
         }

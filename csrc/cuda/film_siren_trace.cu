@@ -24,6 +24,7 @@ struct LevelTrace {
     uint8_t* status;
     float* distance;  // of the last level
     float* nearest;
+    LayerArrays<float> layers;  // likewise, or null
     unsigned long long* next_pixel;
     unsigned long long* counts;
     int busy_warps;  // of a block: those that take rays
@@ -37,6 +38,8 @@ struct Slot {
     int32_t evaluations;
     uint32_t pixel, image;
     uint32_t queries, lanes;  // of all rays that were in the slot; with idle passes
+    OpenLayer<float> open;
+    uint8_t layers;
 };
 static_assert(sizeof(Slot) / 4 % 2 == 1, "");
 
@@ -64,6 +67,8 @@ __device__ bool begin_ray(const LevelTrace& p, int64_t pixel, Slot& slot) {
     slot.state = start_march(ray, from, offset);
     for (int axis = 0; axis < 3; ++axis) slot.direction[axis] = ray.direction[axis];
     slot.evaluations = 0;
+    slot.open = Layers<float>::none();
+    slot.layers = 0;
     slot.pixel = static_cast<uint32_t>(pixel);
     slot.image = static_cast<uint32_t>(image);
     return slot.state.status == kMarching;
@@ -99,10 +104,19 @@ __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot)
 __device__ bool march(const LevelTrace& p, Slot& slot, float sdf) {
     MarchRules<float> rules = p.level.rules;
     rules.slack *= 1 + slot.evaluations / p.level.patience;
+    const bool last = ++slot.evaluations >= p.level.steps;
     RayState<float> ray = slot.state;
-    const bool goes_on = advance(ray, sdf, rules);
+    bool goes_on;
+    if (p.layers.layers) {
+        const int64_t rays = p.network.images * p.level.size * p.level.size;
+        const Layers<float> layers{slot.open, slot.layers, p.layers.most,
+                                   p.layers.layers + slot.pixel, rays};
+        goes_on = advance_or_end(ray, sdf, rules, layers, last);
+    } else {
+        goes_on = advance_or_end(ray, sdf, rules, NoLayers(), last);
+    }
     slot.state = ray;
-    return ++slot.evaluations < p.level.steps && goes_on;
+    return goes_on;
 }
 
 __device__ void finish(const LevelTrace& p, const Slot& slot) {
@@ -116,6 +130,7 @@ __device__ void finish(const LevelTrace& p, const Slot& slot) {
     p.status[slot.pixel] = hit ? uint8_t{kHit} : ray.status;
     p.distance[slot.pixel] = hit ? ray.t : ray.nearest_t;
     p.nearest[slot.pixel] = ray.nearest;
+    if (p.layers.layers) p.layers.count[slot.pixel] = slot.layers;
 }
 
 __device__ uint32_t sum_of_warp(uint32_t value) {
@@ -219,6 +234,7 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
         level.status = last ? p.status : status;
         level.distance = p.distance;
         level.nearest = p.nearest;
+        level.layers = last ? p.layers : LayerArrays<float>{};
         with_network<false, 1>(kWhat, p.network, where, [&](auto type) {
             using Network = typename decltype(type)::type;
             using Tile = typename Network::Tile;

@@ -83,6 +83,12 @@ class AnalyticField(Field):
             return value.T.contiguous().index_select(1, image).T
         return value.index_select(0, image)
 
+    def _largest(self, name: str) -> float:
+        """Of all images, a scalar, or the length of a vector."""
+        value: Tensor = getattr(self, name).detach()
+        value = value if self._ranks[name] == 0 else value.norm(dim=-1)
+        return value.max().item()
+
     def __or__(self, other: AnalyticField) -> AnalyticField:
         return Union(self, other)
 
@@ -127,12 +133,12 @@ class _Pair(AnalyticField):
     def _parts(self, points: Tensor, condition: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.a.sdf(points, condition, image), self.b.sdf(points, condition, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         """Share [N] of part a in the colour, given the distances to both parts."""
         raise NotImplementedError
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        share = self._share(*self._parts(points, condition, image)).to(points.dtype)
+        share = self._share(*self._parts(points, condition, image), image).to(points.dtype)
         return torch.lerp(
             self.b.rgb(points, condition, image), self.a.rgb(points, condition, image), share.unsqueeze(-1)
         )
@@ -141,81 +147,107 @@ class _Pair(AnalyticField):
 class Union(_Pair):
     """What is in a or b: min(a, b). Exact outside where both parts are."""
 
+    @property
+    def extent(self) -> float:
+        return max(self.a.extent, self.b.extent)
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.minimum(*self._parts(points, condition, image))
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a <= b
 
 
 class Intersection(_Pair):
     """What is in both a and b: max(a, b). A lower bound outside, exact inside where both parts are."""
 
+    @property
+    def extent(self) -> float:
+        return min(self.a.extent, self.b.extent)
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.maximum(*self._parts(points, condition, image))
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a >= b
 
 
 class Subtraction(_Pair):
     """What is in a and not in b: max(a, -b). A lower bound outside; the cut has the colour of b."""
 
+    @property
+    def extent(self) -> float:
+        return self.a.extent
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
         return torch.maximum(a, -b)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
         return a >= -b
 
 
 class _SmoothPair(_Pair):
     """A pair that blends, in distance and in colour, where the parts differ by less than `k`."""
 
-    def __init__(self, a: Field, b: Field, k: float) -> None:
+    k: Tensor
+
+    def __init__(self, a: Field, b: Field, k: Scalar) -> None:
         super().__init__(a, b)
-        if not k > 0:
-            raise ValueError(f"{type(self).__name__}: k must be positive, got {k}")
-        self.k = float(k)
+        self._add("k", k, 0)
+        if bool((self.k.detach() <= 0).any()):
+            raise ValueError(f"{type(self).__name__}: k must be positive, got {self.k.min().item():g}")
 
-    def _share_of_smaller(self, a: Tensor, b: Tensor) -> Tensor:
-        return (0.5 + 0.5 * (b - a) / self.k).clamp(0, 1)
+    def _share_of_smaller(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return (0.5 + 0.5 * (b - a) / self._get("k", a, image)).clamp(0, 1)
 
-    def _smooth_minimum(self, a: Tensor, b: Tensor) -> Tensor:
-        share = self._share_of_smaller(a, b)
-        return b + (a - b) * share - self.k * share * (1 - share)
+    def _smooth_minimum(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        share = self._share_of_smaller(a, b, image)
+        return b + (a - b) * share - self._get("k", a, image) * share * (1 - share)
 
 
 class SmoothUnion(_SmoothPair):
     """`Union` with a fillet, up to k / 4 fatter than the union; not an exact distance."""
 
-    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        return self._smooth_minimum(*self._parts(points, condition, image))
+    @property
+    def extent(self) -> float:
+        return max(self.a.extent, self.b.extent) + self._largest("k")
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(a, b)
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        return self._smooth_minimum(*self._parts(points, condition, image), image)
+
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(a, b, image)
 
 
 class SmoothIntersection(_SmoothPair):
     """`Intersection` with rounded edges: up to k / 4 thinner."""
 
+    @property
+    def extent(self) -> float:
+        return min(self.a.extent, self.b.extent)
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
-        return -self._smooth_minimum(-a, -b)
+        return -self._smooth_minimum(-a, -b, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(-a, -b)
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(-a, -b, image)
 
 
 class SmoothSubtraction(_SmoothPair):
     """`Subtraction` with rounded edges: up to k / 4 thinner."""
 
+    @property
+    def extent(self) -> float:
+        return self.a.extent
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
-        return -self._smooth_minimum(-a, b)
+        return -self._smooth_minimum(-a, b, image)
 
-    def _share(self, a: Tensor, b: Tensor) -> Tensor:
-        return self._share_of_smaller(-a, b)
+    def _share(self, a: Tensor, b: Tensor, image: Tensor | None) -> Tensor:
+        return self._share_of_smaller(-a, b, image)
 
 
 class Transformed(AnalyticField):
@@ -248,6 +280,13 @@ class Transformed(AnalyticField):
         if scale is not None:
             self._add("scale", scale, 0, least=1e-6)
 
+    @property
+    def extent(self) -> float:
+        extent = self.field.extent
+        if "scale" in self._ranks:
+            extent *= self._largest("scale")
+        return extent + (self._largest("translation") if "translation" in self._ranks else 0.0)
+
     def _to_field(self, points: Tensor, image: Tensor | None) -> Tensor:
         if "translation" in self._ranks:
             points = points - self._get("translation", points, image)
@@ -273,6 +312,10 @@ class Coloured(AnalyticField):
         super().__init__()
         self.field, self.lipschitz = field, field.lipschitz
         self._add("colour", colour, 1, least=0.0)
+
+    @property
+    def extent(self) -> float:
+        return self.field.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self.field.sdf(points, condition, image)

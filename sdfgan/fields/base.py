@@ -6,6 +6,7 @@ belongs to and is sorted, so that the points of one shape lie together.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -31,6 +32,11 @@ class Field(nn.Module):
 
     latent_size: int = 0
     lipschitz: float = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
+
+    @property
+    def extent(self) -> float:
+        """No surface is farther from the origin: rays are clipped to that ball. Unless it knows better: the cube's."""
+        return math.sqrt(3)
 
     def condition(self, latents: Tensor | None) -> Any:
         """What depends on the latents [B, latent_size] alone; computed once per image, never per point."""

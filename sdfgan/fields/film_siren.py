@@ -38,6 +38,9 @@ class FilmCondition:
     def __len__(self) -> int:
         return len(self.scales)
 
+    def __getitem__(self, rows: slice) -> FilmCondition:
+        return FilmCondition(self.scales[rows], self.shifts[rows], self.base_color[rows])
+
 
 class _Groups(NamedTuple):
     """Where flat points go when the points of each image are laid out as rows of [B, P, ...]."""
@@ -194,11 +197,11 @@ class FilmSirenSDF(Field):
             return ops.film_siren(points.contiguous(), _rows(points, condition, image), network)
         if not torch.is_grad_enabled() and points.is_cuda:
             return self._sdf_without_counts(points, condition, _rows(points, condition, image))
-        grouped, groups = _group(points, image, len(condition))
+        grouped, groups, condition = _group(points, image, condition)
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
             features = self._layer(condition, index, features)[0].sin()
-        return _ungroup(features @ self.sdf_head + self._prior(grouped), groups)
+        return _ungroup(_dot(features, self.sdf_head) + self._prior(grouped), groups)
 
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
@@ -206,7 +209,7 @@ class FilmSirenSDF(Field):
         """Distances [N] and gradients [N, 3] by an explicit adjoint pass: ordinary operations, a first-order graph."""
         if (network := self._without_graph(condition)) is not None:
             return ops.film_siren_sample(points.contiguous(), _rows(points, condition, image), network)[:2]
-        grouped, groups = _group(points, image, len(condition))
+        grouped, groups, condition = _group(points, image, condition)
         value, gradient, _ = self._geometry(grouped, condition)
         return _ungroup(value, groups), _ungroup(gradient, groups)
 
@@ -214,7 +217,7 @@ class FilmSirenSDF(Field):
         """Albedo [N, 3]; see `Field.rgb`."""
         if self._without_graph(condition) is not None:
             return self.evaluate(points, condition, image).rgb
-        grouped, groups = _group(points, image, len(condition))
+        grouped, groups, condition = _group(points, image, condition)
         trunk = grouped
         for index in range(self.trunk_layers):
             trunk = self._layer(condition, index, trunk)[0].sin()
@@ -226,7 +229,7 @@ class FilmSirenSDF(Field):
             rows = _rows(points, condition, image)
             value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)
             return FieldSample(value, gradient, self._colour(texture, condition.base_color[rows, 0]))
-        grouped, groups = _group(points, image, len(condition))
+        grouped, groups, condition = _group(points, image, condition)
         value, gradient, trunk = self._geometry(grouped, condition)
         rgb = self._texture(trunk, condition)
         return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
@@ -243,9 +246,16 @@ class FilmSirenSDF(Field):
         return features @ self.sdf_head + self._prior(points)
 
     def _layer(self, condition: FilmCondition, index: int, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Phases [B, P, width] of a layer, before the sine, and its weights with FiLM folded in, [B, width, inputs]."""
+        """Phases [B, P, width] of a layer, before the sine, and its weights with FiLM folded in, [B, width, inputs].
+
+        Under autocast only products are short, and not those of the first layer: a rounded phase is a moved surface.
+        """
         weight = condition.scales[:, index, :, None] * self.weights[index]
-        return torch.baddbmm(condition.shifts[:, index, None], features, weight.transpose(1, 2)), weight
+        shift = condition.shifts[:, index, None]
+        if not torch.is_autocast_enabled(features.device.type):
+            return torch.baddbmm(shift, features, weight.transpose(1, 2)), weight
+        with torch.autocast(features.device.type, enabled=index > 0):
+            return torch.bmm(features, weight.transpose(1, 2)).to(shift.dtype) + shift, weight
 
     def _prior(self, points: Tensor) -> Tensor:
         return torch.sqrt(points.square().sum(-1) + _PRIOR_SOFTNESS) - self.prior_radius + self.sdf_bias
@@ -261,18 +271,19 @@ class FilmSirenSDF(Field):
             features = torch.sin(phase)
             if index == self.trunk_layers - 1:
                 trunk = features
-        value = features @ self.sdf_head + self._prior(points)
+        value = _dot(features, self.sdf_head) + self._prior(points)
         adjoint = self.sdf_head * torch.cos(phases[-1])
         for index in range(layers - 1, 0, -1):
-            adjoint = torch.bmm(adjoint, weights[index]) * torch.cos(phases[index - 1])
+            adjoint = torch.bmm(adjoint, weights[index]).to(points.dtype) * torch.cos(phases[index - 1])
         radius = torch.sqrt(points.square().sum(-1, keepdim=True) + _PRIOR_SOFTNESS)
-        return value, torch.bmm(adjoint, weights[0]) + points / radius, trunk
+        with torch.autocast(points.device.type, enabled=False):
+            return value, torch.bmm(adjoint, weights[0]) + points / radius, trunk
 
     def _texture(self, trunk: Tensor, condition: FilmCondition) -> Tensor:
         features = trunk
         for index in range(self.trunk_layers + self.sdf_layers, len(self.omegas)):
             features = self._layer(condition, index, features)[0].sin()
-        return self._colour(features @ self.texture_head.t(), condition.base_color)
+        return self._colour(_dot(features, self.texture_head.t()), condition.base_color)
 
     def _colour(self, texture: Tensor, base_color: Tensor) -> Tensor:
         color = torch.sigmoid(2 * texture + self.texture_bias + base_color)
@@ -317,16 +328,30 @@ def _rows(points: Tensor, condition: FilmCondition, image: Tensor | None) -> Ten
     return image
 
 
-def _group(points: Tensor, image: Tensor | None, batch: int) -> tuple[Tensor, _Groups | None]:
-    """Points [N, 3] laid out as [B, P, 3], padded with zeros where images have fewer than P points."""
+def _dot(features: Tensor, head: Tensor) -> Tensor:
+    """A product that autocast does not shorten."""
+    with torch.autocast(features.device.type, enabled=False):
+        return features @ head
+
+
+def _group(
+    points: Tensor, image: Tensor | None, condition: FilmCondition
+) -> tuple[Tensor, _Groups | None, FilmCondition]:
+    """Points [N, 3] laid out as [B, P, 3], padded with zeros where images have fewer than P points.
+
+    B counts from the first image that has points to the last one; the condition is that of these.
+    """
     if image is None:
-        _check_one_image(batch)
-        return points[None], None
-    counts = torch.bincount(image, minlength=batch)
-    size = int(counts.max()) if len(image) else 0
-    slot = torch.arange(len(image), device=image.device) - (counts.cumsum(0) - counts)[image]
-    padded = points.new_zeros(batch, size, 3).index_put((image, slot), points)
-    return padded, _Groups(image, slot)
+        _check_one_image(len(condition))
+        return points[None], None, condition
+    first, last = (int(image[0]), int(image[-1])) if len(image) else (0, len(condition) - 1)
+    own, condition = image - first, condition[first : last + 1]
+    batch = len(condition)
+    counts = torch.bincount(own, minlength=batch)
+    size = int(counts.max()) if len(own) else 0
+    slot = torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[own]
+    padded = points.new_zeros(batch, size, 3).index_put((own, slot), points)
+    return padded, _Groups(own, slot), condition
 
 
 def _check_one_image(batch: int) -> None:

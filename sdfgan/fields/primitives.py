@@ -6,6 +6,7 @@ https://iquilezles.org/articles/distfunctions, and elementary geometry; gradient
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -21,6 +22,10 @@ class Sphere(AnalyticField):
         super().__init__()
         self._add("radius", radius, 0, least=0.0)
 
+    @property
+    def extent(self) -> float:
+        return self._largest("radius")
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return vector_length(points) - self._get("radius", points, image)
 
@@ -32,6 +37,10 @@ class RoundedBox(AnalyticField):
         super().__init__()
         self._add("half_size", half_size, 1, least=0.0)
         self._add("radius", radius, 0, least=0.0)
+
+    @property
+    def extent(self) -> float:
+        return self._largest("half_size")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         radius = self._get("radius", points, image)
@@ -54,6 +63,10 @@ class Torus(AnalyticField):
         self._add("major", major, 0, least=0.0)
         self._add("minor", minor, 0, least=0.0)
 
+    @property
+    def extent(self) -> float:
+        return self._largest("major") + self._largest("minor")
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
         around = length(x, z) - self._get("major", points, image)
@@ -68,6 +81,10 @@ class Capsule(AnalyticField):
         self._add("radius", radius, 0, least=0.0)
         self._add("half_height", half_height, 0, least=0.0)
 
+    @property
+    def extent(self) -> float:
+        return self._largest("radius") + self._largest("half_height")
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
         above = (y.abs() - self._get("half_height", points, image)).clamp(min=0)
@@ -81,6 +98,10 @@ class Cylinder(AnalyticField):
         super().__init__()
         self._add("radius", radius, 0, least=0.0)
         self._add("half_height", half_height, 0, least=0.0)
+
+    @property
+    def extent(self) -> float:
+        return math.hypot(self._largest("radius"), self._largest("half_height"))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -97,6 +118,10 @@ class Cone(AnalyticField):
         self._add("r1", r1, 0, least=0.0)
         self._add("r2", r2, 0, least=0.0)
         self._add("half_height", half_height, 0, least=0.0)
+
+    @property
+    def extent(self) -> float:
+        return math.hypot(max(self._largest("r1"), self._largest("r2")), self._largest("half_height"))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -136,6 +161,10 @@ class Ellipsoid(AnalyticField):
         ratio = self.radii.detach().amax(-1) / self.radii.detach().amin(-1)
         self.lipschitz = max(1.0, ratio.max().item() ** 2 / 2)
 
+    @property
+    def extent(self) -> float:
+        return self.radii.detach().max().item()
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         radii = self._get("radii", points, image)
         unit = points / radii
@@ -156,6 +185,10 @@ class Plane(AnalyticField):
         self._add("offset", offset, 0)
         if bool((self.normal.detach().norm(dim=-1) == 0).any()):
             raise ValueError("Plane: normal must not be zero")
+
+    @property
+    def extent(self) -> float:
+        return math.inf
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         normal = self._get("normal", points, image)

@@ -14,11 +14,12 @@ from .film_siren import (
 )
 from .pdf import sample_pdf
 from .rays import generate_rays
-from .trace import LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
+from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 
 __all__ = [
     "CUDA_WIDTHS",
     "FilmSirenNetwork",
+    "LayerState",
     "LevelRays",
     "MarchRules",
     "RayStatus",

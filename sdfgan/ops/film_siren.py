@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .. import _C
 from ._library import REAL, Checker, native, refuse_gradient, register
-from .trace import MarchRules, RayStatus, TraceLevel
+from .trace import LayerState, MarchRules, RayStatus, TraceLevel, layer_arrays
 
 CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
 _PANEL = 8  # outputs that lie together in a matrix packed for a CPU
@@ -107,7 +107,8 @@ def film_siren_trace(
     network: FilmSirenNetwork,
     fov: float,
     jitter: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    most_layers: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, LayerState]:
     """Trace one square picture per image, all levels in one call. Refuses tensors that require grad.
 
     Rays that end are replaced by waiting ones. On a CPU pixels are split as soon as their cone has ended, and idle
@@ -117,17 +118,20 @@ def film_siren_trace(
     Args:
         cameras: [B, 3, 4] camera to world.
         jitter: [B, R, R] added to the start of the rays of the last level.
+        most_layers: of each ray that are collected (`LayerState`); 0: the plain march.
 
     Returns:
         status [B, R, R] uint8, `RayStatus` of the rays of the last level; distance [B, R, R] of the hit
         or the nearest miss; the smallest value of the traced function [B, R, R]; counts [2] int64 of points evaluated
-        for rays, and in all, with idle lanes.
+        for rays, and in all, with idle lanes; the layers [most_layers, 4, B R R] and counts [B R R] of a `LayerState`.
     """
     tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
-    return _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter)
+    outputs = _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter, most_layers)
+    status, distance, nearest, counts, met, complete = outputs
+    return status, distance, nearest, counts, LayerState(met, complete, met.new_empty(5, 0))
 
 
 def _refuse_gradients(op: str, network: FilmSirenNetwork, **tensors: Tensor) -> list[Tensor]:
@@ -220,7 +224,8 @@ def _trace_fake(
     levels: list[float],
     fov: float,
     jitter: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    most_layers: int,
+) -> tuple[Tensor, ...]:
     check = Checker("film_siren_trace")
     check("cameras", cameras, ("B", 3, 4), (torch.float32,) if cameras.is_cuda else REAL)
     _check_network(check, network, layers, cameras)
@@ -230,7 +235,9 @@ def _trace_fake(
         check("jitter", jitter, ("B", size, size), (cameras.dtype,))
     status = cameras.new_full(shape, int(RayStatus.UNTRACED), dtype=torch.uint8)
     counts = torch.zeros(2, dtype=torch.int64, device=cameras.device)
-    return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts
+    complete = torch.zeros(status.numel(), dtype=torch.uint8, device=cameras.device)
+    met = cameras.new_zeros(most_layers, 4, status.numel())
+    return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts, met, complete
 
 
 def _trace_kernel(
@@ -240,13 +247,16 @@ def _trace_kernel(
     levels: list[float],
     fov: float,
     jitter: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter)
+    most_layers: int,
+) -> tuple[Tensor, ...]:
+    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, most_layers)
+    *traced, layers_met, complete = outputs
     launch = native("film_siren_trace", cameras)
     native_levels = []
     for i in range(0, len(levels), _LEVEL_NUMBERS):
-        size, steps, *rules, refine, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
-        native_levels.append((int(size), int(steps), (*rules, int(refine)), radius, start, reach, patience))
+        size, steps, *rules, refine, footprint, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
+        own = (*rules, int(refine), footprint)
+        native_levels.append((int(size), int(steps), own, radius, start, reach, patience))
     sizes = [level[0] for level in native_levels]
     workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
     workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
@@ -255,7 +265,8 @@ def _trace_kernel(
         cameras.data_ptr(),
         native_levels,
         0 if jitter is None else jitter.data_ptr(),
-        *(tensor.data_ptr() for tensor in (*outputs, workspace)),
+        *(tensor.data_ptr() for tensor in (*traced, workspace)),
+        layer_arrays(layers_met, complete, None) if most_layers else (0, 0, 0, 0),
         1 / math.tan(fov / 2),
     )
     return outputs
@@ -272,8 +283,8 @@ _film_siren_sample = register(
     _sample_fake,
 )
 _film_siren_trace = register(
-    "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter,"
+    " int most_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _trace_kernel,
     _trace_fake,
 )

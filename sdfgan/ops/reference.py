@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .film_siren import FilmSirenNetwork
-from .trace import LevelRays, MarchRules, RayStatus, TraceLevel
+from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel
 
 
 def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:
@@ -103,7 +103,7 @@ def start_level(
             which = (nearest <= bound) & (status != RayStatus.UNTRACED)
         else:
             which = (status == RayStatus.HIT) | (status == RayStatus.MARCHING)
-            earliest = _finer(t, coarse.size, size)
+            earliest = _finer(t - last_step, coarse.size, size)
             slope = _finer(torch.where(last_step == 0, last_value, 1.0), coarse.size, size)
         split = _finer(which, coarse.size, size)
     start = near.maximum(earliest) + level.start
@@ -138,12 +138,20 @@ def trace_step(
     state: Tensor,
     status: Tensor,
     rules: MarchRules,
+    layers: LayerState | None = None,
+    last: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One ray at a time."""
     survivors = []
     for k in range(int(count)):
         ray = int(alive[k])
-        if 0 <= ray < len(far) and _advance(state[:, ray], status[ray], values[k], far[ray], rules):
+        if not 0 <= ray < len(far):
+            continue
+        own = None if layers is None else _RayLayers(layers, ray, rules)
+        goes_on = _advance(state[:, ray], status[ray], values[k], far[ray], rules, own)
+        if goes_on and last and own is not None and status[ray] == RayStatus.MARCHING:
+            own.finish(state[:, ray])
+        if goes_on and not last:
             survivors.append(ray)
     points = values.new_zeros((len(values), 3))
     alive_out = torch.full_like(alive, survivors[-1] if survivors else 0)
@@ -153,7 +161,68 @@ def trace_step(
     return points, alive_out, torch.full_like(count, len(survivors))
 
 
-def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: MarchRules) -> bool:
+class _RayLayers:
+    """What `trace_step` collects of one ray; see `LayerState`."""
+
+    def __init__(self, layers: LayerState, ray: int, rules: MarchRules) -> None:
+        self.layers, self.complete = layers.layers[:, :, ray], layers.complete[ray]
+        self.open = layers.open[:, ray]  # value and place of the sample before the nearest, after it; entry
+        self.rules = rules
+
+    def take(self, state: Tensor, sdf: Tensor, value: Tensor) -> bool:
+        """A sample; whether the ray may have more layers."""
+        t, nearest, _, last_value, last_step = state.clone()
+        first, within = not last_step > 0, bool(nearest < 1e10)
+        if value < nearest and (within or first or value < last_value):
+            self.open[0], self.open[1] = (value, t) if first else (last_value, t - last_step)
+            self.open[3] = t
+            state[1], state[2] = value, t
+        elif within and self.open[3] == state[2]:
+            self.open[2], self.open[3] = value, t
+        if sdf <= 0 and self.open[4].isnan():
+            before = last_value + self.rules.cone_slope * (t - last_step)
+            crossed = not first and before > 0
+            self.open[4] = t - last_step + last_step * before / (before - sdf) if crossed else t
+        if sdf > 0 and within and value > state[1] + 0.25 * self.rules.footprint * t:
+            self.finish(state)
+        return bool(self.complete < len(self.layers))
+
+    def enter(self, state: Tensor, status: Tensor, sdf: Tensor) -> bool:
+        """Back to where the ray entered the surface; whether that is to be refined."""
+        t, *_, last_step = state.clone()
+        back = t - self.open[4]
+        size = torch.minimum(back, last_step - back)
+        exact = not last_step > 0 or size * last_step * back <= 0.1 * -sdf * self.rules.threshold
+        done = bool(exact) or self.rules.refine <= 0
+        state[0], state[3], state[4] = self.open[4], sdf, -back
+        status.fill_(RayStatus.HIT if done else RayStatus.REFINING + self.rules.refine)
+        return not done
+
+    def finish(self, state: Tensor) -> None:
+        """End the layer: the vertex of the parabola through the nearest sample and those beside it."""
+        nearest, t = state[1].clone(), state[2].clone()
+        before, before_t, after, after_t, enter = self.open.clone()
+        if nearest < 1e10 and self.complete < len(self.layers):
+            left, right = t - before_t, after_t - t
+            reach = torch.maximum(left, right)
+            if left > 0 and right > 0:
+                fall, rise = (before - nearest) / left, (after - nearest) / right
+                bend = (fall + rise) / (left + right)
+                moved = (fall * right - rise * left) / (2 * bend * (left + right)) if bend > 0 else 0 * t
+                t, nearest = t + moved, nearest - bend * moved * moved
+                reach = torch.maximum(left + moved, right - moved)
+            nearest = nearest + self.rules.cone_slope * t
+            if nearest < 1.1 * self.rules.footprint * t * self.rules.lipschitz:
+                self.layers[int(self.complete)] = torch.stack([t, nearest, reach, enter])
+                self.complete += 1
+        state[1] = 1e10
+        self.open.zero_()
+        self.open[4] = torch.nan
+
+
+def _advance(
+    state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: MarchRules, layers: _RayLayers | None
+) -> bool:
     """Writes to state [5] and status []; whether the ray goes on."""
     t, nearest, _, last_value, last_step = state.clone()
     inverse = 1 / sdf.new_tensor(rules.lipschitz)
@@ -170,10 +239,16 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
         state[0] -= last_step - last_safe
         state[4] = last_safe
         return True
-    if value < nearest:
+    if layers is not None:
+        if not layers.take(state, sdf, value):
+            status.fill_(RayStatus.LEFT)
+            return False
+    elif value < nearest:
         state[1], state[2] = value, t
     slope = (last_value - value) / last_step if last_step > 0 else last_value + rules.cone_slope
     if value <= rules.threshold:
+        if layers is not None and not layers.open[4].isnan():
+            return layers.enter(state, status, sdf)
         if rules.refine >= 0:
             return _correct_hit(state, status, sdf, slope - rules.cone_slope, rules.refine, rules)
         status.fill_(RayStatus.HIT)
@@ -190,6 +265,8 @@ def _advance(state: Tensor, status: Tensor, sdf: Tensor, far: Tensor, rules: Mar
     if t + step >= far:
         step = safe
     if not t + step < far:
+        if layers is not None:
+            layers.finish(state)
         state[0] = far
         status.fill_(RayStatus.LEFT)
         return False

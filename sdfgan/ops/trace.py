@@ -41,6 +41,30 @@ class MarchRules(NamedTuple):
     relaxation: float = 0.0  # how much of the prediction is believed, in [0, 1]
     slack: float = 0.0  # world units
     refine: int = -1  # most evaluations that move a hit by secants onto sdf = 0, to about the threshold; -1: none do
+    footprint: float = 0.0  # side of a pixel per unit of distance; matters only where layers are collected
+
+
+class LayerState(NamedTuple):
+    """The layers of N rays: local minima of the sdf along them, which may cover a pixel in part.
+
+    A ray that collects layers is a hit only where the traced function falls to the threshold, and is then moved back
+    to where it entered the surface; minima less than about a pixel (`MarchRules.footprint`) from the surface, or not
+    so deep inside, become layers: the sdf must rise by a quarter of a pixel before the next one. Layers are counted
+    when they are complete; a ray with as many as there is room for has LEFT.
+    """
+
+    layers: Tensor  # [K, 4, N]: estimates of where the minimum is and of the sdf there; how far it can be from there;
+    # where the ray entered the surface, NaN if no sample was inside. Undefined beyond the number of those
+    complete: Tensor  # [N] uint8: how many
+    open: Tensor  # [5, N]: what is known of a layer that is not complete
+
+    @staticmethod
+    def none(most: int, like: Tensor) -> LayerState:
+        """No layers yet, and room for `most` of each ray, for rays with distances `like` [N]."""
+        rays = len(like)
+        open_layer = like.new_zeros(5, rays)
+        open_layer[4] = math.nan
+        return LayerState(like.new_zeros(most, 4, rays), like.new_zeros(rays, dtype=torch.uint8), open_layer)
 
 
 class TraceLevel(NamedTuple):
@@ -108,6 +132,8 @@ def trace_step(
     state: Tensor,
     status: Tensor,
     rules: MarchRules,
+    layers: LayerState | None = None,
+    last: bool = False,
 ) -> Step:
     """Apply a field's answers to the rays that are alive, and give the points to ask for next.
 
@@ -115,7 +141,7 @@ def trace_step(
     launch may be larger than the (device-side) count. `csrc/core/march.h` is what happens to a ray; `MarchRules` says
     it in words. A NaN ends a ray as INVALID.
 
-    Mutates state and status. Nothing waits for the device.
+    Mutates state, status and layers. Nothing waits for the device.
 
     Args:
         values: [K] float32 or float64; a field may also answer in half precision, beside float32.
@@ -127,6 +153,8 @@ def trace_step(
             and how far back that was. 0 there means none, and the value is a guess of the slope of -sdf along the ray
             (also left by a hit that is not refined). `start_march` makes the first.
         status: [N] uint8, `RayStatus`.
+        layers: what layers the rays have met, to be collected.
+        last: no step will follow: the layers that rays are in end, and no ray goes on.
 
     Returns:
         points [K, 3], alive [K] int32 and count [1] int32 of the rays that go on, in their old order for any
@@ -144,7 +172,8 @@ def trace_step(
         state=state,
         status=status,
     )
-    return _op(at_least_float32(values), alive, count, origins, directions, far, state, status, *rules)
+    own = (None, None, None) if layers is None else layers
+    return _op(at_least_float32(values), alive, count, origins, directions, far, state, status, *own, last, *rules)
 
 
 def start_march(start: Tensor, far: Tensor, slope: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -223,7 +252,10 @@ def _fake(
     far: Tensor,
     state: Tensor,
     status: Tensor,
-    *rules: float,
+    layers: Tensor | None,
+    layer_count: Tensor | None,
+    open_layer: Tensor | None,
+    *rest: float,
 ) -> Step:
     check = Checker("trace_step")
     real = (values.dtype,)
@@ -235,12 +267,16 @@ def _fake(
     check("far", far, ("N",), real)
     check("state", state, (5, "N"), real)
     check("status", status, ("N",), (torch.uint8,))
+    if layers is not None and layer_count is not None and open_layer is not None:
+        check("layers", layers, ("L", 4, "N"), real)
+        check("layer count", layer_count, ("N",), (torch.uint8,))
+        check("open layer", open_layer, (5, "N"), real)
     return values.new_empty((values.shape[0], 3)), torch.empty_like(alive), torch.empty_like(count)
 
 
 def _kernel(values: Tensor, *rest: Any) -> Step:
     points, alive_out, count_out = _fake(values, *rest)
-    alive, count, origins, directions, far, state, status, *rules = rest
+    alive, count, origins, directions, far, state, status, layers, layer_count, open_layer, last, *rules = rest
     launch = native("trace_step", values)
     entries, rays = values.shape[0], far.shape[0]
     size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
@@ -248,14 +284,23 @@ def _kernel(values: Tensor, *rest: Any) -> Step:
     tensors = (
         values, alive, count, origins, directions, far, state, status, points, alive_out, count_out, workspace,
     )  # fmt: skip
-    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, tuple(rules))
+    arrays = layer_arrays(layers, layer_count, open_layer)
+    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, tuple(rules), arrays, last)
     return points, alive_out, count_out
+
+
+def layer_arrays(layers: Tensor | None, count: Tensor | None, open_layer: Tensor | None) -> tuple[int, int, int, int]:
+    """`LayerArrays` of csrc/kernels.h."""
+    if layers is None or count is None:
+        return 0, 0, 0, 0
+    return layers.data_ptr(), count.data_ptr(), 0 if open_layer is None else open_layer.data_ptr(), len(layers)
 
 
 _op = register(
     "trace_step(Tensor values, Tensor alive, Tensor count, Tensor origins, Tensor directions, Tensor far,"
-    " Tensor(a!) state, Tensor(b!) status, float threshold, float cone_slope, float lipschitz, float relaxation,"
-    " float slack, int refine) -> (Tensor, Tensor, Tensor)",
+    " Tensor(a!) state, Tensor(b!) status, Tensor(c!)? layers, Tensor(d!)? layer_count, Tensor(e!)? open_layer,"
+    " bool last, float threshold, float cone_slope, float lipschitz, float relaxation, float slack, int refine,"
+    " float footprint) -> (Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
 )

@@ -1,14 +1,18 @@
 """Surfaces of signed-distance fields: tracing rays to them and making differentiable pictures of them."""
 
+from sdfgan.raycast.lighting import Lighting
+from sdfgan.raycast.memory import evaluate
 from sdfgan.raycast.multiscale import SurfaceSamples, multiscale
 from sdfgan.raycast.render import Rendering, render
 from sdfgan.raycast.sphere_trace import Rays, Traced, sphere_trace
 
 __all__ = [
+    "Lighting",
     "Rays",
     "Rendering",
     "SurfaceSamples",
     "Traced",
+    "evaluate",
     "multiscale",
     "render",
     "sphere_trace",

@@ -20,7 +20,7 @@ _SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
 _PATIENCE = 8  # evaluations after which that has doubled: a ray that grazes a surface must not take hundreds
 
 # The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
-_SEED_THRESHOLD = 5e-3
+SEED_THRESHOLD = 5e-3
 _SEED_START = 0.125
 _SEED_STEPS = 15
 
@@ -35,6 +35,7 @@ def march_levels(
     inset: float = 0.0,
     refine: int = 8,
     lipschitz: float = 1.0,
+    radius: float = 1.0,
     native: bool = True,
 ) -> list[TraceLevel]:
     """Levels whose sizes double (where the resolution divides) from 4 or more pixels; see `multiscale`.
@@ -45,6 +46,7 @@ def march_levels(
     distance = camera_distance(fov)
     footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
     slack = _SLACK * footprint * distance
+    radius += margin * footprint * (distance + radius)  # of the ball that near misses are in as well
     sizes = [resolution]
     while sizes[0] % factor == 0 and sizes[0] // factor >= _COARSEST:
         sizes.insert(0, sizes[0] // factor)
@@ -59,9 +61,9 @@ def march_levels(
             relaxation=_CONE_RELAXATION,
         )
         # The ray in the middle of a cone may miss the ball that the cone meets.
-        levels.append(TraceLevel(size, cone_steps, rules, radius=1 + slope * (distance + 1)))
-    rules = MarchRules(threshold, -inset * footprint, lipschitz, _RELAXATION, slack, refine)
-    return [*levels, TraceLevel(resolution, steps, rules, patience=_PATIENCE)]
+        levels.append(TraceLevel(size, cone_steps, rules, radius=radius + slope * (distance + radius)))
+    rules = MarchRules(threshold, -inset * footprint * lipschitz, lipschitz, _RELAXATION, slack, refine, footprint)
+    return [*levels, TraceLevel(resolution, steps, rules, radius, patience=_PATIENCE)]
 
 
 def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:
@@ -72,7 +74,7 @@ def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> li
     levels, size = [], 1
     for scale in scales:
         size *= scale
-        rules = MarchRules(_SEED_THRESHOLD, lipschitz=lipschitz)
+        rules = MarchRules(SEED_THRESHOLD, lipschitz=lipschitz)
         reach = 2 * math.tan(fov / (2 * size))
         levels.append(TraceLevel(size, _SEED_STEPS, rules, start=_SEED_START, reach=reach))
     return levels

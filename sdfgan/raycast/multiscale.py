@@ -9,19 +9,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.cameras import DEFAULT_FOV, orbit_camera
+from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.levels import march_levels, seed_levels
 from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
+_FARTHEST = 3.0  # camera distances: what is unbounded ends there
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ def multiscale(
     lipschitz: float | Literal["estimate"] | None = None,
     algorithm: Literal["march", "seed"] = "march",
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    extent: float | None = None,
     generator: torch.Generator | None = None,
     condition: Any = None,
 ) -> SurfaceSamples:
@@ -108,6 +110,7 @@ def multiscale(
         precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field, or
             another device than the one it is for); sums and sines are float32. "bf16" is for a CPU with AVX512_BF16
             (else RuntimeError), "fp16" for CUDA from sm_80 and widths up to 256. None: "fp16" there, else "fp32".
+        extent: radius of the ball around the origin that rays are clipped to ("seed": 1); None: `Field.extent`.
         generator: for `start_jitter` and the points of "estimate".
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
@@ -117,115 +120,139 @@ def multiscale(
     """
     field = as_field(sdf)
     _check(axes, scales, latents, threshold, steps)
+    if algorithm not in ("march", "seed"):
+        raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     if condition is None:
         condition = field.condition(latents)
-    if lipschitz is None:
-        lipschitz = max(field.lipschitz, 1.0)
-    elif lipschitz == "estimate":
-        lipschitz = max(_largest_gradient(field, condition, axes, generator), 1.0)
-    elif not lipschitz > 0:
-        raise ValueError(f"multiscale: lipschitz must be positive, got {lipschitz}")
+    options = MarchOptions(steps, lipschitz, precision, extent)
     resolution = math.prod(scales)
-    network = field.network(condition, precision)
-    if network is None and precision in ("bf16", "fp16"):
-        device = "on CUDA, of width 256 at most" if precision == "fp16" else "on a CPU"
-        raise ValueError(f"multiscale: precision {precision!r} is for a FilmSirenSDF {device}")
-    if algorithm == "seed":
-        levels = seed_levels(scales, fov, lipschitz)
-    elif algorithm == "march":
-        levels = march_levels(
-            resolution,
-            fov,
-            threshold=threshold,
-            steps=steps,
-            margin=margin,
-            inset=inset,
-            refine=refine,
-            lipschitz=lipschitz,
-            native=network is not None and not axes.is_cuda,
-        )
-    else:
-        raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     jitter = None
     if start_jitter > 0:
         shape = (len(axes), resolution, resolution)
         jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
-    camera = orbit_camera(axes, fov).contiguous()
-    if network is not None:
-        return _trace_network(network, levels, camera, fov, jitter, latents)
-    return _trace_field(field, condition, levels, camera, fov, jitter, latents)
-
-
-def _trace_network(
-    network: ops.FilmSirenNetwork,
-    levels: list[ops.TraceLevel],
-    camera: Tensor,
-    fov: float,
-    jitter: Tensor | None,
-    latents: Tensor | None,
-) -> SurfaceSamples:
-    status, distances, nearest, counts = ops.film_siren_trace(camera, levels, network, fov, jitter)
+    tracer = Tracer(field, condition, axes, fov, options, generator)
+    if algorithm == "seed":
+        levels = seed_levels(scales, fov, tracer.lipschitz)
+    else:
+        levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
+    traced = tracer.trace(levels, jitter=jitter)
+    pixels = (traced.status != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
     level = levels[-1]
-    pixels = _traced_pixels(status)
-    origins, directions, start, far = ops.generate_rays(camera, pixels, level.size, level.size, fov, level.radius)
-    start = start + level.start
-    if jitter is not None:
-        start = start + jitter.flatten()[pixels]
-    rays = Rays(pixels // level.size**2, origins, directions, start, far)
-    return _samples(level, rays, status, distances, nearest, counts, latents)
+    rays = tracer.rays(pixels, resolution, level.radius, level.start, None if jitter is None else jitter.flatten())
+    distances = traced.distance[pixels]
+    return SurfaceSamples(
+        rays=rays,
+        mask=(traced.status != int(ops.RayStatus.UNTRACED)).view(-1, resolution, resolution),
+        distances=distances,
+        hit=traced.status[pixels] == int(ops.RayStatus.HIT),
+        nearest=traced.nearest[pixels] + level.rules.cone_slope * distances,
+        counts=traced.counts,
+        batch_latents=latents,
+    )
 
 
-def _trace_field(
-    field: Field,
-    condition: Any,
-    levels: list[ops.TraceLevel],
-    camera: Tensor,
-    fov: float,
-    jitter: Tensor | None,
-    latents: Tensor | None,
-) -> SurfaceSamples:
-    counts = torch.zeros(1, dtype=torch.int64, device=camera.device)
-    parent: tuple[ops.TraceLevel, Tensor, Tensor] | None = None
-    for level in levels:
-        rays = ops.start_level(camera, level, fov, parent, jitter if level is levels[-1] else None)
-        counts += march(field, condition, rays, level, partial(_image_of, level.size**2))
-        parent = level, rays.state, rays.status
-    t, nearest, nearest_t, *_ = rays.state
-    distances = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
-    pixels = _traced_pixels(rays.status)
-    chosen = Rays(pixels // level.size**2, *(tensor[pixels] for tensor in rays[:4]))
-    return _samples(level, chosen, rays.status, distances, nearest, counts.expand(2), latents)
+class MarchOptions(NamedTuple):
+    """What a user may say about a march; see `multiscale`."""
+
+    steps: int = 300
+    lipschitz: float | Literal["estimate"] | None = None
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    extent: float | None = None
+
+
+class PixelTrace(NamedTuple):
+    """What became of the rays of all pixels, N = B R^2."""
+
+    status: Tensor  # [N] uint8 RayStatus
+    distance: Tensor  # [N] of the hit or of the nearest miss; after a march that collects layers, of the hit alone
+    nearest: Tensor  # [N] smallest value of the traced function; undefined after a march that collects layers
+    counts: Tensor  # [2] int64: points evaluated for rays, and in all (with idle lanes)
+    layers: ops.LayerState | None
+
+
+class Tracer:
+    """One field, seen from some orbit cameras: traces pictures of any levels, natively where it can."""
+
+    def __init__(
+        self,
+        field: Field,
+        condition: Any,
+        axes: Tensor,
+        fov: float,
+        options: MarchOptions,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        self.field, self.condition, self.fov, self._options = field, condition, fov, options
+        self.camera = orbit_camera(axes.detach(), fov).contiguous()
+        lipschitz = options.lipschitz
+        if lipschitz is None:
+            lipschitz = max(field.lipschitz, 1.0)
+        elif lipschitz == "estimate":
+            lipschitz = max(_largest_gradient(field, condition, axes, generator), 1.0)
+        elif not lipschitz > 0:
+            raise ValueError(f"multiscale: lipschitz must be positive, got {lipschitz}")
+        self.lipschitz = lipschitz
+        radius = field.extent if options.extent is None else options.extent
+        if not radius > 0:
+            raise ValueError(f"multiscale: extent must be positive, got {radius}")
+        self.extent = min(radius, _FARTHEST * camera_distance(fov))
+        self._network = field.network(condition, options.precision)
+        if self._network is None and options.precision in ("bf16", "fp16"):
+            device = "on CUDA, of width 256 at most" if options.precision == "fp16" else "on a CPU"
+            raise ValueError(f"multiscale: precision {options.precision!r} is for a FilmSirenSDF {device}")
+
+    def levels(
+        self, resolution: int, threshold: float, *, margin: float, inset: float, refine: int = 8
+    ) -> list[ops.TraceLevel]:
+        """See `march_levels`."""
+        return march_levels(
+            resolution,
+            self.fov,
+            threshold=threshold,
+            steps=self._options.steps,
+            margin=margin,
+            inset=inset,
+            refine=refine,
+            lipschitz=self.lipschitz,
+            radius=self.extent,
+            native=self._network is not None and not self.camera.is_cuda,
+        )
+
+    def trace(self, levels: list[ops.TraceLevel], *, jitter: Tensor | None = None, most_layers: int = 0) -> PixelTrace:
+        """March the rays of all levels; those of the last one collect layers, if any are wanted."""
+        if self._network is not None:
+            status, distance, nearest, counts, layers = ops.film_siren_trace(
+                self.camera, levels, self._network, self.fov, jitter, most_layers
+            )
+            return PixelTrace(status.flatten(), distance.flatten(), nearest.flatten(), counts, layers)
+        counts = torch.zeros(1, dtype=torch.int64, device=self.camera.device)
+        parent: tuple[ops.TraceLevel, Tensor, Tensor] | None = None
+        own: ops.LayerState | None = None
+        for level in levels:
+            last = level is levels[-1]
+            rays = ops.start_level(self.camera, level, self.fov, parent, jitter if last else None)
+            if last and most_layers:
+                own = ops.LayerState.none(most_layers, rays.start)
+            counts += march(self.field, self.condition, rays, level, partial(_image_of, level.size**2), own)
+            parent = level, rays.state, rays.status
+        t, nearest, nearest_t, *_ = rays.state
+        distance = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
+        return PixelTrace(rays.status, distance, nearest, counts.expand(2), own)
+
+    def rays(
+        self, pixels: Tensor, resolution: int, radius: float, offset: float = 0.0, jitter: Tensor | None = None
+    ) -> Rays:
+        """The rays [N] of pixels, given by their numbers [N] (ascending); not differentiable."""
+        made = ops.generate_rays(self.camera, pixels, resolution, resolution, self.fov, radius)
+        origins, directions, start, far = made
+        start = start + offset
+        if jitter is not None:
+            start = start + jitter[pixels]
+        return Rays(pixels // resolution**2, origins, directions, start, far)
 
 
 def _image_of(pixels: int, ray: Tensor) -> Tensor:
     return (ray // pixels).long()
-
-
-def _traced_pixels(status: Tensor) -> Tensor:
-    return (status.flatten() != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
-
-
-def _samples(
-    level: ops.TraceLevel,
-    rays: Rays,
-    status: Tensor,
-    distances: Tensor,
-    nearest: Tensor,
-    counts: Tensor,
-    latents: Tensor | None,
-) -> SurfaceSamples:
-    """status, distances and nearest are those of all pixels; rays, of those that were traced."""
-    mask = (status != int(ops.RayStatus.UNTRACED)).view(-1, level.size, level.size)
-    status, distances, nearest = (values.view(mask.shape)[mask] for values in (status, distances, nearest))
-    return SurfaceSamples(
-        rays=rays,
-        mask=mask,
-        distances=distances,
-        hit=status == int(ops.RayStatus.HIT),
-        nearest=nearest + level.rules.cone_slope * distances,
-        counts=counts,
-        batch_latents=latents,
-    )
 
 
 def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: torch.Generator | None) -> float:
@@ -234,7 +261,7 @@ def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: tor
     points = points / points.norm(dim=-1, keepdim=True) * radius[..., None]
     image = torch.arange(len(axes), device=axes.device).repeat_interleave(_LIPSCHITZ_POINTS)
     _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
-    return float(gradient.norm(dim=-1).amax()) if len(axes) else 1.0
+    return gradient.detach().norm(dim=-1).amax().item() if len(axes) else 1.0
 
 
 def _check(axes: Tensor, scales: Sequence[int], latents: Tensor | None, threshold: float, steps: int) -> None:

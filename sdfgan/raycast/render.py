@@ -1,27 +1,36 @@
-"""Differentiable pictures: rays are traced without a graph, then the field is evaluated once at each sample with one.
+"""Differentiable pictures: rays are traced without a graph, then the field is evaluated once at each layer with one.
 
-Coverage: a ray that gets half a pixel footprint deep is opaque; one that does not covers alpha = 1/2 - sdf / footprint
-at its nearest miss. Measured from the surface symmetrically, this neither grows nor shrinks a silhouette.
+What moves: the surface under a ray (implicit differentiation), with it colour, normal and depth; and the edges of
+layers, hence coverage. See docs/raycasting.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdfgan.cameras import DEFAULT_FOV, camera_distance
+from sdfgan.cameras import DEFAULT_FOV, camera_distance, pixel_rays
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.multiscale import multiscale
+from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area
+from sdfgan.raycast.density import shared_samples
+from sdfgan.raycast.layers import LayerSamples, trace_layers
+from sdfgan.raycast.lighting import Lighting, as_lighting
+from sdfgan.raycast.memory import Memory, in_pieces
+from sdfgan.raycast.multiscale import MarchOptions, Tracer
+from sdfgan.raycast.neighbours import edges_of_hits
+from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
 
-_OPAQUE_INSET = 0.5  # pixel footprints inside the surface at which a pixel is fully covered
-_HIT_TOLERANCE = 0.05  # pixel footprints
-_STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
+Edge = Literal["exact", "neighbour", "fuzz"]
+
+STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
+_LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Rendering:
     normals: Tensor  # [B, 3, H, W] unit world normals; 0 where alpha is 0
     hit: Tensor  # [B, 1, H, W] bool: the ray through the pixel's centre meets the surface
     field: FieldSample  # at the samples, flat
-    counts: Tensor  # `SurfaceSamples.counts`
+    counts: Tensor  # [2] int64: points evaluated while tracing for rays, and in all (with idle lanes)
 
     @property
     def queries(self) -> int:
@@ -54,11 +63,19 @@ def render(
     latents: Tensor | None = None,
     resolution: int = 128,
     fov: float = DEFAULT_FOV,
-    light: Tensor | Sequence[float] | None = None,
-    background: Sequence[float] = (0.0, 0.0, 0.0),
+    light: Lighting | Tensor | Sequence[float] | None = None,
+    background: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
+    edge: Edge = "exact",
+    layers: int = 4,
+    supersample: int = 1,
+    pixels: Tensor | None = None,
+    density: int = 1,
+    memory: Memory = "auto",
+    budget: int | None = None,
     steps: int = 300,
     lipschitz: float | Literal["estimate"] | None = None,
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
+    extent: float | None = None,
     condition: Any = None,
 ) -> Rendering:
     """Render square pictures of a field from orbit cameras.
@@ -69,78 +86,203 @@ def render(
         latents: [B, L] or None.
         resolution: side of the pictures in pixels.
         fov: field of view, radians.
-        light: None for a headlight, or a direction towards the light, [3] or [B, 3] (any length). Brightness is
-            (n.l + 1) / 2 (half Lambert).
-        background: RGB behind the object.
+        light: `Lighting`; None for a headlight; or a direction towards one light, [3] or [B, 3] (any length).
+        background: RGB behind the object, [3] or [B, 3].
+        edge: "exact": each edge covers the area that a straight line through the pixel cuts off. "neighbour": the
+            pixels beside a miss take their edge from there, without a query inside the surface; one layer. "fuzz": the
+            rules of the renderer this package started from, for comparison: a hit below 0.005 covers its pixel, a miss
+            a share that falls linearly over a pixel. Hits do not move. It ignores layers, steps and extent.
+        layers: most layers of a ray that are composited; 1 stops behind the first object. A layer that covers its pixel
+            in part lets the next one through.
+        supersample: rays per pixel along each side, averaged: for parts thinner than a pixel.
+        pixels: [B, R, R] bool: render these alone, the others are empty.
+        density: 2, 4 ...: blocks of so many pixels along a side share one evaluation where all are opaque: less memory,
+            and a grid in the shading (docs/raycasting.md). Must divide the resolution.
+        memory: "unbounded": one graph for all samples. "bounded": the same gradient from pieces whose graphs take at
+            most about `budget` bytes at a time, for about 1.3 times the time. "auto": in pieces if it must be. A
+            gradient through pieces has itself no gradient.
+        budget: bytes; None: half of what is free.
         steps: most evaluations per ray.
         lipschitz: safety factor of the march, as in `multiscale`.
         precision: of the march, as in `multiscale`; the samples are always evaluated in the field's own.
+        extent: radius of the ball around the origin that rays are clipped to; None: `Field.extent`.
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
     Returns:
-        `Rendering`. Colour, alpha, depth and normals are differentiable in the field's parameters and in the latents,
-        to first order; hits are not moved under colour and normals, which are taken where they are.
+        `Rendering`. Colour, alpha, depth and normals are differentiable in the field's parameters, latents, cameras,
+        light and background, to first order.
     """
     field = as_field(sdf)
     if condition is None:
         condition = field.condition(latents)
-    samples = multiscale(
-        axes,
-        (resolution,),
-        latents,
+    lighting, size = as_lighting(light), resolution * supersample
+    _check(axes, resolution, edge, layers, supersample, pixels, density)
+    tracer = Tracer(
         field,
-        threshold=_HIT_TOLERANCE * 2 / resolution,
-        fov=fov,
-        steps=steps,
-        margin=_OPAQUE_INSET,
-        inset=_OPAQUE_INSET,
-        lipschitz=lipschitz,
-        precision=precision,
-        condition=condition.detach() if hasattr(condition, "detach") else condition,
+        condition.detach() if hasattr(condition, "detach") else condition,
+        axes,
+        fov,
+        MarchOptions(steps, lipschitz, precision, extent),
     )
-    resolution = samples.mask.shape[-1]
-    footprint = 2 / (resolution * camera_distance(fov)) * samples.distances  # [N] world size of a pixel
-    covers = samples.hit | (samples.nearest < _OPAQUE_INSET * footprint)
-    pixels = samples.mask.flatten().nonzero()[covers, 0]
-    rays, distances, footprint, opaque = (
-        samples.rays[covers],
-        samples.distances[covers],
-        footprint[covers],
-        samples.hit[covers],
-    )
-    answer = field.evaluate(rays.at(distances), condition, rays.image)
-
-    alpha = torch.where(opaque, torch.ones_like(footprint), (0.5 - answer.sdf / footprint).clamp(0, 1))
-    normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
-    towards_light = _light(light, axes)[rays.image]
-    colour = answer.rgb * (0.5 + 0.5 * (normals * towards_light).sum(-1, keepdim=True))
-    slope = (answer.gradient * rays.directions).sum(-1).detach().clamp(max=_STEEPEST_GRAZE)
-    # Implicit differentiation: the surface moves along the ray by -d(sdf) / (gradient . direction).
-    depth = distances - torch.where(opaque, answer.sdf / slope, 0.0)
-
-    def picture(values: Tensor, empty: float = 0.0) -> Tensor:
-        flat = values.new_full((samples.mask.numel(), values.shape[1]), empty)
-        flat = flat.index_put((pixels,), values)
-        return flat.view(*samples.mask.shape, -1).permute(0, 3, 1, 2)
-
-    behind = torch.tensor(background, dtype=axes.dtype, device=axes.device).view(1, 3, 1, 1)
-    coverage = picture(alpha[:, None])
+    wanted = None if pixels is None else pixels.repeat_interleave(supersample, 1).repeat_interleave(supersample, 2)
+    scene = _Scene(field, condition, axes, fov, lighting, size, edge)
+    if edge == "fuzz":
+        samples = seed_samples(tracer, size, wanted)
+    elif edge == "neighbour":
+        samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
+    else:
+        samples = _visible(scene, trace_layers(tracer, size, layers, pixels=wanted))
+    shared = shared_samples(samples, density) if density > 1 else None
+    if shared is not None:
+        samples = samples[shared.kept]
+    # Pixels of one picture must stay together where they look at their neighbours.
+    together = samples.image if edge == "neighbour" else samples.pixel
+    begin = _first_of_each(together).nonzero()[:, 0]
+    boundaries = torch.cat([begin.new_zeros(1), begin[1:], begin.new_tensor([len(samples)])])
+    composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget)
+    rows = samples.pixel[_first_of_each(samples.pixel)]
+    hit = torch.zeros(len(axes) * size**2, dtype=torch.bool, device=axes.device)
+    hit[samples.pixel[samples.hit]] = True
+    if shared is not None:
+        composited, rows, hit[shared.pixels] = composited[shared.row], shared.pixels, hit[rows[shared.row]]
+    picture = composited.new_zeros(len(hit), composited.shape[1]).index_put((rows,), composited)
+    fine = picture.view(len(axes), size, size, -1).permute(0, 3, 1, 2)
+    rgb, alpha, depth, normals = F.avg_pool2d(fine, supersample).split([3, 1, 1, 3], dim=1)
+    empty = alpha <= 0
+    behind = torch.as_tensor(background, dtype=axes.dtype, device=axes.device).expand(len(axes), 3)[:, :, None, None]
     return Rendering(
-        rgb=picture(colour * alpha[:, None]) + (1 - coverage) * behind,
-        alpha=coverage,
-        depth=picture(depth[:, None], empty=float("inf")),
-        normals=picture(normals),
-        hit=picture((answer.sdf.detach() <= 0.5 * _HIT_TOLERANCE * footprint)[:, None] | opaque[:, None], empty=False),
-        field=answer,
+        rgb=rgb + (1 - alpha) * behind,
+        alpha=alpha,
+        depth=torch.where(empty, torch.inf, depth / torch.where(empty, 1.0, alpha)),
+        normals=normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-9),
+        hit=F.max_pool2d(hit.view(-1, 1, size, size).to(axes.dtype), supersample) > 0,
+        field=FieldSample(*answer),
         counts=samples.counts,
     )
 
 
-def _light(light: Tensor | Sequence[float] | None, axes: Tensor) -> Tensor:
-    """Unit directions [B, 3] towards the light."""
-    if light is None:
-        return axes[:, 2]
-    direction = torch.as_tensor(light, dtype=axes.dtype, device=axes.device)
-    if direction.shape not in ((3,), (len(axes), 3)):
-        raise ValueError(f"render: light must be [3] or [{len(axes)}, 3], got {list(direction.shape)}")
-    return F.normalize(direction, dim=-1).expand(len(axes), 3)
+class _Scene(NamedTuple):
+    """What a picture depends on beside its samples."""
+
+    field: Field
+    condition: Any
+    axes: Tensor
+    fov: float
+    lighting: Lighting
+    resolution: int
+    edge: Edge
+
+    def rays(self, samples: LayerSamples) -> tuple[Tensor, Tensor]:
+        """Origins and directions [N, 3], differentiable in the cameras."""
+        return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
+
+    def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
+        """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
+        axes = self.axes.detach()[samples.image]
+        with torch.no_grad():
+            _, directions = self.rays(samples)
+            cosine = -(directions * axes[:, 2]).sum(-1)
+            size = 2 / (self.resolution * camera_distance(self.fov)) * samples.edge.mean(-1) * cosine
+        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], size)
+
+
+def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
+    """Composited rows [P, 8] (premultiplied colour, alpha, depth, normal) of the pixels of the samples, in their order,
+    and the field's answer at each sample."""
+    fuzz = scene.edge == "fuzz"
+    origins, directions = scene.rays(samples)
+    surface, nearest = (None, samples.nearest) if fuzz else _values(scene, samples, origins, directions)
+    t, along, motion = samples.t, samples.t, None
+    if surface is not None and surface.requires_grad:
+        # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
+        # known only once the field has been evaluated there, and a hook puts it into the gradient.
+        motion = torch.zeros_like(t).index_put((samples.hit.nonzero()[:, 0],), surface - surface.detach())
+        along = t + motion
+    points = origins + along[:, None] * directions
+    if not fuzz:
+        points = torch.where(samples.hit[:, None], points, points.detach())  # of a near miss, only the edge moves
+    answer = scene.field.evaluate(points, scene.condition, samples.image)
+    if motion is not None:
+        slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
+        t = t - motion / slope
+        along.register_hook(partial(torch.mul, -1 / slope))
+    normals = answer.gradient / answer.gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    if not fuzz:
+        normals = torch.where(samples.hit[:, None], normals, normals.detach())
+    brightness = scene.lighting.brightness(normals, scene.axes, samples.image)
+    if fuzz:
+        alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
+    else:
+        edges = scene.edges(samples, nearest)
+        if scene.edge == "neighbour":
+            alpha = half_plane_area(*edges_of_hits(samples, *edges))
+        else:
+            alpha = torch.where(samples.opaque, 1.0, half_plane_area(*edges))
+    shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
+    return _composite(shaded, alpha, samples.pixel), *answer
+
+
+def _values(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """The sdf with a graph: [H] at the hits, and [N] at the minima of layers that have an edge (else a constant)."""
+    if not torch.is_grad_enabled():
+        return samples.t[samples.hit], samples.nearest
+    hit = samples.hit.nonzero()[:, 0]
+    shares = torch.stack([samples.share, 1 - samples.share], -1) * ~samples.opaque[:, None]
+    layer, side = (shares > _LEAST_SHARE).nonzero().unbind(-1)
+    which = torch.cat([hit, layer])
+    at = torch.cat([samples.t[hit], samples.edge[layer, side]])
+    order = samples.image[which].argsort(stable=True)  # fields want the points of an image together
+    chosen = which[order]
+    points = origins[chosen] + at[order, None] * directions[chosen]
+    value = scene.field.sdf(points, scene.condition, samples.image[chosen])
+    value = value[order.argsort()]
+    edge = (value - value.detach())[len(hit) :] * shares[layer, side]
+    return value[: len(hit)], samples.nearest.index_add(0, layer, edge)
+
+
+def _composite(values: Tensor, alpha: Tensor, pixel: Tensor) -> Tensor:
+    """Rows [P, C] of P pixels from layers [N, C] that cover `alpha` [N] of them, front to back."""
+    first = _first_of_each(pixel)
+    row = first.cumsum(0) - 1
+    begin = first.nonzero()[:, 0]
+    slot = torch.arange(len(pixel), device=pixel.device) - begin[row]
+    covered = alpha.new_zeros(len(begin), int(slot.max()) + 1 if len(slot) else 1).index_put((row, slot), alpha)
+    through = [torch.ones_like(covered[:, 0])]
+    for layer in range(covered.shape[1] - 1):
+        through.append(through[-1] * (1 - covered[:, layer]))
+    weights = (covered * torch.stack(through, 1))[row, slot]
+    return values.new_zeros(len(begin), values.shape[1]).index_add(0, row, weights[:, None] * values)
+
+
+def _visible(scene: _Scene, samples: LayerSamples) -> LayerSamples:
+    """Without layers that cover nothing, or are behind one that covers all; which then is opaque."""
+    alpha = torch.where(samples.opaque, 1.0, half_plane_area(*scene.edges(samples, samples.nearest)))
+    covered = alpha.new_zeros(len(alpha) + 1)
+    covered[1:] = (alpha >= 1).cumsum(0)
+    first = _first_of_each(samples.pixel)
+    row = first.cumsum(0) - 1
+    seen = covered[:-1] == covered[:-1][first][row]
+    samples = replace(samples, opaque=alpha >= 1)
+    return samples[seen & (alpha > 0)]
+
+
+def _first_of_each(sorted_values: Tensor) -> Tensor:
+    """[N] bool: where a value differs from the one before it."""
+    first = torch.ones_like(sorted_values, dtype=torch.bool)
+    first[1:] = sorted_values[1:] != sorted_values[:-1]
+    return first
+
+
+def _check(
+    axes: Tensor, resolution: int, edge: str, layers: int, supersample: int, pixels: Tensor | None, density: int
+) -> None:
+    if edge not in ("exact", "neighbour", "fuzz"):
+        raise ValueError(f"render: edge must be 'exact', 'neighbour' or 'fuzz', got {edge!r}")
+    for name, value in (("resolution", resolution), ("layers", layers), ("supersample", supersample)):
+        if value < 1:
+            raise ValueError(f"render: {name} must be at least 1, got {value}")
+    shape = (len(axes), resolution, resolution)
+    if pixels is not None and (pixels.shape != shape or pixels.dtype != torch.bool):
+        raise ValueError(f"render: pixels must be {list(shape)} bool, got {list(pixels.shape)} {pixels.dtype}")
+    if density < 1 or (resolution * supersample) % density:
+        raise ValueError(f"render: density must be at least 1 and divide the resolution, got {density}")

@@ -73,9 +73,14 @@ def sphere_trace(field: Field, condition: Any, rays: Rays, rules: ops.MarchRules
 
 
 def march(
-    field: Field, condition: Any, rays: ops.LevelRays, level: ops.TraceLevel, image_of: Callable[[Tensor], Tensor]
+    field: Field,
+    condition: Any,
+    rays: ops.LevelRays,
+    level: ops.TraceLevel,
+    image_of: Callable[[Tensor], Tensor],
+    layers: ops.LayerState | None = None,
 ) -> Tensor:
-    """March the rays of a level, writing to their state and status; returns the evaluations for rays, [1] int64.
+    """March the rays of a level, writing to state, status and layers; returns the evaluations for rays, [1] int64.
 
     image_of: image [K] int64 of the rays [K] int32.
     """
@@ -89,8 +94,9 @@ def march(
         queries += count
         values = field.sdf(points, condition, image_of(alive))
         rules = level.rules._replace(slack=level.rules.slack * (1 + step / level.patience))
+        last = step + 1 == level.steps
         points, alive, count = ops.trace_step(
-            values, alive, count, rays.origins, rays.directions, rays.far, rays.state, rays.status, rules
+            values, alive, count, *rays[:2], rays.far, rays.state, rays.status, rules, layers, last
         )
         bound.see(count)
     status = rays.status

@@ -129,24 +129,40 @@ std::vector<T> circle_of_cameras(int64_t images, double distance) {
 }
 
 template <class T>
-void trace(const Network<T>& network, int64_t size) {
+void trace(const Network<T>& network, int64_t size, int most = 0) {
     const int64_t images = network.view.images, pixels = images * size * size;
     const double distance = 4.5;
     const std::vector<T> cameras = circle_of_cameras<T>(images, distance);
     const T cone = T(0.1), never = std::numeric_limits<T>::infinity();
     const std::vector<TraceLevel<T>> levels = {
-        {size / 4, 24, {T(0.05), cone, 1 / (1 + cone), T(0.88), 0, -1}, T(1.6), 0, 0, never},
-        {size, 300, {T(1e-4), 0, 1, 1, T(0.005), 8}, 1, 0, 0, 8}};
+        {size / 4, 24, {T(0.05), cone, 1 / (1 + cone), T(0.88), 0, -1, 0}, T(1.6), 0, 0, never},
+        {size, 300, {T(1e-4), -most * T(0.004), 1, 1, T(0.005), 8, T(0.01)}, 1, 0, 0, 8}};
     const std::vector<T> jitter = uniform<T>(pixels, 0, 0.01);
-    std::vector<T> reference;
+    std::vector<T> reference, layers_reference;
     for (int threads : {1, 2, 3, 8}) {
-        std::vector<uint8_t> status(pixels, kUntraced);
-        std::vector<T> depth(pixels), nearest(pixels);
+        std::vector<uint8_t> status(pixels, kUntraced), layer_count(pixels);
+        std::vector<T> depth(pixels), nearest(pixels), layers(most * 4 * pixels);
         int64_t counts[2];
-        cpu::launch(FilmSirenTrace<T>{network.view, cameras.data(), levels.data(), jitter.data(),
-                                      status.data(), depth.data(), nearest.data(), counts, nullptr,
-                                      static_cast<int64_t>(levels.size()), T(distance)},
-                    {-1, nullptr, threads});
+        const LayerArrays<T> collected{most ? layers.data() : nullptr, layer_count.data(), nullptr,
+                                       most};
+        cpu::launch(
+            FilmSirenTrace<T>{network.view, cameras.data(), levels.data(), jitter.data(),
+                              status.data(), depth.data(), nearest.data(), counts, collected,
+                              nullptr, static_cast<int64_t>(levels.size()), T(distance)},
+            {-1, nullptr, threads});
+        int64_t found = 0;
+        for (int64_t i = 0; i < pixels; ++i) {
+            found += layer_count[i];
+            require(layer_count[i] <= most, "more layers than there may be");
+            for (int l = 0; l < layer_count[i]; ++l) {
+                require(std::isfinite(layers[4 * l * pixels + i]), "a layer is nowhere");
+                layers[(4 * l + 3) * pixels + i] = 0;  // may be NaN, which equals nothing
+            }
+        }
+        require(most == 0 || images == 0 || found > 0, "no ray has a layer");
+        require(layers_reference.empty() || layers == layers_reference,
+                "layers depend on the number of threads");
+        layers_reference = layers;
         int64_t hits = 0;
         for (uint8_t s : status) hits += s == kHit;
         require(images == 0 || (hits > 0 && hits < pixels), "all pixels hit, or none");
@@ -217,7 +233,8 @@ void others(int64_t rays) {
     int32_t count_out = -1;
     std::vector<T> values = uniform<T>(rays, -0.1, 1), state = uniform<T>(5 * rays, 0, 1);
     std::vector<T> points(3 * rays);
-    std::vector<uint8_t> status(rays, kMarching);
+    std::vector<uint8_t> status(rays, kMarching), layer_count(rays);
+    std::vector<T> layers(8 * rays), open(5 * rays);
     cpu::launch(TraceStep<T>{values.data(),
                              alive.data(),
                              &count,
@@ -233,9 +250,11 @@ void others(int64_t rays) {
                              0,
                              rays,
                              rays,
-                             {T(0.01), 0, 1, T(0.9), T(0.01), 4}},
+                             {T(0.01), 0, 1, T(0.9), T(0.01), 4, T(0.01)},
+                             {layers.data(), layer_count.data(), open.data(), 2},
+                             true},
                 {-1, nullptr, 4});
-    require(count_out >= 0 && count_out <= rays, "more rays than there were");
+    require(count_out == 0, "a ray goes on after the last step");
 }
 
 }  // namespace
@@ -255,6 +274,7 @@ int main(int argc, char** argv) {
             evaluate(Network<double>(2, width, 1, 2, 0, false), 61);
         }
         for (bool bf16 : {false, true}) trace(Network<float>(4, 32, 2, 1, 1, bf16), 32);
+        for (int most : {1, 3}) trace(Network<float>(4, 32, 2, 1, 1, false), 32, most);
         trace(Network<double>(2, 16, 1, 1, 0, false), 16);
         trace(Network<float>(0, 16, 1, 1, 1, false), 16);
         for (int64_t rays : {0, 1, 1000, 20000}) {

@@ -219,7 +219,7 @@ def some_cameras(count: int, dtype=torch.float32):
 def test_traced_points_lie_on_the_surface(dtype):
     net = network(5, 32, dtype=dtype)
     camera, size = some_cameras(5, dtype), 32
-    status, distance, nearest, counts = film_siren_trace(camera, levels(size), net, 0.4)
+    status, distance, nearest, counts, _ = film_siren_trace(camera, levels(size), net, 0.4)
     queries, lanes = counts.tolist()
     assert 0 < queries <= lanes and lanes % 16 == 0
     hit = status == RayStatus.HIT
@@ -271,7 +271,7 @@ def test_nan_ends_a_ray():
 
 def test_no_pictures():
     net = network(0, 16)
-    status, *_, counts = film_siren_trace(torch.zeros(0, 3, 4), levels(16), net, 0.4)
+    status, *_, counts, _ = film_siren_trace(torch.zeros(0, 3, 4), levels(16), net, 0.4)
     assert status.shape == (0, 16, 16) and counts.tolist() == [0, 0]
 
 
@@ -284,7 +284,7 @@ def test_opcheck():
     flat = [16.0, 30.0, *MarchRules(1e-3), 1.0, 0.0, 0.0, 8.0]
     torch.set_num_threads(1)  # or the count of lanes may differ between runs
     try:
-        arguments = (some_cameras(2), weights, layers, flat, 0.4, None)
+        arguments = (some_cameras(2), weights, layers, flat, 0.4, None, 2)
         torch.library.opcheck(torch.ops.sdfgan.film_siren_trace.default, arguments)
     finally:
         torch.set_num_threads(2)

@@ -11,6 +11,7 @@ from sdfgan import build_info
 from sdfgan.cameras import DEFAULT_FOV, orbit_camera, rotate_axes
 from sdfgan.fields import Sphere
 from sdfgan.ops import (
+    LayerState,
     MarchRules,
     RayStatus,
     TraceLevel,
@@ -85,6 +86,46 @@ def test_matches_reference(
     actual = trace_step(**state, rules=rules)
     expected = reference.trace_step(**expected_state, rules=rules)
     for a, e in zip((*actual, *state.values()), (*expected, *expected_state.values()), strict=True):
+        assert_close(a, e)
+
+
+def random_layers(most, rays, dtype, device, seed) -> LayerState:
+    """Of rays in the middle of a march: with a sample after the nearest one or not, inside or not."""
+    g = torch.Generator().manual_seed(seed)
+    open_layer = torch.rand(5, rays, dtype=torch.float64, generator=g)
+    open_layer[4, torch.rand(rays, generator=g) < 0.5] = torch.nan
+    state = LayerState(
+        torch.zeros(most, 4, rays, dtype=dtype),
+        torch.randint(0, most + 1, (rays,), dtype=torch.uint8, generator=g),
+        open_layer.to(dtype),
+    )
+    return LayerState(*(tensor.to(device) for tensor in state))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rays=st.integers(1, 60),
+    most=st.integers(1, 4),
+    threshold=st.sampled_from([0.0, 0.05]),
+    cone_slope=st.sampled_from([0.0, -0.2]),
+    refine=st.sampled_from([0, 3]),
+    last=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    seed=st.integers(0, 1000),
+)
+def test_layers_match_reference(device, assert_close, rays, most, threshold, cone_slope, refine, last, dtype, seed):
+    state = random_state(rays, rays, dtype, device, seed)
+    state["state"][1, ::3] = 1e10  # in no layer
+    layers = random_layers(most, rays, dtype, device, seed)
+    layers.open[3, ::2] = state["state"][2, ::2]  # no sample after the nearest yet
+    layers.open[1] = torch.minimum(layers.open[1], state["state"][2])
+    expected_state, expected_layers = clone(state), LayerState(*(tensor.clone() for tensor in layers))
+    rules = MarchRules(threshold, cone_slope, 1.0, 0.9, 0.05, refine, footprint=0.5)
+    actual = trace_step(**state, rules=rules, layers=layers, last=last)
+    expected = reference.trace_step(**expected_state, rules=rules, layers=expected_layers, last=last)
+    for a, e in zip(
+        (*actual, *state.values(), *layers), (*expected, *expected_state.values(), *expected_layers), strict=True
+    ):
         assert_close(a, e)
 
 
@@ -173,7 +214,9 @@ def test_a_field_may_answer_in_half_precision(device, half):
 
 def test_opcheck(device):
     state = random_state(9, 12, device=device)
-    torch.library.opcheck(OP, (*state.values(), *PLAIN))
+    torch.library.opcheck(OP, (*state.values(), None, None, None, False, *PLAIN))
+    layers = random_layers(2, state["far"].shape[0], torch.float32, device, 0)
+    torch.library.opcheck(OP, (*state.values(), *layers, True, *PLAIN))
 
 
 def test_compiles_and_mutates(device, assert_close):

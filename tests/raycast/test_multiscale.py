@@ -163,9 +163,9 @@ def test_functions_of_points_and_latents() -> None:
         seen.append(points.shape[0] == latents.shape[0])
         return points.norm(dim=-1, keepdim=True) - latents
 
-    samples = multiscale(axes, (8, 4), radii, ball)
+    samples = multiscale(axes, (8, 4), radii, ball, extent=1)
     assert all(seen)
-    reference = multiscale(axes, (8, 4), None, fields.Sphere(radius=radii[:, 0]))
+    reference = multiscale(axes, (8, 4), None, fields.Sphere(radius=radii[:, 0]), extent=1)
     assert torch.equal(samples.mask, reference.mask)
     torch.testing.assert_close(samples.distances, reference.distances, atol=1e-4, rtol=0)
     radius = samples.points[samples.hit].norm(dim=-1)
@@ -201,7 +201,7 @@ def test_start_jitter_is_random_and_bounded() -> None:
 
 def test_float64_is_more_exact() -> None:
     axes = some_axes(1, dtype=torch.float64)
-    samples = multiscale(axes, (16, 2), None, fields.Sphere(0.5).double(), 1e-6, refine=4)
+    samples = multiscale(axes, (16, 2), None, fields.Sphere(0.5).double(), 1e-6, refine=4, extent=1)
     error = (samples.distances - sphere_depth(samples, 0.5))[samples.hit].abs()
     assert error.median() < 1e-12
 

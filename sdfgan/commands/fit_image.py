@@ -1,0 +1,286 @@
+"""`sdfgan fit-image`: inverse rendering. Pictures of a known thing are fitted by gradient descent through `render`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import trimesh
+import tyro
+from torch import Tensor
+
+from sdfgan import cameras, fields, meshes
+from sdfgan.commands.arguments import require_positive
+from sdfgan.errors import UserError
+from sdfgan.fields.base import Field
+from sdfgan.gan.config import resolve_device
+from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.raycast import Lighting, evaluate, render
+from sdfgan.raycast.rasterise import render_mesh
+from sdfgan.training.files import write_json
+from sdfgan.training.progress import progress
+
+_FILL = 0.85  # radius of the ball that a mesh is scaled into
+_EIKONAL_POINTS = 1024
+_VIDEO_VIEWS = 4
+_FRAME = 128  # pixels
+_SURFACE_POINTS = 20_000
+
+
+@dataclass(frozen=True)
+class FitImageConfig:
+    """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
+
+    target: Annotated[str, tyro.conf.Positional]
+    """A mesh file (glb, obj, ply, ...), or "csg" for a scene of two balls that blend, its pose, size, colour, light."""
+    output_dir: Path = Path("fits")
+    """Folder for pictures, video, mesh and metrics.json."""
+    views: int = 24
+    """Pictures of the mesh, from all round."""
+    resolution: int = 128
+    """Side of the pictures in pixels; fitting begins with smaller ones."""
+    minutes: float = 10.0
+    """Most time for fitting a mesh."""
+    steps: int = 4000
+    """Most steps (csg: at most 300)."""
+    views_per_step: int = 4
+    """Pictures rendered in each step, chosen at random."""
+    width: int = 64
+    """Units per layer of the network."""
+    lr: float = 1e-3
+    """Adam's learning rate, falling to a twentieth."""
+    eikonal_weight: float = 0.1
+    """Weight of (|gradient| - 1)^2."""
+    video_frames: int = 60
+    """Frames of the video of the optimisation; 0: none."""
+    mesh_resolution: int = 128
+    """Grid cells per axis of the mesh of the result."""
+    seed: int = 0
+    """Of the network's start and of the choice of views."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def run(config: FitImageConfig) -> None:
+    """Fit, and say how well."""
+    require_positive(
+        views=config.views, resolution=config.resolution, minutes=config.minutes, steps=config.steps,
+        views_per_step=config.views_per_step, width=config.width, lr=config.lr, mesh_resolution=config.mesh_resolution,
+    )  # fmt: skip
+    if config.resolution % 4:
+        raise UserError(f"--resolution must be a multiple of 4, got {config.resolution}")
+    device = resolve_device(config.device)
+    try:
+        config.output_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output-dir {config.output_dir}: {error.strerror}") from error
+    torch.manual_seed(config.seed)
+    metrics = _fit_csg(config, device) if config.target == "csg" else _fit_mesh(config, device)
+    write_json(config.output_dir / "metrics.json", metrics)
+    for name, value in metrics.items():
+        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+    print(f"wrote {config.output_dir}")
+
+
+# ---------------------------------------------------------------------------------------------------------------- mesh
+
+
+def load_target(path: Path) -> trimesh.Trimesh:
+    """A mesh moved and scaled into the ball of radius 0.85 around the origin. Raises UserError."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; TARGET must be a mesh or csg")
+    try:
+        mesh = trimesh.load(path, force="mesh", process=False)
+    except Exception as error:  # of whatever kind the reader of this format raises
+        raise UserError(f"{path}: cannot be read as a mesh: {error}") from error
+    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
+        raise UserError(f"{path}: has no triangles")
+    mesh.apply_translation(-mesh.bounds.mean(0))
+    mesh.apply_scale(_FILL / np.linalg.norm(mesh.vertices, axis=1).max())
+    return mesh
+
+
+def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
+    mesh = load_target(Path(config.target))
+    axes = _views_all_round(config.views).to(device)
+    with progress(config.views, "rendering the mesh") as bar:
+        pictures = []
+        for camera in axes.split(1):
+            pictures.append(render_mesh(mesh, camera, config.resolution).to(device))
+            bar.advance()
+    targets = {config.resolution: torch.cat(pictures)}
+    for scale in (2, 4):
+        targets[config.resolution // scale] = torch.nn.functional.avg_pool2d(targets[config.resolution], scale)
+    field = fields.FilmSirenSDF(
+        width=config.width, latent_size=1, mapping_width=8, omega_first=8.0, omega_texture=10.0
+    ).to(device)
+    latents = torch.zeros(1, 1, device=device)
+    optimizer = torch.optim.Adam(field.parameters(), config.lr, betas=(0.9, 0.99))
+    frames = _Frames(config, axes, field, latents)
+    random = torch.Generator().manual_seed(config.seed)
+    begin, done, step = time.perf_counter(), 0.0, 0
+    with progress(config.steps, "fitting") as bar:
+        while step < config.steps and done < 1:
+            done = max(step / config.steps, (time.perf_counter() - begin) / (60 * config.minutes))
+            frames.show(done)
+            optimizer.param_groups[0]["lr"] = config.lr * max(0.05, 1 - done) ** (1 if done > 0.4 else 0)
+            scale = 4 if done < 0.1 else 2 if done < 0.5 else 1
+            resolution = config.resolution // scale
+            chosen = torch.randint(config.views, (config.views_per_step,), generator=random).to(device)
+            loss = _mesh_loss(config, field, latents, axes[chosen], targets[resolution][chosen], random)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(field.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            bar.advance(1, f"loss {loss.item():.5f}")
+    frames.close()
+    seconds = time.perf_counter() - begin
+    with torch.no_grad():
+        seen = [_look(field, latents, camera, config.resolution) for camera in axes.split(1)]
+    rgba = torch.cat(seen)
+    save_image(config.output_dir / "views.png", _beside(rgba[:8], targets[config.resolution][:8]))
+    result = meshes.marching_cubes(field, field.condition(latents), config.mesh_resolution)
+    meshes.export_mesh(result, config.output_dir / "mesh.glb")
+    diagonal = float(np.linalg.norm(mesh.bounds[1] - mesh.bounds[0]))
+    chamfer = meshes.chamfer_distance(mesh, result, _SURFACE_POINTS, config.seed)
+    return {
+        "steps": step,
+        "seconds": seconds,
+        "psnr": _psnr(rgba, targets[config.resolution]),
+        "chamfer": chamfer,
+        "chamfer_percent_of_diagonal": 100 * chamfer / diagonal,
+    }
+
+
+def _mesh_loss(
+    config: FitImageConfig, field: Field, latents: Tensor, axes: Tensor, target: Tensor, random: torch.Generator
+) -> Tensor:
+    condition = field.condition(latents.expand(len(axes), -1))
+    picture = render(sdf=field, axes=axes, condition=condition, resolution=target.shape[-1], steps=100)
+    free = (2 * torch.rand(_EIKONAL_POINTS, 3, generator=random) - 1).to(axes)
+    gradients = torch.cat([picture.field.gradient, evaluate(field, free, field.condition(latents)).gradient])
+    eikonal = (gradients.norm(dim=-1) - 1).square().mean()
+    return (picture.rgba - target).square().mean() + config.eikonal_weight * eikonal * 0.1
+
+
+def _views_all_round(count: int) -> Tensor:
+    """Axes [N, 3, 3] of cameras spread evenly over the sphere, a Fibonacci lattice without its poles."""
+    height = 1 - (2 * torch.arange(count) + 1) / count
+    azimuth = torch.arange(count) * math.pi * (3 - math.sqrt(5))
+    return cameras.rotate_axes(((0.95 * height).asin(), azimuth))
+
+
+# ----------------------------------------------------------------------------------------------------------------- csg
+
+_TRUTH = {
+    "radius": 0.42, "second_radius": 0.25, "offset": (0.34, 0.12, 0.08), "blend": 0.2, "colour": (0.85, 0.35, 0.2),
+    "second_colour": (0.2, 0.4, 0.8), "camera": (0.35, 0.6), "light": (0.5, 0.7, 0.4),
+}  # fmt: skip
+_START = {
+    "radius": 0.35, "second_radius": 0.32, "offset": (0.25, 0.2, 0.0), "blend": 0.1, "colour": (0.5, 0.5, 0.5),
+    "second_colour": (0.5, 0.5, 0.5), "camera": (0.2, 0.45), "light": (0.2, 0.9, 0.1),
+}  # fmt: skip
+_CSG_STEPS = 300
+_CSG_VIEWS = (0.0, 1.6, 3.1, 4.7)  # known turns between the pictures; the pose of the whole is not known
+
+
+def csg_scene(p: Mapping[str, Tensor]) -> tuple[Field, Tensor, Lighting]:
+    """The field, cameras [4, 3, 3] and light of parameters."""
+    one = fields.Sphere(p["radius"]).coloured(p["colour"])
+    two = fields.Sphere(p["second_radius"]).translated(p["offset"]).coloured(p["second_colour"])
+    turns = p["camera"].new_tensor(_CSG_VIEWS)
+    axes = cameras.rotate_axes((p["camera"][0].expand(len(turns)), p["camera"][1] + turns))
+    light = Lighting(ambient=0.2, headlight=0.3, fixed=0.5, direction=p["light"])
+    return fields.SmoothUnion(one, two, p["blend"]), axes, light
+
+
+def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
+    truth = {name: torch.tensor(value, device=device) for name, value in _TRUTH.items()}
+    field, axes, light = csg_scene(truth)
+    with torch.no_grad():
+        target = render(sdf=field, axes=axes, light=light, resolution=config.resolution, supersample=4).rgba
+    p = {name: torch.nn.Parameter(torch.tensor(value, device=device)) for name, value in _START.items()}
+    optimizer = torch.optim.Adam(p.values(), 0.02, betas=(0.8, 0.95))
+    steps = min(config.steps, _CSG_STEPS)
+    video = _video(config)
+    with progress(steps, "fitting") as bar:
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
+            field, axes, light = csg_scene(p)
+            picture = render(sdf=field, axes=axes, light=light, resolution=config.resolution)
+            loss = (picture.rgba - target).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                for name in ("radius", "second_radius", "blend"):
+                    p[name].clamp_(min=0.02)
+            if video is not None:
+                video.add(_beside(picture.rgba.detach(), target))
+            bar.advance(1, f"loss {loss.item():.2e}")
+    if video is not None:
+        video.__exit__(None, None, None)
+    save_image(config.output_dir / "views.png", _beside(picture.rgba.detach(), target))
+    metrics: dict[str, Any] = {"steps": steps, "psnr": _psnr(picture.rgba.detach(), target)}
+    for name, value in p.items():
+        found, wanted = value.detach(), truth[name]
+        if name == "light":  # only its direction means anything
+            found, wanted = found / found.norm(), wanted / wanted.norm()
+        start = torch.tensor(_START[name], device=device)
+        metrics[f"{name}_error_at_start"] = (start - truth[name]).abs().max().item()
+        metrics[f"{name}_error"] = (found - wanted).abs().max().item()
+    return metrics
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+
+
+class _Frames:
+    """A video of some views during the optimisation."""
+
+    def __init__(self, config: FitImageConfig, axes: Tensor, field: Field, latents: Tensor) -> None:
+        self._video, self._count, self._shown = _video(config), config.video_frames, 0
+        self._look: Callable[[Tensor], Tensor] = lambda camera: _look(field, latents, camera, _FRAME)
+        self._axes = axes[:: max(1, len(axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
+
+    @torch.no_grad()
+    def show(self, done: float) -> None:
+        """Add a frame if it is time for one."""
+        if self._video is not None and done * self._count >= self._shown:
+            pictures = torch.cat([self._look(camera) for camera in self._axes.split(1)])
+            self._video.add(image_grid(_on_white(pictures), len(pictures)))
+            self._shown += 1
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self._video is not None:
+            self._video.__exit__(None, None, None)
+
+
+def _video(config: FitImageConfig) -> VideoWriter | None:
+    return VideoWriter(config.output_dir / "fit.mp4", 24).__enter__() if config.video_frames > 0 else None
+
+
+def _look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tensor:
+    return render(sdf=field, axes=camera, latents=latents, resolution=resolution).rgba
+
+
+def _on_white(rgba: Tensor) -> Tensor:
+    return (rgba[:, :3] + 1 - rgba[:, 3:]).clamp(0, 1).cpu()
+
+
+def _beside(found: Tensor, wanted: Tensor) -> Tensor:
+    """What was found above what was wanted."""
+    return image_grid(_on_white(torch.cat([found, wanted])), len(found))
+
+
+def _psnr(found: Tensor, wanted: Tensor) -> float:
+    """Of premultiplied RGBA, dB."""
+    return -10 * math.log10(max((found - wanted).square().mean().item(), 1e-12))

@@ -1,0 +1,209 @@
+"""What the rays of a picture meet, front to back: edges that cover a pixel in part, then a surface that covers it.
+
+A layer is a local minimum of the sdf along a ray. Its value F at the minimum t* decides how much of the pixel the layer
+covers (`raycast.coverage`); by the envelope theorem F moves with the field as the field does at t*. The march brackets
+minima (csrc/core/march.h); here they are found to a hundredth of a pixel from values and gradients. Where the sdf has
+a kink, at sharp edges, tangents from both sides meet in the minimum and both sides move it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan import ops
+from sdfgan.cameras import camera_distance
+from sdfgan.raycast.multiscale import Tracer
+
+OPAQUE_DEPTH = 0.75  # pixels inside: an edge so far from a pixel's centre is outside the pixel, whatever its direction
+_HIT_TOLERANCE = 0.05  # pixels
+_TOLERANCE = 0.01  # pixels, of F
+_ROUNDS = 5
+_LEAST_SLOPE = 0.1  # of the sdf along a ray that enters a surface
+
+
+@dataclass(frozen=True)
+class LayerSamples:
+    """Layers of some pixels of B pictures of side R: sorted by pixel, then front to back. None carries a gradient."""
+
+    pixel: Tensor  # [N] int64, (b R + row) R + column
+    order: Tensor  # [N] int64, 0 for the first layer of a pixel
+    hit: Tensor  # [N] bool: the ray through the pixel's centre meets the surface
+    opaque: Tensor  # [N] bool: the layer covers its pixel whole, and its ray ends there
+    t: Tensor  # [N] where the ray enters the surface, or passes nearest to it
+    edge: Tensor  # [N, 2] just before and after the minimum, where the sdf's derivatives are taken
+    share: Tensor  # [N] in [0, 1], of the first of these
+    nearest: Tensor  # [N] sdf at the minimum
+    normal: Tensor  # [N, 3] gradient of the sdf at the minimum
+    counts: Tensor  # [2] int64: points evaluated for rays, and in all
+    resolution: int
+
+    def __len__(self) -> int:
+        return len(self.pixel)
+
+    def __getitem__(self, chosen: Tensor | slice) -> LayerSamples:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return LayerSamples(**{k: v if k in ("counts", "resolution") else v[chosen] for k, v in values.items()})
+
+    @property
+    def image(self) -> Tensor:
+        """[N] int64: which picture each layer belongs to."""
+        return self.pixel // self.resolution**2
+
+
+@torch.no_grad()
+def trace_layers(
+    tracer: Tracer, resolution: int, most: int, *, depth: float = OPAQUE_DEPTH, pixels: Tensor | None = None
+) -> LayerSamples:
+    """Trace pictures and find the layers of their pixels.
+
+    Args:
+        most: layers of a ray; it ends after so many.
+        depth: pixels inside a surface at which a ray ends.
+        pixels: [B, R, R] bool: the pixels that are wanted; None: all.
+    """
+    levels = tracer.levels(resolution, _HIT_TOLERANCE * 2 / resolution, margin=OPAQUE_DEPTH, inset=depth)
+    traced = tracer.trace(levels, most_layers=most)
+    assert traced.layers is not None
+    wanted = torch.ones_like(traced.status, dtype=torch.bool) if pixels is None else pixels.flatten()
+    count, opaque = traced.layers.complete * wanted, (traced.status == int(ops.RayStatus.HIT)) & wanted
+    slots = torch.arange(most, device=count.device)
+    pixel, order = (slots < count[:, None]).nonzero().unbind(-1)
+    guess, _, reach, enter = traced.layers.layers[order, :, pixel].unbind(-1)
+    minima = _Minima(tracer, pixel, resolution, guess, reach)
+    minima.refine()
+    partial = minima.samples(order, enter, traced.counts)
+    return _merge(partial, _opaque_layers(traced.distance, opaque, count, partial))
+
+
+class _End(NamedTuple):
+    """One end of the bracket of each minimum: where, the sdf and its slope along the ray there, and its gradient."""
+
+    t: Tensor  # [N]
+    value: Tensor  # [N] infinite where nothing was evaluated yet
+    slope: Tensor  # [N]
+    gradient: Tensor  # [N, 3]
+
+    def put(self, where: Tensor, t: Tensor, value: Tensor, slope: Tensor, gradient: Tensor) -> None:
+        self.t[where], self.value[where], self.slope[where], self.gradient[where] = t, value, slope, gradient
+
+    @property
+    def known(self) -> Tensor:
+        return self.value.isfinite()
+
+
+class _Minima:
+    """Local minima along rays, each bracketed by a falling and a rising end."""
+
+    def __init__(self, tracer: Tracer, pixel: Tensor, resolution: int, guess: Tensor, reach: Tensor) -> None:
+        self._tracer, self.resolution, self.pixel = tracer, resolution, pixel
+        self.rays = tracer.rays(pixel, resolution, tracer.extent)
+        self.pixel_size = 2 / (resolution * camera_distance(tracer.fov)) * guess  # [N] world
+        nothing = torch.full_like(guess, torch.inf)
+        gradient = guess.new_zeros(len(guess), 3)
+        self.falling = _End(guess - reach, nothing, torch.zeros_like(guess), gradient)
+        self.rising = _End(guess + reach, nothing.clone(), torch.zeros_like(guess), gradient.clone())
+        self._guess, self.queries = guess, 0
+
+    def refine(self) -> None:
+        """Narrow the brackets until the tangents at their ends leave little doubt."""
+        active = torch.arange(len(self._guess), device=self._guess.device)
+        t = self._guess
+        for round_ in range(_ROUNDS):
+            self._evaluate(active, t)
+            low, _, doubt = (x[active] for x in self._bounds())
+            unclear = (doubt > _TOLERANCE * self.pixel_size[active]) & (low < self.pixel_size[active])
+            active = active[unclear]
+            if len(active) == 0:
+                break
+            t = self._next(active, 0.5 if round_ == 0 else 1.0)
+
+    def evaluate(self, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
+        rays, tracer = self.rays[which], self._tracer
+        self.queries += len(which)
+        value, gradient = tracer.field.sdf_and_gradient(rays.at(t), tracer.condition, rays.image)
+        return value, (gradient * rays.directions).sum(-1), gradient
+
+    def _evaluate(self, which: Tensor, t: Tensor) -> None:
+        value, slope, gradient = self.evaluate(which, t)
+        for end, side in ((self.falling, slope < 0), (self.rising, slope >= 0)):
+            end.put(which[side], t[side], value[side], slope[side], gradient[side])
+
+    def _bounds(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The least that the minimum can be if the sdf is convex between the ends; where; how much it may be more."""
+        a, b = self.falling, self.rising
+        width = b.t - a.t
+        both = a.known & b.known
+        crossing = (b.value - a.value - width * b.slope) / (a.slope - b.slope).clamp(max=-1e-12)
+        step = torch.where(both, crossing, torch.where(a.known, width, 0.0)).clamp(min=0).minimum(width)
+        low = torch.where(a.known, a.value + step * a.slope, b.value - (width - step) * b.slope)
+        return low, a.t + step, torch.minimum(a.value, b.value) - low
+
+    def _next(self, which: Tensor, reach: float) -> Tensor:
+        """Where to evaluate: at the other side; or where the tangents meet or the slope vanishes, if both are known."""
+        a, b = (_End(*(x[which] for x in end)) for end in (self.falling, self.rising))
+        width = b.t - a.t
+        both = a.known & b.known
+        other_side = torch.where(a.known, a.t + reach * width, b.t - reach * width)
+        tangents = self._bounds()[1][which]
+        flat = a.t + width * a.slope / (a.slope - b.slope).clamp(max=-1e-12)
+        # The slope of a parabola is linear, so the trapezoid rule gives what the values say; not at a kink.
+        smooth = (b.value - a.value - width * (a.slope + b.slope) / 2).abs() < 0.05 * width * (b.slope - a.slope)
+        inner = torch.where(smooth, flat, tangents)
+        inner = torch.minimum(torch.maximum(inner, a.t + 0.02 * width), b.t - 0.02 * width)
+        return torch.where(both, inner, other_side)
+
+    def samples(self, order: Tensor, enter: Tensor, counts: Tensor) -> LayerSamples:
+        """The minima as layers, those of them that are near enough to matter."""
+        a, b = self.falling, self.rising
+        both = a.known & b.known
+        share = torch.where(both, b.slope / (b.slope - a.slope).clamp(min=1e-12), a.known.to(a.t.dtype))
+        first, second = torch.where(a.known, a.t, b.t), torch.where(b.known, b.t, a.t)
+        _, _, doubt = self._bounds()
+        lower = torch.where(both, doubt / 2, 0.0)  # the middle of what is possible
+        nearest = torch.minimum(a.value, b.value) - lower
+        at = torch.where(a.value < b.value, a.t, b.t)
+        normal = share[:, None] * a.gradient + (1 - share[:, None]) * b.gradient
+        hit = nearest < 0
+        t = torch.where(hit, self._entry(hit, enter), at)
+        counts = counts + self.queries
+        return LayerSamples(
+            self.pixel, order, hit, torch.zeros_like(hit), t, torch.stack([first, second], -1), share, nearest, normal,
+            counts, self.resolution,
+        )[nearest < self.pixel_size * self._tracer.lipschitz]  # fmt: skip
+
+    def _entry(self, hit: Tensor, enter: Tensor) -> Tensor:
+        """Where rays enter the surface: a Newton step from where the march saw that, or from the falling end."""
+        value, slope, t = self.falling.value.clone(), self.falling.slope.clone(), self.falling.t.clone()
+        seen = (hit & ~enter.isnan()).nonzero()[:, 0]
+        if len(seen):
+            t[seen] = enter[seen]
+            value[seen], slope[seen], _ = self.evaluate(seen, enter[seen])
+        step = value / slope.clamp(max=-_LEAST_SLOPE)
+        entry = torch.where(value.isfinite(), t - step, self.rising.t)
+        return torch.minimum(entry, self.rising.t)
+
+
+def _opaque_layers(distance: Tensor, opaque: Tensor, count: Tensor, like: LayerSamples) -> LayerSamples:
+    pixel = opaque.nonzero()[:, 0]
+    yes, t = torch.ones_like(pixel, dtype=torch.bool), distance[pixel]
+    nothing = torch.zeros_like(t)
+    return LayerSamples(
+        pixel, count[pixel].long(), yes, yes, t, torch.stack([t, t], -1), nothing, -torch.ones_like(t),
+        torch.zeros(len(t), 3, dtype=t.dtype, device=t.device), like.counts, like.resolution,
+    )  # fmt: skip
+
+
+def _merge(a: LayerSamples, b: LayerSamples) -> LayerSamples:
+    both = {
+        f.name: torch.cat([getattr(a, f.name), getattr(b, f.name)])
+        for f in fields(LayerSamples)
+        if f.name not in ("counts", "resolution")
+    }
+    merged = LayerSamples(**both, counts=a.counts, resolution=a.resolution)
+    most = int(merged.order.max()) + 1 if len(merged) else 1
+    return merged[(merged.pixel * most + merged.order).argsort()]

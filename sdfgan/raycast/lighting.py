@@ -1,0 +1,85 @@
+"""Light: how bright a surface is, from its normal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_ELEVATED = 0.3  # least cosine between a random light and the camera's axis: it comes from the viewer's side
+
+
+@dataclass(frozen=True)
+class Lighting:
+    """Brightness, which multiplies colours: ambient + headlight lambert(n . view) + fixed lambert(n . direction).
+
+    lambert(c) = max(c + wrap, 0) / (1 + wrap): Lambert's law for wrap 0, light that reaches all round (half Lambert)
+    for 1. Strengths are numbers or tensors [] or [B], the direction [3] or [B, 3]; differentiable in all of them.
+    """
+
+    ambient: float | Tensor = 0.0
+    headlight: float | Tensor = 1.0  # along the camera's axis
+    fixed: float | Tensor = 0.0
+    direction: Sequence[float] | Tensor = (0.0, 1.0, 0.0)  # towards the fixed light, world, of any length
+    wrap: float = 1.0
+
+    @staticmethod
+    def towards(direction: Sequence[float] | Tensor) -> Lighting:
+        """One fixed light that reaches all round, [3] or [B, 3]."""
+        return Lighting(headlight=0.0, fixed=1.0, direction=direction)
+
+    @staticmethod
+    def random(axes: Tensor, generator: torch.Generator | None = None) -> Lighting:
+        """For each camera of `axes` [B, 3, 3] a fixed light anywhere on its side, and ambient light for the rest.
+
+        So that a picture's shading cannot be mistaken for its colours: for training.
+        """
+        count, device = len(axes), None if generator is None else generator.device
+        cosine = _ELEVATED + (1 - _ELEVATED) * torch.rand(count, generator=generator, device=device)
+        angle = 2 * torch.pi * torch.rand(count, generator=generator, device=device)
+        ambient = 0.5 * torch.rand(count, generator=generator, device=device)
+        sine = (1 - cosine.square()).sqrt()
+        own = torch.stack([sine * angle.cos(), sine * angle.sin(), cosine], -1).to(axes)
+        direction = (own[:, :, None] * axes.detach()).sum(1)
+        ambient = ambient.to(axes)
+        return Lighting(ambient, 0.0, 1 - ambient, direction)
+
+    def of_images(self, axes: Tensor) -> tuple[Tensor, ...]:
+        """Strengths [B] and directions [B, 3] of all lights, for cameras `axes` [B, 3, 3]. Raises ValueError."""
+        count = len(axes)
+        strengths = []
+        for name in ("ambient", "headlight", "fixed"):
+            strength = torch.as_tensor(getattr(self, name), dtype=axes.dtype, device=axes.device)
+            if strength.shape not in ((), (count,)):
+                raise ValueError(f"render: light.{name} must be [] or [{count}], got {list(strength.shape)}")
+            strengths.append(strength.expand(count))
+        direction = torch.as_tensor(self.direction, dtype=axes.dtype, device=axes.device)
+        if direction.shape not in ((3,), (count, 3)):
+            raise ValueError(f"render: light must be [3] or [{count}, 3], got {list(direction.shape)}")
+        if not self.wrap >= 0:
+            raise ValueError(f"render: light.wrap must not be negative, got {self.wrap}")
+        return (*strengths, F.normalize(direction, dim=-1).expand(count, 3))
+
+    def brightness(self, normals: Tensor, axes: Tensor, image: Tensor) -> Tensor:
+        """[N, 1] of unit normals [N, 3] in the pictures `image` [N]."""
+        ambient, headlight, fixed, direction = (values[image] for values in self.of_images(axes))
+
+        def lambert(towards: Tensor) -> Tensor:
+            return ((normals * towards).sum(-1) + self.wrap).clamp(min=0) / (1 + self.wrap)
+
+        total = ambient
+        if isinstance(self.headlight, Tensor) or self.headlight != 0:
+            total = total + headlight * lambert(axes[:, 2][image])
+        if isinstance(self.fixed, Tensor) or self.fixed != 0:
+            total = total + fixed * lambert(direction)
+        return total[:, None]
+
+
+def as_lighting(light: Lighting | Tensor | Sequence[float] | None) -> Lighting:
+    """A headlight for None; a direction is a light that reaches all round."""
+    if isinstance(light, Lighting):
+        return light
+    return Lighting() if light is None else Lighting.towards(light)

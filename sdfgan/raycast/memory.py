@@ -1,0 +1,205 @@
+"""Graphs in pieces: a function of many samples whose gradient takes no more memory than that of a few.
+
+The function is evaluated without a graph. When the gradient of its outputs has arrived, it is evaluated again with one,
+piece by piece, and each piece's graph is gone before the next one's is made: the same gradient, in bounded memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from sdfgan.fields.base import Field, FieldSample
+
+Function = Callable[[Any, Any], tuple[Tensor, ...]]
+Memory = Literal["auto", "bounded", "unbounded"]
+
+_SHARE_OF_FREE = 0.5
+_PASSES = 2.0  # what a backward pass holds at its peak, in units of what the forward pass keeps for it
+_PROBE = 256  # samples
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same tensor, sequence, dictionary or dataclass with `function` of each tensor in it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **map_tensors(function, members))
+    if isinstance(value, dict):
+        return {key: map_tensors(function, member) for key, member in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, member) for member in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(function, member) for member in value)
+    return value
+
+
+def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors that the graph of `outputs` starts from."""
+    found: list[Tensor] = []
+    seen = set()
+    waiting = [output.grad_fn for output in outputs if output.grad_fn is not None]
+    while waiting:
+        node = waiting.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):  # accumulates a leaf's gradient
+            found.append(node.variable)
+        waiting += [parent for parent, _ in node.next_functions if parent is not None]
+    return found
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def in_pieces(
+    function: Function,
+    given: Any,
+    samples: Any,
+    boundaries: Tensor,
+    memory: Memory = "auto",
+    budget: int | None = None,
+) -> tuple[Tensor, ...]:
+    """`function(given, samples)`, whose graph takes at most about `budget` bytes at a time.
+
+    Args:
+        function: gives tensors, rows of which depend on the same samples only, in their order. It must be
+            deterministic. Differentiable in whatever it uses.
+        given: what the function depends on and was computed from other things: tensors, in sequences, dictionaries and
+            dataclasses. The pieces' graphs end there.
+        samples: can be sliced.
+        boundaries: [K] int64 ascending, from 0 to the number of samples: where they may be cut.
+        memory: "unbounded": one graph; "bounded": in pieces; "auto": in pieces if one graph would exceed the budget.
+        budget: bytes; None: half of what is free.
+    """
+    if memory not in ("auto", "bounded", "unbounded"):
+        raise ValueError(f"memory must be 'auto', 'bounded' or 'unbounded', got {memory!r}")
+    if budget is not None and budget <= 0:
+        raise ValueError(f"budget must be a positive number of bytes, got {budget}")
+    total = int(boundaries[-1])
+    if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
+        return function(given, samples)
+    # Leaves instead of what was given, so that no graph reaches behind it.
+    copies: list[Tensor] = []
+    originals: list[Tensor] = []
+
+    def copy(tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        originals.append(tensor)
+        copies.append(tensor.detach().requires_grad_())
+        return copies[-1]
+
+    own = map_tensors(copy, given)
+    few = int(boundaries[torch.searchsorted(boundaries, min(_PROBE, total))])
+    kept, probed = _bytes_kept(partial(function, own), samples[:few])
+    if budget is None:
+        budget = int(_SHARE_OF_FREE * free_memory(probed[0].device))
+    most = int(budget / (_PASSES * max(kept, 1)) * few)
+    if memory == "auto" and total <= most:
+        return function(given, samples)
+    others = [leaf for leaf in _leaves(probed) if all(leaf is not tensor for tensor in copies)]
+    del probed
+    pieces = _Pieces(partial(function, own), samples, _cuts(boundaries, max(most, 1)), [*copies, *others])
+    return _InPieces.apply(pieces, *originals, *others)
+
+
+def _bytes_kept(function: Callable[[Any], tuple[Tensor, ...]], samples: Any) -> tuple[int, tuple[Tensor, ...]]:
+    """What the graph of `function(samples)` keeps for its backward pass, and what the function gave."""
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        outputs = function(samples)
+    return sum(storages.values()), outputs
+
+
+def _cuts(boundaries: Tensor, most: int) -> list[int]:
+    """As few cuts as possible with at most `most` samples between two, where the boundaries allow it."""
+    ends, cuts = boundaries.tolist(), [0]
+    for end, following in zip(ends, [*ends[1:], None], strict=True):
+        if (following is None or following - cuts[-1] > most) and end > cuts[-1]:
+            cuts.append(end)
+    return cuts
+
+
+def evaluate(
+    field: Field,
+    points: Tensor,
+    condition: Any,
+    image: Tensor | None = None,
+    *,
+    memory: Memory = "auto",
+    budget: int | None = None,
+) -> FieldSample:
+    """`field.evaluate`, with its graph in pieces; see `in_pieces`. For losses on points beside a picture."""
+
+    def function(given: Any, chosen: Tensor) -> tuple[Tensor, ...]:
+        points, condition = given
+        return field.evaluate(points[chosen], condition, None if image is None else image[chosen])
+
+    indices = torch.arange(len(points), device=points.device)
+    boundaries = torch.arange(len(points) + 1, device=points.device)
+    return FieldSample(*in_pieces(function, (points, condition), indices, boundaries, memory, budget))
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    function: Callable[[Any], tuple[Tensor, ...]]
+    samples: Any
+    cuts: list[int]
+    inputs: list[Tensor]  # what the function's graph starts from
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for begin, end in pairwise(self.cuts):
+            yield self.function(self.samples[begin:end])
+
+
+class _InPieces(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, pieces: _Pieces, *inputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.pieces = pieces
+        ctx.save_for_backward(*inputs)  # so that torch says when one has been written to in between
+        outputs = list(pieces)
+        ctx.rows = [[len(output) for output in piece] for piece in outputs]
+        return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        pieces: _Pieces = ctx.pieces
+        _ = ctx.saved_tensors
+        sums: list[Tensor | None] = [None] * len(pieces.inputs)
+        rows = zip(*ctx.rows, strict=True)
+        parts_of_gradients = [gradient.split(own) for gradient, own in zip(gradients, rows, strict=True)]
+        with torch.enable_grad():
+            for outputs, *own in zip(pieces, *parts_of_gradients, strict=True):
+                graph = [(output, g) for output, g in zip(outputs, own, strict=True) if output.requires_grad]
+                # What a leaf goes through before the function uses it is shared by the pieces, and so retained.
+                parts = torch.autograd.grad(
+                    [output for output, _ in graph], pieces.inputs, [g for _, g in graph],
+                    retain_graph=True, allow_unused=True,
+                )  # fmt: skip
+                del outputs, graph
+                sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, parts, strict=True)]
+        return (None, *sums)
