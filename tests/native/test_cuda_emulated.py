@@ -121,29 +121,37 @@ def native_levels(levels: list[TraceLevel]) -> list[tuple]:
 
 
 def trace(
-    emulated: ModuleType, device: int, net: FilmSirenNetwork, levels: list[TraceLevel], jitter: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    emulated: ModuleType,
+    device: int,
+    net: FilmSirenNetwork,
+    levels: list[TraceLevel],
+    jitter: Tensor | None,
+    most_layers: int = 0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Status, distance, nearest, counts, layers, number of layers."""
     images, size = len(net.scale), levels[-1].size
     camera = some_cameras(images)
     status = torch.full((images, size, size), int(RayStatus.UNTRACED), dtype=torch.uint8)
     distance, nearest = torch.zeros(images, size, size), torch.zeros(images, size, size)
     counts = torch.zeros(2, dtype=torch.int64)
+    layers, complete = torch.zeros(most_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
     sizes = [level.size for level in levels]
     workspace = torch.full((emulated.film_siren_trace_workspace(images, sizes),), 77, dtype=torch.uint8)
-    outputs = [t.data_ptr() for t in (status, distance, nearest, counts, workspace)]
     emulated.f32.film_siren_trace(
         (device, 0, 0),
         described(net),
         camera.data_ptr(),
         native_levels(levels),
         0 if jitter is None else jitter.data_ptr(),
-        *outputs,
+        *(t.data_ptr() for t in (status, distance, nearest, counts, workspace)),
+        (layers.data_ptr(), complete.data_ptr(), 0, most_layers) if most_layers else NO_LAYERS,
         1 / math.tan(cameras.DEFAULT_FOV / 2),
     )
-    return status, distance, nearest, counts
+    return status, distance, nearest, counts, layers, complete
 
 
 FOV = cameras.DEFAULT_FOV
+NO_LAYERS = (0, 0, 0, 0)
 LEVELS = {
     "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=False, lipschitz=1.5),
     "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=False),
@@ -160,7 +168,7 @@ def test_fp32_traces_like_the_cpu(emulated, levels, width, layers, device, image
     net = RandomNetwork(images, width, layers)
     size = levels[-1].size
     jitter = 0.02 * torch.rand(images, size, size, generator=torch.Generator().manual_seed(2))
-    status, distance, nearest, counts = trace(emulated, device, net.for_cuda("fp32"), levels, jitter)
+    status, distance, nearest, counts, *_ = trace(emulated, device, net.for_cuda("fp32"), levels, jitter)
     expected = ops.film_siren_trace(some_cameras(images), levels, net.on_cpu(), FOV, jitter)
     # A ray that grazes may end otherwise where one rounding differs.
     differ = int((status != expected[0]).sum())
@@ -170,6 +178,20 @@ def test_fp32_traces_like_the_cpu(emulated, levels, width, layers, device, image
         torch.testing.assert_close(a[same], e[same], atol=2e-5, rtol=0)
     assert abs(int(counts[0]) - int(expected[3][0])) <= 20
     assert counts[0] <= counts[1]
+
+
+def test_layers_are_those_of_the_cpu(emulated):
+    net, levels = RandomNetwork(2, 64, (2, 1, 1)), LEVELS["rendering"]
+    status, distance, _, _, layers, complete = trace(emulated, HOPPER, net.for_cuda("fp32"), levels, None, 3)
+    expected = ops.film_siren_trace(some_cameras(2), levels, net.on_cpu(), FOV, None, 3)
+    assert torch.equal(status, expected[0]) and complete.sum() > 20
+    torch.testing.assert_close(distance, expected[1], atol=2e-5, rtol=0)
+    assert torch.equal(complete, expected[4].complete.flatten())
+    for number in range(3):
+        has = complete > number
+        ours, theirs = layers[number][:, has], expected[4].layers[number].view(4, -1)[:, has]
+        # Parabolas through three samples enlarge their rounding.
+        torch.testing.assert_close(ours, theirs, atol=2e-3, rtol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize(("width", "device"), [(64, HOPPER), (128, HOPPER), (256, AMPERE)])
@@ -215,7 +237,7 @@ def test_other_kernels_match_the_cpu(emulated):
                 after = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
                 step = (values, alive, count, made[0], made[1], made[3], state, status, *after, workspace)
                 emulated.f32.trace_step(
-                    where, *(t.data_ptr() for t in step), len(workspace), rays, rays, tuple(level.rules)
+                    where, *(t.data_ptr() for t in step), len(workspace), rays, rays, tuple(level.rules), NO_LAYERS, False
                 )
                 points, alive, count = after
                 results += [state.clone(), status.clone(), points, alive, count]
