@@ -430,7 +430,7 @@ class FullNetwork {
                 }
             }
             const float* weights = weights_ + begin / kDepth % 2 * (kDepth * W);
-#pragma unroll
+#pragma unroll 2  // more would spill registers
             for (int k = 0; k < kDepth; ++k) {
                 const float4 x =
                     *reinterpret_cast<const float4*>(features_ + (begin + k) * kStride + row);
