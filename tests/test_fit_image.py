@@ -31,11 +31,11 @@ def test_chamfer_distance_of_concentric_balls() -> None:
 
 
 def test_a_scene_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["csg", "--output-dir", str(tmp_path), "--resolution", "32", "--steps", "120", "--video-frames", "0"]
+    arguments = ["csg", "--output-dir", str(tmp_path), "--resolution", "32", "--steps", "200", "--video-frames", "0"]
     assert main(["fit-image", *arguments]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["psnr"] > 40
-    for name in ("radius", "second_radius", "offset", "colour", "second_colour", "camera", "light"):
+    for name in ("radius", "second_radius", "offset", "colour", "second_colour", "camera", "blend"):
         assert metrics[f"{name}_error"] < 0.25 * metrics[f"{name}_error_at_start"], name
     assert (tmp_path / "views.png").exists() and "psnr" in capsys.readouterr().out
 
