@@ -186,7 +186,7 @@ def area_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
     for resolution in (RESOLUTION, 2 * RESOLUTION):
         for shape, make in shapes.items():
             true = [
-                _true_area(shape, make, size, offset, axes, resolution, 6 if quick else 16)
+                _true_area(shape, make, size, offset, axes, resolution, 6 if quick else 10)
                 for size, offset, axes in zip(sizes, offsets, all_axes, strict=True)
             ]
             for name, arguments in SCHEMES.items():

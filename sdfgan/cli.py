@@ -89,7 +89,7 @@ COMMANDS = {
         _fit_image,
         (
             ("model.obj --minutes 10", "24 views of a mesh, fitted by a network: pictures, video, mesh, metrics"),
-            ("csg", "pose, sizes, colours, blend and light of two balls, from a wrong start"),
+            ("csg", "pose, sizes, colours and blend of two balls, from a wrong start"),
         ),
     ),
     "info": Command(

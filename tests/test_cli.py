@@ -67,7 +67,7 @@ def test_help_names_every_flag_and_shows_examples(name: str, capsys: pytest.Capt
     assert main([name, "--help"]) == 0
     said = capsys.readouterr().out
     for field in dataclasses.fields(COMMANDS[name].load()[0]):
-        assert (f"--{field.name.replace('_', '-')}" in said) or field.name == "run"
+        assert (f"--{field.name.replace('_', '-')}" in said) or field.name in ("run", "target")
     assert f"examples:\n  # {COMMANDS[name].examples[0][1]}" in said
 
 

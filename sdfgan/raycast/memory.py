@@ -126,7 +126,8 @@ def _bytes_kept(function: Callable[[Any], tuple[Tensor, ...]], samples: Any) -> 
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        storages[storage.data_ptr()] = storage.nbytes()
+        known = storages.get(storage.data_ptr(), 0)
+        storages[storage.data_ptr()] = min(known + tensor.nbytes, storage.nbytes())  # of views, no more than is seen
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

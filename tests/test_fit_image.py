@@ -1,0 +1,68 @@
+"""Inverse rendering, small: what is fitted gets nearer to what was rendered."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import trimesh
+
+from sdfgan import cameras, fields, meshes
+from sdfgan.cli import main
+from sdfgan.raycast import render
+from sdfgan.raycast.rasterise import render_mesh
+
+
+def test_meshes_are_rendered_as_fields_are() -> None:
+    ball = trimesh.creation.icosphere(subdivisions=4, radius=0.5)
+    axes = cameras.rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
+    mesh = render_mesh(ball, axes, 48)
+    field = render(sdf=fields.Sphere(0.5), axes=axes, resolution=48).rgba
+    assert mesh.dtype == torch.float32 and mesh.shape == field.shape
+    assert (mesh - field).abs().mean() < 3e-3 and (mesh - field).abs().max() < 0.2
+
+
+def test_chamfer_distance_of_concentric_balls() -> None:
+    small, large = (trimesh.creation.icosphere(subdivisions=4, radius=r) for r in (0.4, 0.5))
+    assert meshes.chamfer_distance(small, large, 5000) == pytest.approx(0.1, rel=0.05)
+    assert meshes.chamfer_distance(small, small, 5000) < 0.01
+
+
+def test_a_scene_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["csg", "--output-dir", str(tmp_path), "--resolution", "32", "--steps", "200", "--video-frames", "0"]
+    assert main(["fit-image", *arguments]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["psnr"] > 40
+    for name in ("radius", "second_radius", "offset", "colour", "second_colour", "camera", "blend"):
+        assert metrics[f"{name}_error"] < 0.25 * metrics[f"{name}_error_at_start"], name
+    assert (tmp_path / "views.png").exists() and "psnr" in capsys.readouterr().out
+
+
+def test_a_mesh_is_fitted(tmp_path: Path) -> None:
+    box = trimesh.creation.box((0.6, 1.0, 0.8))
+    box.export(tmp_path / "box.ply")
+    out = tmp_path / "out"
+    arguments = [
+        str(tmp_path / "box.ply"), "--output-dir", str(out), "--resolution", "32", "--views", "6", "--steps", "60",
+        "--width", "32", "--views-per-step", "3", "--video-frames", "3", "--mesh-resolution", "32",
+    ]  # fmt: skip
+    assert main(["fit-image", *arguments]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["steps"] == 60 and metrics["psnr"] > 18 and metrics["chamfer_percent_of_diagonal"] < 5
+    assert all((out / name).stat().st_size > 0 for name in ("views.png", "mesh.glb", "fit.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.obj"], "nothing.obj: no such file; TARGET must be a mesh or csg"),
+        (["csg", "--resolution", "30"], "--resolution must be a multiple of 4, got 30"),
+        (["csg", "--lr", "0"], "--lr must be positive, got 0"),
+    ],
+)
+def test_mistakes_are_named(arguments, message, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit-image", *arguments]) == 2
+    assert message in capsys.readouterr().err
