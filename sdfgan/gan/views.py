@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import orbit_path, rotate_axes
-from sdfgan.fields import FilmSirenSDF
+from sdfgan.fields import Field
 from sdfgan.pictures import VideoWriter, image_grid
 from sdfgan.raycast import Rendering, render
 from sdfgan.training.progress import progress
@@ -24,7 +24,7 @@ Map = Callable[..., Iterable[Rendering]]
 class Viewer:
     """Renders shapes of a generator on white; `map_` may work on several batches at a time."""
 
-    def __init__(self, generator: FilmSirenSDF, fov: float, map_: Map = map) -> None:
+    def __init__(self, generator: Field, fov: float, map_: Map = map) -> None:
         self._generator, self._fov, self._map = generator, fov, map_
 
     def look(
@@ -76,3 +76,8 @@ class Viewer:
 def colours(renderings: Iterable[Rendering]) -> Tensor:
     """All pictures [N, 3, H, W] of some renderings, on the CPU."""
     return torch.cat([rendering.rgb.cpu() for rendering in renderings])
+
+
+def alphas(renderings: Iterable[Rendering]) -> Tensor:
+    """The silhouettes [N, 1, H, W] of the same."""
+    return torch.cat([rendering.alpha.cpu() for rendering in renderings])
