@@ -67,10 +67,10 @@ def random_pictures(
     return workers.gather(torch.cat(made)).cpu()[:count]
 
 
-def real_pictures(reals: Pictures, count: int, config: GanConfig) -> Tensor:
-    """The first `count` pictures [count, C, R, R] in [0, 1], as the discriminator sees them."""
+def real_pictures(reals: Pictures, count: int, config: GanConfig, start: int = 0) -> Tensor:
+    """`count` pictures [count, C, R, R] in [0, 1] from the `start`-th on, as the discriminator sees them."""
     assert config.resolution is not None
-    parts = torch.arange(count).split(1024)
+    parts = torch.arange(start, start + count).split(1024)
     images = torch.cat([reals.batch(part, config.resolution).cpu() for part in parts])
     return images[:, : config.channels].float() / 255
 

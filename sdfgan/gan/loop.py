@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sdfgan.cameras import Empirical, PoseDistribution
+from sdfgan.cameras import Empirical, PoseDistribution, orbit_path
 from sdfgan.data.layouts import open_data
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
@@ -194,8 +194,7 @@ class _Run:
         """A grid of twelve shapes, each seen from four sides."""
         resolution = self.config.at(step).resolution
         assert resolution is not None and self.folder is not None
-        latents = sample_latents(self.config, range(12)).to(self.trainer.device)
-        looked = self.viewer.look(*self.viewer.views(latents, 4, self.elevation), max(64, resolution))
+        looked = self.viewer.look(*self.viewer.views(self.shapes(12), 4, self.elevation), max(64, resolution))
         self.health.note({"blobs": separate_parts(alphas(looked))})
         grid = image_grid(torch.cat([rendering.rgb.cpu() for rendering in looked]), 12)
         save_image(self.path / "samples" / f"step-{step:07d}.png", grid)
@@ -204,11 +203,15 @@ class _Run:
     def final_pictures(self) -> None:
         """grid.png and turntable.mp4."""
         config = self.config
-        latents = sample_latents(config, range(10)).to(self.trainer.device)
-        grid = self.viewer.grid(latents, 6, self.elevation, config.view_resolution, columns=12)
+        grid = self.viewer.grid(self.shapes(10), 6, self.elevation, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
-        video = self.path / "turntable.mp4"
-        self.viewer.turntable(video, latents[:9], self.elevation, config.view_resolution, config.video_frames)
+        shapes, path = self.shapes(9), orbit_path(config.video_frames, self.elevation)
+        self.viewer.video(self.path / "turntable.mp4", lambda frame: shapes, path, config.view_resolution)
+
+    @torch.no_grad()
+    def shapes(self, count: int) -> Any:
+        """The conditions of the shapes of seeds 0, 1, ... of the averaged generator."""
+        return self.trainer.average.condition(sample_latents(self.config, range(count)).to(self.trainer.device))
 
     @torch.no_grad()
     def meshes(self, seeds: range) -> list[Path]:
