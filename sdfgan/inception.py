@@ -196,7 +196,8 @@ def where() -> str:
 
 def load_inception(path: Path) -> Inception:
     """The network with weights from a .safetensors or a .pth, which is never unpickled freely. Raises UserError."""
-    network = Inception()
+    with torch.device("meta"):  # no time is spent on weights that are replaced
+        network = Inception()
     tensors = load_weights(path)
     wanted = network.state_dict()
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]
@@ -207,5 +208,6 @@ def load_inception(path: Path) -> Inception:
             raise UserError(f"{path}: {name} must be {list(tensor.shape)}, got {list(tensors[name].shape)}")
     if "AuxLogits.fc.weight" in tensors:
         raise UserError(f"{path}: these are the weights of another Inception, on which FID is not defined; {where()}")
-    network.load_state_dict({name: tensors.get(name, tensor) for name, tensor in wanted.items()})
-    return network
+    counter = torch.tensor(0)  # of batches, which some files leave out and nothing reads
+    network.load_state_dict({name: tensors.get(name, counter) for name in wanted}, assign=True)
+    return network.requires_grad_(False).eval()

@@ -16,6 +16,7 @@ from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.mlp import MlpSDF
+from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.fields.primitives import Box, Capsule, Cone, Cylinder, Ellipsoid, Plane, RoundedBox, Sphere, Torus
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "FilmSirenSDF",
     "Intersection",
     "MlpSDF",
+    "PiGanField",
     "Plane",
     "RoundedBox",
     "SmoothIntersection",

@@ -39,9 +39,9 @@ class DfrSDF(Field):
 
     Args:
         width: units per sine layer.
-        mapping_width, mapping_layers: hidden layers of the mapping network.
+        mapping_width: units per hidden layer of the mapping network.
         omega_first, omega_hidden: frequencies.
-        shared: one (gamma, beta) for all layers, as in earlier versions.
+        shared: one (gamma, beta) for all layers, from a shallower mapping network, as in earlier versions.
     """
 
     def __init__(
@@ -49,7 +49,6 @@ class DfrSDF(Field):
         width: int = 256,
         latent_size: int = 256,
         mapping_width: int = 256,
-        mapping_layers: int = 3,
         omega_first: float = 5.0,
         omega_hidden: float = 15.0,
         shared: bool = False,
@@ -59,7 +58,7 @@ class DfrSDF(Field):
         self.omegas = [omega_first] + [omega_hidden] * (LAYERS - 1)
         modules: list[nn.Module] = []
         inputs = latent_size
-        for _ in range(mapping_layers):
+        for _ in range(2 if shared else 3):
             modules += [nn.Linear(inputs, mapping_width), nn.LeakyReLU(0.2)]
             inputs = mapping_width
         self.film = nn.Sequential(*modules, nn.Linear(inputs, 2 * width * (1 if shared else LAYERS)))

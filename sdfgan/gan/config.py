@@ -87,8 +87,9 @@ class GanConfig:
 
     renderer: Literal["sdfgan", "dfr"] = "sdfgan"
     """dfr: the older project's renderer, for comparison."""
-    generator: Literal["film-siren", "mlp", "dfr"] = "film-siren"
-    """The field: sine layers modulated by the latent, or an MLP of encoded points; dfr: that of the older project."""
+    generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
+    """The field: sine layers modulated by the latent, or an MLP of encoded points; dfr: that of the older project;
+    pi-gan: for imported weights only."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0

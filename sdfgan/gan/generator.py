@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF
+from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
 
@@ -28,6 +28,8 @@ def make_generator(config: GanConfig) -> Field:
             omega_hidden=config.omega_hidden,
             shared=config.shared_film,
         )
+    if config.generator == "pi-gan":
+        return PiGanField(config.width, config.trunk_layers, config.latent_size, config.mapping_width)
     layers = {
         "width": config.width,
         "trunk_layers": config.trunk_layers,

@@ -64,6 +64,10 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         tensors, state = load_checkpoint(checkpoint)
         config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
     config = config.resolved()
+    if config.generator == "pi-gan":
+        raise UserError(
+            "--generator pi-gan is a radiance field: it can be imported and looked at, but not trained here"
+        )
     if checkpoint is not None:
         path = checkpoint.parent.parent
     else:

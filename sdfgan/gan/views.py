@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import rotate_axes
+from sdfgan.cameras import camera_distance, rotate_axes
 from sdfgan.fields import Field
 from sdfgan.gan import codes
 from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid
@@ -29,6 +29,8 @@ class Viewer:
 
     def __init__(self, generator: Field, fov: float, map_: Map = map) -> None:
         self._generator, self._fov, self._map = generator, fov, map_
+        distance = camera_distance(fov)
+        self._span = (distance - 1, distance + 1)  # of depths in a video, so that frames do not flicker
 
     def look(
         self, condition: Any, axes: Tensor, resolution: int, on_progress: Callable[[int], None] | None = None
@@ -81,15 +83,15 @@ class Viewer:
                 condition = condition_at(index)
                 shapes = len(next(iter(codes.tensors_of(condition).values())))
                 pictures = self.look(condition, axes.expand(shapes, 3, 3), resolution)
-                video.add(image_grid(shown(pictures, show), math.ceil(math.sqrt(shapes))))
+                video.add(image_grid(shown(pictures, show, self._span), math.ceil(math.sqrt(shapes))))
                 bar.advance()
 
 
-def shown(renderings: Iterable[Rendering], show: Show = "colour") -> Tensor:
-    """All pictures [N, 3, H, W] of some renderings, on the CPU."""
+def shown(renderings: Iterable[Rendering], show: Show = "colour", span: tuple[float, float] | None = None) -> Tensor:
+    """All pictures [N, 3, H, W] of some renderings, on the CPU; `span` of depths as in `colour_depth`."""
     renderings = list(renderings)
     if show == "depth":
-        return colour_depth(torch.cat([rendering.depth.cpu() for rendering in renderings]))
+        return colour_depth(torch.cat([rendering.depth.cpu() for rendering in renderings]), span)
     if show == "normals":
         return torch.cat([colour_normals(rendering.normals, rendering.alpha).cpu() for rendering in renderings])
     return torch.cat([rendering.rgb.cpu() for rendering in renderings])
