@@ -53,7 +53,7 @@ def train(config: GanConfig) -> dict[str, Any]:
     Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, data and
     checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
     """
-    with workers(resolve_device(config.device).type) as team:
+    with workers(resolve_device(config.device)) as team:
         return _train(config, team)
 
 

@@ -81,8 +81,8 @@ class Workers:
 
 
 @contextmanager
-def workers(device_type: str) -> Iterator[Workers]:
-    """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone."""
+def workers(device: torch.device) -> Iterator[Workers]:
+    """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone; `device` is this one's."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Workers()
@@ -91,7 +91,9 @@ def workers(device_type: str) -> Iterator[Workers]:
         raise UserError("WORLD_SIZE is set but RANK or MASTER_ADDR is not: start several processes with torchrun")
     started = not dist.is_initialized()
     if started:
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_TIMEOUT)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:

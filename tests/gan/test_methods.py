@@ -134,6 +134,16 @@ def test_options(options: dict, pictures: Tensor) -> None:
         assert last < first, "the discriminator learns to tell poses"
 
 
+def test_all_at_once_on_each_device(device: torch.device, pictures: Tensor) -> None:
+    """Many options together, in the device's own default precision."""
+    options = {"top_k_interval": 1, "ada_target": 0.2, "ada_pictures": 10, "instance_noise": 0.1, "blur": 1.0}
+    options |= {"latent_weight": 1.0, "pose_weight": 1.0, "back_face_weight": 1.0, "discriminator": "stylegan2"}
+    trainer, logs = trained(pictures, steps=12, **{**options, "device": str(device)})
+    check(logs)
+    assert logs[-1]["ada_probability"] > 0 or logs[-1]["sign_real"] < 0.2
+    assert next(trainer.average.parameters()).device.type == device.type
+
+
 def test_chunks_recomputed_are_the_same(pictures: Tensor) -> None:
     kept, _ = trained(pictures, steps=3)
     recomputed, _ = trained(pictures, steps=3, recompute=True)
@@ -320,7 +330,7 @@ from sdfgan.gan.trainer import Trainer
 from sdfgan.training.distributed import workers
 pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
-with workers("cpu") as team:
+with workers(torch.device("cpu")) as team:
     trainer = Trainer(config, team)
     logs = [trainer.step(pictures) for _ in range(4)]
     team.check_same([trainer.generator, trainer.discriminator, trainer.average], 4)
