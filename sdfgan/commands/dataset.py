@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,17 +16,19 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
+from PIL import Image
 
 from sdfgan.commands.arguments import require_positive
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
-from sdfgan.data.images import bombs_are_errors, decode, require_some
+from sdfgan.data.images import decode, require_some
 from sdfgan.data.layouts import CONVENTIONS, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
 
 _BAD_SHOWN = 20
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -89,9 +95,19 @@ def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]
     return entries
 
 
-def _read(config: DatasetConfig, entry: Entry, layout: str) -> np.ndarray | str:
-    with bombs_are_errors():
-        return decode(entry, config.resolution, config.background, CONVENTIONS[layout].crop)
+def _pictures(config: DatasetConfig, entries: list[Entry], layout: str) -> Iterator[tuple[Entry, np.ndarray | str]]:
+    """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
+    Image.init()  # loads the decoders here, once, rather than in every thread
+    with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+
+        def read(entry: Entry) -> np.ndarray | str:
+            return decode(entry, config.resolution, config.background, CONVENTIONS[layout].crop)
+
+        for start in range(0, len(entries), _AT_ONCE):
+            group = entries[start : start + _AT_ONCE]
+            for entry, found in zip(group, pool.map(read, group), strict=True):
+                yield entry, found
+                bar.advance()
 
 
 def _check(
@@ -104,17 +120,14 @@ def _check(
 ) -> None:
     bad, coverage, opaque = list(archive.refused), [], 0
     digests: Counter[bytes] = Counter()
-    with progress(len(entries), "checking") as bar:
-        for entry in entries:
-            found = _read(config, entry, layout)
-            if isinstance(found, str):
-                bad.append((entry.name, found))
-            else:
-                alpha = found[..., 3]
-                opaque += int((alpha == 255).all())
-                coverage.append(alpha.mean() / 255)
-                digests[found.tobytes()] += 1
-            bar.advance()
+    for entry, found in _pictures(config, entries, layout):
+        if isinstance(found, str):
+            bad.append((entry.name, found))
+        else:
+            alpha = found[..., 3]
+            opaque += int((alpha == 255).all())
+            coverage.append(alpha.mean() / 255)
+            digests[hashlib.sha256(found.tobytes()).digest()] += 1
     for name, reason in bad[:_BAD_SHOWN]:
         print(f"bad: {name}: {reason}")
     if len(bad) > _BAD_SHOWN:
@@ -140,7 +153,7 @@ def _check(
 
 
 def _preview(config: DatasetConfig, entries: list[Entry], layout: str) -> None:
-    found = [picture for entry in entries if not isinstance(picture := _read(config, entry, layout), str)]
+    found = [picture for _, picture in _pictures(config, entries, layout) if not isinstance(picture, str)]
     require_some(config.data, len(found), [])
     pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
     on_white = pictures[:, :3] + 1 - pictures[:, 3:]
@@ -159,16 +172,14 @@ def _convert(
     assert config.output is not None
     written: dict[str, str] = {}
     bad: list[tuple[str, str]] = []
-    with writer(config.output) as write, progress(len(entries), "converting") as bar:
-        for entry in entries:
-            found = _read(config, entry, layout)
+    with writer(config.output) as write:
+        for entry, found in _pictures(config, entries, layout):
             if isinstance(found, str):
                 bad.append((entry.name, found))
             else:
                 name = picture_name(len(written))
                 write(name, encode(found))
                 written[name] = entry.name
-            bar.advance()
         require_some(config.data, len(written), bad)
         kept_labels: dict[str, Any] = {name: labels[old] for name, old in written.items() if old in labels}
         if kept_labels:

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from sdfgan.cameras import orbit_path, pose_distribution, rotate_axes
 from sdfgan.commands.arguments import require_positive, run_folder
 from sdfgan.data.archives import Entry
-from sdfgan.data.images import bombs_are_errors, decode
+from sdfgan.data.images import decode
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
@@ -119,8 +119,7 @@ def _target(config: InvertConfig) -> torch.Tensor:
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such picture")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
-    with bombs_are_errors():
-        pixels = decode(entry, config.resolution, config.background)
+    pixels = decode(entry, config.resolution, config.background)
     if isinstance(pixels, str):
         raise UserError(f"{config.image}: {pixels}")
     target = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255

@@ -7,10 +7,8 @@ opaque ones are cropped to their central square. Values are taken as they are st
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,7 +91,7 @@ def decode_all(
     good: list[int] = []
     skipped = []
     Image.init()  # loads the decoders here, once, rather than in every thread
-    with bombs_are_errors(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         results = pool.map(lambda entry: decode(entry, resolution, background, crop), entries)
         for index, result in enumerate(results):
             if isinstance(result, str):
@@ -109,14 +107,6 @@ def decode_all(
 # ---------------------------------------------------------------------------------------- reading a picture
 
 
-@contextmanager
-def bombs_are_errors() -> Iterator[None]:
-    """Pictures above Pillow's limit on pixels raise, instead of being decoded with a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
-
-
 def decode(entry: Entry, resolution: int, background: Colour | None = None, crop: float = 1.0) -> np.ndarray | str:
     """A picture [resolution, resolution, 4], or the reason why there is none.
 
@@ -127,7 +117,9 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
             if not file.read(1):
                 return "empty file"
             file.seek(0)
-            with Image.open(file, formats=_FORMATS) as image:
+            with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
+                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
                 return _square(_premultiplied(image), resolution, background, crop)
     except UnidentifiedImageError:
         return "not a picture"

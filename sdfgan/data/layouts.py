@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sdfgan.cameras import from_blender
 from sdfgan.data.archives import Archive, Entry, open_archive
-from sdfgan.data.images import Colour, bombs_are_errors, decode, decode_all, require_some
+from sdfgan.data.images import Colour, decode, decode_all, require_some
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
 
@@ -112,8 +112,7 @@ def _decode_or_next(
     """A picture [4, R, R], or the next one that can be read."""
     for offset in range(len(entries)):
         entry = entries[(index + offset) % len(entries)]
-        with bombs_are_errors():
-            found = decode(entry, resolution, background, crop)
+        found = decode(entry, resolution, background, crop)
         if not isinstance(found, str):
             return torch.from_numpy(found).permute(2, 0, 1)
         _log.warning("%s: skipped (%s); the next picture takes its place", entry.name, found)

@@ -90,7 +90,7 @@ def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
         values = json.loads(path.read_text())
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON: {error}") from error
     try:
         if not isinstance(values, dict) or not values.keys() <= {"about", "settings", "stages"}:
@@ -99,7 +99,8 @@ def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
         stages = values.get("stages", [])
         if not isinstance(stages, list):
             raise ValueError("stages must be a list")
-        found = tuple(Stage.from_json(stage) for stage in stages)
+        # A run keeps its stages, and with at least one it does not look for its curriculum again.
+        found = tuple(Stage.from_json(stage) for stage in stages) or (Stage(0, {}),)
         check_stages(found)
         return Curriculum(str(values.get("about", "")), settings, found)
     except (ValueError, UserError) as error:
