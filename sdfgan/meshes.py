@@ -136,18 +136,6 @@ def _arguments(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Te
     return points, image
 
 
-def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
-    """Write a mesh as .glb, .obj or .ply with its vertex colours, or as .stl without, whole or not at all.
-
-    Raises UserError for another suffix, and where the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in MESH_SUFFIXES:
-        raise UserError(f"{path}: a mesh must be {', '.join(MESH_SUFFIXES)}")
-    with atomic_file(path) as partial:
-        mesh.export(partial, file_type=path.suffix.lower()[1:])
-
-
 def export_volume(values: np.ndarray, path: str | Path, bound: float = 1.0) -> None:
     """Write values [n, n, n] along x, y, z of the box [-bound, bound]^3 as .mrc, whole or not at all.
 
@@ -162,3 +150,15 @@ def export_volume(values: np.ndarray, path: str | Path, bound: float = 1.0) -> N
         volume.set_data(np.ascontiguousarray(values.astype(np.float32).transpose(2, 1, 0)))  # z is the slowest
         volume.voxel_size = 2 * bound / (values.shape[0] - 1)
         volume.header.origin = (-bound, -bound, -bound)
+
+
+def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
+    """Write a mesh as .glb, .obj or .ply with its vertex colours, or as .stl without, whole or not at all.
+
+    Raises UserError for another suffix, and where the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in MESH_SUFFIXES:
+        raise UserError(f"{path}: a mesh must be {', '.join(MESH_SUFFIXES)}")
+    with atomic_file(path) as partial:
+        mesh.export(partial, file_type=path.suffix.lower()[1:])

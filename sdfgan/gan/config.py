@@ -74,8 +74,8 @@ class GanConfig:
     fov: float = 25.0
     """Field of view, degrees."""
     poses: str = "uniform"
-    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data:
-    those of the pictures, where the data set has them."""
+    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data,
+    which are the poses of the pictures where the data set has them."""
     elevation: tuple[float, float] = (10.0, 30.0)
     """Range of elevations, degrees."""
     azimuth: tuple[float, float] = (0.0, 360.0)
@@ -88,8 +88,8 @@ class GanConfig:
     renderer: Literal["sdfgan", "dfr"] = "sdfgan"
     """dfr: the older project's renderer, for comparison."""
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
-    """The field: sine layers modulated by the latent, or an MLP of encoded points; dfr: that of the older project;
-    pi-gan: for imported weights only."""
+    """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
+    pi-gan is for imported weights only."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0

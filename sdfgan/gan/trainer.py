@@ -50,6 +50,7 @@ from sdfgan.training.distributed import Workers
 _MOST_SKIPPED_IN_A_ROW = 20
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
+_WORST_PRECONDITIONING = 0.5
 _ADA_INTERVAL = 4  # steps between changes of its probability
 
 T = TypeVar("T")
@@ -145,7 +146,11 @@ class Trainer:
     def precondition(self) -> None:
         """What some generators need before the first step of a fresh run."""
         if isinstance(self.generator, DfrSDF):
-            self.generator.precondition(self.config.latent_std, self.random)
+            loss = self.generator.precondition(self.config.latent_std, self.random)
+            if not loss < _WORST_PRECONDITIONING:
+                raise UserError(
+                    f"--generator dfr: the fit of a ball before training failed (loss {loss:.2g}); lower its omegas"
+                )
             for averaged in self.averages.values():
                 averaged.load_state_dict(self.generator.state_dict())
 
