@@ -31,12 +31,6 @@ def _render() -> Loaded:
     return RenderConfig, run
 
 
-def _extract_mesh() -> Loaded:
-    from sdfgan.commands.extract_mesh import ExtractMeshConfig, run
-
-    return ExtractMeshConfig, run
-
-
 def _interpolate() -> Loaded:
     from sdfgan.commands.interpolate import InterpolateConfig, run
 
@@ -65,6 +59,12 @@ def _import_weights() -> Loaded:
     from sdfgan.commands.import_weights import ImportWeightsConfig, run
 
     return ImportWeightsConfig, run
+
+
+def _extract_mesh() -> Loaded:
+    from sdfgan.commands.extract_mesh import ExtractMeshConfig, run
+
+    return ExtractMeshConfig, run
 
 
 def _info() -> Loaded:
@@ -101,15 +101,6 @@ COMMANDS = {
             ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
             ("runs/gan-001 --mode images --seeds 0-99 --psi 0.7", "a hundred typical shapes as files"),
             ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
-        ),
-    ),
-    "extract-mesh": Command(
-        "Coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
-        _extract_mesh,
-        (
-            ("runs/gan-001", "three meshes for any 3D viewer"),
-            ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
-            ("runs/gan-001 --seeds 0-999 --format stl", "a thousand shapes"),
         ),
     ),
     "interpolate": Command(
@@ -152,6 +143,15 @@ COMMANDS = {
         "Use a generator that dfr or pi-GAN trained.",
         _import_weights,
         (("generator.safetensors runs/imported", "then: sdfgan extract-mesh runs/imported"),),
+    ),
+    "extract-mesh": Command(
+        "Coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
+        _extract_mesh,
+        (
+            ("runs/gan-001", "three meshes for any 3D viewer"),
+            ("runs/gan-001 --seeds 0-999 --format stl", "a thousand shapes"),
+            ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
+        ),
     ),
     "info": Command(
         "Versions, the native build, threads and devices.",
