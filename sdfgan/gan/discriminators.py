@@ -204,9 +204,9 @@ def minibatch_stddev(x: Tensor) -> Tensor:
     """How much the pictures of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018)."""
     batch, _, height, width = x.shape
     group = _STDDEV_GROUP if batch % _STDDEV_GROUP == 0 else batch
-    grouped = x.unflatten(0, (group, batch // group))
+    grouped = x.float().unflatten(0, (group, batch // group))  # in half precision 1e-8 is nothing
     spread = torch.sqrt(grouped.var(0, unbiased=False) + 1e-8).mean((1, 2, 3))  # [B / group]
-    return spread.repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
+    return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
 
 
 # ----------------------------------------------------------------------------------------------------------- networks

@@ -57,6 +57,9 @@ def test_a_new_resolution_fades_in(name: str) -> None:
 def test_layers() -> None:
     same = torch.rand(1, 3, 4, 4).expand(8, -1, -1, -1)
     assert minibatch_stddev(same).max() < 2e-4
+    half = torch.zeros(4, 3, 4, 4, dtype=torch.float16, requires_grad=True)
+    minibatch_stddev(half).sum().backward()
+    assert half.grad is not None and half.grad.isfinite().all(), "equal pictures, in half precision too"
     mixed = same.clone()
     mixed[0] += 10  # groups are pictures 0, 2, 4, 6 and 1, 3, 5, 7
     spread = minibatch_stddev(mixed)[:, 0, 0, 0]

@@ -28,8 +28,8 @@ TINY = {
     "device": "cpu",
     "steps": 50,
     "resolution": 16,
-    "batch_size": 8,
-    "chunk_size": 4,
+    "batch_size": 4,
+    "chunk_size": 2,
     "width": 16,
     "mapping_width": 16,
     "latent_size": 8,
@@ -153,7 +153,7 @@ def test_chunks_recomputed_are_the_same(pictures: Tensor) -> None:
 
 def test_gradients_of_chunks_are_averaged(pictures: Tensor) -> None:
     """One chunk or four: the same step. (A discriminator without minibatch statistics.)"""
-    results = [trained(pictures, steps=2, chunk_size=size, discriminator="residual")[1] for size in (8, 2)]
+    results = [trained(pictures, steps=2, chunk_size=size, discriminator="residual")[1] for size in (4, 1)]
     for name in ("loss_d", "loss_g", "gradient_norm_d", "gradient_norm_g", "eikonal"):
         # The eikonal term is a mean over all points, of which chunks have different numbers.
         assert results[1][1][name] == pytest.approx(results[0][1][name], rel=0.05), name
@@ -350,7 +350,7 @@ def torchrun(*arguments: str, processes: int = 2) -> str:
 
 
 def test_two_processes_are_one_with_the_doubled_batch(pictures: Tensor, tmp_path: Path) -> None:
-    """Each of two processes takes 4 of the 8 pictures that one takes; options that need all of a batch included."""
+    """Each of two processes takes 2 of the 4 pictures that one takes; options that need all of a batch included."""
     options = {**TINY, "top_k_interval": 1, "ada_target": 0.6, "instance_noise": 0.1, "gan_loss": "logistic"}
     _, alone = trained(pictures, steps=4, **{k: v for k, v in options.items() if k not in TINY})
     torch.save(pictures, tmp_path / "pictures.pt")
@@ -386,7 +386,7 @@ def test_a_batch_that_processes_cannot_share(pictures: Tensor) -> None:
 
     trainer = Trainer(GanConfig(**TINY).resolved(), Workers(0, 3))
     try:
-        with pytest.raises(UserError, match="--batch-size 8 must be a multiple of the 3 processes"):
+        with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes"):
             trainer.step(pictures)
     finally:
         trainer.close()
