@@ -114,9 +114,9 @@ class Trainer:
         self.fov = math.radians(config.fov)
         self.steps_done = 0
         self._skipped_in_a_row = 0
-        self._loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
+        self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
         self._good_steps = 0  # since the loss scale changed
-        self._augmented = 0.0  # the probability of ADA
+        self.augmented = 0.0  # the probability of ADA
         self._signs: list[float] = []  # of real logits, since it changed
         self.threads = torch.get_num_threads()
         self._pool: ThreadPoolExecutor | None = None
@@ -203,7 +203,7 @@ class Trainer:
         """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
         means = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*gradients, strict=True)]
         for parameter, gradient in zip(module.parameters(), self.workers.average(means), strict=True):
-            parameter.grad = gradient / self._loss_scale if self._loss_scale != 1 else gradient
+            parameter.grad = gradient / self.loss_scale if self.loss_scale != 1 else gradient
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip).item()
         finite = math.isfinite(norm)
         if finite:
@@ -211,9 +211,9 @@ class Trainer:
             self._skipped_in_a_row = 0
             self._good_steps += 1
             if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
-                self._loss_scale, self._good_steps = self._loss_scale * 2, 0
-        elif self._loss_scale > 1:  # fp16 overflows: that is how its scale is found
-            self._loss_scale, self._good_steps = self._loss_scale / 2, 0
+                self.loss_scale, self._good_steps = self.loss_scale * 2, 0
+        elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
+            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
         else:
             self._skipped_in_a_row += 1
             if self._skipped_in_a_row > _MOST_SKIPPED_IN_A_ROW:
@@ -242,9 +242,9 @@ class Trainer:
         if len(self._signs) == _ADA_INTERVAL:
             seen = _ADA_INTERVAL * config.batch_size
             mean = sum(self._signs) / _ADA_INTERVAL
-            self._augmented = augment.adjusted(self._augmented, mean, config.ada_target, seen, config.ada_pictures)
+            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_pictures)
             self._signs = []
-        log["ada_probability"] = self._augmented
+        log["ada_probability"] = self.augmented
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 
@@ -261,9 +261,9 @@ class Trainer:
             tensors |= pack_module(module, name)
         return tensors, {
             "skipped_in_a_row": self._skipped_in_a_row,
-            "loss_scale": self._loss_scale,
+            "loss_scale": self.loss_scale,
             "good_steps": self._good_steps,
-            "augmented": self._augmented,
+            "augmented": self.augmented,
             "signs": self._signs,
         }
 
@@ -275,7 +275,7 @@ class Trainer:
         unpack_generator_state(self.random, tensors, "random", source)
         try:
             self._skipped_in_a_row, self._good_steps = int(state["skipped_in_a_row"]), int(state["good_steps"])
-            self._loss_scale, self._augmented = float(state["loss_scale"]), float(state["augmented"])
+            self.loss_scale, self.augmented = float(state["loss_scale"]), float(state["augmented"])
             self._signs = [float(sign) for sign in state["signs"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
@@ -344,7 +344,7 @@ class _Step:
 
     def draw_views(self) -> list[View]:
         """How the discriminator will see this process's chunks of a batch."""
-        random, probability = self.trainer.random, self.trainer._augmented
+        random, probability = self.trainer.random, self.trainer.augmented
         augmentations: Sequence[Augmentation | None] = [None] * self.chunks
         seeds: Sequence[Tensor | None] = [None] * self.chunks
         if probability > 0:
@@ -495,7 +495,7 @@ class _Step:
 
     def _gradients(self, loss: Tensor, module: nn.Module) -> Gradients:
         return torch.autograd.grad(
-            loss * self.trainer._loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
+            loss * self.trainer.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
         )
 
     def _mean(self, logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
