@@ -103,8 +103,11 @@ class DfrSDF(Field):
         return torch.sin(scale * (x @ self.layers[index].get_parameter("weight").T) + shift)
 
     def precondition(self, latent_std: float, random: torch.Generator, steps: int = PRECONDITIONING_STEPS) -> float:
-        """Fit a ball of radius 0.4, as dfr does before it trains; returns the last loss (MSE + 5 eikonal)."""
-        optimizer = torch.optim.Adam(self.parameters(), 4e-5)
+        """Fit a ball of radius 0.4, as dfr does before it trains; returns the last loss (MSE + 5 eikonal).
+
+        The learning rate is dfr's 4e-5 at its width of 256, and larger for narrower networks.
+        """
+        optimizer = torch.optim.Adam(self.parameters(), 4e-5 * 256 / self.width)
         device, batch = self.sdf_head.weight.device, 128
         loss = torch.zeros(())
         for _ in range(steps):
