@@ -87,7 +87,7 @@ class Trainer:
         self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True)
+            torch.use_deterministic_algorithms(True, warn_only=True)  # a few operations have no such version
             torch.backends.cudnn.benchmark = False
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
