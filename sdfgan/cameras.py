@@ -207,6 +207,25 @@ class Fixed(PoseDistribution):
         return _clip(torch.full((n,), elevation, device=device)), torch.full((n,), azimuth, device=device)
 
 
+@dataclass(frozen=True)
+class Empirical(PoseDistribution):
+    """The poses of a data set, `angles` [N, 2] (elevation and azimuth), drawn with replacement."""
+
+    angles: Tensor
+
+    @classmethod
+    def of(cls, angles: Tensor) -> Empirical:
+        """The distribution of `angles`, whose ranges are those of the data."""
+        low, high = angles.amin(0).tolist(), angles.amax(0).tolist()
+        return cls((low[0], high[0]), (low[1], high[1]), angles)
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        device = None if generator is None else generator.device
+        chosen = torch.randint(len(self.angles), (n,), generator=generator, device=device)
+        elevation, azimuth = self.angles.to(chosen.device)[chosen].unbind(1)
+        return _clip(elevation), azimuth
+
+
 POSE_DISTRIBUTIONS: dict[str, type[PoseDistribution]] = {
     "uniform": Uniform,
     "gaussian": Gaussian,

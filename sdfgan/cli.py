@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Any, NamedTuple
 
+from sdfgan.commands.legacy import translate
 from sdfgan.errors import UserError
 
 Loaded = tuple[type, Callable[[Any], Any]]
@@ -28,6 +29,36 @@ def _render() -> Loaded:
     from sdfgan.commands.render import RenderConfig, run
 
     return RenderConfig, run
+
+
+def _interpolate() -> Loaded:
+    from sdfgan.commands.interpolate import InterpolateConfig, run
+
+    return InterpolateConfig, run
+
+
+def _invert() -> Loaded:
+    from sdfgan.commands.invert import InvertConfig, run
+
+    return InvertConfig, run
+
+
+def _evaluate() -> Loaded:
+    from sdfgan.commands.evaluate import EvaluateConfig, run
+
+    return EvaluateConfig, run
+
+
+def _dataset() -> Loaded:
+    from sdfgan.commands.dataset import DatasetConfig, run
+
+    return DatasetConfig, run
+
+
+def _import_weights() -> Loaded:
+    from sdfgan.commands.import_weights import ImportWeightsConfig, run
+
+    return ImportWeightsConfig, run
 
 
 def _extract_mesh() -> Loaded:
@@ -64,6 +95,7 @@ COMMANDS = {
             ("", "the built-in set of coloured solids, about five minutes on two CPU cores"),
             ("--data photos/ --background 1 1 1", "your own pictures, on white"),
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
+            ("--curriculum growing", "finer pictures: 32, 64, then 128 pixels; or a JSON file of your own"),
             ("--resume runs/gan-001", "continue where a run was stopped"),
         ),
     ),
@@ -73,14 +105,57 @@ COMMANDS = {
         (
             ("runs/gan-001", "a grid: one shape per row, seen from six sides"),
             ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
+            ("runs/gan-001 --mode images --seeds 0-99 --psi 0.7", "a hundred typical shapes as files"),
             ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
         ),
     ),
+    "interpolate": Command(
+        "A video in which one shape becomes the next.",
+        _interpolate,
+        (
+            ("runs/gan-001 --seeds 0,3,5", "from shape 0 to 3 to 5 and back"),
+            ("runs/gan-001 --space z --turns 0 --frames 48", "in the space of latents, from one side"),
+        ),
+    ),
+    "invert": Command(
+        "The shape and the camera behind a picture.",
+        _invert,
+        (
+            ("runs/gan-001 photo.png", "mesh, videos and codes of what is in a picture with alpha"),
+            ("runs/gan-001 photo.jpg --background 1 1 1 --starts 16", "on white, trying harder"),
+        ),
+    ),
+    "evaluate": Command(
+        "Distances of a trained generator's pictures and shapes to real ones.",
+        _evaluate,
+        (
+            ("runs/gan-001", "sliced-Wasserstein distance; with Inception weights at hand FID, KID, precision, recall"),
+            ("runs/gan-001 --shapes 105 --images 5000", "also MMD, coverage and 1-NNA of its shapes"),
+        ),
+    ),
+    "dataset": Command(
+        "Check, preview and convert sets of pictures.",
+        _dataset,
+        (
+            ("check photos/", "read everything, report what is bad"),
+            ("preview photos.zip sheet.png", "64 pictures as training sees them"),
+            (
+                "convert ShapeNet/03001627 chairs.zip --resolution 64 --views-per-object 4",
+                "ShapeNet renderings as a zip",
+            ),
+        ),
+    ),
+    "import-weights": Command(
+        "Use a generator that dfr or pi-GAN trained.",
+        _import_weights,
+        (("generator.safetensors runs/imported", "then: sdfgan extract-mesh runs/imported"),),
+    ),
     "extract-mesh": Command(
-        "Coloured meshes (GLB, OBJ, PLY) of a trained generator's shapes.",
+        "Coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
         _extract_mesh,
         (
             ("runs/gan-001", "three meshes for any 3D viewer"),
+            ("runs/gan-001 --seeds 0-999 --format stl", "a thousand shapes"),
             ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
         ),
     ),
@@ -117,7 +192,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     program = f"sdfgan {name}"
     try:
         config_type, run = COMMANDS[name].load()
-        config = _parse(program, config_type, arguments[1:])
+        given, notes = translate(name, arguments[1:])
+        for note in notes:
+            print(f"{program}: {note}", file=sys.stderr)
+        config = _parse(program, config_type, given)
         if config is None:
             print(_examples(name))
         else:

@@ -22,7 +22,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.training.files import atomic_file
 
-MESH_SUFFIXES = (".glb", ".obj", ".ply")
+MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 _BLOCK = 8  # grid points along a block's side
 _POINTS_AT_ONCE = 2**17
 _SAFETY = 1.5  # margin when skipping blocks: a learned field's gradient exceeds its nominal bound in places
@@ -102,6 +102,19 @@ def _grid_values(
     return grid.reshape([blocks * _BLOCK] * 3)[:n, :n, :n].numpy()
 
 
+@torch.no_grad()
+def sample_grid(field: Field, condition: Any = None, resolution: int = 128, bound: float = 1.0) -> np.ndarray:
+    """Values [n, n, n] float32 of a field at the n = resolution + 1 points along x, y, z of the box [-bound, bound]^3.
+
+    Raises ValueError if `resolution` is less than 1.
+    """
+    if resolution < 1:
+        raise ValueError(f"sample_grid: resolution must be at least 1, got {resolution}")
+    ticks = torch.linspace(-bound, bound, resolution + 1)
+    slabs = [_sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks)) for x in ticks]
+    return torch.stack(slabs).view([resolution + 1] * 3).numpy()
+
+
 def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:
     points, image = _arguments(field, condition, points)
     return field.sdf(points, condition, image).float().cpu()
@@ -124,8 +137,24 @@ def _arguments(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Te
     return points, image
 
 
+def export_volume(values: np.ndarray, path: str | Path, bound: float = 1.0) -> None:
+    """Write values [n, n, n] along x, y, z of the box [-bound, bound]^3 as .mrc, whole or not at all.
+
+    Voxel size and origin are in world units. Raises UserError for another suffix.
+    """
+    import mrcfile
+
+    path = Path(path)
+    if path.suffix.lower() != ".mrc":
+        raise UserError(f"{path}: a volume must be .mrc")
+    with atomic_file(path) as partial, mrcfile.new(partial, overwrite=True) as volume:
+        volume.set_data(np.ascontiguousarray(values.astype(np.float32).transpose(2, 1, 0)))  # z is the slowest
+        volume.voxel_size = 2 * bound / (values.shape[0] - 1)
+        volume.header.origin = (-bound, -bound, -bound)
+
+
 def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
-    """Write a mesh with its vertex colours as .glb, .obj or .ply, whole or not at all.
+    """Write a mesh as .glb, .obj or .ply with its vertex colours, or as .stl without, whole or not at all.
 
     Raises UserError for another suffix, and where the file cannot be written.
     """

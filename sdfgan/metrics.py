@@ -1,11 +1,16 @@
-"""How far apart two sets of pictures are."""
+"""How far apart two sets are: of pictures, of their features, of shapes. Nothing here is differentiable."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor
 
 _PROJECTIONS_AT_ONCE = 64
+_NEIGHBOUR = 3  # whose distance is the radius of a feature's ball in precision and recall
+_KERNEL_SUBSETS, _KERNEL_SUBSET_SIZE = 100, 1000
 
 
 @torch.no_grad()
@@ -29,3 +34,120 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 512, seed: int =
         difference = (a @ directions).sort(dim=0).values - (b @ directions).sort(dim=0).values
         total += difference.abs().mean(0).sum().item()
     return total / projections
+
+
+# ---------------------------------------------------------------------------------------------- features [N, F]
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Distance of the normal distributions fitted to two sets of features [N, F], [M, F] (FID, Heusel et al. 2017).
+
+    |mean a - mean b|^2 + trace(A + B - 2 sqrt(A B)), in float64. The trace of the root is the sum of the roots of the
+    eigenvalues of A B, which are those of a^T b, squared, for centred a and b: far smaller when N < F.
+    """
+    _check_features("frechet_distance", a, b)
+    a, b = a.double(), b.double()
+    centred_a, centred_b = (x - x.mean(0) for x in (a, b))
+    scale = ((len(a) - 1) * (len(b) - 1)) ** 0.5
+    root = torch.linalg.svdvals(centred_a @ centred_b.T).sum() / scale if min(len(a), len(b)) <= a.shape[1] else None
+    if root is None:
+        covariances = [x.T @ x / (len(x) - 1) for x in (centred_a, centred_b)]
+        halves = [_square_root(covariance) for covariance in covariances]
+        root = torch.linalg.svdvals(halves[0] @ halves[1]).sum()
+    spread = centred_a.square().sum() / (len(a) - 1) + centred_b.square().sum() / (len(b) - 1)
+    return max(0.0, ((a.mean(0) - b.mean(0)).square().sum() + spread - 2 * root).item())
+
+
+def _square_root(matrix: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def kernel_distance(a: Tensor, b: Tensor, seed: int = 0) -> float:
+    """Unbiased squared MMD of features [N, F], [M, F] under (x.y / F + 1)^3 (KID, Binkowski et al. 2018).
+
+    The mean over subsets of 1000, or of all where there are fewer.
+    """
+    _check_features("kernel_distance", a, b)
+    random = torch.Generator().manual_seed(seed)
+    size = min(_KERNEL_SUBSET_SIZE, len(a), len(b))
+    if size < 2:
+        raise ValueError(f"kernel_distance: at least two features are needed on each side, got {len(a)} and {len(b)}")
+    subsets = _KERNEL_SUBSETS if size < max(len(a), len(b)) else 1
+    total = 0.0
+    for _ in range(subsets):
+        x = a[torch.randperm(len(a), generator=random)[:size].to(a.device)].double()
+        y = b[torch.randperm(len(b), generator=random)[:size].to(b.device)].double()
+        xx, yy, xy = (((p @ q.T) / a.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
+        within = (xx.sum() - xx.trace() + yy.sum() - yy.trace()) / (size * (size - 1))
+        total += (within - 2 * xy.mean()).item()
+    return total / subsets
+
+
+def precision_recall(fakes: Tensor, reals: Tensor) -> tuple[float, float]:
+    """Share of fakes within the reals' manifold, and of reals within the fakes' (Kynkaanniemi et al. 2019).
+
+    The manifold of a set of features [N, F] is the union of balls that reach each one's third neighbour.
+    """
+    _check_features("precision_recall", fakes, reals)
+    if min(len(fakes), len(reals)) <= _NEIGHBOUR:
+        raise ValueError(f"precision_recall: more than {_NEIGHBOUR} features are needed on each side")
+    return _share_within(fakes, reals), _share_within(reals, fakes)
+
+
+def _share_within(points: Tensor, manifold: Tensor) -> float:
+    radii = torch.cat(
+        [torch.cdist(part, manifold).kthvalue(_NEIGHBOUR + 1, dim=1).values for part in manifold.split(1024)]
+    )
+    inside = [(torch.cdist(part, manifold) <= radii).any(1) for part in points.split(1024)]
+    return torch.cat(inside).float().mean().item()
+
+
+def _check_features(name: str, a: Tensor, b: Tensor) -> None:
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 1:
+        raise ValueError(f"{name}: features must be [N, F] and [M, F], got {list(a.shape)} and {list(b.shape)}")
+
+
+# ------------------------------------------------------------------------------------------- shapes, as points [P, 3]
+
+
+class ShapeScores(NamedTuple):
+    """How a set of generated shapes compares with a set of true ones (Yang et al. 2019)."""
+
+    mmd: float  # mean distance from each true shape to the nearest generated one; 0 is best
+    coverage: float  # share of true shapes that are the nearest one to some generated shape; 1 is best
+    one_nna: float  # accuracy of a nearest-neighbour classifier between the sets; 0.5 is best
+
+
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """Chamfer distances [N] of point clouds [N, P, 3] and [N, Q, 3]: mean nearest distance, averaged over both ways."""
+    distances = torch.cdist(a, b)
+    return (distances.amin(2).mean(1) + distances.amin(1).mean(1)) / 2
+
+
+def shape_scores(generated: Tensor, true: Tensor) -> ShapeScores:
+    """Set metrics of point clouds [N, P, 3] and [M, P, 3] under the Chamfer distance."""
+    across = pairwise_chamfer(generated, true)
+    within = [pairwise_chamfer(clouds, clouds) for clouds in (generated, true)]
+    for matrix in within:
+        matrix.fill_diagonal_(float("inf"))
+    both = torch.cat([torch.cat([within[0], across], 1), torch.cat([across.T, within[1]], 1)])
+    is_generated = torch.arange(len(both)) < len(generated)
+    nearest = both.argmin(1)
+    return ShapeScores(
+        mmd=across.amin(0).mean().item(),
+        coverage=len(across.argmin(1).unique()) / len(true),
+        one_nna=(is_generated[nearest] == is_generated).float().mean().item(),
+    )
+
+
+def pairwise_chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """Chamfer distances [N, M] of point clouds [N, P, 3] and [M, Q, 3]."""
+    from scipy.spatial import cKDTree  # a hundred times faster than all distances
+
+    trees_a, trees_b = ([cKDTree(cloud) for cloud in clouds.cpu().numpy()] for clouds in (a, b))
+    result = np.empty((len(a), len(b)), np.float32)
+    for i, tree in enumerate(trees_a):
+        for j, other in enumerate(trees_b):
+            result[i, j] = (tree.query(other.data)[0].mean() + other.query(tree.data)[0].mean()) / 2
+    return torch.from_numpy(result)

@@ -66,13 +66,16 @@ class VideoWriter:
         self._file.__exit__(kind, error, trace)
 
 
-def colour_depth(depth: Tensor) -> Tensor:
-    """Depth [B, 1, H, W] as grey [B, 3, H, W]: near is white, far is dark, nothing (infinite) is black."""
+def colour_depth(depth: Tensor, span: tuple[float, float] | None = None) -> Tensor:
+    """Depth [B, 1, H, W] as grey [B, 3, H, W]: near is white, far is dark, nothing (infinite) is black.
+
+    `span` is (near, far); by default, what occurs.
+    """
     seen = depth.isfinite()
     if not seen.any():
         return torch.zeros_like(depth).expand(-1, 3, -1, -1)
-    near, far = depth[seen].min(), depth[seen].max()
-    grey = 1 - 0.8 * (depth - near) / (far - near).clamp(min=1e-6)
+    near, far = span or (depth[seen].min().item(), depth[seen].max().item())
+    grey = (1 - 0.8 * (depth - near) / max(far - near, 1e-6)).clamp(0.2, 1)
     return torch.where(seen, grey, 0.0).expand(-1, 3, -1, -1)
 
 

@@ -6,12 +6,17 @@ import dataclasses
 import json
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import imageio.v2 as imageio
+import mrcfile
+import numpy as np
 import pytest
 import torch
 import trimesh
+import tyro
+from safetensors.torch import load_file
 
 import sdfgan.gan
 from sdfgan.cli import COMMANDS, main
@@ -66,8 +71,12 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_names_every_flag_and_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     said = capsys.readouterr().out
-    for field in dataclasses.fields(COMMANDS[name].load()[0]):
-        assert (f"--{field.name.replace('_', '-')}" in said) or field.name in ("run", "target")
+    config_type = COMMANDS[name].load()[0]
+    hints = typing.get_type_hints(config_type, include_extras=True)
+    for field in dataclasses.fields(config_type):
+        marks = getattr(hints[field.name], "__metadata__", ())
+        without_flag = tyro.conf.Positional in marks or tyro.conf.Suppress in marks
+        assert without_flag or f"--{field.name.replace('_', '-')}" in said, field.name
     assert f"examples:\n  # {COMMANDS[name].examples[0][1]}" in said
 
 
@@ -129,12 +138,18 @@ def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         main(["train-gan"])
 
 
-@pytest.mark.parametrize("tool", ["train_gan", "render", "extract_mesh"])
+@pytest.mark.parametrize("tool", ["train_gan", "invert"])
 def test_tools_are_the_command(tool: str) -> None:
     command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), "--nonsense"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith(f"sdfgan {tool.replace('_', '-')}: error: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "info"])
+def test_every_command_has_its_script(name: str) -> None:
+    script = (ROOT / "tools" / f"{name.replace('-', '_')}.py").read_text()
+    assert f'main(["{name}", *sys.argv[1:]])' in script
 
 
 # ---------------------------------------------------------------------------------------- arguments
@@ -212,3 +227,130 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     )
     assert "--device" in error(capsys, "extract-mesh", here, "--device", "tpu")
     assert "RUN" in error(capsys, "render")
+
+
+# ---------------------------------------------------------------------------------------- what one does with a run
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    return [np.asarray(frame).astype(int) for frame in imageio.get_reader(path)]
+
+
+@pytest.mark.parametrize("mode", ["turntable", "orbit", "front"])
+def test_videos_move(mode: str, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.mp4"
+    arguments = ["--mode", mode, "--seeds", "1", "2", "--frames", "4", "--resolution", "48", "--show", "normals"]
+    assert main(["render", str(run), *arguments, "--output", str(output)]) == 0
+    frames = frames_of(output)
+    assert len(frames) == 4 and abs(frames[0] - frames[1]).mean() > 0.2
+
+
+def test_one_picture_of_each_shape(run: Path, tmp_path: Path) -> None:
+    arguments = ["--seeds", "0-3", "--resolution", "32", "--azimuth", "10"]
+    assert main(["render", str(run), "--mode", "seeds", *arguments, "--output", str(tmp_path / "a.png")]) == 0
+    assert imageio.imread(tmp_path / "a.png").shape == (64, 64, 3)
+    assert main(["render", str(run), "--mode", "images", *arguments, "--output", str(tmp_path / "many")]) == 0
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [f"shape-{i}.png" for i in range(4)]
+
+
+def test_truncation_tends_to_the_mean_shape(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    spreads = []
+    for psi in ("1", "0.5", "0"):
+        output = tmp_path / f"{psi}.png"
+        arguments = ["--mode", "seeds", "--seeds", "0-3", "--resolution", "32", "--psi", psi, "--output", str(output)]
+        assert main(["render", str(run), *arguments]) == 0
+        picture = imageio.imread(output).astype(float).reshape(2, 32, 2, 32, 3).transpose(0, 2, 1, 3, 4)
+        spreads.append(picture.reshape(4, -1).std(0).mean())
+    assert spreads[0] > spreads[1] > spreads[2] == 0
+
+
+@pytest.mark.parametrize("space", ["w", "z"])
+def test_interpolation_goes_from_shape_to_shape(space: str, run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.mp4"
+    arguments = ["--seeds", "0", "3", "--frames", "3", "--turns", "0", "--resolution", "48", "--space", space]
+    assert main(["interpolate", str(run), *arguments, "--output", str(output)]) == 0
+    frames = frames_of(output)
+    distances = [abs(frame - frames[0]).mean() for frame in frames]
+    assert len(frames) == 6 and 0 < distances[1] < distances[3]
+    assert distances[3] == max(distances) or distances[3] > distances[5] > 0, "it returns"
+
+
+def test_interpolation_of_one_shape(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "at least two shapes" in error(capsys, "interpolate", str(run), "--seeds", "1")
+
+
+def test_meshes_are_watertight_and_volumes_open(run: Path, tmp_path: Path) -> None:
+    for suffix in ("stl", "mrc"):
+        arguments = ["--seeds", "2", "--resolution", "24", "--format", suffix, "--output-dir", str(tmp_path)]
+        assert main(["extract-mesh", str(run), *arguments]) == 0
+    mesh = trimesh.load(tmp_path / "shape-2.stl")
+    assert mesh.is_watertight and mesh.volume > 0
+    with mrcfile.open(tmp_path / "shape-2.mrc") as volume:
+        inside = volume.data > 0
+        cell = float(volume.voxel_size.x)
+        assert volume.data.shape == (25, 25, 25) and cell == pytest.approx(2 / 24)
+        assert float(volume.header.origin.x) == -1
+        assert inside.sum() * cell**3 == pytest.approx(mesh.volume, rel=0.1)
+        # x is the fastest axis: the centre of mass of what is inside is that of the mesh.
+        z, y, x = (index.mean() * cell - 1 for index in np.nonzero(inside))
+        assert np.allclose((x, y, z), mesh.center_mass, atol=0.02)
+
+
+def test_evaluate(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path))
+    monkeypatch.delenv("SDFGAN_INCEPTION", raising=False)
+    output = tmp_path / "scores.json"
+    arguments = ["--images", "40", "--shapes", "7", "--output", str(output)]
+    assert main(["evaluate", str(run), *arguments]) == 0
+    said = capsys.readouterr().out
+    assert "no Inception weights, so no FID" in said and said.splitlines()[-1].endswith(f"wrote {output}")
+    scores = json.loads(output.read_text())
+    assert scores["images"] == 40 and scores["weights"] == "ema" and scores["resolution"] == 32
+    assert scores["swd"] > scores["swd_floor"] > 0 and 0 <= scores["coverage"] <= 1 and scores["mmd"] > 0
+    monkeypatch.setattr("sdfgan.commands.evaluate.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.commands.evaluate.load_inception", lambda path: StandIn())
+    assert main(["evaluate", str(run), "--images", "40", "--psi", "0.5", "--output", str(output)]) == 0
+    scores = json.loads(output.read_text())
+    assert scores["fid"] > 0 and 0 <= scores["precision"] <= 1 and scores.keys() >= {"kid", "recall"}
+    capsys.readouterr()
+    assert "--images must be positive" in error(capsys, "evaluate", str(run), "--images", "0")
+    assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--real", str(tmp_path / "nowhere"))
+
+
+class StandIn(torch.nn.Module):
+    """In place of Inception, whose weights are not at hand: mean colours of quarters."""
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pictures, 2).flatten(1)
+
+
+def test_invert(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--mode", "images", "--seeds", "5", "--resolution", "32"]
+    assert main(["render", str(run), *arguments, "--output", str(tmp_path)]) == 0
+    effort = ["--candidates", "16", "--starts", "2", "--latent-steps", "4", "--code-steps", "4"]
+    sizes = ["--mesh-resolution", "16", "--view-resolution", "32", "--frames", "3"]
+    photograph, output = tmp_path / "shape-5.png", tmp_path / "found"
+    arguments = [str(run), str(photograph), *effort, *sizes, "--output-dir", str(output)]
+    capsys.readouterr()
+    assert "has no alpha; name its plain background" in error(capsys, "invert", *arguments)
+    assert main(["invert", *arguments, "--background", "1", "1", "1"]) == 0
+    names = {"found.png", "optimisation.mp4", "turntable.mp4", "mesh.glb", "codes.safetensors", "found.json"}
+    assert {path.name for path in output.iterdir()} == names
+    assert json.loads((output / "found.json").read_text())["silhouette_iou"] > 0.5
+    assert len(frames_of(output / "turntable.mp4")) == 3 and len(frames_of(output / "optimisation.mp4")) == 4
+    assert trimesh.load(output / "mesh.glb", force="mesh").is_watertight
+    tensors = load_file(output / "codes.safetensors")
+    assert tensors["latent"].shape == (1, 4) and tensors["code.scales"].shape[0] == 1
+    capsys.readouterr()
+    assert "nowhere.png: no such picture" in error(capsys, "invert", str(run), "nowhere.png")
+    (tmp_path / "bad.png").write_text("text")
+    assert "bad.png: not a picture" in error(capsys, "invert", str(run), str(tmp_path / "bad.png"))
+
+
+def test_files_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "generator.pth").write_bytes(b"")
+    said = error(capsys, "render", str(tmp_path / "generator.pth"))
+    assert "sdfgan import-weights" in said

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdfgan.cli import COMMANDS
 from sdfgan.gan import GanConfig
 
 ROOT = Path(__file__).parent.parent
@@ -31,6 +32,16 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_flags_of_all_commands_exist() -> None:
+    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures", "lock_view_dependence", "image_size"}
+    for command in COMMANDS.values():
+        names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])}
+        flags |= names | {f"no-{name}" for name in names}
+    for page in ("data", "evaluate", "render-and-export", "older-projects", "training-runs"):
+        for flag in re.findall(r"--([a-z][a-z0-9_-]+)", (ROOT / "docs" / f"{page}.md").read_text()):
+            assert flag in flags, f"{page}: {flag}"
 
 
 def test_flags_exist() -> None:

@@ -113,8 +113,8 @@ def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
 
 def test_export_refusals(tmp_path: Path) -> None:
     mesh = trimesh.creation.box()
-    with pytest.raises(UserError, match=r"a\.stl: a mesh must be \.glb, \.obj, \.ply"):
-        export_mesh(mesh, tmp_path / "a.stl")
+    with pytest.raises(UserError, match=r"a\.off: a mesh must be \.glb, \.obj, \.ply"):
+        export_mesh(mesh, tmp_path / "a.off")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         export_mesh(mesh, tmp_path / "file" / "a.glb")

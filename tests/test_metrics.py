@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdfgan.metrics import sliced_wasserstein
+from sdfgan.metrics import (
+    chamfer,
+    frechet_distance,
+    kernel_distance,
+    pairwise_chamfer,
+    precision_recall,
+    shape_scores,
+    sliced_wasserstein,
+)
 
 
 def test_of_a_set_and_itself_shuffled_is_zero() -> None:
@@ -25,3 +33,59 @@ def test_of_a_shift_is_the_mean_projected_shift() -> None:
 def test_sets_must_be_equally_large() -> None:
     with pytest.raises(ValueError, match="both sets must have one shape"):
         sliced_wasserstein(torch.zeros(3, 2), torch.zeros(4, 2))
+
+
+def test_frechet_distance_of_normal_features() -> None:
+    """Against the formula for diagonal covariances, in both ways of computing it."""
+    random = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 2.0, 0.5])
+    for count in (20_000, 3):
+        a = torch.randn(20_000, 3, generator=random)
+        b = torch.randn(20_000, 3, generator=random) * scale + 1
+        if count == 3:  # as many features as samples: the other way, of the same numbers
+            wide = torch.zeros(2, 40)
+            wide[0, 0], wide[1, 1] = 1, 3
+            other = wide.flip(0)
+            covariances = [torch.cov(x.T.double()) for x in (wide, other)]
+            root = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0).sqrt().sum()
+            expected = sum(c.trace() for c in covariances) - 2 * root
+            assert frechet_distance(wide, other) == pytest.approx(expected.item(), abs=1e-6)
+        else:
+            expected = 3 + ((1 - scale) ** 2).sum().item()
+            assert frechet_distance(a, b) == pytest.approx(expected, rel=0.03)
+            assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_kernel_distance() -> None:
+    random = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(300, 8, generator=random) for _ in range(2))
+    same, apart = kernel_distance(a, b), kernel_distance(a, b + 1)
+    assert abs(same) < 0.02 * apart
+    x, y = a.double(), (b + 1).double()
+    kernel = {name: (p @ q.T / 8 + 1) ** 3 for name, p, q in (("xx", x, x), ("yy", y, y), ("xy", x, y))}
+    off = ~torch.eye(300, dtype=torch.bool)
+    expected = kernel["xx"][off].mean() + kernel["yy"][off].mean() - 2 * kernel["xy"].mean()
+    assert apart == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_precision_and_recall() -> None:
+    random = torch.Generator().manual_seed(0)
+    reals = torch.randn(400, 2, generator=random)
+    precision, recall = precision_recall(torch.randn(400, 2, generator=random), reals)
+    assert precision > 0.9 and recall > 0.9
+    precision, recall = precision_recall(0.1 * torch.randn(400, 2, generator=random), reals)  # collapsed
+    assert precision > 0.95 and recall < 0.2
+    precision, recall = precision_recall(torch.randn(400, 2, generator=random) + 50, reals)
+    assert precision == recall == 0
+
+
+def test_scores_of_sets_of_shapes() -> None:
+    random = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(2, 12, 200, 3, generator=random), dim=-1)
+    radii = torch.linspace(0.3, 0.9, 12)[:, None, None]
+    true, other = directions[0] * radii, directions[1] * radii
+    torch.testing.assert_close(chamfer(true, other), pairwise_chamfer(true, other).diagonal(), atol=1e-5, rtol=1e-4)
+    good = shape_scores(other, true)
+    assert good.coverage == 1 and good.mmd < 0.1
+    collapsed = shape_scores(directions[1] * 0.6, true)
+    assert collapsed.coverage < 0.3 and collapsed.mmd > good.mmd and collapsed.one_nna > 0.8

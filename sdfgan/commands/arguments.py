@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from sdfgan.errors import UserError
@@ -10,8 +11,9 @@ from sdfgan.errors import UserError
 _MOST_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 
-def parse_seeds(text: str) -> list[int]:
-    """Seeds such as "0,3,8-12", in the order given. Raises UserError for anything else."""
+def parse_seeds(texts: str | Sequence[str]) -> list[int]:
+    """Seeds such as "0,3,8-12", or ("0", "3", "8-12"), in the order given. Raises UserError for anything else."""
+    text = texts if isinstance(texts, str) else ",".join(texts)
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?", part)

@@ -1,90 +1,102 @@
-"""`sdfgan render`: pictures and turntables of the shapes that a trained generator makes."""
+"""`sdfgan render`: pictures and videos of the shapes that a trained generator makes."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from sdfgan.commands.arguments import parse_seeds, require_positive, run_folder
+from sdfgan.cameras import orbit_path, rotate_axes
+from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.shapes import ShapeFlags, Shapes, load_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import load_generator, sample_latents
-from sdfgan.gan.config import resolve_device
-from sdfgan.gan.views import Viewer, colours
-from sdfgan.pictures import colour_depth, colour_normals, image_grid, save_image
+from sdfgan.gan.views import Show, Viewer, shown
+from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
+
+_VIDEOS = ("turntable", "orbit", "front")
+_SWING = math.radians(15)  # of the elevation in "orbit"
 
 
 @dataclass(frozen=True)
-class RenderConfig:
-    """Render shapes of a trained generator: a grid of views, a turntable video, depth or normals."""
+class RenderConfig(ShapeFlags):
+    """Render shapes of a trained generator: sheets, single pictures, videos; colours, depth or normals."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder (its newest checkpoint is used) or checkpoint folder."""
-    mode: Literal["grid", "turntable", "depth", "normals"] = "grid"
-    """grid, depth and normals: one row per seed, seen from several sides. turntable: a video of all seeds."""
-    seeds: str = "0-7"
-    """Which shapes: numbers and ranges, such as 0,3,8-12."""
+    mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
+    """grid: one row per seed, seen from several sides. seeds: one picture of each. images: the same as files.
+    Videos of all seeds: turntable goes round, orbit also up and down, front swings to both sides. depth, normals: a
+    grid of these."""
+    show: Literal["colour", "depth", "normals"] = "colour"
+    """What is shown, in any mode."""
     resolution: int = 256
     """Side of each picture in pixels."""
-    truncation: float = 1.0
-    """Scale of the latents: less than 1 gives more typical, less varied shapes."""
     frames: int = 72
-    """Frames of the turntable."""
+    """Frames of a video."""
     fps: int = 24
-    """Frames per second of the turntable."""
+    """Frames per second of a video."""
     elevation: float = 20.0
     """Height of the camera above the horizon, degrees."""
+    azimuth: float = 30.0
+    """Where the camera stands in modes seeds and images, and how far it swings in front, degrees."""
     views: int = 6
-    """Sides from which each shape is seen."""
+    """Sides from which each shape is seen in a grid."""
     output: Path | None = None
-    """File to write. Default: renders/MODE.png (turntable: .mp4) in the run folder."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
+    """File to write. Default: renders/MODE.png (videos: .mp4; images: a folder) in the run folder."""
 
 
 def run(config: RenderConfig) -> None:
-    """Write the picture or video, and say where it is."""
-    seeds = parse_seeds(config.seeds)
+    """Write the pictures or video, and say where they are."""
     require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps, views=config.views)
     if not -90 <= config.elevation <= 90:
         raise UserError(f"--elevation must be between -90 and 90 degrees, got {config.elevation}")
-    if not math.isfinite(config.truncation):
-        raise UserError(f"--truncation must be a number, got {config.truncation}")
     output = _output(config)
-    device = resolve_device(config.device)
-    generator, trained = load_generator(config.run)
-    viewer = Viewer(generator.to(device), math.radians(trained.fov))
-    latents = sample_latents(trained, seeds, config.truncation).to(device)
-    elevation = math.radians(config.elevation)
-    if config.mode == "turntable":
-        viewer.turntable(output, latents, elevation, config.resolution, config.frames, config.fps)
+    shapes = load_shapes(config)
+    viewer = Viewer(shapes.generator, math.radians(shapes.config.fov))
+    show: Show = config.mode if config.mode in ("depth", "normals") else config.show
+    if config.mode in _VIDEOS:
+        viewer.video(output, lambda frame: shapes.condition, _path(config), config.resolution, config.fps, show)
+    elif config.mode in ("seeds", "images"):
+        _single(viewer, config, shapes, show, output)
     else:
-        _grid(viewer, config, latents, elevation, output)
+        _grid(viewer, config, shapes, show, output)
     print(f"wrote {output}")
 
 
 def _output(config: RenderConfig) -> Path:
-    suffixes = (".mp4",) if config.mode == "turntable" else (".png", ".jpg")
-    output = config.output or run_folder(config.run) / "renders" / f"{config.mode}{suffixes[0]}"
-    if output.suffix.lower() not in suffixes:
+    suffixes = (".mp4",) if config.mode in _VIDEOS else (".png", ".jpg")
+    name = config.mode if config.mode == "images" else f"{config.mode}{suffixes[0]}"
+    output = config.output or run_folder(config.run) / "renders" / name
+    if config.mode != "images" and output.suffix.lower() not in suffixes:
         raise UserError(f"--output: {config.mode} is written as {' or '.join(suffixes)}, got {output}")
     return output
 
 
-def _grid(viewer: Viewer, config: RenderConfig, latents: Tensor, elevation: float, output: Path) -> None:
-    wanted = viewer.views(latents, config.views, elevation)
-    with progress(len(wanted[0]), config.mode) as bar:
+def _path(config: RenderConfig) -> tuple[Tensor, Tensor]:
+    elevation, azimuth = math.radians(config.elevation), math.radians(config.azimuth)
+    if config.mode == "front":
+        phase = 2 * math.pi * torch.arange(config.frames) / config.frames
+        return torch.full_like(phase, elevation), azimuth * phase.sin()
+    return orbit_path(config.frames, elevation, swing=_SWING if config.mode == "orbit" else 0.0)
+
+
+def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, show: Show, output: Path) -> None:
+    angles = torch.tensor([math.radians(config.elevation)]), torch.tensor([math.radians(config.azimuth)])
+    axes = rotate_axes(angles).expand(len(shapes.seeds), 3, 3)
+    with progress(len(axes), config.mode) as bar:
+        pictures = shown(viewer.look(shapes.condition, axes, config.resolution, bar.advance), show)
+    if config.mode == "seeds":
+        save_image(output, image_grid(pictures, math.ceil(math.sqrt(len(pictures)))))
+        return
+    for seed, picture in zip(shapes.seeds, pictures, strict=True):
+        save_image(output / f"shape-{seed}.png", picture)
+
+
+def _grid(viewer: Viewer, config: RenderConfig, shapes: Shapes, show: Show, output: Path) -> None:
+    wanted = viewer.views(shapes.condition, config.views, math.radians(config.elevation))
+    with progress(len(wanted[1]), config.mode) as bar:
         renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)
-    if config.mode == "depth":
-        images = colour_depth(torch.cat([rendering.depth.cpu() for rendering in renderings]))
-    elif config.mode == "normals":
-        images = torch.cat([colour_normals(rendering.normals, rendering.alpha).cpu() for rendering in renderings])
-    else:
-        images = colours(renderings)
-    save_image(output, image_grid(images, config.views))
+    save_image(output, image_grid(shown(renderings, show), config.views))

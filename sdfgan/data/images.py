@@ -1,4 +1,4 @@
-"""Folders and zips of pictures as one tensor of square, premultiplied RGBA images.
+"""Folders, zips and tars of pictures as one tensor of square, premultiplied RGBA images.
 
 Pictures with transparency are padded to a square with transparency, so that nothing of the object is lost;
 opaque ones are cropped to their central square. Values are taken as they are stored: sRGB stays sRGB.
@@ -7,29 +7,22 @@ opaque ones are cropped to their central square. Values are taken as they are st
 from __future__ import annotations
 
 import os
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import partial
-from io import BytesIO
-from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from sdfgan.data.archives import SUFFIXES, Entry, open_archive
 from sdfgan.errors import UserError
 
 Colour = tuple[float, float, float]
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA")  # decoders that run no other program
-_MOST_BYTES = 256 * 2**20  # of one unpacked entry of a zip: more is no photograph but a bomb
 _MATTE_LOW, _MATTE_HIGH = 0.05, 0.15  # distances from the background: surely background, surely object
 
 
@@ -38,11 +31,6 @@ class ImageSet(NamedTuple):
 
     images: Tensor  # [N, 4, H, W] uint8, premultiplied RGBA: no colour exceeds its alpha
     skipped: list[tuple[str, str]]  # name and reason
-
-
-class _Entry(NamedTuple):
-    name: str  # relative to the folder or the zip
-    open: Callable[[], BinaryIO]
 
 
 def load_images(
@@ -74,123 +62,65 @@ def load_images(
     if background is not None and (len(background) != 3 or not all(0 <= value <= 1 for value in background)):
         raise UserError(f"background: must be three numbers in 0..1, got {background}")
     path = Path(path)
-    with _entries(path) as (entries, skipped):
-        images = np.empty((len(entries), resolution, resolution, 4), np.uint8)
-        count = 0
+    archive = open_archive(path)
+    images, good, skipped = decode_all(archive.pictures, resolution, background=background, on_progress=on_progress)
+    skipped = archive.refused + skipped
+    require_some(path, len(good), skipped)
+    return ImageSet(images, skipped)
 
-        def read(entry: _Entry) -> np.ndarray | str:
-            return _read(entry, resolution, background)
 
-        Image.init()  # loads the decoders here, once, rather than in every thread
-        with _bombs_are_errors(), ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for done, (entry, result) in enumerate(zip(entries, pool.map(read, entries), strict=True), 1):
-                if isinstance(result, str):
-                    skipped.append((entry.name, result))
-                else:
-                    images[count] = result
-                    count += 1
-                if on_progress is not None:
-                    on_progress(done, len(entries))
+def require_some(path: Path, count: int, skipped: list[tuple[str, str]]) -> None:
+    """Raises UserError, with a reason, where no picture could be read."""
     if count == 0 and skipped:
         name, reason = skipped[0]
         raise UserError(f"{path}: no readable picture: {len(skipped)} skipped, the first: {name} ({reason})")
     if count == 0:
         raise UserError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
-    return ImageSet(torch.from_numpy(images[:count]).permute(0, 3, 1, 2).contiguous(), skipped)
 
 
-# ----------------------------------------------------------------------------------------- finding pictures
-
-
-@contextmanager
-def _entries(path: Path) -> Iterator[tuple[list[_Entry], list[tuple[str, str]]]]:
-    """The pictures of a folder or zip, in natural order, and the entries that are refused."""
-    if path.is_dir():
-        yield _folder_entries(path), []
-    elif not path.exists():
-        raise UserError(f"{path}: no such folder or zip")
-    elif path.suffix.lower() != ".zip":
-        raise UserError(f"{path}: expected a folder or a .zip of pictures")
-    else:
-        try:
-            archive = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise UserError(f"{path}: not a readable zip: {_one_line(error)}") from error
-        with archive:
-            yield _zip_entries(archive)
-
-
-def _folder_entries(root: Path) -> list[_Entry]:
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
-
-    found = []
-    for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in names:
-            file = Path(folder, name)
-            if _is_picture(name) and file.is_file():
-                found.append(_Entry(file.relative_to(root).as_posix(), partial(_open, file)))
-    return sorted(found, key=lambda entry: _natural(entry.name))
-
-
-def _zip_entries(archive: zipfile.ZipFile) -> tuple[list[_Entry], list[tuple[str, str]]]:
-    found, refused = [], []
-    for info in archive.infolist():
-        name = info.filename.replace("\\", "/")
-        parts = PurePosixPath(name).parts
-        if info.is_dir():
-            continue
-        if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in parts:
-            refused.append((info.filename, "its name points out of the zip"))
-        elif any(part.startswith(".") for part in parts) or not _is_picture(name):
-            continue
-        elif info.file_size > _MOST_BYTES:
-            refused.append((info.filename, f"unpacks to {info.file_size} bytes, more than {_MOST_BYTES}"))
-        else:
-            # The size is the archive's claim, but zipfile never unpacks more than is claimed.
-            found.append(_Entry(info.filename, partial(_unpack, archive, info)))
-    return sorted(found, key=lambda entry: _natural(entry.name)), refused
-
-
-def _open(file: Path) -> BinaryIO:
-    return file.open("rb")
-
-
-def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    return BytesIO(archive.read(info))
-
-
-def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
-
-
-def _natural(name: str) -> list[str | int]:
-    """A sort key in which picture 10 comes after picture 9."""
-    pieces = re.split("([0-9]+)", name)  # text and numbers in turn
-    return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
+def decode_all(
+    entries: list[Entry],
+    resolution: int,
+    *,
+    background: Colour | None = None,
+    crop: float = 1.0,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Tensor, list[int], list[tuple[str, str]]]:
+    """Pictures [n, 4, R, R] of entries that can be read, the indices of those, and names and reasons of the rest."""
+    images = np.empty((len(entries), resolution, resolution, 4), np.uint8)
+    good: list[int] = []
+    skipped = []
+    Image.init()  # loads the decoders here, once, rather than in every thread
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = pool.map(lambda entry: decode(entry, resolution, background, crop), entries)
+        for index, result in enumerate(results):
+            if isinstance(result, str):
+                skipped.append((entries[index].name, result))
+            else:
+                images[len(good)] = result
+                good.append(index)
+            if on_progress is not None:
+                on_progress(index + 1, len(entries))
+    return torch.from_numpy(images[: len(good)]).permute(0, 3, 1, 2).contiguous(), good, skipped
 
 
 # ---------------------------------------------------------------------------------------- reading a picture
 
 
-@contextmanager
-def _bombs_are_errors() -> Iterator[None]:
-    """Pictures above Pillow's limit on pixels raise, instead of being decoded with a warning."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+def decode(entry: Entry, resolution: int, background: Colour | None = None, crop: float = 1.0) -> np.ndarray | str:
+    """A picture [resolution, resolution, 4], or the reason why there is none.
 
-
-def _read(entry: _Entry, resolution: int, background: Colour | None) -> np.ndarray | str:
-    """A picture [resolution, resolution, 4], or the reason why there is none."""
+    `crop` is the side of the central square that is kept of an opaque picture, as a share of its shorter side.
+    """
     try:
         with entry.open() as file:
             if not file.read(1):
                 return "empty file"
             file.seek(0)
-            with Image.open(file, formats=_FORMATS) as image:
-                return _square(_premultiplied(image), resolution, background)
+            with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
+                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
+                return _square(_premultiplied(image), resolution, background, crop)
     except UnidentifiedImageError:
         return "not a picture"
     except Exception as error:  # decoders raise almost anything on damaged data
@@ -206,7 +136,7 @@ def _premultiplied(image: Image.Image) -> Image.Image:
     return image.convert("RGBA").convert("RGBa")
 
 
-def _square(image: Image.Image, resolution: int, background: Colour | None) -> np.ndarray:
+def _square(image: Image.Image, resolution: int, background: Colour | None, crop: float) -> np.ndarray:
     transparent = bool((np.asarray(image)[..., 3] < 255).any())
     if background is not None and not transparent:
         # At four times the resolution edges come out soft, and a large photograph costs little.
@@ -220,7 +150,7 @@ def _square(image: Image.Image, resolution: int, background: Colour | None) -> n
         image = Image.new("RGBa", (resolution, resolution))
         image.paste(inside, ((resolution - size[0]) // 2, (resolution - size[1]) // 2))
     else:
-        side = min(width, height)
+        side = min(width, height) * crop
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
         image = image.resize((resolution, resolution), Image.Resampling.LANCZOS, box, reducing_gap=4.0)

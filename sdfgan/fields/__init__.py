@@ -13,7 +13,10 @@ from sdfgan.fields.analytic import (
     rotation_matrix,
 )
 from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.film_siren import FilmSirenSDF
+from sdfgan.fields.mlp import MlpSDF
+from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.fields.primitives import Box, Capsule, Cone, Cylinder, Ellipsoid, Plane, RoundedBox, Sphere, Torus
 
 __all__ = [
@@ -23,11 +26,14 @@ __all__ = [
     "Coloured",
     "Cone",
     "Cylinder",
+    "DfrSDF",
     "Ellipsoid",
     "Field",
     "FieldSample",
     "FilmSirenSDF",
     "Intersection",
+    "MlpSDF",
+    "PiGanField",
     "Plane",
     "RoundedBox",
     "SmoothIntersection",

@@ -1,8 +1,16 @@
 """The GAN that learns a family of 3D shapes from photographs."""
 
 from sdfgan.gan.config import GanConfig
-from sdfgan.gan.discriminator import Discriminator
+from sdfgan.gan.discriminators import DISCRIMINATORS, Discriminator
 from sdfgan.gan.generator import load_generator, make_generator, sample_latents
 from sdfgan.gan.loop import train
 
-__all__ = ["Discriminator", "GanConfig", "load_generator", "make_generator", "sample_latents", "train"]
+__all__ = [
+    "DISCRIMINATORS",
+    "Discriminator",
+    "GanConfig",
+    "load_generator",
+    "make_generator",
+    "sample_latents",
+    "train",
+]

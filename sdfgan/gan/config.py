@@ -8,8 +8,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import tyro
 
 from sdfgan.errors import UserError
+from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
+from sdfgan.gan.discriminators import DISCRIMINATORS
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.training.distributed import local_device
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,21 @@ class GanConfig:
 
     output_dir: Path | None = None
     """Folder of the run; runs/gan-001, -002 ... if not given."""
+    curriculum: str | None = None
+    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file; flags that are given go before it."""
+    stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
+    """What changes at which step; it comes from the curriculum."""
+
     data: Path | None = None
-    """Folder (any depth) or zip of pictures. Without it: the built-in set of coloured solids."""
+    """Folder, zip or WebDataset shards (.tar) of pictures. Without it: the built-in set of coloured solids."""
+    data_layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
+    """How the pictures are laid out, cropped and flipped. auto: ShapeNet renderings are recognised, else plain."""
+    data_cache: Literal["auto", "memory", "none"] = "auto"
+    """Where decoded pictures are kept. none: they are read again each time. auto: in memory while they fit."""
+    label: int | None = None
+    """Learn only from pictures with this label (of a data set with labels)."""
+    channels: Literal[3, 4] = 4
+    """What the discriminator sees: RGBA, or RGB on black (for photographs without a silhouette)."""
     background: tuple[float, float, float] | None = None
     """Plain background colour (RGB in 0..1) of pictures without alpha: it becomes transparent."""
     resume: Path | None = None
@@ -33,8 +51,10 @@ class GanConfig:
     """Set everything up, say what would be done, and stop without writing anything."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the discriminator; the field itself is always evaluated in fp32."""
+    precision: Literal["fp32", "bf16", "fp16"] | None = None
+    """Arithmetic of the discriminator; the field is always evaluated in fp32. Default: bf16 on GPUs that have it."""
+    deterministic: bool = False
+    """The same numbers from the same seed on a GPU too, where torch can; slower. A CPU always gives them."""
     seed: int = 0
     """Seed of everything random: the same seed gives the same run on a CPU, whatever its number of threads."""
 
@@ -47,12 +67,15 @@ class GanConfig:
     dataset_size: int | None = None
     """Pictures of the built-in set to train on. Default: 8192 on a CPU, 32768 on a GPU."""
     chunk_size: int | None = None
-    """Pictures that are processed together; the chunks of a batch run in parallel on a CPU. Default: 8; GPU: all."""
+    """Most pictures that are processed together (gradients of chunks are averaged). Default: 8; GPU: all."""
+    recompute: bool = False
+    """Render twice rather than keep the graph of all chunks: memory is that of one chunk."""
 
     fov: float = 25.0
     """Field of view, degrees."""
     poses: str = "uniform"
-    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid or fixed."""
+    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data,
+    which are the poses of the pictures where the data set has them."""
     elevation: tuple[float, float] = (10.0, 30.0)
     """Range of elevations, degrees."""
     azimuth: tuple[float, float] = (0.0, 360.0)
@@ -62,8 +85,15 @@ class GanConfig:
     march_steps: int = 24
     """Most evaluations of the field per ray in training."""
 
+    renderer: Literal["sdfgan", "dfr"] = "sdfgan"
+    """dfr: the older project's renderer, for comparison."""
+    generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
+    """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
+    pi-gan is for imported weights only."""
     latent_size: int = 64
     """Length of the latent."""
+    latent_std: float = 1.0
+    """Standard deviation of the latent."""
     texture_latent_size: int = 0
     """Length of a second latent that drives the texture alone; 0: one latent drives shape and texture."""
     width: int | None = None
@@ -84,8 +114,22 @@ class GanConfig:
     """Frequency of the texture layers. Higher paints finer patterns."""
     color_space: Literal["rgb", "hsv"] = "rgb"
     """What the texture branch puts out."""
+    shared_film: bool = False
+    """One modulation for all layers of the dfr generator, as its earlier versions had."""
+    octaves: int = 5
+    """Frequencies of the positional encoding of the mlp."""
+    activation: Literal["softplus", "relu"] = "softplus"
+    """Non-linearity of the mlp."""
+    weight_norm: bool = False
+    """Weight normalisation in the mlp."""
+    discriminator: Literal["small", "residual", "progressive", "strided", "stylegan2"] = "small"
+    """small: the fastest; residual: dfr's; progressive, strided: pi-GAN's, which can grow; stylegan2."""
     discriminator_channels: int = 32
-    """Channels of the discriminator's first layer; they double with each halving of the picture, up to 512."""
+    """Channels of the discriminator's first layer; they double with each halving of the picture."""
+    discriminator_most_channels: int = 512
+    """Most channels of a layer of the discriminator."""
+    fade_steps: int = 0
+    """Steps over which a new resolution of a curriculum fades in."""
 
     lr_generator: float = 5e-4
     """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
@@ -97,25 +141,68 @@ class GanConfig:
     """Adam's second-moment decay."""
     decay_start: float = 0.5
     """Fraction of the steps after which learning rates fall, linearly to 5%."""
-    r1_gamma: float = 5.0
-    """Weight of R1, the penalty on the discriminator's gradient. 1 or less lets surfaces ripple."""
+    gan_loss: Literal["logistic", "hinge", "wgan-gp", "wgan-sn", "sphere"] = "logistic"
+    """What the two networks play for."""
+    discriminator_steps: int = 1
+    """Updates of the discriminator for each of the generator's."""
+    r1_gamma: float | None = None
+    """Weight of R1, the penalty on the discriminator's gradient. 1 or less lets surfaces ripple. Default: 5 for
+    logistic and hinge, 0 for the others."""
     r1_interval: int = 8
     """R1 every so many steps (and as many times stronger)."""
+    r1_of: Literal["logit", "probability"] = "logit"
+    """What R1 takes the gradient of. probability: as dfr did."""
+    gradient_penalty: float = 10.0
+    """Weight of wgan-gp's penalty."""
+    top_k_interval: int = 0
+    """Steps in which the share of fakes that the generator learns from falls by 1%; 0: it learns from all."""
+    top_k_floor: float = 0.6
+    """The share at which that ends."""
+    latent_weight: float = 0.0
+    """Weight of the identity loss: the discriminator guesses a fake's latent, for both networks' good."""
+    pose_weight: float = 0.0
+    """The same for the direction from which a fake is seen; keeps shapes in one canonical pose."""
+    back_face_weight: float = 0.0
+    """Weight of the penalty on visible normals that face away."""
     eikonal_weight: float = 0.5
     """Weight of (|gradient| - 1)^2, which keeps the field a distance."""
+    eikonal_final: float | None = None
+    """Weight that the eikonal term changes to, linearly over the run. Default: it stays."""
     eikonal_points: int = 32
     """Random points per picture for the eikonal term, besides the surface."""
     gradient_clip: float = 10.0
     """Largest norm of the generator's gradient."""
+    gradient_clip_discriminator: float | None = None
+    """Largest norm of the discriminator's gradient. Default: it is not limited."""
+    ada_target: float = 0.0
+    """Adaptive augmentation for small sets: the mean sign of real logits to hold, 0.6 for example; 0: none."""
+    ada_pictures: int = 100_000
+    """Pictures in which its probability can go from 0 to 1."""
+    instance_noise: float = 0.0
+    """Standard deviation of noise on all pictures, falling to 0."""
+    instance_noise_steps: int = 1000
+    """Steps until then."""
+    blur: float = 0.0
+    """Blur of all pictures, standard deviation in pixels, falling to 0."""
+    blur_steps: int = 1000
+    """Steps until then."""
     ema_decay: float = 0.998
     """Decay of the moving average of the generator that pictures are made from."""
+    ema_decay_slow: float = 0.9995
+    """Decay of a second, slower average, kept beside it."""
 
     sample_interval: int = 250
     """Steps between grids of samples in the run folder."""
     checkpoint_interval: int = 250
     """Steps between checkpoints."""
     evaluate_images: int = 2000
-    """Pictures on each side of the sliced-Wasserstein distance at start and end; 0: do not evaluate."""
+    """Pictures on each side when distances are measured, at start and end; 0: do not evaluate."""
+    evaluate_interval: int = 0
+    """Steps between evaluations during training; 0: only at start and end."""
+    inception: Path | None = None
+    """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall."""
+    evaluate_shapes: int = 0
+    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA) with the built-in set; 0: none."""
     view_resolution: int = 128
     """Side of each view in the pictures and the video made at the end."""
     video_frames: int = 48
@@ -124,24 +211,73 @@ class GanConfig:
     """Grid cells per axis of the meshes made at the end."""
 
     def resolved(self) -> GanConfig:
-        """The same with everything that depends on the device decided, and checked. Raises UserError."""
-        device = resolve_device(self.device)
+        """The same with curriculum, device and everything that depends on them decided, and checked; UserError."""
+        config = self
+        if self.curriculum is not None and not self.stages:
+            curriculum = load_curriculum(self.curriculum, self)
+            ours = {name: value for name, value in curriculum.settings.items() if getattr(self, name) == DEFAULTS[name]}
+            config = dataclasses.replace(self, stages=curriculum.stages, **ours)
+        device = resolve_device(config.device)
         small = device.type == "cpu"
-        defaults = {
+        first = config.stages[0].changes if config.stages else {}
+        defaults: dict[str, Any] = {
             "steps": 2800 if small else 20000,
-            "batch_size": 16 if small else 32,
-            "resolution": 32 if small else 64,
+            "batch_size": first.get("batch_size", 16 if small else 32),
+            "resolution": first.get("resolution", 32 if small else 64),
             "dataset_size": 8192 if small else 32768,
             "width": 64 if small else 128,
+            "precision": "bf16" if not small and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32",
+            "r1_gamma": ADVERSARIAL_LOSSES[config.gan_loss].r1_gamma,
         }
-        chosen = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        config = dataclasses.replace(self, device=str(device), **chosen)  # type: ignore[arg-type]
+        chosen = {name: value for name, value in defaults.items() if getattr(config, name) is None}
+        config = dataclasses.replace(config, device=str(device), **chosen)
         assert config.batch_size is not None
         if config.chunk_size is None:
             chunk = min(8, config.batch_size) if small else config.batch_size
-            config = dataclasses.replace(config, chunk_size=chunk)
-        config._check()
+            config = dataclasses.replace(config, chunk_size=first.get("chunk_size", chunk))
+        config.check()
         return config
+
+    def at(self, step: int) -> GanConfig:
+        """The settings in force at a step; the last stage goes on for ever."""
+        changes: dict[str, Any] = {}
+        for stage in self.stages:
+            if stage.step <= step:
+                changes |= stage.changes
+                if "batch_size" in stage.changes and "chunk_size" not in stage.changes:
+                    changes["chunk_size"] = largest_part(changes["batch_size"], self.chunk_size or 1)
+        return dataclasses.replace(self, stages=(), **changes) if changes else self
+
+    def stage_start(self, step: int) -> int:
+        """The step at which the resolution in force at `step` came."""
+        start, resolution = 0, self.at(0).resolution
+        for stage in self.stages:
+            if stage.step <= step and stage.changes.get("resolution", resolution) != resolution:
+                start, resolution = stage.step, stage.changes["resolution"]
+        return start
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Sides of the training pictures, in the order in which they come."""
+        assert self.resolution is not None
+        first = self.at(0).resolution
+        assert first is not None
+        return [first, *(s.changes["resolution"] for s in self.stages if s.step > 0 and "resolution" in s.changes)]
+
+    def check(self) -> None:
+        """Raises UserError for settings that make no sense, at any stage."""
+        self._check()
+        check_stages(self.stages)
+        for stage in self.stages:
+            try:
+                self.at(stage.step)._check()
+            except UserError as error:
+                raise UserError(f"stage of step {stage.step}: {error}") from None
+        sides = sorted(set(self.resolutions))
+        if len(sides) > 1 and not DISCRIMINATORS[self.discriminator].grows:
+            raise UserError(
+                f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
+            )
 
     def _check(self) -> None:
         assert self.resolution is not None and self.batch_size is not None and self.chunk_size is not None
@@ -149,31 +285,44 @@ class GanConfig:
             raise UserError(f"--resolution must be a power of two from 16, got {self.resolution}")
         positive = (
             "steps batch_size dataset_size chunk_size march_steps latent_size width trunk_layers sdf_layers "
-            "texture_layers mapping_width discriminator_channels r1_interval sample_interval checkpoint_interval "
-            "view_resolution video_frames"
+            "texture_layers mapping_width discriminator_channels discriminator_most_channels discriminator_steps "
+            "r1_interval sample_interval checkpoint_interval view_resolution video_frames octaves ada_pictures"
         )
         for name in positive.split():
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        not_negative = "texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images seed"
-        for name in (*not_negative.split(), "lr_generator", "lr_discriminator", "mesh_resolution"):
+        not_negative = (
+            "texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images evaluate_interval "
+            "evaluate_shapes seed lr_generator lr_discriminator mesh_resolution fade_steps gradient_penalty "
+            "top_k_interval latent_weight pose_weight back_face_weight instance_noise instance_noise_steps blur "
+            "blur_steps latent_std"
+        )
+        for name in not_negative.split():
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         if self.batch_size % self.chunk_size:
             raise UserError(
                 f"--batch-size must be a multiple of --chunk-size, got {self.batch_size} and {self.chunk_size}"
             )
-        for name in ("decay_start", "ema_decay", "beta1", "beta2"):
+        fractions = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
+        for name in fractions.split():
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(self, name)}")
         if not 1 <= self.fov <= 150:
             raise UserError(f"--fov must be between 1 and 150 degrees, got {self.fov}")
+        if self.ada_target and self.gan_loss not in ("logistic", "hinge"):
+            raise UserError(f"--ada-target needs logits with a sign: --gan-loss logistic or hinge, not {self.gan_loss}")
+        if self.generator != "film-siren" and self.color_space != "rgb":
+            raise UserError(f"--color-space hsv is for --generator film-siren, got {self.generator}")
+        if self.generator == "dfr" and self.texture_latent_size:
+            raise UserError("--texture-latent-size: the dfr generator has one latent")
         if self.resume is not None and self.load_dir is not None:
             raise UserError("--resume and --load-dir exclude each other: continue a run, or start a new one from it")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        values = dataclasses.asdict(self)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values["stages"] = [stage.to_json() for stage in self.stages]
         return {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
 
     @classmethod
@@ -186,19 +335,28 @@ class GanConfig:
         try:
             paths = {k: Path(v) for k, v in values.items() if "Path" in str(known[k].type) and v is not None}
             tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-            config = cls(**{**values, **paths, **tuples})
-            config._check()
+            stages = tuple(Stage.from_json(stage) for stage in values.get("stages", ()))
+            config = cls(**{**values, **paths, **tuples, "stages": stages})
+            config.check()
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"{source}: not a GAN configuration of this version: {error}") from error
         return config
 
 
+def largest_part(whole: int, most: int) -> int:
+    """The largest divisor of `whole` that is at most `most`."""
+    return next(part for part in range(min(whole, most), 0, -1) if whole % part == 0)
+
+
+DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GanConfig)}
+
+
 def resolve_device(name: str) -> torch.device:
     """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises UserError if there is none."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        device = torch.device(name)
+        device = torch.device(local_device(name))
     except RuntimeError:
         raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
     if device.type not in ("cpu", "cuda"):

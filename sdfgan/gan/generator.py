@@ -5,26 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.fields import FilmSirenSDF
+from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
 
 
-def make_generator(config: GanConfig) -> FilmSirenSDF:
+def make_generator(config: GanConfig) -> Field:
     """An untrained generator of a resolved configuration; initialised from torch's global generator."""
     assert config.width is not None
+    if config.generator == "dfr":
+        return DfrSDF(
+            width=config.width,
+            latent_size=config.latent_size,
+            mapping_width=config.mapping_width,
+            omega_first=config.omega_first,
+            omega_hidden=config.omega_hidden,
+            shared=config.shared_film,
+        )
+    if config.generator == "pi-gan":
+        return PiGanField(config.width, config.trunk_layers, config.latent_size, config.mapping_width)
+    layers = {
+        "width": config.width,
+        "trunk_layers": config.trunk_layers,
+        "sdf_layers": config.sdf_layers,
+        "texture_layers": config.texture_layers,
+        "latent_size": config.latent_size,
+        "texture_latent_size": config.texture_latent_size,
+    }
+    if config.generator == "mlp":
+        return MlpSDF(**layers, octaves=config.octaves, activation=config.activation, weight_norm=config.weight_norm)
     return FilmSirenSDF(
-        width=config.width,
-        trunk_layers=config.trunk_layers,
-        sdf_layers=config.sdf_layers,
-        texture_layers=config.texture_layers,
-        latent_size=config.latent_size,
-        texture_latent_size=config.texture_latent_size,
+        **layers,
         mapping_width=config.mapping_width,
         omega_first=config.omega_first,
         omega_hidden=config.omega_hidden,
@@ -33,16 +50,20 @@ def make_generator(config: GanConfig) -> FilmSirenSDF:
     )
 
 
-def load_generator(path: str | Path) -> tuple[FilmSirenSDF, GanConfig]:
+Weights = Literal["ema", "ema_slow", "raw"]
+
+
+def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, GanConfig]:
     """The averaged generator (EMA) of a run folder's latest checkpoint, or of a checkpoint folder; on the CPU.
 
-    Raises UserError for what is missing, damaged or of another kind.
+    `weights` may be "ema_slow", the slower average, or "raw", what was last trained. Raises UserError for what is
+    missing, damaged or of another kind.
     """
     checkpoint = resolve_checkpoint(Path(path))
     tensors, state = load_checkpoint(checkpoint)
     config = config_of(state, checkpoint)
     generator = make_generator(config)
-    unpack_module(generator, tensors, "ema", checkpoint)
+    unpack_module(generator, tensors, "generator" if weights == "raw" else weights, checkpoint)
     return generator.eval().requires_grad_(False), config
 
 
@@ -55,7 +76,7 @@ def config_of(state: dict, checkpoint: Path) -> GanConfig:
 
 
 def sample_latents(config: GanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
-    """Latents [len(seeds), L] from N(0, truncation^2), each from its own seed: the same in any company."""
+    """Latents [len(seeds), L] from N(0, (truncation latent_std)^2), each from its own seed: the same in any company."""
     size = config.latent_size + config.texture_latent_size
     rows = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return truncation * torch.stack(rows)
+    return truncation * config.latent_std * torch.stack(rows)

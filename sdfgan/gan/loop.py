@@ -9,149 +9,213 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from sdfgan.cameras import rotate_axes
-from sdfgan.data.images import load_images
+from sdfgan.cameras import Empirical, PoseDistribution, orbit_path
+from sdfgan.data.layouts import open_data
+from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import DEFAULTS, GanConfig, resolve_device
+from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
-from sdfgan.gan.views import Viewer
+from sdfgan.gan.views import Viewer, alphas
+from sdfgan.inception import find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
+from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
-_CHANGEABLE_ON_RESUME = ("resume", "output_dir", "steps", "device", "dry_run")
-_EVALUATION_SEED = 77  # of the latents and poses that pictures are compared with
+_CHANGEABLE_ON_RESUME = ("resume", "output_dir", "steps", "device", "dry_run", "evaluate_interval", "inception")
 _LOG_INTERVAL = 10
 _FEWEST_HELD_OUT = 32
+_REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
 
-class Pictures(NamedTuple):
+class TrainingData(NamedTuple):
     """What a run learns from, and what it is judged by."""
 
-    train: Tensor  # [N, 4, R, R] uint8, premultiplied
-    held_out: Tensor  # [2 M, 4, R, R] uint8: two halves
+    train: InMemory | OnDisk
+    held_out: InMemory | OnDisk  # 2 M pictures: two halves
+    poses: PoseDistribution | None = None  # of the data set, if they are to be used
+    mirror: bool = True  # whether the data set's convention allows it
 
 
 def train(config: GanConfig) -> dict[str, Any]:
     """Train, or continue, the run that `config` describes; returns what `summary.json` says.
 
-    Raises UserError for bad settings, data and checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the
-    run has been saved.
+    Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, data and
+    checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
     """
+    with workers(resolve_device(config.device)) as team:
+        return _train(config, team)
+
+
+def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
     checkpoint = None
     if config.resume is not None:
         checkpoint = resolve_checkpoint(config.resume)
         tensors, state = load_checkpoint(checkpoint)
         config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
     config = config.resolved()
+    if config.generator == "pi-gan":
+        raise UserError(
+            "--generator pi-gan is a radiance field: it can be imported and looked at, but not trained here"
+        )
     if checkpoint is not None:
         path = checkpoint.parent.parent
     else:
         path = config.output_dir or next_run_folder(Path("runs"), "gan")
     config = dataclasses.replace(config, output_dir=path, resume=None)
-    pictures = _load_pictures(config)
-    trainer = Trainer(config)
+    if team.first:
+        data = load_training_data(config, talk=True)
+    team.wait()  # the first process fills the cache that the others read
+    if not team.first:
+        data = load_training_data(config, talk=False)
+    config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
+    trainer = Trainer(config, team, data.poses)
     try:
-        elapsed, start_distance = 0.0, None
+        elapsed, start = 0.0, None
         if checkpoint is not None:
             trainer.load_state(tensors, state, int(state["step"]), checkpoint)
-            elapsed, start_distance = float(state["elapsed_seconds"]), state["start_distance"]
+            elapsed, start = float(state["elapsed_seconds"]), state["start"]
         elif config.load_dir is not None:
             source = resolve_checkpoint(config.load_dir)
             trainer.load_networks(load_checkpoint(source)[0], source)
-        _describe(trainer, pictures, path)
+        if team.first:
+            _describe(trainer, data, path)
         if config.dry_run:
-            print("dry run: everything is in place; nothing was written")
+            if team.first:
+                print("dry run: everything is in place; nothing was written")
             return {"dry_run": True, "config": config.to_json()}
-        return _Run(trainer, pictures, path, elapsed, start_distance).finish()
+        if checkpoint is None and config.load_dir is None:
+            trainer.precondition()
+        return _Run(trainer, data, path, elapsed, start).finish()
     finally:
         trainer.close()
 
 
 class _Run:
-    """A trainer at work in its folder."""
+    """A trainer at work in its folder, which only the first process has."""
 
     def __init__(
-        self, trainer: Trainer, pictures: Pictures, path: Path, elapsed: float, start_distance: float | None
+        self, trainer: Trainer, data: TrainingData, path: Path, elapsed: float, start: dict[str, float] | None
     ) -> None:
-        self.trainer, self.pictures, self.config, self.path = trainer, pictures, trainer.config, path
+        self.trainer, self.data, self.config, self.path = trainer, data, trainer.config, path
+        self.team = trainer.workers
         self.started = time.monotonic() - elapsed
         resumed = trainer.steps_done or None
-        self.folder = RunFolder(path, self.config.to_json(), resumed)
-        self.start_distance = start_distance
+        self.folder = RunFolder(path, self.config.to_json(), resumed) if self.team.first else None
         self.viewer = Viewer(trainer.average, trainer.fov, trainer.map)
         self.elevation = sum(trainer.poses.elevation) / 2
-        if resumed is None:
-            save_image(path / "samples" / "real.png", image_grid(pictures.train[:64].float() / 255, 16)[:3])
-            self.start_distance = self.distance()
+        weights = find_weights(self.config.inception)
+        self.inception = None if weights is None else load_inception(weights).to(trainer.device)
+        self.health = Health()
+        resolution = self.config.at(trainer.steps_done).resolution
+        assert resolution is not None
+        if self.team.first and self.config.channels == 4:
+            looked_at = data.train.batch(torch.arange(min(_REALS_LOOKED_AT, len(data.train))), resolution)
+            self.health.note({"real_blobs": separate_parts(looked_at[:, 3:].float() / 255)})
+        if resumed is None and self.team.first:
+            some = data.train.batch(torch.arange(min(64, len(data.train))), resolution)
+            save_image(path / "samples" / "real.png", image_grid(some.float() / 255, 16)[:3])
+        self.start = self.evaluate() if resumed is None else start
 
     def finish(self) -> dict[str, Any]:
         """Train what is left, then make pictures, meshes and the summary."""
         config, trainer = self.config, self.trainer
         assert config.steps is not None
         log: dict[str, float] = {}
-        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done) as bar:
+        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.team.first) as bar:
             while trainer.steps_done < config.steps:
-                numbers = trainer.step(self.pictures.train)
+                numbers = trainer.step(self.data.train)
                 log = {name: _smooth(log.get(name), value) for name, value in numbers.items()}
                 step = trainer.steps_done
                 bar.advance(status=f"D {log['loss_d']:.3f}  G {log['loss_g']:.3f}  eikonal {log['eikonal']:.3f}")
-                if step % _LOG_INTERVAL == 0:
-                    self.folder.log(step, numbers)
-                if step % config.sample_interval == 0:
+                self.watch(step, numbers)
+                if step % config.sample_interval == 0 and self.team.first:
                     self.sample(step)
+                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
+                    self.evaluate()
                 if step % config.checkpoint_interval == 0 and step < config.steps:
                     self.save()
-                if stop.received is not None:
+                received = self.team.largest(stop.received or 0, trainer.device)
+                if received:
                     saved = self.save()
-                    self.folder.close()
-                    print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
-                    raise SystemExit(128 + stop.received)
+                    self.close()
+                    if self.team.first:
+                        print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
+                    raise SystemExit(128 + received)
         saved = self.save()
         summary = self.results(saved)
-        write_json(self.path / "summary.json", summary)
-        self.folder.close()
-        print(f"done: look at {self.path}: grid.png, turntable.mp4, meshes; numbers are in {self.path}/summary.json")
+        if self.team.first:
+            write_json(self.path / "summary.json", summary)
+            print(
+                f"done: look at {self.path}: grid.png, turntable.mp4, meshes; numbers are in {self.path}/summary.json"
+            )
+        self.close()
         return summary
 
     def save(self) -> Path:
-        tensors, state = self.trainer.state()
+        """A checkpoint, written by the first process."""
+        trainer = self.trainer
+        trainer.workers.check_same([trainer.generator, trainer.discriminator, trainer.average], trainer.steps_done)
+        if not self.team.first:
+            return self.path
+        tensors, state = trainer.state()
         values = {
             "kind": "gan",
             "config": self.config.to_json(),
             "elapsed_seconds": time.monotonic() - self.started,
-            "start_distance": self.start_distance,
+            "start": self.start,
             **state,
         }
-        return save_checkpoint(self.path, self.trainer.steps_done, tensors, values)
+        return save_checkpoint(self.path, trainer.steps_done, tensors, values)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
 
     # ------------------------------------------------------------------------------------------------ looking at it
 
+    def watch(self, step: int, numbers: dict[str, float]) -> None:
+        """Log a step's numbers, and what they say about the run's health."""
+        if self.folder is None:
+            return
+        if step % _LOG_INTERVAL == 0:
+            self.folder.log(step, numbers)
+        for ailment in self.health.look(step, numbers):
+            self.folder.warn(step, ailment.name, ailment.words)
+            print(f"\nstep {step}: {ailment.words}", flush=True)
+
     def sample(self, step: int) -> None:
         """A grid of twelve shapes, each seen from four sides."""
-        assert self.config.resolution is not None
-        latents = sample_latents(self.config, range(12)).to(self.trainer.device)
-        grid = self.viewer.grid(latents, 4, self.elevation, max(64, self.config.resolution), columns=12)
+        resolution = self.config.at(step).resolution
+        assert resolution is not None and self.folder is not None
+        looked = self.viewer.look(*self.viewer.views(self.shapes(12), 4, self.elevation), max(64, resolution))
+        self.health.note({"blobs": separate_parts(alphas(looked))})
+        grid = image_grid(torch.cat([rendering.rgb.cpu() for rendering in looked]), 12)
         save_image(self.path / "samples" / f"step-{step:07d}.png", grid)
         self.folder.log_image(step, "samples", grid)
 
     def final_pictures(self) -> None:
         """grid.png and turntable.mp4."""
         config = self.config
-        latents = sample_latents(config, range(10)).to(self.trainer.device)
-        grid = self.viewer.grid(latents, 6, self.elevation, config.view_resolution, columns=12)
+        grid = self.viewer.grid(self.shapes(10), 6, self.elevation, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
-        video = self.path / "turntable.mp4"
-        self.viewer.turntable(video, latents[:9], self.elevation, config.view_resolution, config.video_frames)
+        shapes, path = self.shapes(9), orbit_path(config.video_frames, self.elevation)
+        self.viewer.video(self.path / "turntable.mp4", lambda frame: shapes, path, config.view_resolution)
+
+    @torch.no_grad()
+    def shapes(self, count: int) -> Any:
+        """The conditions of the shapes of seeds 0, 1, ... of the averaged generator."""
+        return self.trainer.average.condition(sample_latents(self.config, range(count)).to(self.trainer.device))
 
     @torch.no_grad()
     def meshes(self, seeds: range) -> list[Path]:
@@ -171,37 +235,31 @@ class _Run:
 
     # ------------------------------------------------------------------------------------------------------- judging
 
-    @torch.no_grad()
-    def distance(self) -> float | None:
-        """Sliced-Wasserstein distance of generated to held-out pictures; None where too few are held out."""
-        count = len(self.pictures.held_out) // 2
+    def evaluate(self) -> dict[str, float] | None:
+        """Distances of the averaged generator to held-out pictures, logged; None where too few are held out."""
+        count, trainer = len(self.data.held_out) // 2, self.trainer
         if count == 0:
             return None
-        random = torch.Generator().manual_seed(_EVALUATION_SEED)
-        latents = torch.randn(count, self.trainer.generator.latent_size, generator=random)
-        axes = rotate_axes(self.trainer.poses.sample(count, random))
-        average, device = self.trainer.average, self.trainer.device
-
-        def some(latents: Tensor, axes: Tensor) -> Tensor:
-            condition = average.condition(latents.to(device))
-            return self.trainer.render(average, condition, axes.to(device)).rgba.cpu()
-
-        fakes: list[Tensor] = []
-        with torch.no_grad(), progress(count, "evaluating") as bar:
-            for group_latents, group_axes in zip(latents.split(256), axes.split(256), strict=True):
-                fakes += self.trainer.map(_without_graph(some), group_latents.split(32), group_axes.split(32))
-                bar.advance(len(group_latents))
-        return sliced_wasserstein(torch.cat(fakes), self.pictures.held_out[:count].float() / 255)
+        now = self.config.at(trainer.steps_done)
+        fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.map, workers=self.team)
+        if self.folder is None:
+            return None
+        scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
+        if self.config.evaluate_shapes and self.config.data is None:
+            scores |= set_scores(trainer.average, self.config, self.config.evaluate_shapes)
+        self.folder.log(trainer.steps_done, {f"evaluation/{name}": value for name, value in scores.items()})
+        return scores
 
     def results(self, checkpoint: Path) -> dict[str, Any]:
         """The final pictures and meshes, and the summary of the run."""
         trained = time.monotonic() - self.started
-        end = self.distance()
-        half = len(self.pictures.held_out) // 2
+        end = self.evaluate()
+        if not self.team.first:
+            return {}
+        half, now = len(self.data.held_out) // 2, self.config.at(self.trainer.steps_done)
         floor = None
         if half:
-            halves = (part.float() / 255 for part in self.pictures.held_out.split(half))
-            floor = sliced_wasserstein(*halves)
+            floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
         print("drawing the final pictures")
         self.final_pictures()
         meshes = self.meshes(range(3))
@@ -209,17 +267,20 @@ class _Run:
             "kind": "gan",
             "steps": self.trainer.steps_done,
             "device": _device_name(self.trainer.device),
+            "processes": self.team.count,
             "threads": self.trainer.threads,
             "torch": torch.__version__,
             "wall_seconds": round(time.monotonic() - self.started, 1),
             "training_seconds": round(trained, 1),
             "sliced_wasserstein": {
                 "images": half,
-                "start": self.start_distance,
-                "end": end,
+                "resolution": now.resolution,
+                "start": self.start and self.start["swd"],
+                "end": end and end["swd"],
                 "floor": floor,
-                "ratio": end / floor if end is not None and floor else None,
+                "ratio": end["swd"] / floor if end is not None and floor else None,
             },
+            "evaluation": end,
             "checkpoint": str(checkpoint),
             "grid": str(self.path / "grid.png"),
             "turntable": str(self.path / "turntable.mp4"),
@@ -227,30 +288,44 @@ class _Run:
         }
 
 
-def _without_graph(function: Any) -> Any:
-    """`function` under no_grad: the grad mode does not reach other threads by itself."""
-    return torch.no_grad()(function)
-
-
-def _load_pictures(config: GanConfig) -> Pictures:
-    assert config.resolution is not None and config.dataset_size is not None
+def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
+    """The pictures of a resolved configuration, and those held out. Raises UserError."""
+    assert config.dataset_size is not None
+    resolution = max(config.resolutions)
     if config.data is None:
+        if config.poses == "data":
+            raise UserError("--poses data: the built-in set has none; give --data with poses")
         count = config.dataset_size + 2 * config.evaluate_images
-        with progress(count, "making pictures") as bar:
-            shapes = shape_set(count, config.resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
+        with progress(count, "making pictures", shown=talk) as bar:
+            shapes = shape_set(count, resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
         images = shapes.images
-        return Pictures(images[: config.dataset_size], images[config.dataset_size :])
-    found = load_images(config.data, config.resolution, background=config.background)
-    if found.skipped:
+        return TrainingData(InMemory(images[: config.dataset_size]), InMemory(images[config.dataset_size :]))
+    found = open_data(
+        config.data,
+        resolution,
+        layout=config.data_layout,
+        background=config.background,
+        cache=config.data_cache,
+        label=config.label,
+    )
+    if found.skipped and talk:
         names = ", ".join(f"{name} ({reason})" for name, reason in found.skipped[:3])
         more = ", ..." if len(found.skipped) > 3 else ""
-        total = len(found.skipped) + len(found.images)
+        total = len(found.skipped) + len(found.names)
         print(f"{config.data}: {len(found.skipped)} of {total} pictures skipped: {names}{more}")
-    order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _FEWEST_HELD_OUT:
         held = 0
-    return Pictures(found.images[order[held:]], found.images[order[:held]])
+    poses = None
+    if config.poses == "data":
+        if found.pictures.poses is None:
+            raise UserError(
+                f"{config.data}: --poses data, but not every picture has a pose (poses.json, transforms.json)"
+            )
+        poses = Empirical.of(found.pictures.poses)
+    kept, held_out = (found.pictures.select(part) for part in (order[held:], order[:held]))
+    return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
 def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> GanConfig:
@@ -258,7 +333,7 @@ def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> Gan
     changed = {}
     for field in dataclasses.fields(GanConfig):
         value = getattr(given, field.name)
-        if value == field.default or value == getattr(saved, field.name):
+        if value == DEFAULTS[field.name] or value == getattr(saved, field.name):
             continue
         if field.name not in _CHANGEABLE_ON_RESUME:
             flag = field.name.replace("_", "-")
@@ -272,13 +347,15 @@ def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> Gan
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
 
-def _describe(trainer: Trainer, pictures: Pictures, path: Path) -> None:
-    config = trainer.config
+def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
+    config = trainer.config.at(trainer.steps_done)
     parameters = [sum(p.numel() for p in net.parameters()) for net in (trainer.generator, trainer.discriminator)]
+    processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
+    stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
     print(
-        f"{path}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px on "
-        f"{_device_name(trainer.device)}, {trainer.threads} threads; {len(pictures.train)} pictures to learn from; "
-        f"{parameters[0]:,} parameters in the generator, {parameters[1]:,} in the discriminator"
+        f"{path}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px{stages} on "
+        f"{_device_name(trainer.device)}, {processes}{trainer.threads} threads; {len(data.train)} pictures to learn "
+        f"from; {parameters[0]:,} parameters in the generator, {parameters[1]:,} in the discriminator"
     )
 
 

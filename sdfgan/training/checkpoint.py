@@ -60,6 +60,8 @@ def resolve_checkpoint(path: Path) -> Path:
         return path
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint folder")
+    if path.is_file():
+        raise UserError(f"{path}: expected a run folder; weights of other projects: sdfgan import-weights {path} RUN")
     checkpoints = list_checkpoints(path)
     if not checkpoints:
         raise UserError(f"{path}: expected a run folder with checkpoints/, or a checkpoint folder")

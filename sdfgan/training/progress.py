@@ -17,7 +17,8 @@ _SECONDS_BETWEEN_LINES = 15.0
 class Bar:
     """What `progress` yields."""
 
-    def __init__(self, total: int, description: str, done: int, shown: Progress | None) -> None:
+    def __init__(self, total: int, description: str, done: int, shown: Progress | None, silent: bool) -> None:
+        self._silent = silent
         self.total, self.done, self.status = total, done, ""
         self._description = description
         self._started_at, self._started = time.monotonic(), done
@@ -29,6 +30,8 @@ class Bar:
         """`n` more are done; `status` is shown beside the bar until the next one."""
         self.done += n
         self.status = status or self.status
+        if self._silent:
+            return
         if self._shown is not None and self._task is not None:
             self._shown.update(self._task, completed=self.done, status=self.status)
         elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or self.done == self.total:
@@ -42,17 +45,17 @@ class Bar:
 
 
 @contextmanager
-def progress(total: int, description: str, done: int = 0) -> Iterator[Bar]:
-    """A bar from `done` to `total`; call `advance` on what this yields."""
-    if not sys.stdout.isatty():
-        yield Bar(total, description, done, None)
+def progress(total: int, description: str, done: int = 0, shown: bool = True) -> Iterator[Bar]:
+    """A bar from `done` to `total`, if it is to be shown; call `advance` on what this yields."""
+    if not shown or not sys.stdout.isatty():
+        yield Bar(total, description, done, None, silent=not shown)
         return
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate("{task.speed}"),
         TimeRemainingColumn(), TextColumn("{task.fields[status]}"),
     )  # fmt: skip
-    with Progress(*columns, console=Console()) as shown:
-        yield Bar(total, description, done, shown)
+    with Progress(*columns, console=Console()) as display:
+        yield Bar(total, description, done, display, silent=False)
 
 
 class _Rate(TextColumn):

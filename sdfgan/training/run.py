@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,20 @@ class RunFolder:
             self._events = SummaryWriter(str(path), purge_step=None if resumed_step is None else resumed_step + 1)
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
-        """Append a line to metrics.jsonl and scalars to TensorBoard."""
+        """Append a line to metrics.jsonl (null for what is not finite) and scalars to TensorBoard."""
         with disk_errors(self.path):
-            self._metrics.write(json.dumps({"step": step, **numbers}) + "\n")
+            valid = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            self._metrics.write(json.dumps({"step": step, **valid}) + "\n")
             self._metrics.flush()
             for name, value in numbers.items():
                 self._events.add_scalar(name, value, step)
+
+    def warn(self, step: int, name: str, words: str) -> None:
+        """Say that something is wrong: a line in metrics.jsonl, and text for TensorBoard."""
+        with disk_errors(self.path):
+            self._metrics.write(json.dumps({"step": step, "warning": name, "words": words}) + "\n")
+            self._metrics.flush()
+            self._events.add_text("warnings", words, step)
 
     def log_image(self, step: int, name: str, image: Tensor) -> None:
         """An image [C, H, W] in [0, 1] for TensorBoard."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sdfgan.data import images as module
+from sdfgan.data import archives as module
 from sdfgan.data.images import load_images
 from sdfgan.errors import UserError
 
@@ -162,12 +162,14 @@ def test_zip_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         archive.writestr("__MACOSX/._1.png", b"resource fork")
         archive.writestr("readme.txt", "no picture")
         archive.writestr("zeros.bmp", bytes(20_000))
-    monkeypatch.setattr(module, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
     before = set(tmp_path.rglob("*"))
     found = load_images(path, 8)
     assert found.images[:, 0, 0, 0].tolist() == [1, 2]
     reasons = dict(found.skipped)
-    assert len(reasons) == 4 and reasons["../out.png"] == reasons["/etc/out.png"] == "its name points out of the zip"
+    assert (
+        len(reasons) == 4 and reasons["../out.png"] == reasons["/etc/out.png"] == "its name points out of the archive"
+    )
     assert "more than 10000" in reasons["zeros.bmp"]
     assert set(tmp_path.rglob("*")) == before and not (tmp_path.parent / "out.png").exists()
 
@@ -191,11 +193,11 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "damaged.zip").write_bytes(b"PK\x03\x04 damaged")
     (tmp_path / "photo.png").write_bytes(png())
     for name, message in (
-        ("missing", "no such folder or zip"),
+        ("missing", "no such folder, zip or tar"),
         ("empty", "no pictures in it"),
         ("bad", r"no readable picture: 1 skipped, the first: a\.png \(not a picture\)"),
         ("damaged.zip", "not a readable zip"),
-        ("photo.png", r"expected a folder or a \.zip"),
+        ("photo.png", r"expected a folder, a \.zip or a \.tar"),
     ):
         with pytest.raises(UserError, match=f"{name}: {message}") as caught:
             load_images(tmp_path / name, 8)

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdfgan.data.convert import dataset_json, encode, picture_name, writer
+from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, load_generator, loop, sample_latents, train
 from sdfgan.gan.trainer import Trainer
@@ -49,7 +51,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SDFGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         path = tmp_path_factory.mktemp("runs") / "tiny"
         fast = {"lr_generator": 2e-3, "lr_discriminator": 2e-3, "decay_start": 0.5}
-        train(GanConfig(output_dir=path, steps=120, sample_interval=60, checkpoint_interval=60, **fast, **TINY))
+        often = {"sample_interval": 60, "checkpoint_interval": 60, "evaluate_interval": 60, "evaluate_shapes": 4}
+        train(GanConfig(output_dir=path, steps=120, **often, **fast, **TINY))
     return path
 
 
@@ -67,8 +70,11 @@ def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
     assert len(list(finished.glob("events.*"))) == 1
     assert len(list((finished / "samples").glob("step-*.png"))) == 2
     assert summary["meshes"] and all(Path(path).stat().st_size > 0 for path in summary["meshes"])
-    steps = [json.loads(line)["step"] for line in (finished / "metrics.jsonl").read_text().splitlines()]
-    assert steps == list(range(10, 121, 10))
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "loss_d" in line] == list(range(10, 121, 10))
+    evaluations = {line["step"]: line for line in lines if "evaluation/swd" in line}
+    assert list(evaluations) == [0, 60, 120] and evaluations[120]["evaluation/coverage"] >= 0
+    assert evaluations[120]["evaluation/swd"] == distance["end"] == summary["evaluation"]["swd"]
 
 
 def test_looking_at_a_run_writes_nothing(finished: Path) -> None:
@@ -175,6 +181,35 @@ def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, mon
     train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
     old, new = weights(finished), weights(tmp_path / "next")
     assert torch.equal(old["generator.sdf_head"], new["generator.sdf_head"])
+
+
+def test_training_from_shards_with_poses_and_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Pictures decoded as they are used, of one label, from their own cameras; a curriculum of two stages."""
+    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    made = render_shapes(40, 32)
+    poses, labels = {}, {}
+    with writer(tmp_path / "shard.tar") as write:
+        for index, picture in enumerate(made.images.permute(0, 2, 3, 1).numpy()):
+            name = picture_name(index)
+            write(name, encode(picture))
+            poses[name], labels[name] = [10.0 + index, 5.0], index % 2
+        write("poses.json", json.dumps(poses).encode())
+        write("dataset.json", dataset_json(labels))
+        write("bad.png", b"no picture")
+    stages = [{"step": 0, "resolution": 16, "batch_size": 8}, {"step": 2, "resolution": 32, "batch_size": 4}]
+    settings = {"discriminator": "strided", "channels": 3, "poses": "data", "data_cache": "none"}
+    curriculum = tmp_path / "mine.json"
+    curriculum.write_text(json.dumps({"settings": settings, "stages": stages}))
+    options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum), "chunk_size": None}
+    train(GanConfig(output_dir=tmp_path / "run", steps=3, checkpoint_interval=1, **options))
+    assert "20 pictures to learn from" in capsys.readouterr().out
+    curriculum.unlink()  # a run needs it no more
+    train(GanConfig(device="cpu", resume=tmp_path / "run", steps=4))
+    assert weights(tmp_path / "run")["discriminator.stems.32.weight"].shape[1] == 3
+    with pytest.raises(UserError, match="--poses data: the built-in set has none"):
+        train(GanConfig(**{**TINY, "poses": "data"}))
 
 
 def command(run: Path, *more: str) -> list[str]:

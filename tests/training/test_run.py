@@ -26,10 +26,12 @@ def test_resuming_drops_lines_past_the_checkpoint(tmp_path: Path) -> None:
     with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # the process died here
     resumed = RunFolder(run.path, {"x": 1}, resumed_step=2)
-    resumed.log(3, {"loss": 0.25})
+    resumed.log(3, {"loss": 0.25, "norm": float("inf")})
+    resumed.warn(3, "empty", "silhouettes are empty")
     resumed.close()
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3] and lines[-1]["loss"] == 0.25
+    assert [line["step"] for line in lines] == [1, 2, 3, 3] and lines[-2] == {"step": 3, "loss": 0.25, "norm": None}
+    assert lines[-1] == {"step": 3, "warning": "empty", "words": "silhouettes are empty"}
     assert json.loads((run.path / "config.json").read_text()) == {"x": 1}
 
 

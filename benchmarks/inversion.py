@@ -1,0 +1,72 @@
+"""Inverts pictures of the built-in set that a run has not seen: silhouette IoU of each, and a sheet of the results.
+
+python benchmarks/inversion.py runs/gan-001 --pictures 20 --json inversion.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+from sdfgan.cameras import pose_distribution
+from sdfgan.data.shapes import render_shapes
+from sdfgan.gan import load_generator
+from sdfgan.gan.inversion import invert
+from sdfgan.pictures import image_grid, save_image
+
+_SEED = 424_242  # of pictures that no run has learned from
+
+
+def main() -> None:
+    """Invert, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--pictures", type=int, default=20)
+    parser.add_argument("--resolution", type=int, default=32)
+    parser.add_argument("--json", type=Path, help="append a line of results here; the sheet goes beside it as .png")
+    arguments = parser.parse_args()
+    generator, config = load_generator(arguments.run)
+    spans = [tuple(math.radians(value) for value in span) for span in (config.elevation, config.azimuth)]
+    poses = pose_distribution(config.poses, *spans)
+    pictures = render_shapes(arguments.pictures, arguments.resolution, seed=_SEED).images.float() / 255
+    ious, seconds, sheet = [], [], []
+    for index, picture in enumerate(pictures):
+        started = time.perf_counter()
+        found = invert(generator, config, picture, poses)
+        ious.append(found.silhouette_iou)
+        seconds.append(time.perf_counter() - started)
+        sheet += [picture[:3], found.picture[:3]]
+        print(
+            f"{index + 1}/{len(pictures)}  IoU {ious[-1]:.3f}  loss {found.loss:.4f}  {seconds[-1]:.1f} s", flush=True
+        )
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    result = {
+        "benchmark": "inversion",
+        "run": str(arguments.run),
+        "commit": commit.stdout.strip(),
+        "device": str(next(generator.parameters()).device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "pictures": len(ious),
+        "median_iou": statistics.median(ious),
+        "least_iou": min(ious),
+        "mean_seconds": statistics.mean(seconds),
+    }
+    print(json.dumps(result))
+    if arguments.json is not None:
+        with arguments.json.open("a") as file:
+            file.write(json.dumps(result) + "\n")
+        columns = 2 * math.ceil(math.sqrt(len(ious)))
+        big = torch.nn.functional.interpolate(torch.stack(sheet), scale_factor=3)
+        save_image(arguments.json.with_suffix(".png"), image_grid(big, columns))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,192 @@
+"""`sdfgan dataset`: checks, previews and converts sets of pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from PIL import Image
+
+from sdfgan.commands.arguments import require_positive
+from sdfgan.data.archives import Archive, Entry, open_archive
+from sdfgan.data.convert import dataset_json, encode, picture_name, writer
+from sdfgan.data.images import decode, require_some
+from sdfgan.data.layouts import CONVENTIONS, is_shapenet, object_of, read_labels, read_poses
+from sdfgan.errors import UserError
+from sdfgan.pictures import image_grid, save_image
+from sdfgan.training.progress import progress
+
+_BAD_SHOWN = 20
+_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """Check a set of pictures, preview it, or convert it (resized, cropped) to a zip, tar or folder for training."""
+
+    action: Annotated[Literal["check", "preview", "convert"], tyro.conf.Positional, tyro.conf.arg(metavar="ACTION")]
+    """check: read everything, report what is there and what is bad. preview: a sheet of pictures as training sees them.
+    convert: write those that can be read in StyleGAN's layout, with labels and poses."""
+    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
+    """Folder, zip, tar or folder of tars."""
+    output: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = None
+    """preview: a .png (default: preview.png). convert: a .zip, a .tar or a new folder."""
+    resolution: int = 128
+    """Side of the pictures written."""
+    layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
+    """How pictures are laid out and cropped; see train-gan --data-layout."""
+    background: tuple[float, float, float] | None = None
+    """Plain background colour (RGB in 0..1) of opaque pictures: it becomes transparent."""
+    views_per_object: int = 0
+    """Of each ShapeNet object so many different renderings at random; 0: all."""
+    most: int | None = None
+    """At most so many pictures, at random. preview: 64 unless given."""
+    seed: int = 0
+    """Of what is chosen at random."""
+
+
+def run(config: DatasetConfig) -> None:
+    """Do it, and say what came of it. A set without a readable picture is an error."""
+    require_positive(resolution=config.resolution, most=1 if config.most is None else config.most)
+    if config.action == "convert" and config.output is None:
+        raise UserError("convert needs an OUTPUT: a .zip, a .tar or a new folder")
+    archive = open_archive(config.data)
+    layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
+    require_some(config.data, len(archive.pictures), archive.refused)
+    entries = _chosen(config, archive, layout)
+    labels = read_labels(archive, layout, config.data)
+    poses = read_poses(archive, config.data)
+    if config.action == "convert":
+        _convert(config, entries, layout, labels, poses)
+    elif config.action == "preview":
+        _preview(config, entries, layout)
+    else:
+        _check(config, archive, entries, layout, labels, poses)
+
+
+def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]:
+    """The pictures that are wanted; random choices are without replacement."""
+    random = np.random.default_rng(config.seed)
+    entries = archive.pictures
+    if config.views_per_object:
+        if layout != "shapenet":
+            raise UserError("--views-per-object is for the shapenet layout (OBJECT/rendering/00.png ...)")
+        objects: dict[str, list[Entry]] = {}
+        for entry in entries:
+            objects.setdefault(object_of(entry.name), []).append(entry)
+        entries = []
+        for views in objects.values():
+            size = min(config.views_per_object, len(views))
+            entries += [views[i] for i in sorted(random.choice(len(views), size, replace=False))]
+    most = 64 if config.most is None and config.action == "preview" else config.most
+    if most is not None and most < len(entries):
+        entries = [entries[i] for i in sorted(random.choice(len(entries), most, replace=False))]
+    return entries
+
+
+def _pictures(config: DatasetConfig, entries: list[Entry], layout: str) -> Iterator[tuple[Entry, np.ndarray | str]]:
+    """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
+    Image.init()  # loads the decoders here, once, rather than in every thread
+    with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+
+        def read(entry: Entry) -> np.ndarray | str:
+            return decode(entry, config.resolution, config.background, CONVENTIONS[layout].crop)
+
+        for start in range(0, len(entries), _AT_ONCE):
+            group = entries[start : start + _AT_ONCE]
+            for entry, found in zip(group, pool.map(read, group), strict=True):
+                yield entry, found
+                bar.advance()
+
+
+def _check(
+    config: DatasetConfig,
+    archive: Archive,
+    entries: list[Entry],
+    layout: str,
+    labels: dict[str, int],
+    poses: dict[str, tuple[float, float]],
+) -> None:
+    bad, coverage, opaque = list(archive.refused), [], 0
+    digests: Counter[bytes] = Counter()
+    for entry, found in _pictures(config, entries, layout):
+        if isinstance(found, str):
+            bad.append((entry.name, found))
+        else:
+            alpha = found[..., 3]
+            opaque += int((alpha == 255).all())
+            coverage.append(alpha.mean() / 255)
+            digests[hashlib.sha256(found.tobytes()).digest()] += 1
+    for name, reason in bad[:_BAD_SHOWN]:
+        print(f"bad: {name}: {reason}")
+    if len(bad) > _BAD_SHOWN:
+        print(f"and {len(bad) - _BAD_SHOWN} more")
+    good = len(coverage)
+    require_some(config.data, good, bad)
+    duplicates = sum(count - 1 for count in digests.values())
+    print(f"layout {layout}; {good} good pictures, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
+    if opaque < good:
+        empty = sum(value < 0.002 for value in coverage)
+        print(f"alpha covers {np.mean(coverage):.3f} of a picture (least {min(coverage):.3f}), {empty} are empty")
+    elif config.background is None:
+        print("no picture has alpha: train with --background R G B if theirs is plain, else with --channels 3")
+    if labels:
+        print(f"{len(labels)} labels, {len(set(labels.values()))} different")
+    if poses:
+        elevation, azimuth = (np.degrees([pose[i] for pose in poses.values()]) for i in (0, 1))
+        spans = [
+            f"{name} {v.min():.1f} to {v.max():.1f}" for name, v in (("elevation", elevation), ("azimuth", azimuth))
+        ]
+        print(f"{len(poses)} poses: {', '.join(spans)} degrees")
+    print(f"checked {config.data}: {'good' if not bad else 'the bad pictures will be left out'}")
+
+
+def _preview(config: DatasetConfig, entries: list[Entry], layout: str) -> None:
+    found = [picture for _, picture in _pictures(config, entries, layout) if not isinstance(picture, str)]
+    require_some(config.data, len(found), [])
+    pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+    on_white = pictures[:, :3] + 1 - pictures[:, 3:]
+    output = config.output or Path("preview.png")
+    save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found)))))
+    print(f"wrote {len(found)} pictures to {output}")
+
+
+def _convert(
+    config: DatasetConfig,
+    entries: list[Entry],
+    layout: str,
+    labels: dict[str, int],
+    poses: dict[str, tuple[float, float]],
+) -> None:
+    assert config.output is not None
+    written: dict[str, str] = {}
+    bad: list[tuple[str, str]] = []
+    with writer(config.output) as write:
+        for entry, found in _pictures(config, entries, layout):
+            if isinstance(found, str):
+                bad.append((entry.name, found))
+            else:
+                name = picture_name(len(written))
+                write(name, encode(found))
+                written[name] = entry.name
+        require_some(config.data, len(written), bad)
+        kept_labels: dict[str, Any] = {name: labels[old] for name, old in written.items() if old in labels}
+        if kept_labels:
+            write("dataset.json", dataset_json(kept_labels))
+        kept_poses = {n: [math.degrees(a) for a in poses[old]] for n, old in written.items() if old in poses}
+        if kept_poses:
+            write("poses.json", json.dumps(kept_poses).encode())
+    for name, reason in bad[:_BAD_SHOWN]:
+        print(f"left out: {name}: {reason}")
+    print(f"wrote {len(written)} pictures of {config.resolution} px to {config.output}, left out {len(bad)}")

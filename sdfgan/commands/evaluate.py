@@ -1,0 +1,140 @@
+"""`sdfgan evaluate`: how far a trained generator's pictures and shapes are from real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import tyro
+
+from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
+from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.data.layouts import open_data
+from sdfgan.data.pictures import InMemory, Pictures
+from sdfgan.data.shapes import shape_set
+from sdfgan.errors import UserError
+from sdfgan.gan import codes
+from sdfgan.gan.config import GanConfig, resolve_device
+from sdfgan.gan.evaluation import SEED, picture_scores, random_pictures, real_pictures, set_scores
+from sdfgan.gan.generator import load_generator
+from sdfgan.gan.loop import load_training_data
+from sdfgan.inception import find_weights, load_inception, where
+from sdfgan.metrics import sliced_wasserstein
+from sdfgan.training.checkpoint import resolve_checkpoint
+from sdfgan.training.files import write_json
+from sdfgan.training.progress import progress
+
+_UNSEEN = 1_000_003  # seed of the built-in pictures that no run has learned from
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measure a trained generator: sliced-Wasserstein distance; with Inception weights FID, KID, precision and recall;
+    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder (its newest checkpoint is used) or checkpoint folder."""
+    images: int = 2000
+    """Pictures on each side. Compare only equal numbers."""
+    real: Path | None = None
+    """Real pictures. Default: those held out from the run; for the built-in set, new ones of it."""
+    inception: Path | None = None
+    """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or in the cache folder."""
+    shapes: int = 0
+    """Shapes on each side of the set metrics, 105 for example; 0: none."""
+    psi: float = 1.0
+    """Truncation towards the mean shape. 1, none, is what distances are usually given for."""
+    weights: Literal["ema", "ema-slow", "raw"] = "ema"
+    """Which generator: the moving average, the slower one, or what was last trained."""
+    seed: int = SEED
+    """Of latents, poses and true shapes."""
+    output: Path | None = None
+    """JSON file to write. Default: evaluation-STEP.json in the run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def run(config: EvaluateConfig) -> None:
+    """Print the distances, write them, and say where."""
+    require_positive(images=config.images)
+    if not math.isfinite(config.psi):
+        raise UserError(f"--psi must be a number, got {config.psi}")
+    device = resolve_device(config.device)
+    weights = config.weights.replace("-", "_")
+    checkpoint = resolve_checkpoint(config.run)
+    generator, trained = load_generator(checkpoint, weights)  # type: ignore[arg-type]
+    assert trained.steps is not None
+    now = dataclasses.replace(trained.at(trained.steps), device=str(device))
+    found = find_weights(config.inception)
+    inception = None if found is None else load_inception(found).to(device)
+    if inception is None:
+        print(f"no Inception weights, so no FID, KID, precision and recall: {where()}")
+    reals, what = _real(config, now)
+    count = min(config.images, len(reals) // 2 if what == "held out" else len(reals))
+    if count < 2:
+        raise UserError(f"{config.real or config.run}: too few real pictures to compare with: {len(reals)}")
+    generator = generator.to(device)
+
+    def truncate(condition: Any) -> Any:
+        return condition
+
+    if config.psi != 1:
+        mean = codes.cached_mean(checkpoint, generator, trained, weights)
+
+        def truncate(condition: Any) -> Any:
+            return codes.lerp(mean, condition, config.psi)
+
+    poses = _poses(now, reals)
+    fakes = random_pictures(generator, now, poses, count, seed=config.seed, truncate=truncate)
+    true = real_pictures(reals, count, now)
+    scores: dict[str, Any] = {**picture_scores(fakes, true, inception)}
+    if len(reals) >= 2 * count:
+        others = real_pictures(reals, count, now, start=count)
+        scores["swd_floor"] = sliced_wasserstein(true, others)
+    if config.shapes:
+        scores |= set_scores(generator, now, config.shapes, config.seed)
+    width = max(map(len, scores))
+    for name, value in scores.items():
+        print(f"{name:{width}}  {value:.5g}")
+    result = {
+        "checkpoint": str(checkpoint),
+        "weights": config.weights,
+        "psi": config.psi,
+        "seed": config.seed,
+        "images": count,
+        "resolution": now.resolution,
+        "real": str(config.real or what),
+        "shapes": config.shapes,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        **scores,
+    }
+    output = config.output or run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
+    write_json(output, result)
+    print(f"{count} pictures on each side at {now.resolution} px; wrote {output}")
+
+
+def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
+    """The real pictures to compare with, and what they are."""
+    assert trained.resolution is not None
+    if config.real is not None:
+        layout, background = trained.data_layout, trained.background
+        return open_data(config.real, trained.resolution, layout=layout, background=background).pictures, "given"
+    if trained.data is not None:
+        return load_training_data(trained, talk=False).held_out, "held out"
+    count = 2 * config.images  # and as many for the floor
+    with progress(count, "making pictures") as bar:
+        made = shape_set(count, trained.resolution, _UNSEEN, on_progress=lambda n, _: bar.advance(n - bar.done))
+    return InMemory(made.images), "built-in, not learned from"
+
+
+def _poses(config: GanConfig, reals: Pictures) -> PoseDistribution:
+    if config.poses == "data":
+        if reals.poses is None:
+            raise UserError("the run took its poses from its data, and these pictures have none (poses.json)")
+        return Empirical.of(reals.poses)
+    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
+    return pose_distribution(config.poses, *spans)

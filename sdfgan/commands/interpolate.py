@@ -1,0 +1,84 @@
+"""`sdfgan interpolate`: a video in which one shape becomes the next."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from sdfgan.cameras import orbit_path
+from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.shapes import ShapeFlags, load_shapes
+from sdfgan.errors import UserError
+from sdfgan.gan import codes
+from sdfgan.gan.generator import sample_latents
+from sdfgan.gan.views import Show, Viewer
+
+
+@dataclass(frozen=True)
+class InterpolateConfig(ShapeFlags):
+    """Make a video that goes from shape to shape and back to the first."""
+
+    seeds: tuple[str, ...] = ("0-3",)
+    """The shapes to go through: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
+    space: Literal["w", "z"] = "w"
+    """Where to go straight: w, the mapping network's outputs (FiLM codes); z, the latents, kept at a constant norm."""
+    frames: int = 24
+    """Frames from one shape to the next."""
+    fps: int = 24
+    """Frames per second."""
+    turns: float = 1.0
+    """How often the camera goes round in all; 0: it stands still."""
+    elevation: float = 20.0
+    """Height of the camera above the horizon, degrees."""
+    show: Literal["colour", "depth", "normals"] = "colour"
+    """What is shown."""
+    resolution: int = 256
+    """Side of the video in pixels."""
+    output: Path | None = None
+    """File to write. Default: renders/interpolation.mp4 in the run folder."""
+
+
+def run(config: InterpolateConfig) -> None:
+    """Write the video, and say where it is."""
+    require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps)
+    if not -90 <= config.elevation <= 90:
+        raise UserError(f"--elevation must be between -90 and 90 degrees, got {config.elevation}")
+    output = config.output or run_folder(config.run) / "renders" / "interpolation.mp4"
+    if output.suffix.lower() != ".mp4":
+        raise UserError(f"--output: a video is written as .mp4, got {output}")
+    shapes = load_shapes(config)
+    if len(shapes.seeds) < 2:
+        raise UserError(f"--seeds: at least two shapes are needed to go from one to the next, got {len(shapes.seeds)}")
+    device = next(shapes.generator.parameters()).device
+    latents = sample_latents(shapes.config, shapes.seeds, config.truncation).to(device)
+    total = len(shapes.seeds) * config.frames
+
+    @torch.no_grad()
+    def condition_at(frame: int) -> Any:
+        index, share = frame // config.frames, frame % config.frames / config.frames
+        ends = [index, (index + 1) % len(shapes.seeds)]
+        if config.space == "w":
+            a, b = (codes.rows(shapes.condition, slice(end, end + 1)) for end in ends)
+            return codes.lerp(a, b, share)
+        a, b = (latents[end : end + 1] for end in ends)
+        condition = shapes.generator.condition(slerp(a, b, share))
+        return condition if shapes.mean is None else codes.lerp(shapes.mean, condition, config.psi)
+
+    path = orbit_path(total, math.radians(config.elevation), start=math.radians(30), turns=config.turns)
+    viewer = Viewer(shapes.generator, math.radians(shapes.config.fov))
+    show: Show = config.show
+    viewer.video(output, condition_at, path, config.resolution, config.fps, show)
+    print(f"wrote {output}")
+
+
+def slerp(a: torch.Tensor, b: torch.Tensor, share: float) -> torch.Tensor:
+    """Rows [B, L] between a and b: norms linearly, directions along the great circle."""
+    norms = [x.norm(dim=1, keepdim=True).clamp(min=1e-8) for x in (a, b)]
+    first, second = a / norms[0], b / norms[1]
+    angle = (first * second).sum(1, keepdim=True).clamp(-1 + 1e-7, 1 - 1e-7).acos()
+    mixed = (((1 - share) * angle).sin() * first + (share * angle).sin() * second) / angle.sin()
+    return mixed * torch.lerp(norms[0], norms[1], share)

@@ -1,0 +1,175 @@
+"""`sdfgan invert`: the shape and camera behind a picture, as a generator knows shapes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from safetensors.torch import save_file
+
+from sdfgan.cameras import orbit_path, pose_distribution, rotate_axes
+from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.data.archives import Entry
+from sdfgan.data.images import decode
+from sdfgan.errors import UserError
+from sdfgan.fields import Field
+from sdfgan.gan import codes
+from sdfgan.gan.config import resolve_device
+from sdfgan.gan.generator import load_generator
+from sdfgan.gan.inversion import Effort, Features, Inverted, invert
+from sdfgan.gan.views import Viewer, shown
+from sdfgan.inception import find_weights, load_inception, where
+from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.training.files import atomic_file, write_json
+from sdfgan.training.progress import progress
+
+
+@dataclass(frozen=True)
+class InvertConfig:
+    """Find the shape and the camera of a picture: mesh, videos, codes and the picture beside what was found."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder (its newest checkpoint is used) or checkpoint folder."""
+    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
+    """A picture of one object, with alpha or on a plain background."""
+    background: tuple[float, float, float] | None = None
+    """Plain background colour (RGB in 0..1) of an opaque picture."""
+    resolution: int = 32
+    """Side at which pictures are compared."""
+    candidates: int = 512
+    """Random shapes and cameras to begin with."""
+    starts: int = 8
+    """The best of them, which are optimised together."""
+    latent_steps: int = 80
+    """Steps on the latents of all starts."""
+    code_steps: int = 120
+    """Steps on the FiLM codes of the best."""
+    mask_weight: float = 1.0
+    """Weight of the silhouette beside the colours."""
+    perceptual: float = 0.0
+    """Weight of a perceptual loss on early Inception features; needs the weights, as FID does."""
+    inception: Path | None = None
+    """Inception weights. Default: $SDFGAN_INCEPTION, or in the cache folder."""
+    seed: int = 0
+    """Of the candidates."""
+    weights: Literal["ema", "ema-slow", "raw"] = "ema"
+    """Which generator: the moving average, the slower one, or what was last trained."""
+    mesh_resolution: int = 128
+    """Grid cells per axis of the mesh."""
+    view_resolution: int = 256
+    """Side of pictures and videos."""
+    frames: int = 72
+    """Frames of the turntable."""
+    output_dir: Path | None = None
+    """Folder for what is found. Default: inverted/IMAGE in the run folder."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+def run(config: InvertConfig) -> None:
+    """Write what was found, and say where."""
+    require_positive(
+        resolution=config.resolution,
+        starts=config.starts,
+        latent_steps=config.latent_steps,
+        code_steps=config.code_steps,
+        mesh_resolution=config.mesh_resolution,
+        view_resolution=config.view_resolution,
+        frames=config.frames,
+    )
+    target = _target(config)
+    device = resolve_device(config.device)
+    generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
+    generator = generator.to(device)
+    effort = Effort(
+        candidates=config.candidates,
+        starts=config.starts,
+        latent_steps=config.latent_steps,
+        code_steps=config.code_steps,
+        mask_weight=config.mask_weight,
+        perceptual_weight=config.perceptual,
+    )
+    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (trained.elevation, trained.azimuth)]
+    poses = pose_distribution("uniform" if trained.poses == "data" else trained.poses, *spans)
+    with progress(effort.latent_steps + effort.code_steps, "inverting") as bar:
+        found = invert(
+            generator,
+            trained,
+            target,
+            poses,
+            effort,
+            features=_features(config, device),
+            seed=config.seed,
+            on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
+        )
+    folder = config.output_dir or run_folder(config.run) / "inverted" / config.image.stem
+    _write(config, found, target, generator, math.radians(trained.fov), folder)
+    print(
+        f"silhouette IoU {found.silhouette_iou:.3f}, camera at elevation {math.degrees(found.elevation):.1f} and "
+        f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; wrote {folder}"
+    )
+
+
+def _target(config: InvertConfig) -> torch.Tensor:
+    if not config.image.is_file():
+        raise UserError(f"{config.image}: no such picture")
+    entry = Entry(config.image.name, lambda: config.image.open("rb"))
+    pixels = decode(entry, config.resolution, config.background)
+    if isinstance(pixels, str):
+        raise UserError(f"{config.image}: {pixels}")
+    target = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    if target[3].min() == 1:
+        raise UserError(f"{config.image}: has no alpha; name its plain background: --background R G B")
+    return target
+
+
+def _features(config: InvertConfig, device: torch.device) -> Features | None:
+    if config.perceptual <= 0:
+        return None
+    weights = find_weights(config.inception)
+    if weights is None:
+        raise UserError(f"--perceptual needs Inception weights: {where()}")
+    return load_inception(weights).to(device).early
+
+
+def _write(
+    config: InvertConfig, found: Inverted, target: torch.Tensor, generator: Field, fov: float, folder: Path
+) -> None:
+    viewer = Viewer(generator, fov)
+    size = config.view_resolution
+    on_white = torch.stack([image[:3] + 1 - image[3:] for image in (target, found.picture)])
+    seen = torch.nn.functional.interpolate(on_white, (size, size), mode="nearest")
+    views = shown(viewer.look(*viewer.views(found.condition, 4, found.elevation), size))
+    save_image(folder / "found.png", image_grid(torch.cat([seen, views]), 6))
+    # Every other step of the optimisation, from the camera as it was, beside the target.
+    with VideoWriter(folder / "optimisation.mp4", 24) as video:
+        for condition, elevation, azimuth in found.history[::2]:
+            axes = rotate_axes((torch.tensor([elevation]), torch.tensor([azimuth])))
+            now = shown(viewer.look(condition, axes, size))
+            video.add(image_grid(torch.cat([seen[:1], now]), 2))
+    path = orbit_path(config.frames, found.elevation, start=found.azimuth)
+    viewer.video(folder / "turntable.mp4", lambda frame: found.condition, path, size)
+    try:
+        mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
+        export_mesh(mesh, folder / "mesh.glb")
+    except UserError as error:
+        print(f"no mesh: {error}")
+    tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in codes.tensors_of(found.condition).items()}}
+    with atomic_file(folder / "codes.safetensors") as partial:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+    write_json(
+        folder / "found.json",
+        {
+            "image": str(config.image),
+            "silhouette_iou": found.silhouette_iou,
+            "loss": found.loss,
+            "elevation_degrees": math.degrees(found.elevation),
+            "azimuth_degrees": math.degrees(found.azimuth) % 360,
+            "seed": config.seed,
+        },
+    )

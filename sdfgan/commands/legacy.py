@@ -1,0 +1,110 @@
+"""Flags of the two older projects whose command lines people know: each works, or says what has replaced it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Old(NamedTuple):
+    """A flag of old: how many values it takes, the arguments that stand for it now ({} is its value), and why."""
+
+    values: int
+    now: tuple[str, ...]
+    note: str = ""
+
+
+def _renamed(flag: str) -> Old:
+    return Old(1, (flag, "{}"), f"is now {flag}")
+
+
+_MARCH = Old(1, (), "has no meaning any more: rays march until they hit, whatever that takes")
+_BATCHES = Old(1, (), "has no meaning any more: batches are as large as memory is sure to allow")
+_CURRICULUM = Old(1, (), "has no meaning any more: a run knows its own settings")
+_VIEW = Old(0, (), "has no meaning any more: colours never depend on the direction of view")
+_LOOKING = {
+    "--lock-view-dependence": _VIEW,
+    "--image-size": _renamed("--resolution"),
+    "--ray-step-multiplier": _MARCH,
+    "--num-steps": _MARCH,
+    "--max-batch-size": _BATCHES,
+    "--num-frames": _renamed("--frames"),
+    "--depth-map": Old(0, ("--show", "depth"), "is now --show depth"),
+    "--curriculum": _CURRICULUM,
+}
+_CHECKPOINTS = "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"
+
+OLD_FLAGS: dict[str, dict[str, Old]] = {
+    "train-gan": {
+        "--port": Old(1, (), "has no meaning any more: torchrun chooses a port (--master-port)"),
+        "--n-epochs": Old(1, (), "has no meaning any more: the length of a run is --steps"),
+        "--model-save-interval": _renamed("--checkpoint-interval"),
+        "--eval-freq": _renamed("--evaluate-interval"),
+        "--set-step": Old(1, (), "has no meaning any more: --resume knows its step"),
+        "-d": _renamed("--data"),
+        "-r": _renamed("--output-dir"),
+        "--run-dir": _renamed("--output-dir"),
+        "-v": Old(1, (), _CHECKPOINTS),
+        "--ckpt": Old(1, (), _CHECKPOINTS),
+        "-e": Old(1, (), _CHECKPOINTS),
+        "--epoch": Old(1, (), _CHECKPOINTS),
+        "-f": Old(1, (), "has no meaning any more: --load-dir RUN starts another run from one"),
+        "--fork": Old(1, (), "has no meaning any more: --load-dir RUN starts another run from one"),
+        "--override-hp": Old(0, (), "has no meaning any more: --load-dir RUN with other settings starts another run"),
+        "--no-log": Old(0, ("--dry-run",), "is now --dry-run"),
+        "--profile": Old(0, (), "has no meaning any more: benchmarks/bench.py says where time goes"),
+    },
+    "render": {
+        **_LOOKING,
+        "--trajectory": _renamed("--mode"),
+        "--output-dir": Old(1, ("--mode", "images", "--output", "{}"), "is now --mode images --output"),
+    },
+    "interpolate": {
+        **_LOOKING,
+        "--output-dir": Old(1, ("--output", "{}/interpolation.mp4"), "is now --output"),
+    },
+    "extract-mesh": {
+        "--seed": _renamed("--seeds"),
+        "--voxel-resolution": _renamed("--resolution"),
+        "--cube-size": Old(1, (), "has no meaning any more: objects are in the unit ball"),
+        "--max-batch-size": _BATCHES,
+        "--num-steps": _MARCH,
+        "--curriculum": _CURRICULUM,
+    },
+    "evaluate": {
+        "--real-image-dir": _renamed("--real"),
+        "--num-images": _renamed("--images"),
+        "--output-dir": Old(1, ("--output", "{}/evaluation.json"), "is now --output"),
+        "--max-batch-size": _BATCHES,
+        "--num-steps": _MARCH,
+        "--curriculum": _CURRICULUM,
+    },
+    "invert": {
+        "--image-size": _renamed("--resolution"),
+        "--num-frames": _renamed("--frames"),
+        "--max-batch-size": _BATCHES,
+        "--num-steps": _MARCH,
+        "--lock-view-dependence": _VIEW,
+        "--curriculum": _CURRICULUM,
+    },
+}
+
+
+def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of today, and what to say about each old flag among those given."""
+    known = OLD_FLAGS.get(command, {})
+    now: list[str] = []
+    notes: list[str] = []
+    rest = list(arguments)
+    while rest:
+        given = rest.pop(0)
+        flag, equals, value = given.partition("=")
+        old = known.get(flag.replace("_", "-"))
+        if old is None:
+            now.append(given)
+            continue
+        notes.append(f"{flag} {old.note}")
+        if old.values and not equals:
+            value = rest.pop(0) if rest else ""
+        now += [part.format(value) for part in old.now]
+    return now, notes

@@ -1,0 +1,164 @@
+"""Folders, zips and tars (WebDataset shards) as one thing: files by name, each of which can be opened at any time.
+
+Nothing is ever unpacked to disk: entries are read in place, by name, so no name can lead out of an archive.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+from sdfgan.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
+_SIDE_SUFFIXES = (".json", ".txt", ".cls")  # labels, poses
+MOST_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
+
+
+class Entry(NamedTuple):
+    """A file in an archive."""
+
+    name: str  # relative to the folder or archive, with slashes
+    open: Callable[[], BinaryIO]
+
+    def read(self) -> bytes:
+        """All of it."""
+        with self.open() as file:
+            return file.read(MOST_BYTES)
+
+
+class Archive(NamedTuple):
+    """What is in a folder, zip or tar."""
+
+    pictures: list[Entry]  # in natural order of their names
+    side: dict[str, Entry]  # .json, .txt and .cls files
+    refused: list[tuple[str, str]]  # names and reasons
+
+
+def open_archive(path: Path) -> Archive:
+    """The files of a folder (any depth), a .zip, a .tar or a folder of .tar shards. Raises UserError, naming `path`."""
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"), key=lambda shard: natural(shard.name))
+        found = _folder(path)
+        refused: list[tuple[str, str]] = []
+        for shard in shards:
+            more, bad = _tar(shard, f"{shard.name}/")
+            found, refused = found + more, refused + bad
+    elif not path.exists():
+        raise UserError(f"{path}: no such folder, zip or tar")
+    elif path.suffix.lower() == ".zip":
+        found, refused = _zip(path)
+    elif path.suffix.lower() == ".tar":
+        found, refused = _tar(path, "")
+    else:
+        raise UserError(
+            f"{path}: expected a folder, a .zip or a .tar of pictures (compressed tars cannot be read in place)"
+        )
+    pictures = sorted((entry for entry in found if _is(entry.name, SUFFIXES)), key=lambda entry: natural(entry.name))
+    side = {entry.name: entry for entry in found if _is(entry.name, _SIDE_SUFFIXES)}
+    return Archive(pictures, side, refused)
+
+
+def natural(name: str) -> list[str | int]:
+    """A sort key in which picture 10 comes after picture 9."""
+    pieces = re.split("([0-9]+)", name)  # text and numbers in turn
+    return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
+
+
+def _is(name: str, suffixes: tuple[str, ...]) -> bool:
+    base = name.rsplit("/", 1)[-1]
+    return not base.startswith(".") and base.lower().endswith(suffixes)
+
+
+def _wanted(name: str) -> bool:
+    return _is(name, SUFFIXES + _SIDE_SUFFIXES) and not any(part.startswith(".") for part in PurePosixPath(name).parts)
+
+
+def _refusal(name: str, size: int) -> str | None:
+    """Why an archive's entry is not read, if so."""
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
+        return "its name points out of the archive"
+    if size > MOST_BYTES:
+        return f"unpacks to {size} bytes, more than {MOST_BYTES}"
+    return None
+
+
+# ------------------------------------------------------------------------------------------------------------- kinds
+
+
+def _folder(root: Path) -> list[Entry]:
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
+
+    found = []
+    for folder, subfolders, names in os.walk(root, onerror=refuse):
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in names:
+            file = Path(folder, name)
+            if _is(name, SUFFIXES + _SIDE_SUFFIXES) and file.is_file():
+                found.append(Entry(file.relative_to(root).as_posix(), partial(_open, file)))
+    return found
+
+
+def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise UserError(f"{path}: not a readable zip: {_one_line(error)}") from error
+    found: list[Entry] = []
+    refused: list[tuple[str, str]] = []
+    for info in archive.infolist():
+        name = info.filename.replace("\\", "/")
+        reason = _refusal(name, info.file_size)
+        if info.is_dir() or (reason is None and not _wanted(name)):
+            continue
+        if reason is not None:
+            refused.append((info.filename, reason))
+        else:
+            # The size is the archive's claim, but zipfile never unpacks more than is claimed.
+            found.append(Entry(info.filename, partial(_unpack, archive, info)))
+    return found, refused
+
+
+def _tar(path: Path, prefix: str) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """The files of an uncompressed tar, each by where it lies in the file."""
+    found: list[Entry] = []
+    refused: list[tuple[str, str]] = []
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                reason = _refusal(member.name, member.size)
+                if not member.isreg() or (reason is None and not _wanted(member.name)):
+                    continue
+                if reason is not None:
+                    refused.append((member.name, reason))
+                else:
+                    found.append(Entry(prefix + member.name, partial(_slice, path, member.offset_data, member.size)))
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path}: not a readable tar: {_one_line(error)}") from error
+    return found, refused
+
+
+def _open(file: Path) -> BinaryIO:
+    return file.open("rb")
+
+
+def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
+    return BytesIO(archive.read(info))
+
+
+def _slice(path: Path, start: int, size: int) -> BinaryIO:
+    with path.open("rb") as file:
+        file.seek(start)
+        return BytesIO(file.read(size))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,87 @@
+"""Arithmetic on conditions: what a mapping network makes of latents is the space (w, FiLM codes) to move shapes in.
+
+A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdfgan.data.shapes import default_cache_folder
+from sdfgan.errors import UserError
+from sdfgan.fields import Field
+from sdfgan.gan.config import GanConfig
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.training.files import atomic_file
+
+_MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
+
+
+def tensors_of(condition: Any) -> dict[str, Tensor]:
+    """The tensors [B, ...] of a condition by name."""
+    return {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
+
+
+def with_tensors(condition: Any, tensors: dict[str, Tensor]) -> Any:
+    """A condition of the same kind with other tensors."""
+    return dataclasses.replace(condition, **tensors)
+
+
+def rows(condition: Any, index: Tensor | slice) -> Any:
+    """Some of its rows."""
+    return with_tensors(condition, {name: tensor[index] for name, tensor in tensors_of(condition).items()})
+
+
+def lerp(a: Any, b: Any, share: float | Tensor) -> Any:
+    """(1 - share) a + share b; a single row goes with many. A tensor `share` [B] gives each row its own."""
+
+    def mix(x: Tensor, y: Tensor) -> Tensor:
+        weight = share.view(-1, *[1] * (x.ndim - 1)).to(x) if isinstance(share, Tensor) else share
+        return x + weight * (y - x)
+
+    others = tensors_of(b)
+    return with_tensors(a, {name: mix(tensor, others[name]) for name, tensor in tensors_of(a).items()})
+
+
+@torch.no_grad()
+def mean_condition(generator: Field, config: GanConfig) -> Any:
+    """The mean [1, ...] of the conditions of 10,000 random latents: the shape that truncation tends to."""
+    random = torch.Generator().manual_seed(_MEAN_SEED)
+    device = next(generator.parameters()).device
+    total: dict[str, Tensor] = {}
+    for _ in range(_MEAN_OF // _AT_ONCE):
+        latents = config.latent_std * torch.randn(_AT_ONCE, generator.latent_size, generator=random)
+        condition = generator.condition(latents.to(device))
+        for name, tensor in tensors_of(condition).items():
+            total[name] = total.get(name, 0) + tensor.sum(0, keepdim=True)
+    return with_tensors(condition, {name: tensor / _MEAN_OF for name, tensor in total.items()})
+
+
+def cached_mean(run: Path, generator: Field, config: GanConfig, weights: str) -> Any:
+    """`mean_condition` of a checkpoint's generator, kept in the cache folder for the next time."""
+    checkpoint = resolve_checkpoint(run)
+    digest = load_checkpoint(checkpoint)[1]["sha256"]
+    path = default_cache_folder() / "means" / f"{digest}-{weights}.safetensors"
+    example = generator.condition(torch.zeros(1, generator.latent_size, device=next(generator.parameters()).device))
+    wanted = {name: tensor.shape for name, tensor in tensors_of(example).items()}
+    try:
+        tensors = load_file(path)
+        if {name: tensor.shape for name, tensor in tensors.items()} == wanted:
+            device = next(generator.parameters()).device
+            return with_tensors(example, {name: tensor.to(device) for name, tensor in tensors.items()})
+    except (OSError, safetensors.SafetensorError):
+        pass  # none yet, or damaged: it is made again
+    mean = mean_condition(generator, config)
+    try:
+        with atomic_file(path) as partial:
+            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors_of(mean).items()}, partial)
+    except UserError:
+        pass  # a cache that cannot be written is none
+    return mean

@@ -1,0 +1,153 @@
+"""Curricula: settings of a run, and what changes at which step, as data. The JSON files beside this one are examples.
+
+{"about": "...", "settings": {setting: value, ...}, "stages": [{"step": 0, setting: value, ...}, ...]}
+
+Settings are the fields of `GanConfig`; `STAGE_SETTINGS` are those that may change in the middle of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sdfgan.errors import UserError
+
+STAGE_SETTINGS = {
+    "resolution": int,
+    "batch_size": int,
+    "chunk_size": int,
+    "march_steps": int,
+    "eikonal_points": int,
+    "discriminator_steps": int,
+    "lr_generator": float,
+    "lr_discriminator": float,
+    "r1_gamma": float,
+    "gradient_penalty": float,
+    "gradient_clip": float,
+    "eikonal_weight": float,
+    "back_face_weight": float,
+    "latent_weight": float,
+    "pose_weight": float,
+}
+_NOT_IN_A_CURRICULUM = {"curriculum", "stages", "output_dir", "resume", "load_dir", "dry_run", "device", "data"}
+_ALIASES = {"spatialsirenbaseline": "celeba"}  # the default of an older project's command line
+_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From `step` on, `changes` are in force."""
+
+    step: int
+    changes: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in a file."""
+        return {"step": self.step, **self.changes}
+
+    @classmethod
+    def from_json(cls, values: Any) -> Stage:
+        """Undo `to_json`. Raises ValueError for what is none."""
+        if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
+            raise ValueError(f'a stage must be {{"step": number, ...}}, got {json.dumps(values)}')
+        changes = {name: value for name, value in values.items() if name != "step"}
+        for name, value in changes.items():
+            if name not in STAGE_SETTINGS:
+                raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
+            if not _is(value, STAGE_SETTINGS[name]):
+                raise ValueError(f"{name} must be {_name(STAGE_SETTINGS[name])}, got {json.dumps(value)}")
+        return cls(values["step"], changes)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """What a file says."""
+
+    about: str
+    settings: dict[str, Any]
+    stages: tuple[Stage, ...]
+
+
+def names() -> list[str]:
+    """The curricula that the package brings."""
+    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+
+
+def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
+    """The curriculum of a name (in any case) or a file, for a configuration like `config`. Raises UserError."""
+    name = name_or_path.lower()
+    name = _ALIASES.get(name, name)
+    path = _FOLDER / f"{name}.json" if name in names() else Path(name_or_path)
+    if path.suffix != ".json":
+        raise UserError(f"--curriculum must be one of {', '.join(names())} or a .json file, got {name_or_path!r}")
+    try:
+        values = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    try:
+        if not isinstance(values, dict) or not values.keys() <= {"about", "settings", "stages"}:
+            raise ValueError('expected {"about": ..., "settings": {...}, "stages": [...]}')
+        settings = _settings(values.get("settings", {}), type(config))
+        stages = values.get("stages", [])
+        if not isinstance(stages, list):
+            raise ValueError("stages must be a list")
+        # A run keeps its stages, and with at least one it does not look for its curriculum again.
+        found = tuple(Stage.from_json(stage) for stage in stages) or (Stage(0, {}),)
+        check_stages(found)
+        return Curriculum(str(values.get("about", "")), settings, found)
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def check_stages(stages: tuple[Stage, ...]) -> None:
+    """Raises UserError unless the steps of the stages rise from 0."""
+    steps = [stage.step for stage in stages]
+    if steps and (steps[0] != 0 or any(b <= a for a, b in pairwise(steps))):
+        raise UserError(f"stages must begin at step 0 and have rising steps, got {steps}")
+
+
+def _settings(values: Any, config_type: type) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ValueError("settings must be an object")
+    hints = typing.get_type_hints(config_type)
+    allowed = {field.name for field in dataclasses.fields(config_type)} - _NOT_IN_A_CURRICULUM
+    settings = {}
+    for name, value in values.items():
+        if name not in allowed:
+            raise ValueError(f"unknown setting {name!r}")
+        value = tuple(value) if isinstance(value, list) else value
+        if not _is(value, hints[name]):
+            raise ValueError(f"{name} must be {_name(hints[name])}, got {json.dumps(value)}")
+        settings[name] = value
+    return settings
+
+
+def _is(value: Any, hint: Any) -> bool:
+    """Whether a JSON value fits the type of a setting."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin in (typing.Union, types.UnionType):
+        return any(_is(value, one) for one in arguments)
+    if origin is tuple:
+        fits = zip(value, arguments, strict=False)
+        return isinstance(value, tuple) and len(value) == len(arguments) and all(_is(v, a) for v, a in fits)
+    if hint is float:
+        return type(value) in (int, float)
+    if hint is Path:
+        return isinstance(value, str)
+    return type(value) is hint
+
+
+def _name(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    return getattr(hint, "__name__", None) or str(hint)

@@ -1,0 +1,71 @@
+"""Pictures of a generator as training sees them: with what its losses need besides colours.
+
+`--renderer dfr` is how dfr, an older project, makes pictures, kept so that its recipe can be compared with ours: hits
+do not move, and a pixel's opacity is 1 where the sdf at its sample is negative and falls over one pixel's width
+outside, so silhouettes are too large. Points that no ray of the finest level was sent to do not enter the eikonal term.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan.fields.base import Field
+from sdfgan.gan.config import GanConfig
+from sdfgan.raycast import multiscale, render
+
+_DFR_THRESHOLD = 5e-3
+_DFR_OUTSIDE = 0.7  # brightness of near misses
+_DFR_COARSEST = 16
+
+
+class Picture(NamedTuple):
+    """B pictures, premultiplied on black."""
+
+    rgb: Tensor  # [B, 3, R, R]
+    alpha: Tensor  # [B, 1, R, R]
+    normals: Tensor  # [B, 3, R, R]; 0 where alpha is 0
+    gradients: Tensor  # [N, 3] of the field at the samples
+
+    def channels(self, count: int) -> Tensor:
+        """[B, count, R, R]: RGBA or RGB."""
+        return self.rgb if count == 3 else torch.cat([self.rgb, self.alpha], 1)
+
+
+def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig) -> Picture:
+    """Pictures of a condition from cameras [B, 3, 3], as the discriminator sees them."""
+    assert config.resolution is not None
+    fov = math.radians(config.fov)
+    if config.renderer == "dfr":
+        return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
+    rendering = render(
+        sdf=generator,
+        axes=axes,
+        condition=condition,
+        resolution=config.resolution,
+        fov=fov,
+        steps=config.march_steps,
+    )
+    return Picture(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
+
+
+def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
+    scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution > _DFR_COARSEST else (resolution,)
+    traced = multiscale(axes, scales, None, generator, fov=fov, algorithm="seed", condition=condition)
+    answer = generator.evaluate(traced.points, condition, traced.image)
+    value = answer.sdf - _DFR_THRESHOLD
+    normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
+    light = ((normals * axes[traced.image, 2]).sum(-1) + 1) / 2
+    light = torch.where(value > 0, _DFR_OUTSIDE, light)
+    alpha = torch.where(value < 0, torch.ones_like(value), (1 - value * resolution / 2).clamp(0, 1))
+    pixels = traced.mask.flatten().nonzero()[:, 0]
+
+    def picture(values: Tensor) -> Tensor:
+        flat = values.new_zeros(traced.mask.numel(), values.shape[1]).index_put((pixels,), values)
+        return flat.view(*traced.mask.shape, -1).permute(0, 3, 1, 2)
+
+    rgb = picture(light[:, None] * answer.rgb * alpha[:, None])
+    return Picture(rgb, picture(alpha[:, None]), picture(normals), answer.gradient)

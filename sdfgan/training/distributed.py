@@ -1,0 +1,109 @@
+"""Several processes that train one model: what `torchrun` starts, and the single process that is a special case of it.
+
+Gradients are averaged by hand rather than by DistributedDataParallel's hooks: these fire in `backward`, and training
+uses `torch.autograd.grad` for chunks that run in parallel, for penalties, and for two networks in one step. Everything
+random is drawn alike in all processes, and each takes its share, so a run does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from sdfgan.errors import UserError
+
+_TIMEOUT = timedelta(minutes=30)  # the first process may be making a data set
+
+
+class Workers:
+    """This process among those of the run."""
+
+    def __init__(self, rank: int = 0, count: int = 1) -> None:
+        self.rank, self.count = rank, count
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and talks."""
+        return self.rank == 0
+
+    def share(self, items: Sequence) -> Sequence:
+        """This process's contiguous part of `items`, whose number is a multiple of the processes'."""
+        size = len(items) // self.count
+        return items[self.rank * size : (self.rank + 1) * size]
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """The mean over all processes of each tensor, in one message."""
+        if self.count == 1:
+            return list(tensors)
+        message = torch.cat([tensor.flatten() for tensor in tensors])
+        dist.all_reduce(message)
+        parts = (message / self.count).split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors [N, ...] of all processes (the same N everywhere), one after the other."""
+        if self.count == 1:
+            return tensor
+        parts = [torch.empty_like(tensor) for _ in range(self.count)]
+        dist.all_gather(parts, tensor.contiguous())
+        return torch.cat(parts)
+
+    def largest(self, value: int, device: torch.device) -> int:
+        """The largest of every process's value."""
+        if self.count == 1:
+            return value
+        message = torch.tensor([value], device=device)
+        dist.all_reduce(message, dist.ReduceOp.MAX)
+        return int(message)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def check_same(self, modules: Sequence[nn.Module], step: int) -> None:
+        """Raises RuntimeError if the modules' parameters differ between processes."""
+        if self.count == 1:
+            return
+        totals = [parameter.detach().double().sum() for module in modules for parameter in module.parameters()]
+        mine = torch.stack(totals)
+        least, most = mine.clone(), mine.clone()
+        dist.all_reduce(least, dist.ReduceOp.MIN)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        if not torch.equal(least, most):
+            raise RuntimeError(f"step {step}: the processes of this run have drifted apart")
+
+
+@contextmanager
+def workers(device: torch.device) -> Iterator[Workers]:
+    """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone; `device` is this one's."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Workers()
+        return
+    if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
+        raise UserError("WORLD_SIZE is set but RANK or MASTER_ADDR is not: start several processes with torchrun")
+    started = not dist.is_initialized()
+    if started:
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    try:
+        yield Workers(dist.get_rank(), dist.get_world_size())
+    finally:
+        if started:
+            dist.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """The device of this process: with several, a GPU is the one of the local rank."""
+    rank = os.environ.get("LOCAL_RANK")
+    if name.startswith("cuda") and rank is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"cuda:{rank}"
+    return name

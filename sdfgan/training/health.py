@@ -1,0 +1,127 @@
+"""Noticing, while it trains, that a GAN is going wrong, and saying so in words with what to try."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+Numbers = dict[str, float]
+
+
+class Ailment(NamedTuple):
+    """What is wrong, by name and in words."""
+
+    name: str
+    words: str
+
+
+class Sign(NamedTuple):
+    """A way in which training goes wrong: `is_there` looks at numbers averaged over the last `WINDOW` steps."""
+
+    name: str
+    needs: set[str]  # the numbers it looks at
+    is_there: Callable[[Numbers], bool]
+    words: str  # a format string over the numbers
+
+
+WINDOW = 100
+_STEPS_BETWEEN = 1000  # the same warning is not repeated sooner
+_SMALLEST_BLOB = 0.01  # share of the silhouette that a separate part must have to count
+
+SIGNS = (
+    Sign(
+        "collapse",
+        {"variety"},
+        lambda n: n["variety"] < 0.15,
+        "collapse: pictures differ {variety:.0%} as much as real ones do; try a larger --r1-gamma or --batch-size, "
+        "a smaller --lr-generator, or go back to an earlier checkpoint with --load-dir",
+    ),
+    Sign(
+        "discriminator wins",
+        {"accuracy", "gap"},
+        lambda n: n["accuracy"] > 0.99 and n["gap"] > 4,
+        "the discriminator tells {accuracy:.1%} of the pictures apart, so the generator learns little from it; try a "
+        "larger --r1-gamma, a smaller --lr-discriminator, --ada-target 0.6, or --blur 2 --blur-steps 1000",
+    ),
+    Sign(
+        "discriminator vanished",
+        {"logit_spread", "gradient_norm_d"},
+        lambda n: n["logit_spread"] < 1e-3 and n["gradient_norm_d"] < 1e-4,
+        "the discriminator says the same of every picture (spread of logits {logit_spread:.1g}); try a smaller "
+        "--r1-gamma or a larger --lr-discriminator",
+    ),
+    Sign(
+        "empty",
+        {"empty"},
+        lambda n: n["empty"] > 0.5,
+        "{empty:.0%} of the silhouettes are empty; try a smaller --lr-generator or a larger --eikonal-weight, and "
+        "check that the pictures' objects are inside the view (--fov)",
+    ),
+    Sign(
+        "full",
+        {"full"},
+        lambda n: n["full"] > 0.5,
+        "{full:.0%} of the silhouettes fill the picture; opaque photographs have no silhouette to learn from: give "
+        "pictures with alpha, --background R G B, or --channels 3",
+    ),
+    Sign(
+        "blobs",
+        {"blobs", "real_blobs"},
+        lambda n: n["blobs"] > n["real_blobs"] + 0.2,
+        "{blobs:.0%} of the shapes have separate parts ({real_blobs:.0%} of the real pictures do): floating blobs; try "
+        "a larger --r1-gamma or --eikonal-weight, or a smaller --omega-hidden",
+    ),
+    Sign(
+        "not finite",
+        {"skipped"},
+        lambda n: n["skipped"] > 0.02,
+        "{skipped:.0%} of the steps were skipped because a gradient was not finite; try a smaller --lr-generator, or "
+        "--precision fp32",
+    ),
+)
+
+
+class Health:
+    """Watches the numbers of a run; `look` returns what is newly wrong."""
+
+    def __init__(self) -> None:
+        self._recent: dict[str, deque[float]] = {}
+        self._latest: Numbers = {}
+        self._said: dict[str, int] = {}
+
+    def note(self, numbers: Numbers) -> None:
+        """Take in numbers that are measured now and then: the latest counts."""
+        self._latest |= numbers
+
+    def look(self, step: int, numbers: Numbers) -> list[Ailment]:
+        """Take in a step's numbers. Nothing is said before the first full window."""
+        for name, value in numbers.items():
+            if math.isfinite(value):
+                self._recent.setdefault(name, deque(maxlen=WINDOW)).append(value)
+        means = {name: sum(values) / len(values) for name, values in self._recent.items() if len(values) == WINDOW}
+        means |= self._latest
+        found = []
+        for sign in SIGNS:
+            if not sign.needs <= means.keys() or not sign.is_there(means):
+                continue
+            if step - self._said.get(sign.name, -_STEPS_BETWEEN) >= _STEPS_BETWEEN:
+                self._said[sign.name] = step
+                found.append(Ailment(sign.name, sign.words.format(**means)))
+        return found
+
+
+def separate_parts(alpha: Tensor) -> float:
+    """Share of silhouettes [N, 1, H, W] of more than one part that has at least 1% of its pixels."""
+    from scipy import ndimage
+
+    several = 0
+    for silhouette in (alpha[:, 0] > 0.5).cpu().numpy():
+        labels, count = ndimage.label(silhouette, structure=np.ones((3, 3)))
+        sizes = np.bincount(labels.ravel())[1:] if count else np.zeros(0)
+        several += int((sizes >= _SMALLEST_BLOB * max(sizes.sum(), 1)).sum() > 1)
+    return several / max(len(alpha), 1)

@@ -1,0 +1,227 @@
+"""Data sets in every layout: labels, poses, conventions; shards that are read in place; what `sdfgan dataset` does."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sdfgan.cameras import Empirical
+from sdfgan.cli import main
+from sdfgan.data.layouts import open_data
+from sdfgan.data.pictures import InMemory, OnDisk, shrink
+from sdfgan.errors import UserError
+
+
+def png(colour: tuple[int, ...], size: tuple[int, int] = (16, 16)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGBA" if len(colour) == 4 else "RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def put(folder: Path, files: dict[str, bytes | str]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return folder
+
+
+def tar(path: Path, files: dict[str, bytes | str]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in files.items():
+            content = data if isinstance(data, bytes) else data.encode()
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return path
+
+
+def reds(pictures: InMemory | OnDisk, resolution: int = 8) -> list[int]:
+    return pictures.batch(torch.arange(len(pictures)), resolution)[:, 0, 4, 4].tolist()
+
+
+STYLEGAN = {
+    "00000/img00000000.png": png((10, 0, 0)),
+    "00000/img00000001.png": png((20, 0, 0)),
+    "00000/img00000002.png": png((30, 0, 0)),
+    "dataset.json": json.dumps({"labels": [["00000/img00000000.png", 4], ["00000/img00000002.png", 5]]}),
+}
+
+
+def test_stylegan_labels(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, data in STYLEGAN.items():
+            archive.writestr(name, data)
+    for path in (tmp_path / "set.zip", put(tmp_path / "set", STYLEGAN)):
+        found = open_data(path, 8)
+        assert reds(found.pictures) == [10, 20, 30] and found.layout == "plain"
+        assert found.pictures.labels.tolist() == [4, -1, 5]
+        assert reds(open_data(path, 8, label=5).pictures) == [30]
+        with pytest.raises(UserError, match=r"no picture has the label 9; there are \[4, 5\]"):
+            open_data(path, 8, label=9)
+    put(tmp_path / "bad", {"a.png": png((1, 2, 3)), "dataset.json": '{"labels": [1]}'})
+    with pytest.raises(UserError, match=r"dataset\.json: expected"):
+        open_data(tmp_path / "bad", 8)
+    with pytest.raises(UserError, match="--label 3: no labels found"):
+        open_data(put(tmp_path / "none", {"a.png": png((1, 2, 3))}), 8, label=3)
+
+
+def test_shapenet_renderings(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {}
+    for index, name in enumerate("ab"):
+        for view in range(3):
+            files[f"{name}/rendering/{view:02d}.png"] = png((10 * index, view, 0, 255))
+        files[f"{name}/rendering/rendering_metadata.txt"] = "90 10 0 0.8 25\n180 20 0 0.8 25\n270 30 0 0.8 25\n"
+    found = open_data(put(tmp_path, files), 8)
+    assert found.layout == "shapenet" and found.pictures.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    poses = found.pictures.poses.rad2deg()
+    torch.testing.assert_close(poses[:3], torch.tensor([[10.0, 90], [20, 180], [30, 270]]))
+
+
+def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
+    for shard in range(2):
+        files = {f"{i:03d}.png": png((shard * 10 + i, 0, 0)) for i in range(3)} | {"001.cls": str(shard)}
+        tar(tmp_path / f"shard-{shard}.tar", files)
+    found = open_data(tmp_path, 8)
+    assert reds(found.pictures) == [0, 1, 2, 10, 11, 12]
+    assert found.pictures.labels.tolist() == [-1, 0, -1, -1, 1, -1]
+    assert reds(open_data(tmp_path / "shard-1.tar", 8).pictures) == [10, 11, 12]
+    evil = tar(
+        tmp_path / "evil.tar", {"../out.png": png((1, 0, 0)), "/abs.png": png((1, 0, 0)), "in.png": png((7, 0, 0))}
+    )
+    found = open_data(evil, 8)
+    assert reds(found.pictures) == [7] and len(found.skipped) == 2
+    (tmp_path / "damaged.tar").write_bytes(b"x" * 2000)
+    with pytest.raises(UserError, match=r"damaged.tar: not a readable tar"):
+        open_data(tmp_path / "damaged.tar", 8)
+    assert not (tmp_path.parent / "out.png").exists()
+
+
+def test_a_link_in_a_tar_is_no_picture(tmp_path: Path) -> None:
+    path = tmp_path / "links.tar"
+    with tarfile.open(path, "w") as archive:
+        link = tarfile.TarInfo("passwords.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    with pytest.raises(UserError, match="no pictures in it"):
+        open_data(path, 8)
+
+
+def test_poses(tmp_path: Path) -> None:
+    files = {"a.png": png((1, 0, 0)), "b.png": png((2, 0, 0)), "poses.json": '{"a.png": [10, 20], "b.png": [30, 40]}'}
+    found = open_data(put(tmp_path / "own", files), 8)
+    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor([[10.0, 20], [30, 40]]))
+    poses = Empirical.of(found.pictures.poses)
+    elevation, azimuth = poses.sample(100, torch.Generator().manual_seed(0))
+    pairs = {(round(math.degrees(e)), round(math.degrees(a))) for e, a in zip(elevation, azimuth, strict=True)}
+    assert pairs == {(10, 20), (30, 40)}
+    # Blender is z-up: a camera on its -y axis looks along +y, and is on +z here.
+    matrix = np.eye(4)
+    matrix[:3, 3] = (0, -2, 2)
+    frames = [{"file_path": "./a", "transform_matrix": matrix.tolist()}]
+    files = {"a.png": png((1, 0, 0)), "transforms_train.json": json.dumps({"frames": frames})}
+    found = open_data(put(tmp_path / "nerf", files), 8)
+    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor([[45.0, 0]]), atol=1e-4, rtol=0)
+    assert open_data(put(tmp_path / "part", {**files, "b.png": png((1, 0, 0))}), 8).pictures.poses is None
+    for text in ('{"frames": 3}', "{", '{"a.png": "x"}'):
+        name = "poses.json" if "a.png" in text else "transforms.json"
+        with pytest.raises(UserError, match=name):
+            open_data(put(tmp_path / f"bad{len(text)}", {"a.png": png((1, 0, 0)), name: text}), 8)
+
+
+def test_conventions_crop_and_flip(tmp_path: Path) -> None:
+    """CelebA's pictures lose a tenth on each side of their central square; cars are never flipped."""
+    pixels = np.zeros((218, 178, 3), np.uint8)
+    pixels[20:198, :10] = pixels[20:198, -10:] = 255  # a frame that the crop takes away
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert open_data(tmp_path, 16, layout="celeba").pictures.batch(torch.tensor([0]), 16)[:, :3].max() < 5
+    whole = open_data(tmp_path, 16, layout="cats")
+    assert whole.pictures.batch(torch.tensor([0]), 16)[:, :3].max() > 100 and whole.convention.mirror
+    assert not open_data(tmp_path, 16, layout="carla").convention.mirror
+
+
+def test_pictures_that_stay_on_disk(tmp_path: Path) -> None:
+    put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(5)} | {"2.png": b"no picture"})
+    found = open_data(tmp_path, 8, cache="none")
+    assert isinstance(found.pictures, OnDisk) and len(found.pictures) == 5
+    assert reds(found.pictures) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
+    some = found.pictures.select(torch.tensor([4, 0]))
+    assert reds(some) == [4, 0] and some.batch(torch.tensor([0]), 16).shape == (1, 4, 16, 16)
+
+
+def test_shrinking() -> None:
+    images = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4)
+    assert shrink(images, 2).tolist() == [[[[2, 4], [10, 12]]]]
+    assert shrink(images, 4) is images
+    with pytest.raises(ValueError, match="resolution must divide 4"):
+        shrink(images, 3)
+
+
+# ------------------------------------------------------------------------------------------------------ the command
+
+
+def test_check_reports_what_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = {"a.png": png((255, 0, 0, 128)), "b.png": png((255, 0, 0, 128)), "c.png": png((1, 2, 3)), "d.png": b"bad"}
+    assert main(["dataset", "check", str(put(tmp_path, files))]) == 0
+    said = capsys.readouterr().out
+    assert "bad: d.png: not a picture" in said
+    assert "3 good pictures, 1 bad, 1 duplicates; 1 without alpha" in said
+    assert said.splitlines()[-1].startswith(f"checked {tmp_path}")
+    (tmp_path / "only").mkdir()
+    (tmp_path / "only" / "d.png").write_bytes(b"bad")
+    assert main(["dataset", "check", str(tmp_path / "only")]) == 2
+    assert "no readable picture" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["out.zip", "out.tar", "out"])
+def test_convert_keeps_pictures_labels_and_poses(
+    target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    colour = (200, 100, 50, 128)
+    files = {"x/a.png": png(colour), "x/b.png": png((5, 5, 5)), "x/c.png": b"bad"}
+    files |= {"x/poses.json": '{"a.png": [1, 2], "b.png": [3, 4]}', "x/dataset.json": '{"labels": [["a.png", 3]]}'}
+    source, output = put(tmp_path / "in", files), tmp_path / target
+    assert main(["dataset", "convert", str(source), str(output), "--resolution", "8"]) == 0
+    assert "wrote 2 pictures of 8 px" in capsys.readouterr().out.splitlines()[-1]
+    before, after = open_data(source, 8), open_data(output, 8)
+    assert after.names == ["00000/img00000000.png", "00000/img00000001.png"]
+    images = [found.pictures.batch(torch.arange(2), 8).int() for found in (before, after)]
+    assert (images[0] - images[1]).abs().max() <= 1
+    assert after.pictures.labels.tolist() == [3, -1]
+    torch.testing.assert_close(before.pictures.poses, after.pictures.poses)
+    first = output.read_bytes() if output.is_file() else None
+    if first is not None:
+        assert main(["dataset", "convert", str(source), str(output), "--resolution", "8"]) == 0
+        assert output.read_bytes() == first, "the same pictures give the same bytes"
+    else:
+        assert main(["dataset", "convert", str(source), str(output)]) == 2
+    capsys.readouterr()
+    assert main(["dataset", "convert", str(source), str(tmp_path / "out.rar")]) == 2
+    assert main(["dataset", "convert", str(source)]) == 2
+
+
+def test_views_of_shapenet_objects_are_chosen_without_replacement(tmp_path: Path) -> None:
+    files = {f"{name}/rendering/{view:02d}.png": png((view * 10, 0, 0)) for name in "ab" for view in range(8)}
+    source = put(tmp_path / "in", files)
+    arguments = ["--views-per-object", "3", "--resolution", "8"]
+    assert main(["dataset", "convert", str(source), str(tmp_path / "out.zip"), *arguments]) == 0
+    found = open_data(tmp_path / "out.zip", 8)
+    values = reds(found.pictures)
+    assert found.pictures.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(set(values[:3])) == len(set(values[3:])) == 3
+    assert main(["dataset", "convert", str(tmp_path / "out.zip"), str(tmp_path / "b.zip"), *arguments]) == 2
+
+
+def test_preview(tmp_path: Path) -> None:
+    source = put(tmp_path / "in", {f"{i}.png": png((i * 20, 0, 0)) for i in range(5)})
+    assert main(["dataset", "preview", str(source), str(tmp_path / "sheet.png"), "--resolution", "16"]) == 0
+    assert Image.open(tmp_path / "sheet.png").size == (48, 32)

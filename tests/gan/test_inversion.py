@@ -1,0 +1,86 @@
+"""Inversion finds what a generator made; arithmetic on conditions."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from sdfgan.cameras import pose_distribution, rotate_axes
+from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF
+from sdfgan.gan import GanConfig, codes, make_generator, picture
+from sdfgan.gan.inversion import Effort, invert, silhouette_iou
+from sdfgan.training.checkpoint import pack_module, save_checkpoint
+
+
+def varied() -> tuple[FilmSirenSDF, GanConfig]:
+    """An untrained generator whose latents matter: its first layers shape the ball it is."""
+    torch.manual_seed(0)
+    config = GanConfig(device="cpu", latent_size=4, width=16, mapping_width=16).resolved()
+    generator = make_generator(config)
+    assert isinstance(generator, FilmSirenSDF)
+    with torch.no_grad():
+        generator.sdf_head.mul_(15)
+    return generator.requires_grad_(False), config
+
+
+def test_a_generators_own_picture_is_found() -> None:
+    generator, config = varied()
+    latent = torch.tensor([[1.0, -1.0, 0.5, 1.0]])
+    axes = rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
+    with torch.no_grad():
+        made = picture.draw(generator, generator.condition(latent), axes, config).channels(4)[0]
+    poses = pose_distribution("uniform", (0.2, 0.5), (0.0, 2 * math.pi))
+    seen: list[float] = []
+    effort = Effort(candidates=128, starts=4, latent_steps=25, code_steps=20)
+    found = invert(generator, config, made, poses, effort, on_progress=seen.append)
+    assert found.silhouette_iou > 0.93 and len(seen) == len(found.history) == 45
+    assert found.loss < 0.3 * seen[0] and found.loss <= min(seen) + 1e-6
+    assert found.picture.shape == made.shape
+    torch.testing.assert_close(found.picture, made, atol=0.35, rtol=0)
+
+
+def test_silhouette_iou() -> None:
+    a = torch.zeros(4, 4)
+    a[:2] = 1
+    b = torch.zeros(4, 4)
+    b[1:3] = 0.9
+    assert silhouette_iou(a, b) == pytest.approx(1 / 3) and silhouette_iou(a * 0, b * 0) == 1
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [FilmSirenSDF(16, latent_size=4), MlpSDF(16, latent_size=4), DfrSDF(16, latent_size=4, mapping_width=8)],
+    ids=["film-siren", "mlp", "dfr"],
+)
+def test_arithmetic_on_conditions(generator: Field) -> None:
+    condition = generator.condition(torch.randn(3, 4))
+    assert len(condition) == 3 and len(codes.rows(condition, slice(1, 2))) == 1
+    for share, row in ((0.0, 0), (1.0, 1)):
+        a, b = (codes.rows(condition, slice(i, i + 1)) for i in (0, 1))
+        mixed, expected = codes.lerp(a, b, share), codes.rows(condition, slice(row, row + 1))
+        for name, tensor in codes.tensors_of(mixed).items():
+            torch.testing.assert_close(tensor, codes.tensors_of(expected)[name])
+    each = codes.lerp(codes.rows(condition, slice(0, 1)), condition, torch.tensor([0.0, 1.0, 0.5]))
+    points = torch.rand(5, 3)
+    image = torch.tensor([0, 1, 1, 2, 2])
+    assert generator.sdf(points, each, image).shape == (5,)
+
+
+def test_the_mean_is_kept_and_a_damaged_one_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    generator, config = varied()
+    save_checkpoint(tmp_path / "run", 1, pack_module(generator, "ema"), {"kind": "gan", "config": config.to_json()})
+    mean = codes.cached_mean(tmp_path / "run", generator, config, "ema")
+    latents = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
+    expected = generator.condition(latents).scales.mean(0)
+    torch.testing.assert_close(mean.scales[0], expected, atol=0.1, rtol=0.02)
+    (file,) = (tmp_path / "cache" / "means").iterdir()
+    monkeypatch.setattr(codes, "mean_condition", lambda *arguments: pytest.fail("made again"))
+    assert torch.equal(codes.cached_mean(tmp_path / "run", generator, config, "ema").scales, mean.scales)
+    monkeypatch.undo()
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    file.write_bytes(b"damaged")
+    assert torch.equal(codes.cached_mean(tmp_path / "run", generator, config, "ema").scales, mean.scales)

@@ -1,0 +1,400 @@
+"""Every method trains: each loss, generator, discriminator, option and curriculum for 50 steps at a tiny size."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from sdfgan.data.pictures import InMemory
+from sdfgan.data.shapes import render_shapes
+from sdfgan.errors import UserError
+from sdfgan.gan import DISCRIMINATORS, GanConfig
+from sdfgan.gan.config import DEFAULTS
+from sdfgan.gan.curricula import Stage, load_curriculum, names
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.gan.trainer import Trainer
+
+TINY = {
+    "device": "cpu",
+    "steps": 50,
+    "resolution": 16,
+    "batch_size": 4,
+    "chunk_size": 2,
+    "width": 16,
+    "mapping_width": 16,
+    "latent_size": 8,
+    "discriminator_channels": 8,
+    "discriminator_most_channels": 16,
+    "march_steps": 12,
+}
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    return render_shapes(128, 32).images
+
+
+def trained(pictures: Tensor, steps: int = 50, **options: Any) -> tuple[Trainer, list[dict[str, float]]]:
+    """A trainer after some steps, and the numbers of each."""
+    trainer = Trainer(GanConfig(**{**TINY, **options}).resolved())
+    trainer.precondition()
+    try:
+        return trainer, [trainer.step(pictures) for _ in range(steps)]
+    finally:
+        trainer.close()
+
+
+def check(logs: list[dict[str, float]], bound: float = 20.0) -> None:
+    """All numbers finite, no step skipped, losses bounded, and the eikonal term held down."""
+    for log in logs:
+        assert all(math.isfinite(value) for value in log.values()), log
+        assert log["skipped"] == 0
+        assert abs(log["loss_d"]) < bound and abs(log["loss_g"]) < bound, log
+
+
+@pytest.mark.parametrize("loss", ADVERSARIAL_LOSSES)
+def test_losses(loss: str, pictures: Tensor) -> None:
+    _, logs = trained(pictures, gan_loss=loss)
+    check(logs, bound=60)
+    assert logs[-1]["eikonal"] < 0.1 and 0.02 < logs[-1]["coverage"] < 0.6
+    # The discriminator has found something out: it puts reals above fakes.
+    assert sum(log["gap"] for log in logs[-20:]) > 0
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_discriminators(name: str, pictures: Tensor) -> None:
+    _, logs = trained(pictures, discriminator=name)
+    check(logs)
+    assert sum(log["loss_d"] for log in logs[-10:]) < sum(log["loss_d"] for log in logs[:10]) + 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"generator": "mlp"},
+        {"generator": "mlp", "activation": "relu", "weight_norm": True, "texture_latent_size": 4},
+        {"generator": "dfr", "latent_std": 2.5},
+        {"texture_latent_size": 4, "texture_layers": 4, "color_space": "hsv"},
+    ],
+    ids=["mlp", "mlp-relu", "dfr", "deep-texture"],
+)
+def test_generators(options: dict, pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A shorter fit with larger steps, for time.
+    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    trainer, logs = trained(pictures, **options)
+    check(logs)
+    assert logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9
+    latents = trainer.latents(2, torch.Generator().manual_seed(0))
+    field = trainer.average
+    points = torch.rand(10, 3)
+    colours = [field.rgb(points, field.condition(latent), None) for latent in latents.split(1)]
+    assert not torch.allclose(*colours, atol=1e-4), "latents differ in colour"
+
+
+def _fit_quickly(self: Any, latent_std: float, random: torch.Generator) -> float:
+    optimizer = torch.optim.Adam(self.parameters(), 5e-3)
+    for _ in range(150):
+        points = torch.rand(256, 3, generator=random) * 2 - 1
+        latents = latent_std * torch.randn(256, self.latent_size, generator=random)
+        value, gradient = self.sdf_and_gradient(points, self.condition(latents), torch.arange(256))
+        loss = (value - points.norm(dim=-1) + 0.4).square().mean() + 0.1 * (gradient.norm(dim=-1) - 1).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.item()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ada_target": 0.2, "ada_pictures": 100},
+        {"instance_noise": 0.2, "instance_noise_steps": 30, "blur": 2.0, "blur_steps": 30},
+        {"top_k_interval": 1, "top_k_floor": 0.5, "discriminator_steps": 2},
+        {"latent_weight": 1.0, "pose_weight": 15.0, "back_face_weight": 1.0, "lr_discriminator": 2e-3},
+        {"channels": 3, "recompute": True},
+        {"precision": "bf16", "eikonal_final": 2.0, "gradient_clip_discriminator": 1.0},
+    ],
+    ids=lambda options: "-".join(options),
+)
+def test_options(options: dict, pictures: Tensor) -> None:
+    _, logs = trained(pictures, **options)
+    check(logs)
+    if "pose_weight" in options:
+        first, last = (sum(log["pose_d"] for log in part) / 10 for part in (logs[:10], logs[-10:]))
+        assert last < first, "the discriminator learns to tell poses"
+
+
+def test_all_at_once_on_each_device(device: torch.device, pictures: Tensor) -> None:
+    """Many options together, in the device's own default precision."""
+    options = {"top_k_interval": 1, "ada_target": 0.2, "ada_pictures": 10, "instance_noise": 0.1, "blur": 1.0}
+    options |= {"latent_weight": 1.0, "pose_weight": 1.0, "back_face_weight": 1.0, "discriminator": "stylegan2"}
+    trainer, logs = trained(pictures, steps=12, **{**options, "device": str(device)})
+    check(logs)
+    assert logs[-1]["ada_probability"] > 0 or logs[-1]["sign_real"] < 0.2
+    assert next(trainer.average.parameters()).device.type == device.type
+
+
+def test_chunks_recomputed_are_the_same(pictures: Tensor) -> None:
+    kept, _ = trained(pictures, steps=3)
+    recomputed, _ = trained(pictures, steps=3, recompute=True)
+    a, b = kept.state()[0], recomputed.state()[0]
+    assert all(torch.allclose(a[name], b[name], rtol=1e-4, atol=1e-6) for name in a if name.startswith("generator"))
+
+
+def test_gradients_of_chunks_are_averaged(pictures: Tensor) -> None:
+    """One chunk or four: the same step. (A discriminator without minibatch statistics.)"""
+    results = [trained(pictures, steps=2, chunk_size=size, discriminator="residual")[1] for size in (4, 1)]
+    for name in ("loss_d", "loss_g", "gradient_norm_d", "gradient_norm_g", "eikonal"):
+        # The eikonal term is a mean over all points, of which chunks have different numbers.
+        assert results[1][1][name] == pytest.approx(results[0][1][name], rel=0.05), name
+    assert results[1][0]["loss_d"] == pytest.approx(results[0][0]["loss_d"], rel=1e-5)
+
+
+def test_deterministic_runs_are_equal(pictures: Tensor) -> None:
+    first, _ = trained(pictures, steps=3, deterministic=True)
+    second, _ = trained(pictures, steps=3, deterministic=True)
+    a, b = first.state()[0], second.state()[0]
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_two_averages_follow_at_their_own_pace(pictures: Tensor) -> None:
+    trainer, _ = trained(pictures, steps=20, ema_decay=0.1, ema_decay_slow=0.999)
+    now, fast, slow = (module.sdf_head for module in (trainer.generator, *trainer.averages.values()))
+    assert 0 < (fast - now).norm() < (slow - now).norm()
+
+
+def test_fp16(pictures: Tensor) -> None:
+    """An overflow is skipped and halves the scale; nothing else is skipped."""
+    trainer, logs = trained(pictures, precision="fp16")
+    check([log for log in logs if not log["skipped"]])
+    assert sum(log["skipped"] for log in logs) < 10 and trainer.loss_scale >= 1
+    _, exact = trained(pictures, steps=1)
+    assert logs[0]["loss_d"] == pytest.approx(exact[0]["loss_d"], rel=0.01)
+
+
+def test_fp16_halves_its_scale_when_it_overflows(pictures: Tensor) -> None:
+    trainer = Trainer(GanConfig(**{**TINY, "precision": "fp16"}).resolved())
+    trainer.loss_scale = 2.0**60
+    try:
+        log = trainer.step(pictures)
+    finally:
+        trainer.close()
+    assert log["skipped"] == 1 and trainer.loss_scale == 2.0**58  # once for each network
+
+
+# --------------------------------------------------------------------------------------------------------- curricula
+
+
+def shrunk(name: str) -> GanConfig:
+    """A curriculum of the package, with small networks, small pictures and stages that end soon."""
+    curriculum = load_curriculum(name, GanConfig())
+    settings = {field: value for field, value in curriculum.settings.items() if field not in TINY}
+    largest = max((s.changes.get("resolution", 0) for s in curriculum.stages), default=0)
+    stages = []
+    for index, stage in enumerate(curriculum.stages):
+        changes = dict(stage.changes)
+        if "resolution" in changes:
+            changes["resolution"] = max(16, changes["resolution"] * 32 // max(largest, 32))
+        changes["batch_size"] = 4
+        changes["chunk_size"] = 2
+        stages.append(Stage(15 * index, changes))
+    options = {**TINY, **settings, "fade_steps": 10 if settings.get("fade_steps") else 0, "data_layout": "auto"}
+    return GanConfig(**{**options, "batch_size": 4, "chunk_size": 2, "stages": tuple(stages)}).resolved()
+
+
+@pytest.mark.parametrize("name", names())
+def test_curricula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    config = shrunk(name)
+    trainer = Trainer(config)
+    pictures = render_shapes(32, max(config.resolutions)).images
+    trainer.precondition()
+    try:
+        logs = [trainer.step(pictures) for _ in range(55)]  # past the end
+    finally:
+        trainer.close()
+    check(logs)
+
+
+@pytest.mark.parametrize("name", names())
+def test_curricula_as_they_are(name: str) -> None:
+    """They resolve and pass every check, and what they say is in force at its step."""
+    config = GanConfig(device="cpu", curriculum=name.upper()).resolved()
+    curriculum = load_curriculum(name, config)
+    assert curriculum.about
+    for field, value in curriculum.settings.items():
+        if field not in {"batch_size", "resolution"}:
+            assert getattr(config, field) == value, field
+    for stage in curriculum.stages:
+        now = config.at(stage.step)
+        assert all(getattr(now, field) == value for field, value in stage.changes.items())
+    assert config.at(10**9) == config.at(max([s.step for s in curriculum.stages], default=0))
+    assert GanConfig.from_json(json.loads(json.dumps(config.to_json())), Path("x")) == config
+
+
+def test_values_of_the_reference_systems() -> None:
+    carla = GanConfig(device="cpu", curriculum="carla").resolved()
+    stages = [(0, 32, 30, 4e-5, 4e-4), (10_000, 64, 14, 2e-5, 2e-4), (55_000, 128, 10, 1e-5, 1e-4)]
+    for step, resolution, batch, lr_g, lr_d in stages:
+        now = carla.at(step)
+        assert (now.resolution, now.batch_size, now.lr_generator, now.lr_discriminator) == (
+            resolution,
+            batch,
+            lr_g,
+            lr_d,
+        )
+        before = carla.at(step - 1)
+        assert step == 0 or before.resolution == resolution // 2
+    # pi-GAN's R1 weight is for pictures in -1..1, whose gradients are half of those in 0..1.
+    assert carla.r1_gamma == 10 / 4
+    celeba = GanConfig(device="cpu", curriculum="SPATIALSIRENBASELINE").resolved()
+    assert (celeba.at(0).batch_size, celeba.pose_weight, celeba.top_k_interval) == (56, 15, 2000)
+
+
+def test_flags_go_before_a_curriculum() -> None:
+    config = GanConfig(device="cpu", curriculum="carla", fov=40.0).resolved()
+    assert config.fov == 40 and config.discriminator == "progressive" and DEFAULTS["fov"] == 25
+
+
+STAGES = (Stage(0, {"resolution": 16}), Stage(4, {"resolution": 32, "batch_size": 4, "lr_generator": 1e-4}))
+
+
+def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
+    config = GanConfig(**{**TINY, "discriminator": "progressive", "fade_steps": 3, "stages": STAGES}).resolved()
+    assert config.at(3).resolution == 16 and config.at(4).resolution == 32 and config.stage_start(7) == 4
+    straight, halted = Trainer(config), Trainer(config)
+    resumed = Trainer(config)
+    try:
+        logs = [straight.step(pictures) for _ in range(8)]
+        assert logs[3]["learning_rate"] == 5e-4 and logs[4]["learning_rate"] == 1e-4
+        for _ in range(5):
+            halted.step(pictures)
+        resumed.load_state(*halted.state(), 5, "here")
+        for _ in range(3):
+            resumed.step(pictures)
+        latents = straight.latents(2, torch.Generator())
+        axes = torch.eye(3).expand(2, 3, 3)
+        assert straight.picture(straight.average, straight.average.condition(latents), axes).shape[-1] == 32
+    finally:
+        for trainer in (straight, halted, resumed):
+            trainer.close()
+    a, b = straight.state()[0], resumed.state()[0]
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "expected"),
+        ('{"settings": {"colour": 1}}', "unknown setting 'colour'"),
+        ('{"settings": {"output_dir": "x"}}', "unknown setting 'output_dir'"),
+        ('{"settings": {"fov": "wide"}}', 'fov must be float, got "wide"'),
+        ('{"settings": {"discriminator": "none"}}', "discriminator must be one of small, "),
+        ('{"settings": {"elevation": [1]}}', "elevation must be"),
+        ('{"stages": [{"resolution": 16}]}', "a stage must be"),
+        ('{"stages": [{"step": 0, "width": 16}]}', "a stage cannot change 'width'"),
+        ('{"stages": [{"step": 0, "resolution": 16.5}]}', "resolution must be int"),
+        ('{"stages": [{"step": 5}]}', "must begin at step 0"),
+        ('{"stages": [{"step": 0}, {"step": 0}]}', "rising steps"),
+        ('{"stages": [{"step": 0, "resolution": 32}, {"step": 9, "resolution": 48}]}', "power of two"),
+        ('{"stages": [{"step": 0, "resolution": 32}, {"step": 9, "resolution": 64}]}', "takes one resolution"),
+    ],
+)
+def test_bad_curricula(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        GanConfig(device="cpu", curriculum=str(path)).resolved()
+    with pytest.raises(UserError, match="--curriculum must be one of carla, cats, celeba"):
+        GanConfig(device="cpu", curriculum="unknown").resolved()
+
+
+# -------------------------------------------------------------------------------------------------- several processes
+
+WORKER = """
+import json, sys, torch
+from sdfgan.gan import GanConfig
+from sdfgan.gan.trainer import Trainer
+from sdfgan.training.distributed import workers
+pictures = torch.load(sys.argv[1], weights_only=True)
+config = GanConfig(**json.loads(sys.argv[2])).resolved()
+with workers(torch.device("cpu")) as team:
+    trainer = Trainer(config, team)
+    logs = [trainer.step(pictures) for _ in range(4)]
+    team.check_same([trainer.generator, trainer.discriminator, trainer.average], 4)
+    trainer.close()
+    if team.first:
+        print("LOGS" + json.dumps(logs))
+"""
+
+
+def torchrun(*arguments: str, processes: int = 2) -> str:
+    """What a program prints under torchrun."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_two_processes_are_one_with_the_doubled_batch(pictures: Tensor, tmp_path: Path) -> None:
+    """Each of two processes takes 2 of the 4 pictures that one takes; options that need all of a batch included."""
+    options = {**TINY, "top_k_interval": 1, "ada_target": 0.6, "instance_noise": 0.1, "gan_loss": "logistic"}
+    _, alone = trained(pictures, steps=4, **{k: v for k, v in options.items() if k not in TINY})
+    torch.save(pictures, tmp_path / "pictures.pt")
+    (tmp_path / "worker.py").write_text(WORKER)
+    said = torchrun(str(tmp_path / "worker.py"), str(tmp_path / "pictures.pt"), json.dumps(options))
+    together = json.loads(next(line for line in said.splitlines() if line.startswith("LOGS"))[4:])
+    for one, two in zip(alone, together, strict=True):
+        assert one.keys() == two.keys()
+        for name in one:
+            assert two[name] == pytest.approx(one[name], rel=1e-3, abs=1e-5), name
+
+
+def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
+    run, cache = tmp_path / "run", {"SDFGAN_CACHE": str(tmp_path / "cache")}
+    flags = {**TINY, "dataset_size": 64, "evaluate_images": 16, "mesh_resolution": 16, "view_resolution": 16}
+    flags |= {"video_frames": 2, "sample_interval": 100, "checkpoint_interval": 100, "steps": 4}
+    listed = [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))]
+    os.environ.update(cache)
+    try:
+        said = torchrun("-m", "sdfgan", "train-gan", "--output-dir", str(run), *listed)
+        assert said.count("done: look at") == 1 and "2 processes" in said
+        command = [sys.executable, "-m", "sdfgan", "train-gan", "--resume", str(run), "--steps", "6"]
+        subprocess.run(command, check=True, capture_output=True)
+    finally:
+        del os.environ["SDFGAN_CACHE"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["steps"] == 6 and summary["processes"] == 1
+    assert len(list(run.glob("events.*"))) == 2
+
+
+def test_a_batch_that_processes_cannot_share(pictures: Tensor) -> None:
+    from sdfgan.training.distributed import Workers
+
+    trainer = Trainer(GanConfig(**TINY).resolved(), Workers(0, 3))
+    try:
+        with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes"):
+            trainer.step(pictures)
+    finally:
+        trainer.close()
+
+
+def test_pictures_from_somewhere_else(pictures: Tensor) -> None:
+    """A trainer takes what gives pictures by index, at the resolution in force."""
+    source = dataclasses.replace(InMemory(pictures))
+    assert source.batch(torch.tensor([3, 1]), 16).shape == (2, 4, 16, 16)
+    _, logs = trained(pictures, steps=1)
+    check(logs)

@@ -1,0 +1,98 @@
+"""The command lines of the two older projects, as they print them, are understood."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdfgan.cli import COMMANDS, main
+from sdfgan.commands.legacy import OLD_FLAGS, translate
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The configurations that commands would have run with."""
+    configs: list[Any] = []
+    for name, command in COMMANDS.items():
+        config_type = command.load()[0]
+        changed = command._replace(load=lambda config_type=config_type: (config_type, configs.append))
+        monkeypatch.setitem(COMMANDS, name, changed)
+    return configs
+
+
+@pytest.mark.parametrize(
+    ("line", "expected", "said"),
+    [
+        (
+            "train-gan --output_dir=out --load_dir=from --curriculum=SPATIALSIRENBASELINE --port=12355",
+            {"output_dir": Path("out"), "load_dir": Path("from"), "curriculum": "SPATIALSIRENBASELINE"},
+            ["--port has no meaning any more: torchrun chooses a port (--master-port)"],
+        ),
+        ("train-gan --output_dir out --port 12355", {"output_dir": Path("out")}, ["--port"]),
+        (
+            "train-gan -d pictures --no-log",
+            {"data": Path("pictures"), "dry_run": True},
+            ["-d is now --data", "--no-log"],
+        ),
+        (
+            "train-gan --sample_interval 7 --eval_freq 9",
+            {"sample_interval": 7, "evaluate_interval": 9},
+            ["--eval_freq"],
+        ),
+        (
+            "evaluate RUN --real_image_dir reals --num_images 8000",
+            {"run": Path("RUN"), "real": Path("reals"), "images": 8000},
+            ["--real_image_dir is now --real", "--num_images is now --images"],
+        ),
+        (
+            "render RUN --seeds 0 1 2 3 --lock_view_dependence --image_size 512 --num_steps 36 --psi 0.7",
+            {"seeds": ("0", "1", "2", "3"), "resolution": 512, "psi": 0.7},
+            ["--lock_view_dependence has no meaning", "--image_size", "--num_steps has no meaning"],
+        ),
+        (
+            "render RUN --seeds 0 --trajectory orbit --num_frames 36 --ray_step_multiplier 2 --depth_map",
+            {"mode": "orbit", "frames": 36, "show": "depth"},
+            ["--trajectory is now --mode", "--num_frames", "--ray_step_multiplier", "--depth_map"],
+        ),
+        (
+            "interpolate RUN --seeds 0 1 --psi 0.7 --num_frames=36 --output_dir vids",
+            {"frames": 36, "output": Path("vids/interpolation.mp4")},
+            ["--num_frames", "--output_dir"],
+        ),
+        (
+            "extract-mesh RUN --seed 0 --cube_size 0.3 --voxel_resolution 256",
+            {"seeds": ("0",), "resolution": 256},
+            ["--seed is now --seeds", "--cube_size has no meaning", "--voxel_resolution"],
+        ),
+        (
+            "invert RUN a.png --seed 3 --image_size 128 --num_frames 64 --max_batch_size 1000",
+            {"seed": 3, "resolution": 128, "frames": 64},
+            ["--image_size", "--num_frames", "--max_batch_size has no meaning"],
+        ),
+    ],
+)
+def test_lines_of_old(
+    line: str, expected: dict[str, Any], said: list[str], parsed: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 0
+    (config,) = parsed
+    assert {name: getattr(config, name) for name in expected} == expected
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(said) and all(part in text for part, text in zip(said, lines, strict=True))
+
+
+def test_every_flag_of_old_leads_to_one_of_today() -> None:
+    for name, flags in OLD_FLAGS.items():
+        today = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(COMMANDS[name].load()[0])}
+        for flag, old in flags.items():
+            assert flag not in today, f"{name} {flag} works as it is"
+            assert {part for part in old.now if part.startswith("--")} <= today, f"{name} {flag}"
+            assert old.note
+
+
+def test_values_may_be_missing() -> None:
+    assert translate("train-gan", ["--port"]) == ([], ["--port " + OLD_FLAGS["train-gan"]["--port"].note])
+    assert translate("info", ["--port"]) == (["--port"], [])
