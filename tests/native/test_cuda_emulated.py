@@ -237,7 +237,14 @@ def test_other_kernels_match_the_cpu(emulated):
                 after = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
                 step = (values, alive, count, made[0], made[1], made[3], state, status, *after, workspace)
                 emulated.f32.trace_step(
-                    where, *(t.data_ptr() for t in step), len(workspace), rays, rays, tuple(level.rules), NO_LAYERS, False
+                    where,
+                    *(t.data_ptr() for t in step),
+                    len(workspace),
+                    rays,
+                    rays,
+                    tuple(level.rules),
+                    NO_LAYERS,
+                    False,
                 )
                 points, alive, count = after
                 results += [state.clone(), status.clone(), points, alive, count]
