@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ Memory = Literal["auto", "bounded", "unbounded"]
 _SHARE_OF_FREE = 0.5
 _PASSES = 2.0  # what a backward pass holds at its peak, in units of what the forward pass keeps for it
 _PROBE = 256  # samples
+_kept_before: WeakKeyDictionary[Field, float] = WeakKeyDictionary()  # bytes of a sample's graph
 
 
 def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
@@ -75,6 +77,7 @@ def in_pieces(
     boundaries: Tensor,
     memory: Memory = "auto",
     budget: int | None = None,
+    owner: Field | None = None,
 ) -> tuple[Tensor, ...]:
     """`function(given, samples)`, whose graph takes at most about `budget` bytes at a time.
 
@@ -87,6 +90,7 @@ def in_pieces(
         boundaries: [K] int64 ascending, from 0 to the number of samples: where they may be cut.
         memory: "unbounded": one graph; "bounded": in pieces; "auto": in pieces if one graph would exceed the budget.
         budget: bytes; None: half of what is free.
+        owner: whose memory it is: what a sample takes is measured once for each and remembered ("auto").
     """
     if memory not in ("auto", "bounded", "unbounded"):
         raise ValueError(f"memory must be 'auto', 'bounded' or 'unbounded', got {memory!r}")
@@ -94,6 +98,9 @@ def in_pieces(
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
     total = int(boundaries[-1])
     if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
+        return function(given, samples)
+    known = _kept_before.get(owner) if owner is not None else None
+    if memory == "auto" and known is not None and total <= _most(budget, known, boundaries.device):
         return function(given, samples)
     # Leaves instead of what was given, so that no graph reaches behind it.
     copies: list[Tensor] = []
@@ -109,15 +116,22 @@ def in_pieces(
     own = map_tensors(copy, given)
     few = int(boundaries[torch.searchsorted(boundaries, min(_PROBE, total))])
     kept, probed = _bytes_kept(partial(function, own), samples[:few])
-    if budget is None:
-        budget = int(_SHARE_OF_FREE * free_memory(probed[0].device))
-    most = int(budget / (_PASSES * max(kept, 1)) * few)
+    if owner is not None:
+        _kept_before[owner] = kept / few
+    most = _most(budget, kept / few, boundaries.device)
     if memory == "auto" and total <= most:
         return function(given, samples)
     others = [leaf for leaf in _leaves(probed) if all(leaf is not tensor for tensor in copies)]
     del probed
     pieces = _Pieces(partial(function, own), samples, _cuts(boundaries, max(most, 1)), [*copies, *others])
     return _InPieces.apply(pieces, *originals, *others)
+
+
+def _most(budget: int | None, kept: float, device: torch.device) -> int:
+    """How many samples fit into the budget if each keeps so many bytes for the backward pass."""
+    if budget is None:
+        budget = int(_SHARE_OF_FREE * free_memory(device))
+    return int(budget / (_PASSES * max(kept, 1 / _PROBE)))
 
 
 def _bytes_kept(function: Callable[[Any], tuple[Tensor, ...]], samples: Any) -> tuple[int, tuple[Tensor, ...]]:

@@ -139,7 +139,7 @@ def render(
     together = samples.image if edge == "neighbour" else samples.pixel
     begin = _first_of_each(together).nonzero()[:, 0]
     boundaries = torch.cat([begin.new_zeros(1), begin[1:], begin.new_tensor([len(samples)])])
-    composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget)
+    composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget, field)
     rows = samples.pixel[_first_of_each(samples.pixel)]
     hit = torch.zeros(len(axes) * size**2, dtype=torch.bool, device=axes.device)
     hit[samples.pixel[samples.hit]] = True
