@@ -99,8 +99,8 @@ def render(
         density: 2, 4 ...: blocks of so many pixels along a side share one evaluation where all are opaque: less memory,
             and a grid in the shading (docs/raycasting.md). Must divide the resolution.
         memory: "unbounded": one graph for all samples. "bounded": the same gradient from pieces whose graphs take at
-            most about `budget` bytes at a time, for one more evaluation of the samples. "auto": in pieces if it must be. A
-            gradient through pieces has itself no gradient.
+            most about `budget` bytes at a time, for one more evaluation of the samples. "auto": in pieces if it must
+            be. A gradient through pieces has itself no gradient.
         budget: bytes; None: half of what is free.
         steps: most evaluations per ray.
         lipschitz: safety factor of the march, as in `multiscale`.
