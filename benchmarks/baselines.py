@@ -132,6 +132,8 @@ class SeedTrace:
     hit: Tensor  # [B, R, R] bool
     distance: Tensor  # [B, R, R]; 0 where no ray was traced
     queries: int
+    shaded: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball, all of which the seed shades
+    start: Tensor  # [B, R, R] where the ray of each of these ended, or that of the coarser pixel it is in
 
 
 def trace_seed(
@@ -142,14 +144,17 @@ def trace_seed(
     batch, size, queries = len(axes), 1, 0
     camera = cameras.orbit_camera(axes, fov)
     mask = axes.new_ones(batch, 1, 1, dtype=torch.bool)
+    start = axes.new_zeros(batch, 1, 1)
+    shaded = mask
     for level, scale in enumerate(scales):
         size *= scale
-        mask = mask.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        mask, start, shaded = (x.repeat_interleave(scale, 1).repeat_interleave(scale, 2) for x in (mask, start, shaded))
         directions = cameras.ray_grid(camera, size, size, fov)[1].reshape(batch, size, size, 3)
         origins = camera[:, None, None, :, 3].expand_as(directions)
         c = -(origins * directions).sum(-1)
         delta = (c.square() - distance**2 + 1).clamp(min=0).sqrt()
         mask = mask & (delta > 0)
+        shaded = shaded if level else mask
         image = mask.nonzero()[:, 0]
         o, d = origins[mask], directions[mask]
         t, far = (c - delta)[mask] + 0.125, (c + delta)[mask]
@@ -167,11 +172,53 @@ def trace_seed(
             t[alive] = torch.where(goes_on, t[alive] + value, t[alive])
             alive[alive.clone()] = goes_on
             alive &= t < far
+        start = start.masked_scatter(mask, best_t)
         if level + 1 < len(scales):
             k = 2 * best_t * math.tan(fov / (2 * size))
             mask = mask.masked_scatter(mask, best <= 0.5 * (2 * k.square() + 1 / 256).sqrt())
     hit = torch.zeros_like(mask).masked_scatter(mask, best <= 5e-3)
-    return SeedTrace(hit, axes.new_zeros(mask.shape).masked_scatter(mask, best_t), queries)
+    return SeedTrace(hit, axes.new_zeros(mask.shape).masked_scatter(mask, best_t), queries, shaded, start)
+
+
+def seed_losses(
+    field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...], per_point: bool
+) -> tuple[Tensor, Tensor]:
+    """What the seed trains a generator with: a loss of its RGBA pictures (mean square), and the eikonal term at points.
+
+    Every pixel of the coarsest rays that meet the unit ball is shaded, with the gradient of the sdf by autograd; FiLM
+    is computed per point, as it does, or else gathered.
+    """
+    with torch.no_grad():
+        found = trace_seed((faithful if per_point else gather)(field, latents), axes, scales)
+    batch, size = len(axes), found.hit.shape[1]
+    directions = cameras.ray_grid(cameras.orbit_camera(axes), size, size)[1].reshape(batch, size, size, 3)
+    image = found.shaded.nonzero()[:, 0]
+    camera = cameras.orbit_camera(axes)[image, :, 3]
+    points = (camera + found.start[found.shaded, None] * directions[found.shaded]).requires_grad_()
+    condition, row = (field.condition(latents[image]), slice(None)) if per_point else (field.condition(latents), image)
+
+    def layer(x: Tensor, i: int) -> Tensor:
+        return torch.sin(condition.scales[row, i] * (x @ field.weights[i].T) + condition.shifts[row, i])
+
+    trunk = points
+    for i in range(field.trunk_layers):
+        trunk = layer(trunk, i)
+    shape, texture = trunk, trunk
+    for i in range(field.trunk_layers, field.trunk_layers + field.sdf_layers):
+        shape = layer(shape, i)
+    for i in range(field.trunk_layers + field.sdf_layers, len(field.omegas)):
+        texture = layer(texture, i)
+    value = shape @ field.sdf_head + _prior(field, points)
+    (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=True)
+    length = gradient.norm(dim=-1)
+    normal = gradient / (length[:, None] + 1e-5)
+    outside = value - 5e-3
+    light = torch.where(outside > 0, 0.7, ((normal * axes[image, 2]).sum(-1) + 1) / 2)
+    alpha = torch.where(outside < 0, 1.0, (1 - outside * size / 2).clamp(0, 1))
+    rgb = torch.sigmoid(2 * (texture @ field.texture_head.T) + field.texture_bias + condition.base_color[row, 0])
+    rgba = torch.cat([rgb * (light * alpha)[:, None], alpha[:, None]], -1)
+    picture = rgba.new_zeros(batch, size, size, 4).masked_scatter(found.shaded[..., None], rgba)
+    return picture.square().mean(), (length - 1).square().mean()
 
 
 class CapturedSeed:

@@ -25,6 +25,7 @@ from sdfgan.raycast.levels import march_levels
 
 _IMAGES = 16
 _POINTS = 15_360
+_FREE = 32  # points of the eikonal term for each picture, besides those of its samples
 _WIDTHS = (64, 128, 256)
 _SCALES = {64: (16, 4), 128: (32, 4)}
 
@@ -379,24 +380,40 @@ def _farthest_vertex(field: FilmSirenSDF, condition: Any, surface: Any, resoluti
 
 
 def step(options: Options) -> Iterator[Comparison]:
-    """A picture with its gradient, as in a GAN's training: 16 pictures of 64^2, width 64."""
+    """A picture and its gradient, as in a GAN's training: with the eikonal term, to the gradient of every weight."""
     torch.manual_seed(0)
-    field, latents = options.blobs(64)
+    for width, images in ((64, _IMAGES),) if options.quick else ((64, _IMAGES), (256, 4)):
+        yield _step(*options.blobs(width), options.axes(images))
+
+
+def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor) -> Comparison:
     field.requires_grad_()
-    axes = options.axes(_IMAGES)
+    latents, scales = latents[: len(axes)], _SCALES[64]
+    random = torch.Generator().manual_seed(0)
+    free = (2 * torch.rand(len(axes) * _FREE, 3, generator=random) - 1).to(axes)
+    image = torch.arange(len(axes), device=axes.device).repeat_interleave(_FREE)
 
-    def picture(native: bool) -> Callable[[], None]:
-        def run() -> None:
-            with torch.enable_grad():
-                own = field if native else _WithoutNetwork(field)
-                picture = raycast.render(sdf=own, axes=axes, latents=latents, resolution=64)
-                (picture.rgba.square().mean() + picture.field.gradient.square().mean()).backward()
-                field.zero_grad()
+    def ours(own: Field) -> tuple[Tensor, Tensor]:
+        condition = own.condition(latents)
+        picture = raycast.render(sdf=own, axes=axes, condition=condition, resolution=64)
+        gradients = torch.cat([picture.field.gradient, own.sdf_and_gradient(free, condition, image)[1]])
+        return picture.rgba.square().mean(), (gradients.norm(dim=-1) - 1).square().mean()
 
-        return run
+    def run(losses: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        with torch.enable_grad():
+            of_picture, eikonal = losses()
+            (of_picture + 0.5 * eikonal).backward()
+        field.zero_grad()
 
-    variants = {"native trace": picture(True), "generic trace": picture(False)}
-    yield Comparison("step", {"images": _IMAGES, "side": 64, "width": 64}, variants, ("generic trace",))
+    losses = {
+        "render": partial(ours, field),
+        "render, generic trace": partial(ours, _WithoutNetwork(field)),
+        "torch seed, faithful": partial(baselines.seed_losses, field, latents, axes, scales, True),
+        "torch seed, gather": partial(baselines.seed_losses, field, latents, axes, scales, False),
+    }
+    config = {"images": len(axes), "side": 64, "width": field.width}
+    variants = {name: partial(run, made) for name, made in losses.items()}
+    return Comparison("step", config, variants, tuple(name for name in losses if name != "render"))
 
 
 class _WithoutNetwork(Field):
@@ -405,11 +422,13 @@ class _WithoutNetwork(Field):
     def __init__(self, field: FilmSirenSDF) -> None:
         super().__init__()
         self.field = field
-        self.condition, self.evaluate = field.condition, field.evaluate
+        self.condition, self.evaluate, self.sdf_and_gradient = field.condition, field.evaluate, field.sdf_and_gradient
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        with torch.enable_grad():
-            return self.field.sdf(points, condition, image).detach()
+        graph = torch.is_grad_enabled()
+        with torch.enable_grad():  # the plain-torch path
+            value = self.field.sdf(points, condition, image)
+        return value if graph else value.detach()
 
 
 def _double(condition: FilmCondition) -> FilmCondition:

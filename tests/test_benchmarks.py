@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import baselines
+import cases
 from measure import Comparison, measure
 from sdfgan import cameras, fields, ops, raycast
 
@@ -58,6 +59,25 @@ def test_the_captured_march_is_the_same() -> None:
     assert (captured.hit != plain.hit).sum() <= 2
     both = captured.hit & plain.hit
     assert both.sum() > 50 and (captured.distance - plain.distance)[both].abs().median() < 1e-3
+
+
+@pytest.mark.parametrize("per_point", [True, False])
+def test_the_seeds_training_step_makes_the_seeds_picture(per_point: bool) -> None:
+    field, latents = some_network()
+    field.requires_grad_()
+    axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
+    picture = raycast.render(sdf=field, axes=axes, latents=latents, resolution=64, edge="fuzz").rgba
+    of_picture, eikonal = baselines.seed_losses(field, latents, axes, (16, 4), per_point)
+    torch.testing.assert_close(of_picture, picture.square().mean(), rtol=1e-3, atol=0)
+    eikonal.backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in field.weights[: field.trunk_layers + field.sdf_layers])
+
+
+@pytest.mark.slow
+def test_every_variant_of_a_step_runs() -> None:
+    comparison = cases._step(*some_network(), cameras.rotate_axes((torch.zeros(2), torch.arange(2.0))))
+    with torch.no_grad():
+        assert {record["variant"] for record in measure(comparison, 1)} == set(comparison.variants)
 
 
 def test_plain_operators_give_the_same() -> None:
