@@ -27,7 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import environment
-from scenes import Parameters, Scene, blurred_noise, differences, scenes, sphere_area, truth
+from scenes import Parameters, Scene, blurred_noise, box_area, differences, scenes, sphere_area, truth
 from sdfgan import cameras, fields, ops, raycast
 from sdfgan.errors import UserError
 from sdfgan.raycast.layers import trace_layers
@@ -41,6 +41,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "neighbour": {"edge": "neighbour"},
     "seed's fuzz": {"edge": "fuzz"},
 }
+_BOX, _BOX_AXIS, _BOX_ANGLE = (0.8, 0.6, 0.9), (1.0, 2.0, 3.0), 0.7
 Record = dict[str, Any]
 
 
@@ -210,7 +211,13 @@ def _sphere(size: Tensor) -> fields.AnalyticField:
 
 
 def _boxes(size: Tensor) -> fields.AnalyticField:
-    return fields.Box(size * size.new_tensor([0.8, 0.6, 0.9])).rotated(axis=(1.0, 2.0, 3.0), angle=0.7)
+    return fields.Box(size * size.new_tensor(_BOX)).rotated(axis=_BOX_AXIS, angle=_BOX_ANGLE)
+
+
+def _box_corners(size: float, offset: Tensor) -> Tensor:
+    sides = torch.tensor([-1.0, 1.0], dtype=torch.float64)
+    corners = size * sides.new_tensor(_BOX) * torch.stack(torch.meshgrid(sides, sides, sides, indexing="ij"), -1)
+    return corners @ fields.rotation_matrix(_BOX_AXIS, _BOX_ANGLE).double().T + offset
 
 
 def _tori(size: Tensor) -> fields.AnalyticField:
@@ -225,6 +232,8 @@ def _true_area(
     def area(value: Tensor) -> float:
         if shape == "sphere":
             return sphere_area(value.item(), offset, axes, resolution)
+        if shape == "box":
+            return box_area(_box_corners(value.item(), offset), axes, resolution)
         return _covered(make(value).translated(offset), axes, resolution * rays) / rays**2
 
     return area(size), (area(size + step) - area(size - step)) / (2 * step)

@@ -199,3 +199,22 @@ def sphere_area(radius: float, centre: Tensor, axes: Tensor, resolution: int) ->
     d = cosine2 - tilt2
     area = math.pi * (sine * math.sqrt(cosine2) / d) * (sine / math.sqrt(d))
     return area * distance**2 * (resolution / 2) ** 2
+
+
+def box_area(corners: Tensor, axes: Tensor, resolution: int) -> float:
+    """Pixels that a box covers, exactly: the projections of the faces that are seen, each of which is a quadrilateral.
+
+    corners [2, 2, 2, 3]: world, by the sides of x, y and z.
+    """
+    distance = cameras.camera_distance()
+    own = corners @ axes.T
+    flat = own[..., :2] * (distance / (distance - own[..., 2:]))  # on the plane through the origin, where D / z is 1
+    total = 0.0
+    for dimension in range(3):
+        for side in range(2):
+            face = flat.select(dimension, side)
+            loop = torch.stack([face[0, 0], face[0, 1], face[1, 1], face[1, 0]])
+            following = loop.roll(-1, 0)
+            signed = (loop[:, 0] * following[:, 1] - loop[:, 1] * following[:, 0]).sum().item() / 2
+            total += max(signed * (1 if side else -1) * (-1 if dimension == 1 else 1), 0.0)
+    return total * (resolution / 2) ** 2

@@ -53,6 +53,7 @@ constexpr double kBand =
     1.1;  // pixels: minima within are layers; an edge is .71, the rest is doubt
 constexpr double kProminence =
     0.25;  // pixels: what rises less after a minimum belongs to its layer
+constexpr double kFar = 1.25;
 constexpr double kFarAway = 1e10;
 
 // Moves a hit by one secant step; `sdf` was found at ray.t, and `slope` is that of -sdf along t.
@@ -72,6 +73,14 @@ SDFGAN_HD bool correct_hit(RayState<T>& ray, T sdf, T slope, int evaluations_lef
     ray.last_step = correction;
     ray.status = static_cast<uint8_t>(done ? int{kHit} : kRefining + evaluations_left);
     return !done;
+}
+
+// Where a level set inside the surface is traced, spheres that but touch can hide a part of the
+// solid between them which is too thin to hold that level set: twice its depth. Samples that are
+// farther than kFar times that from the surface must have spheres that overlap by so much.
+template <class T>
+SDFGAN_HD T thickness(T t, const MarchRules<T>& rules) {
+    return max_of(T(-2) * rules.cone_slope * t * rules.inverse_lipschitz, T(0));
 }
 
 // No surface was met: a NaN without its header.
@@ -225,7 +234,10 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules,
     const T last_safe = ray.last_value * rules.inverse_lipschitz;
     // A ball around the sample is all outside or all inside; a cone that touches has seen nothing.
     const T seen = rules.cone_slope > 0 ? max_of(safe, T(0)) : std::fabs(safe);
-    if (ray.last_step > max_of(last_safe, T(0)) && ray.last_step - last_safe - seen > rules.slack) {
+    const T thin = thickness(ray.t, rules);
+    const T overlap = min_of(last_safe, seen) > T(kFar) * thin ? thin : T(0);
+    if (ray.last_step > max_of(last_safe, T(0)) &&
+        ray.last_step - last_safe - seen + overlap > rules.slack) {
         ray.t -= ray.last_step - last_safe;
         ray.last_step = last_safe;
         return true;
@@ -250,6 +262,7 @@ SDFGAN_HD bool advance(RayState<T>& ray, T sdf, const MarchRules<T>& rules,
     const T m = min_of(max_of(slope * rules.inverse_lipschitz, T(-0.8)), T(1));
     const T predicted = rules.relaxation * safe * (1 - m) / (1 + m);
     T step = safe + min_of(predicted, T(kLongestPrediction));
+    if (predicted > T(kFar) * thin) step = max_of(safe, step - thin);
     if (slope > T(kSecantSlope) && value / slope - safe <= rules.slack) {
         step = max_of(step, value / slope);
     } else {

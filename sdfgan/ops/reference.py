@@ -234,7 +234,10 @@ def _advance(
         return _correct_hit(state, status, sdf, slope, int(status) - RayStatus.REFINING - 1, rules)
     value = sdf - rules.cone_slope * t
     safe, last_safe = value * inverse, last_value * inverse
-    unseen = last_step - last_safe - (safe.clamp(min=0) if rules.cone_slope > 0 else safe.abs())
+    seen = safe.clamp(min=0) if rules.cone_slope > 0 else safe.abs()
+    thin = (-2 * rules.cone_slope * t * inverse).clamp(min=0)  # what does not hold a level set inside the surface
+    overlap = thin if torch.minimum(last_safe, seen) > 1.25 * thin else 0.0
+    unseen = last_step - last_safe - seen + overlap
     if last_step > last_safe.clamp(min=0) and unseen > rules.slack:
         state[0] -= last_step - last_safe
         state[4] = last_safe
@@ -257,7 +260,10 @@ def _advance(
             state[0] += safe.clamp(min=0)
         return False
     m = (slope * inverse).clamp(-0.8, 1)
-    step = safe + (rules.relaxation * safe * (1 - m) / (1 + m)).clamp(max=0.5)
+    predicted = rules.relaxation * safe * (1 - m) / (1 + m)
+    step = safe + predicted.clamp(max=0.5)
+    if predicted > 1.25 * thin:
+        step = torch.maximum(safe, step - thin)
     if slope > 0.05 and value / slope - safe <= rules.slack:
         step = torch.maximum(step, value / slope)
     else:

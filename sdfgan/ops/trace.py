@@ -33,6 +33,7 @@ class MarchRules(NamedTuple):
     between the last two samples predicts how much farther a locally flat field lets one go (Balint and Valasek 2018);
     a ray goes back where the spheres of both samples leave more than `slack` between them unseen (Keinert et al.
     2014). Close to the surface, steps are secants that leave at most `slack` unseen; none is shorter than `slack`.
+    Where a level set inside the surface is traced, spheres overlap, so that no thinner part hides where they touch.
     """
 
     threshold: float  # a ray hits where the traced function falls to this

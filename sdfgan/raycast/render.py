@@ -19,6 +19,7 @@ from sdfgan.cameras import DEFAULT_FOV, camera_distance, pixel_rays
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area
+from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.layers import LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting
@@ -30,6 +31,7 @@ from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
 Edge = Literal["exact", "neighbour", "fuzz"]
 
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
+_INWARD, _TOWARDS_CAMERA = 0.25, 1.0  # pixels from the edge: where the colour of a near miss is taken
 _LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
@@ -146,8 +148,17 @@ def render(
     if shared is not None:
         composited, rows, hit[shared.pixels] = composited[shared.row], shared.pixels, hit[rows[shared.row]]
     picture = composited.new_zeros(len(hit), composited.shape[1]).index_put((rows,), composited)
+    if edge != "fuzz" and shared is None:
+        solid = torch.zeros_like(hit)
+        solid[samples.pixel[_alone(samples.pixel) & samples.opaque]] = True
+        colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
+        colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
+        picture = torch.cat([colour, alpha, depth, normal], dim=1)
     fine = picture.view(len(axes), size, size, -1).permute(0, 3, 1, 2)
-    rgb, alpha, depth, normals = F.avg_pool2d(fine, supersample).split([3, 1, 1, 3], dim=1)
+    hits = hit.view(-1, 1, size, size)
+    if supersample > 1:
+        fine, hits = F.avg_pool2d(fine, supersample), F.max_pool2d(hits.to(axes.dtype), supersample) > 0
+    rgb, alpha, depth, normals = fine.split([3, 1, 1, 3], dim=1)
     empty = alpha <= 0
     behind = torch.as_tensor(background, dtype=axes.dtype, device=axes.device).expand(len(axes), 3)[:, :, None, None]
     return Rendering(
@@ -155,7 +166,7 @@ def render(
         alpha=alpha,
         depth=torch.where(empty, torch.inf, depth / torch.where(empty, 1.0, alpha)),
         normals=normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-9),
-        hit=F.max_pool2d(hit.view(-1, 1, size, size).to(axes.dtype), supersample) > 0,
+        hit=hits,
         field=FieldSample(*answer),
         counts=samples.counts,
     )
@@ -176,14 +187,24 @@ class _Scene(NamedTuple):
         """Origins and directions [N, 3], differentiable in the cameras."""
         return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
 
+    @torch.no_grad()
+    def pixel_size(self, samples: LayerSamples) -> Tensor:
+        """[N] side of a pixel at the layers' minima, world units."""
+        _, directions = self.rays(samples)
+        cosine = -(directions * self.axes[samples.image, 2]).sum(-1)
+        return 2 / (self.resolution * camera_distance(self.fov)) * samples.edge.mean(-1) * cosine
+
     def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
         axes = self.axes.detach()[samples.image]
-        with torch.no_grad():
-            _, directions = self.rays(samples)
-            cosine = -(directions * axes[:, 2]).sum(-1)
-            size = 2 / (self.resolution * camera_distance(self.fov)) * samples.edge.mean(-1) * cosine
-        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], size)
+        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], self.pixel_size(samples))
+
+    @torch.no_grad()
+    def beside_near_misses(self, samples: LayerSamples, points: Tensor, directions: Tensor) -> Tensor:
+        """Points [N, 3] a little inside the edge and before it: the face that is seen there, not the edge's back."""
+        size, length = self.pixel_size(samples), samples.normal.norm(dim=-1).clamp_min(1e-6)
+        inward = samples.nearest / length + _INWARD * size
+        return points - (inward / length)[:, None] * samples.normal - (_TOWARDS_CAMERA * size)[:, None] * directions
 
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
@@ -200,12 +221,15 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         along = t + motion
     points = origins + along[:, None] * directions
     if not fuzz:
-        points = torch.where(samples.hit[:, None], points, points.detach())  # of a near miss, only the edge moves
+        # Of a near miss, only the edge moves.
+        points = torch.where(samples.hit[:, None], points, scene.beside_near_misses(samples, points, directions))
     answer = scene.field.evaluate(points, scene.condition, samples.image)
-    if motion is not None:
+    if not fuzz:  # a Newton step from where the march was content
         slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
-        t = t - motion / slope
-        along.register_hook(partial(torch.mul, -1 / slope))
+        t = t - torch.where(samples.hit, answer.sdf.detach() / slope, 0.0)
+        if motion is not None:
+            t = t - motion / slope
+            along.register_hook(partial(torch.mul, -1 / slope))
     normals = answer.gradient / answer.gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     if not fuzz:
         normals = torch.where(samples.hit[:, None], normals, normals.detach())
@@ -271,6 +295,12 @@ def _first_of_each(sorted_values: Tensor) -> Tensor:
     first = torch.ones_like(sorted_values, dtype=torch.bool)
     first[1:] = sorted_values[1:] != sorted_values[:-1]
     return first
+
+
+def _alone(sorted_values: Tensor) -> Tensor:
+    """[N] bool: where a value differs from the ones beside it."""
+    first = _first_of_each(sorted_values)
+    return first & torch.cat([first[1:], first.new_ones(1)])[: len(first)]
 
 
 def _check(

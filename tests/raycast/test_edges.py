@@ -12,7 +12,7 @@ import gradients
 from scenes import scenes, sphere_area
 from sdfgan import cameras, fields
 from sdfgan.fields.base import Field
-from sdfgan.raycast import multiscale, render
+from sdfgan.raycast import Lighting, multiscale, render
 from sdfgan.raycast.coverage import half_plane_area
 from sdfgan.raycast.layers import trace_layers
 from sdfgan.raycast.multiscale import MarchOptions, Tracer
@@ -89,6 +89,37 @@ def test_thin_parts_are_supersampled() -> None:
     assert abs(fine - 1) < 0.03 < abs(once - 1)
 
 
+def test_a_crease_between_two_faces_is_not_a_staircase_and_moves() -> None:
+    """A cube seen along an edge, one face bright and one dark: the edge is in the middle of the picture."""
+    light, side = Lighting(0.0, 0.0, 1.0, (1.0, 0.0, 0.0)), 0.4
+    middle = (..., slice(24, 40), slice(24, 40))
+
+    def picture(x: Tensor, supersample: int = 1) -> Tensor:
+        cube = fields.Box((side,) * 3).rotated(axis=(0.0, 1.0, 0.03), angle=math.pi / 4)
+        cube = cube.translated(torch.stack([x, 0 * x, 0 * x]))
+        return render(sdf=cube, axes=FRONT, resolution=64, light=light, supersample=supersample).rgb[middle]
+
+    x = torch.tensor(0.013, requires_grad=True)
+    seen = picture(x)
+    assert (seen - picture(x.detach(), supersample=8)).abs().max() < 0.01  # a staircase: 0.25
+    (seen.sum() / 3).backward()
+    bright, dark = (0.7 * (1 + sign * math.sqrt(0.5)) / 2 for sign in (1, -1))
+    distance = cameras.camera_distance()
+    pixel = 2 / 64 * (distance - math.sqrt(2) * side) / distance
+    assert x.grad is not None and x.grad.item() == pytest.approx(16 * (dark - bright) / pixel, rel=0.03)
+
+
+@pytest.mark.parametrize("angle", [0.3, 0.8])
+def test_an_edge_has_the_colour_of_the_face_that_is_seen(angle: float) -> None:
+    """Not of the sdf's gradient beside it, which turns from this face to the one behind."""
+    cube = fields.Box((0.4, 0.4, 0.4)).rotated(axis=(0.0, 1.0, 0.0), angle=angle)
+    seen = render(sdf=cube, axes=FRONT, resolution=64)
+    row = seen.rgb[0, 0, 32] / seen.alpha[0, 0, 32]
+    covered = (seen.alpha[0, 0, 32] > 0.02).nonzero()[:, 0]
+    for edge, inside in ((covered[0], covered[0] + 2), (covered[-1], covered[-1] - 2)):
+        assert row[edge].item() == pytest.approx(row[inside].item(), rel=0.01)
+
+
 def test_a_surface_is_seen_through_the_edge_before_it() -> None:
     """A white ball before a red wall: where the ball covers a pixel in part, the rest is red, and nothing is empty."""
     ball = fields.Sphere(0.3).translated((0.0, 0.0, 0.5)).coloured((1.0, 1.0, 1.0))
@@ -134,12 +165,12 @@ def test_noise_makes_no_layers(dtype: torch.dtype) -> None:
     assert abs(picture.alpha.sum() / plain.alpha.sum() - 1) < 0.003
 
 
-@pytest.mark.parametrize(("name", "least"), [("sphere", 0.99), ("smooth union", 0.99), ("box", 0.95)])
+@pytest.mark.parametrize(("name", "least"), [("sphere", 0.99), ("smooth union", 0.99), ("box", 0.98)])
 def test_gradients_are_those_of_the_true_picture(name: str, least: float) -> None:
     """By shape, pose, colour, camera and light; at 32^2, where a box is coarse. See benchmarks/gradients.py."""
     scene = next(scene for scene in scenes() if scene.name == name)
     (record,) = gradients.compare_scene(scene, 32, 12, torch.float32, {"exact": {}})
-    assert record["image_cosine"] > least and 0.9 < record["image_norm"] < 1.1
+    assert record["image_cosine"] > least and 0.94 < record["image_norm"] < 1.06
 
 
 def test_a_network_is_layered_natively_as_by_any_march() -> None:

@@ -1,0 +1,76 @@
+"""Creases between two visible faces: the colour of a pixel that a crease crosses is that of both sides.
+
+Where the normals of neighbouring pixels differ much, the surface is taken for its two tangent planes. They meet in a
+line; the share of a pixel that lies behind that line is the area of a half plane (`raycast.coverage`), takes the
+neighbour's colour, and moves as both planes do. A pixel's own ray alone knows nothing of a crease beside it, so without
+this a picture does not change where faces meet when they move.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdfgan.cameras import camera_distance, pixel_rays
+from sdfgan.raycast.coverage import half_plane_area
+
+_SMOOTH = 0.7  # cosine between the normals of neighbours that are not separated by a crease
+_STEEPEST_GRAZE = -0.1
+
+
+def blend_creases(
+    colour: Tensor, depth: Tensor, normal: Tensor, solid: Tensor, axes: Tensor, resolution: int, fov: float
+) -> tuple[Tensor, Tensor]:
+    """Colours and normals of the pixels of B pictures of side R, N = B R^2, with those beside creases mixed.
+
+    Args:
+        colour: [N, 3].
+        depth: [N] distance of the surface along the unit ray.
+        normal: [N, 3] of unit length.
+        solid: [N] bool: pixels that one surface covers whole; the others stay as they are.
+        axes: [B, 3, 3]; fov: of the cameras.
+
+    Differentiable in all that is real.
+    """
+    own, other = _sharp_pairs(normal.detach(), solid, resolution)
+    if len(own) == 0:
+        return colour, normal
+    origins, directions = pixel_rays(axes, torch.cat([own, other]), resolution, fov=fov)
+    points = origins + depth[torch.cat([own, other]), None] * directions
+    here, there = points.split(len(own))
+    above = (normal[other] * (here - there)).sum(-1)  # of the neighbour's tangent plane
+    with torch.no_grad():
+        beyond = (normal[own] * (there - here)).sum(-1)
+        side = torch.where(above * beyond > 0, above.sign(), 0.0)  # -1: a ridge, 1: a valley, 0: they meet elsewhere
+        # How `above` changes from pixel to pixel, on the pixel's own tangent plane.
+        ray, camera = directions[: len(own)], axes[own // resolution**2]
+        slope = (normal[own] * ray).sum(-1).clamp(max=_STEEPEST_GRAZE)
+        size = 2 / (resolution * camera_distance(fov)) * depth[own] * -(ray * camera[:, 2]).sum(-1)
+        across, up = (
+            size * (normal[other] * (axis - ((normal[own] * axis).sum(-1) / slope)[:, None] * ray)).sum(-1)
+            for axis in (camera[:, 0], camera[:, 1])
+        )
+        change = (across.square() + up.square()).sqrt().clamp_min(1e-9)
+    area = half_plane_area(side * above / change, side * across / change, side * up / change) * side.abs()
+    with torch.no_grad():  # neighbours on the same side of a crease share it
+        total = area.new_zeros(len(depth)).index_add(0, own, area)
+        share = area / total[own].clamp_min(1e-9)
+    weight = (share * area)[:, None]
+    return (
+        colour.index_add(0, own, weight * (colour[other] - colour[own])),
+        normal.index_add(0, own, weight * (normal[other] - normal[own])),
+    )
+
+
+def _sharp_pairs(normal: Tensor, solid: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """Pixels [K] that have a neighbour [K], above, below, left or right, with a quite different normal."""
+    index = torch.arange(len(solid), device=solid.device).view(-1, resolution, resolution)
+    normals, solids = normal.view(*index.shape, 3), solid.view(index.shape)
+    pairs = []
+    for dimension in (1, 2):
+        first, second = (slice(None, -1), slice(1, None))
+        a, b = (tuple(part if d == dimension else slice(None) for d in range(3)) for part in (first, second))
+        sharp = solids[a] & solids[b] & ((normals[a] * normals[b]).sum(-1) < _SMOOTH)
+        pairs += [(index[a][sharp], index[b][sharp]), (index[b][sharp], index[a][sharp])]
+    own, other = zip(*pairs, strict=True)
+    return torch.cat(own), torch.cat(other)
