@@ -1,7 +1,9 @@
 """Volumes that emit and absorb light: sampling rays through them, and pictures of them."""
 
+from sdfgan.fields.volume import Places, Radiance, VolumeField
 from sdfgan.volume.contraction import contract, contract_gaussians, expand
-from sdfgan.volume.field import Places, Radiance, Rays, SdfVolume, VolumeField
+from sdfgan.volume.field import Rays, SdfVolume
+from sdfgan.volume.pictures import render_pictures
 from sdfgan.volume.render import Level, VolumeRendering, render
 from sdfgan.volume.sampling import Sampling
 
@@ -18,4 +20,5 @@ __all__ = [
     "contract_gaussians",
     "expand",
     "render",
+    "render_pictures",
 ]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.volume.field import Places, Radiance, Rays, VolumeField
+from sdfgan.fields.volume import Places, Radiance, VolumeField
+from sdfgan.volume.field import Rays
 from sdfgan.volume.sampling import Sampling, bins_around, distances, finer_centres, first_centres
 
 Background = Tensor | Sequence[float] | Literal["last"] | None
