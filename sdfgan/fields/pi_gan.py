@@ -21,6 +21,7 @@ from sdfgan.fields.volume import Places, Radiance
 _FRONT = (0.0, 0.0, -1.0)  # direction of a ray that looks from +z
 _FREQUENCY = 25.0  # of SIREN's initialisation
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "softplus": F.softplus}
+_PRIOR_RADIUS, _PRIOR_SOFTNESS = 0.5, 0.01
 _SLOPE_POINTS, _SLOPE_QUANTILE, _SLOPE_SHAPES = 4096, 0.99, 4
 
 
@@ -46,6 +47,8 @@ class PiGanField(Field):
         layers: sine layers before the density.
         level, scale, gain: buffers; the raw density of the surface, the network's coordinates per world unit, and the
             density per world unit of a raw density of 1.
+        prior: buffer; a ball of radius 1/2 that raw densities begin with, by how fast they fall with the distance from
+            the origin. 0, as in pi-GAN, begins with fog, from which training finds shapes more slowly.
         activation: what makes raw densities positive, "relu" or "softplus".
         extent: nothing is farther from the origin.
     """
@@ -54,6 +57,7 @@ class PiGanField(Field):
     scale: Tensor
     slope: Tensor
     gain: Tensor
+    prior: Tensor
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class PiGanField(Field):
         level: float = 10.0,
         scale: float = 1.0,
         gain: float = 1.0,
+        prior: float = 0.0,
         activation: str = "relu",
         extent: float = math.sqrt(3),
     ) -> None:
@@ -82,7 +87,7 @@ class PiGanField(Field):
         self.density_head = nn.Linear(width, 1)
         self.color_layer = nn.Linear(width + 3, width)
         self.color_head = nn.Linear(width, 3)
-        for name, value in (("level", level), ("scale", scale), ("slope", 1.0), ("gain", gain)):
+        for name, value in (("level", level), ("scale", scale), ("slope", 1.0), ("gain", gain), ("prior", prior)):
             self.register_buffer(name, torch.tensor(value))
         self._initialise()
 
@@ -115,24 +120,30 @@ class PiGanField(Field):
 
     def density(self, places: Places, condition: Any = None) -> Tensor:
         """[N] per world unit; see `sdfgan.volume.VolumeField`."""
-        return self._density(self._features(places.points, condition, places.image))
+        return self._density(places.points, self._features(places.points, condition, places.image))
 
     def radiance(self, places: Places, condition: Any = None) -> Radiance:
         """Density and colours as seen along the directions; see `sdfgan.volume.VolumeField`."""
         features = self._features(places.points, condition, places.image)
-        return Radiance(self._density(features), self._color(features, places.directions, condition, places.image))
+        return Radiance(
+            self._density(places.points, features), self._color(features, places.directions, condition, places.image)
+        )
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """(level - raw density) / slope [N]; no true distance. See `Field.sdf`."""
-        return (self.level - self.density_head(self._features(points, condition, image))[:, 0]) / self.slope
+        return (self.level - self._raw(points, self._features(points, condition, image))) / self.slope
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Colours [N, 3] as seen from the front."""
         front = points.new_tensor(_FRONT).expand(len(points), 3)
         return self._color(self._features(points, condition, image), front, condition, image)
 
-    def _density(self, features: Tensor) -> Tensor:
-        return self.gain * self.activation(self.density_head(features)[:, 0])
+    def _raw(self, points: Tensor, features: Tensor) -> Tensor:
+        distance = (points.square().sum(1) + _PRIOR_SOFTNESS).sqrt()
+        return self.density_head(features)[:, 0] + self.prior * (_PRIOR_RADIUS - distance)
+
+    def _density(self, points: Tensor, features: Tensor) -> Tensor:
+        return self.gain * self.activation(self._raw(points, features))
 
     def _color(self, features: Tensor, directions: Tensor, condition: Any, image: Tensor | None) -> Tensor:
         x = torch.cat([directions, features], 1)

@@ -16,10 +16,8 @@ from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
 
-_SURFACE_DENSITY, _DENSITY_GAIN = (
-    10.0,
-    10.0,
-)  # of pi-GAN's volume, per world unit: where its surface is; of raw density 1
+# Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
+_SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
 
 
 def make_generator(config: GanConfig) -> Field:
@@ -42,6 +40,7 @@ def make_generator(config: GanConfig) -> Field:
             config.mapping_width,
             level=_SURFACE_DENSITY / _DENSITY_GAIN,
             gain=_DENSITY_GAIN,
+            prior=_DENSITY_PRIOR,
             activation=config.activation,
             extent=1.0 if config.channels == 4 else math.sqrt(3),  # photographs with a background fill the picture
         )
