@@ -90,7 +90,7 @@ class GanConfig:
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
     pi-gan is a radiance field, rendered as a volume: half of march_steps are placed by the other half, trunk_layers are
-    before the density, and there is no eikonal term."""
+    the sine layers before the density, and there is no eikonal term."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0
