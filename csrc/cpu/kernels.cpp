@@ -4,7 +4,7 @@
 #include "core/pdf.h"
 #include "core/rays.h"
 #include "core/trace.h"
-#include "cpu/table.h"
+#include "cpu/volume.h"
 
 #define SDFGAN_TEXT_(a) #a
 #define SDFGAN_TEXT(a) SDFGAN_TEXT_(a)
@@ -17,6 +17,9 @@ void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>&, const PointGr
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>&, int);
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>&, int);
 double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
+// volume.cpp
+extern const VolumeKernels<float> SDFGAN_LEVEL(volume_f32_);
+extern const VolumeKernels<double> SDFGAN_LEVEL(volume_f64_);
 
 namespace {
 
@@ -121,10 +124,12 @@ extern const Table SDFGAN_LEVEL(table_) = {
     kBf16,
     {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, level_start<float>,
      level_compact<float>, trace_advance<float>, trace_compact<float>,
-     SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_)},
+     SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_),
+     &SDFGAN_LEVEL(volume_f32_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
      level_compact<double>, trace_advance<double>, trace_compact<double>,
-     SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
+     SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_),
+     &SDFGAN_LEVEL(volume_f64_)},
     SDFGAN_LEVEL(multiply_adds_),
 };
 

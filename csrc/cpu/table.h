@@ -22,6 +22,9 @@ struct PointGroup {  // at most kGroup points of one image
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
 template <class T>
+struct VolumeKernels;  // volume.h
+
+template <class T>
 struct Kernels {
     void (*positional_encoding)(const PositionalEncoding<T>&, int64_t begin, int64_t end);
     void (*sample_pdf)(const SamplePdf<T>&, int64_t begin, int64_t end);
@@ -38,6 +41,7 @@ struct Kernels {
                           int64_t slot);
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
+    const VolumeKernels<T>* volume;
 };
 
 struct Table {
