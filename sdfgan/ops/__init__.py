@@ -3,6 +3,7 @@
 `sdfgan.ops.reference` has the same functions in plain torch; it says what each op means.
 """
 
+from .composite import Composited, composite
 from .encoding import positional_encoding
 from .film_siren import (
     CUDA_WIDTHS,
@@ -12,26 +13,41 @@ from .film_siren import (
     film_siren_trace,
     pack_matrices,
 )
+from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .pdf import sample_pdf
+from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
+from .proposal import distortion_loss, interlevel_loss
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 
 __all__ = [
     "CUDA_WIDTHS",
+    "Composited",
     "FilmSirenNetwork",
     "LayerState",
     "LevelRays",
     "MarchRules",
+    "PixelSamples",
+    "PixelViews",
     "RayStatus",
     "TraceLevel",
+    "composite",
+    "distortion_loss",
     "film_siren",
     "film_siren_sample",
     "film_siren_trace",
+    "frustum_gaussians",
     "generate_rays",
+    "integrated_directional_encoding",
+    "integrated_positional_encoding",
+    "interlevel_loss",
     "pack_matrices",
+    "pixel_views",
     "positional_encoding",
     "sample_pdf",
+    "sample_pixels",
     "start_level",
     "start_march",
     "trace_step",
+    "valid_pixels",
 ]

@@ -11,7 +11,33 @@ import torch
 from torch import Tensor
 
 from .film_siren import FilmSirenNetwork
+from .reference_volume import (
+    composite,
+    distortion_loss,
+    frustum_gaussians,
+    integrated_directional_encoding,
+    integrated_positional_encoding,
+    interlevel_loss,
+    sample_pixels,
+)
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel
+
+__all__ = [
+    "composite",
+    "distortion_loss",
+    "film_siren",
+    "film_siren_sample",
+    "frustum_gaussians",
+    "generate_rays",
+    "integrated_directional_encoding",
+    "integrated_positional_encoding",
+    "interlevel_loss",
+    "positional_encoding",
+    "sample_pdf",
+    "sample_pixels",
+    "start_level",
+    "trace_step",
+]
 
 
 def positional_encoding(x: Tensor, octaves: int, *, include_input: bool = False, times_pi: bool = False) -> Tensor:

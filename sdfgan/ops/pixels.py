@@ -1,0 +1,68 @@
+"""Rays and colours of any pixels of many photographs, with per-image intrinsics and lens distortion."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class PixelViews(NamedTuple):
+    """B photographs' cameras. All pixels of all of them, row by row, have one numbering: 0 to P-1."""
+
+    camera_to_world: Tensor  # [B, 3, 4] columns x, y, z, position; the camera looks along -z
+    intrinsics: Tensor  # [B, 4] fx, fy, cx, cy in pixels; the centre of the first pixel is (0.5, 0.5)
+    widths: Tensor  # [B] int64, pixels
+    starts: Tensor  # [B+1] int64: the first pixel of each photograph, then P
+    distortion: Tensor | None = None  # [B, 4] k1, k2, p1, p2 of OpenCV's model; None: a pinhole
+
+
+class PixelSamples(NamedTuple):
+    """What N pixels see, and saw."""
+
+    origins: Tensor  # [N, 3]
+    directions: Tensor  # [N, 3] unit
+    radii: Tensor  # [N] radius of the pixel's cone per unit of distance (mip-NeRF: 2/sqrt(12) pixel widths)
+    colors: Tensor | None  # [N, C] of the photograph
+
+
+def pixel_views(
+    camera_to_world: Tensor, intrinsics: Tensor, sizes: Tensor, distortion: Tensor | None = None
+) -> PixelViews:
+    """The `PixelViews` of photographs of sizes [B, 2] int64, (height, width)."""
+    starts = torch.cat([sizes.new_zeros(1), sizes.prod(1).cumsum(0)])
+    return PixelViews(camera_to_world, intrinsics, sizes[:, 1].contiguous(), starts, distortion)
+
+
+def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = None) -> PixelSamples:
+    """Rays through the centres of pixels, and the pixels' colours.
+
+    A lens moves (x, y) at distance 1 before the camera (x right, y down) to
+        x (1 + k1 r^2 + k2 r^4) + 2 p1 x y + p2 (r^2 + 2 x^2),  y (...) + p1 (r^2 + 2 y^2) + 2 p2 x y,
+    which is inverted by Newton's method in float64. Pixels where that finds no point, or one past the fold of the
+    lens, and pixel numbers outside [0, P) give NaN; `valid_pixels` lists the others.
+
+    Args:
+        views: float32 or float64.
+        pixels: [N] int64, their numbers.
+        images: [P, C] uint8 (then colours are divided by 255) or of the dtype of the cameras.
+
+    Returns:
+        `PixelSamples` of the dtype of the cameras. Not differentiable: RuntimeError when an argument requires grad.
+    """
+    from . import reference_volume
+
+    return reference_volume.sample_pixels(views, pixels, images)
+
+
+def valid_pixels(views: PixelViews, mask: Tensor | None = None) -> Tensor:
+    """The numbers [M] int64, ascending, of all pixels that have a ray and are set in `mask` [P] bool."""
+    count = int(views.starts[-1])
+    found = []
+    for pixels in torch.arange(count, device=views.starts.device).split(2**20):
+        good = sample_pixels(views, pixels).radii.isfinite()
+        if mask is not None:
+            good = good & mask[pixels]
+        found.append(pixels[good])
+    return torch.cat([views.starts[:0], *found])

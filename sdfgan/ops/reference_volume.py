@@ -1,0 +1,177 @@
+"""What the operators for volumes mean, in plain torch; `sdfgan.ops.reference` has them all."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from .composite import Composited
+from .pixels import PixelSamples, PixelViews
+
+
+def composite(
+    densities: Tensor,
+    deltas: Tensor | None = None,
+    colors: Tensor | None = None,
+    distances: Tensor | None = None,
+    *,
+    offsets: Tensor | None = None,
+) -> Composited:
+    """Packed rays one at a time; dense ones by a cumulative product."""
+    if offsets is not None:
+        rays = [slice(a, b) for a, b in pairwise(offsets.tolist())]
+        each = [
+            composite(*(None if x is None else x[ray][None] for x in (densities, deltas, colors, distances)))
+            for ray in rays
+        ]
+        channels = 0 if colors is None else colors.shape[-1]
+        return Composited(
+            torch.cat([densities[:0], *(one.weights[0] for one in each)]),
+            torch.cat([densities[:0], *(one.opacity for one in each)]),
+            None if colors is None else torch.cat([colors.new_empty(0, channels), *(one.colors for one in each)]),
+            None if distances is None else torch.cat([distances[:0], *(one.depth for one in each)]),
+        )
+    alphas = densities
+    if deltas is not None:
+        alphas = -torch.expm1(-torch.where(densities == 0, 0, densities * torch.where(densities == 0, 1, deltas)))
+    passes = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas[:, :-1]], 1).cumprod(1)
+    weights = (alphas * passes)[:, : alphas.shape[1]]
+    return Composited(
+        weights,
+        weights.sum(1),
+        None if colors is None else (weights[..., None] * colors).sum(1),
+        None if distances is None else (weights * distances).sum(1),
+    )
+
+
+def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = None) -> PixelSamples:
+    """The lens is inverted by Newton's method, in float64."""
+    view = (torch.searchsorted(views.starts, pixels, right=True) - 1).clamp(0, len(views.widths) - 1)
+    inside = (pixels >= 0) & (pixels < views.starts[-1])
+    offset = pixels - views.starts[view]
+    column, row = offset % views.widths[view], offset // views.widths[view]
+    fx, fy, cx, cy = views.intrinsics[view].double().unbind(1)
+    x, y = (column + 0.5 - cx) / fx, (row + 0.5 - cy) / fy
+    if views.distortion is not None:
+        x, y = _undistort(x, y, views.distortion[view].double())
+    camera = views.camera_to_world[view].double()
+    along = x[:, None] * camera[..., 0] - y[:, None] * camera[..., 1] - camera[..., 2]
+    length = along.norm(dim=1, keepdim=True)
+    origins = torch.where(inside[:, None], camera[..., 3], math.nan)
+    directions = torch.where(inside[:, None], along / length, math.nan)
+    radii = 2 / math.sqrt(12) / (fx * fy).sqrt() / (1 + x**2 + y**2).sqrt()
+    radii = torch.where(inside, radii, math.nan)
+    dtype = views.camera_to_world.dtype
+    colors = None
+    if images is not None:
+        colors = images[torch.where(inside, pixels, 0)].to(dtype)
+        colors = torch.where(inside[:, None], colors / 255 if images.dtype == torch.uint8 else colors, math.nan)
+    return PixelSamples(origins.to(dtype), directions.to(dtype), radii.to(dtype), colors)
+
+
+def _undistort(x_seen: Tensor, y_seen: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
+    k1, k2, p1, p2 = lens.unbind(1)
+    x, y = x_seen, y_seen
+    good = torch.ones_like(x, dtype=torch.bool)
+    for _ in range(20):
+        r2 = x * x + y * y
+        radial, slope = 1 + r2 * (k1 + r2 * k2), 2 * (k1 + 2 * r2 * k2)
+        error_x = x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x) - x_seen
+        error_y = y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y - y_seen
+        xx = radial + x * x * slope + 2 * p1 * y + 6 * p2 * x
+        xy = x * y * slope + 2 * p1 * x + 2 * p2 * y
+        yy = radial + y * y * slope + 6 * p1 * y + 2 * p2 * x
+        determinant = xx * yy - xy * xy
+        good = (error_x.abs() + error_y.abs() < 1e-9) & (determinant > 0)
+        x, y = x - (yy * error_x - xy * error_y) / determinant, y - (xx * error_y - xy * error_x) / determinant
+    nan = torch.full_like(x, math.nan)
+    return torch.where(good, x, nan), torch.where(good, y, nan)
+
+
+def frustum_gaussians(
+    origins: Tensor, directions: Tensor, edges: Tensor, radii: Tensor, *, cylinder: bool = False, full: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Moments of the pieces of cones (mip-NeRF, eq. 7) or cylinders."""
+    near, far = edges[:, :-1], edges[:, 1:]
+    middle, half = (near + far) / 2, (far - near) / 2
+    radius2 = radii[:, None].square()
+    if cylinder:
+        mean, along, across = middle, half**2 / 3, (radius2 / 4).expand_as(middle)
+    else:
+        total = 3 * middle**2 + half**2
+        mean = middle + 2 * middle * half**2 / total
+        along = half**2 / 3 - 4 / 15 * half**4 * (12 * middle**2 - half**2) / total**2
+        across = radius2 * (middle**2 / 4 + 5 / 12 * half**2 - 4 / 15 * half**4 / total)
+    means = origins[:, None] + mean[..., None] * directions[:, None]
+    outer = directions[:, :, None] * directions[:, None, :]  # [R, 3, 3]
+    null = torch.eye(3, dtype=edges.dtype, device=edges.device) - outer
+    covariances = along[..., None, None] * outer[:, None] + across[..., None, None] * null[:, None]
+    return means, covariances if full else covariances.diagonal(dim1=-2, dim2=-1).contiguous()
+
+
+def integrated_positional_encoding(means: Tensor, variances: Tensor, octaves: int) -> Tensor:
+    """E[sin(2^k x)], E[cos(2^k x)] of x ~ N(mean, variance), in float64."""
+    blocks = [means.double()[..., :0]]
+    for octave in range(octaves):
+        angle = means.double() * 2.0**octave
+        damping = (-0.5 * 4.0**octave * variances.double()).exp()
+        blocks += [damping * angle.sin(), damping * angle.cos()]
+    return torch.cat(blocks, -1).to(means.dtype)
+
+
+def integrated_directional_encoding(directions: Tensor, roughness: Tensor, levels: int = 4) -> Tensor:
+    """Polynomials in z by their coefficients, times powers of x + iy, in float64."""
+    x, y, z = directions.double().unbind(-1)
+    real, imaginary = [], []
+    for level in range(levels):
+        degree = 2**level
+        damping = (-0.5 * degree * (degree + 1) * roughness.double()).exp()
+        re, im = torch.ones_like(x), torch.zeros_like(x)  # (x + iy)^m
+        for order in range(degree + 1):
+            legendre = sum(
+                coefficient * z**power for power, coefficient in enumerate(_legendre(degree, order)) if coefficient
+            )
+            real.append(damping * legendre * re)
+            imaginary.append(damping * legendre * im)
+            re, im = re * x - im * y, re * y + im * x
+    empty = directions.new_empty((*directions.shape[:-1], 0), dtype=torch.float64)
+    stacked = [torch.stack(parts, -1) if parts else empty for parts in (real, imaginary)]
+    return torch.cat(stacked, -1).to(directions.dtype)
+
+
+def _legendre(degree: int, order: int) -> list[float]:
+    """Coefficients by powers of z of the spherical harmonic Y over (x + iy)^order, Condon-Shortley phase."""
+    scale = (2 * degree + 1) / (4 * math.pi) * math.factorial(degree - order) / math.factorial(degree + order)
+    result = [0.0] * (degree - order + 1)
+    for k in range(degree // 2 + 1):  # d^order/dz^order of (1/2^l) sum_k (-1)^k C(l,k) C(2l-2k,l) z^(l-2k)
+        power = degree - 2 * k
+        if power >= order:
+            term = (-1) ** k * math.comb(degree, k) * math.comb(2 * degree - 2 * k, degree) / 2**degree
+            term *= math.factorial(power) / math.factorial(power - order)
+            result[power - order] = (-1) ** order * math.sqrt(scale) * term
+    return result
+
+
+def interlevel_bounds(edges: Tensor, proposal_edges: Tensor, proposal_weights: Tensor) -> Tensor:
+    """For each bin: the sum of the weights of all proposal bins that overlap it."""
+    left, right = edges[:, :-1, None], edges[:, 1:, None]
+    overlaps = (proposal_edges[:, None, :-1] < right) & (proposal_edges[:, None, 1:] > left)
+    return torch.where(overlaps, proposal_weights[:, None], 0).sum(-1)
+
+
+def interlevel_loss(edges: Tensor, weights: Tensor, proposal_edges: Tensor, proposal_weights: Tensor) -> Tensor:
+    """max(0, w - bound)^2 / (w + epsilon), summed over the bins of a ray."""
+    w = weights.detach()
+    excess = (w - interlevel_bounds(edges, proposal_edges, proposal_weights)).clamp(min=0)
+    return (excess.square() / (w + 1e-7)).sum(-1)
+
+
+def distortion_loss(edges: Tensor, weights: Tensor) -> Tensor:
+    """All pairs."""
+    middle, width = (edges[:, 1:] + edges[:, :-1]) / 2, edges.diff(dim=1)
+    apart = (middle[:, :, None] - middle[:, None, :]).abs()
+    pairs = (weights[:, :, None] * weights[:, None, :] * apart).sum((1, 2))
+    return pairs + (weights.square() * width).sum(1) / 3
