@@ -22,17 +22,15 @@ def composite(
 ) -> Composited:
     """Packed rays one at a time; dense ones by a cumulative product."""
     if offsets is not None:
-        rays = [slice(a, b) for a, b in pairwise(offsets.tolist())]
-        each = [
-            composite(*(None if x is None else x[ray][None] for x in (densities, deltas, colors, distances)))
-            for ray in rays
-        ]
-        channels = 0 if colors is None else colors.shape[-1]
+        each = []
+        for a, b in [(0, 0), *pairwise(offsets.tolist())]:  # a ray in front, so that there is one
+            others = (None if x is None else x[None, a:b] for x in (deltas, colors, distances))
+            each.append(composite(densities[None, a:b], *others))
         return Composited(
-            torch.cat([densities[:0], *(one.weights[0] for one in each)]),
-            torch.cat([densities[:0], *(one.opacity for one in each)]),
-            None if colors is None else torch.cat([colors.new_empty(0, channels), *(one.colors for one in each)]),
-            None if distances is None else torch.cat([distances[:0], *(one.depth for one in each)]),
+            torch.cat([one.weights[0] for one in each]),
+            torch.cat([one.opacity for one in each])[1:],
+            None if colors is None else torch.cat([one.colors for one in each if one.colors is not None])[1:],
+            None if distances is None else torch.cat([one.depth for one in each if one.depth is not None])[1:],
         )
     alphas = densities
     if deltas is not None:

@@ -1,0 +1,222 @@
+"""Pictures of volumes: along each ray levels of samples, each placed by the weights of the one before; the last one is
+composited."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan import ops
+from sdfgan.volume.field import Places, Radiance, Rays, VolumeField
+from sdfgan.volume.sampling import Sampling, bins_around, distances, finer_centres, first_centres
+
+Background = Tensor | Sequence[float] | Literal["last"] | None
+
+
+class Level(NamedTuple):
+    """A histogram along R rays."""
+
+    spans: Tensor  # [R, S+1] edges of its bins, in [0, 1] from near to far
+    edges: Tensor  # [R, S+1] the same as distances
+    weights: Tensor  # [R, S]
+    rgb: Tensor | None = None  # [R, 3] its picture, where one was asked for
+
+
+class VolumeRendering(NamedTuple):
+    """What R rays see."""
+
+    rgb: Tensor  # [R, 3] over the background
+    opacity: Tensor  # [R]
+    depth: Tensor  # [R] expected distance of what was seen; infinite where nothing was
+    normals: Tensor | None  # [R, 3] unit, of fields that have them; 0 where nothing was seen
+    extras: Tensor | None  # [R, E] composited
+    levels: tuple[Level, ...]  # all of them, for losses; the last is the picture's
+    samples: Radiance | None  # the field's answers, flat [R S], that the last level was made from
+    places: Places | None  # where they were asked for
+
+
+def render(
+    field: VolumeField,
+    rays: Rays,
+    *,
+    condition: Any = None,
+    sampling: Sampling | None = None,
+    proposals: Sequence[VolumeField] = (),
+    background: Background = None,
+    cones: Literal["cone", "cylinder"] | None = None,
+    full_covariance: bool = False,
+    generator: torch.Generator | None = None,
+) -> VolumeRendering:
+    """Render rays through a volume.
+
+    Args:
+        field: the volume.
+        rays: with radii if `cones`, with image if a condition has more than one row.
+        condition: what the field's `condition(latents)` gave.
+        sampling: see `Sampling`; 64 samples, then 128 by default.
+        proposals: for each level but the last the volume it asks; none: `field` itself, without a gradient unless
+            its answers are used (`merge`, `pictures`).
+        background: colour [3] or [R, 3] behind the volume; None for black; "last": what the last sample's colour lacks.
+        cones: ask for Gaussians of pieces of cones or cylinders (`ops.frustum_gaussians`) instead of points.
+        full_covariance: give their covariances as matrices, not diagonals.
+        generator: of the random numbers of stratified sampling.
+
+    Returns:
+        `VolumeRendering`. Differentiable in everything that the fields depend on, not in where samples are placed.
+    """
+    sampling = sampling or Sampling()
+    if proposals and len(proposals) != len(sampling.counts) - 1:
+        raise ValueError(
+            f"render: proposals must be none or {len(sampling.counts) - 1}, one for each level but the last, "
+            f"got {len(proposals)}"
+        )
+    if cones is not None and rays.radii is None:
+        raise ValueError(f"render: cones are {cones!r}, so rays must have radii, got None")
+    own = not proposals
+    caster = _Caster(rays, condition, sampling, cones, full_covariance)
+    levels: list[Level] = []
+    kept: list[tuple[Tensor, Radiance | None]] = []  # centres, and the field's own answers there
+    for index, count in enumerate(sampling.counts[:-1]):
+        centres = _centres(levels, rays, count, sampling, generator)
+        spans = bins_around(centres)
+        places, edges = caster.places(spans, centres)
+        asked = field if own else proposals[index]
+        answer = None
+        if sampling.pictures or (own and sampling.merge):
+            answer = asked.radiance(places, condition)
+            density = answer.density
+        else:
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not own):
+                density = asked.density(places, condition)
+        levels.append(_level(spans, edges, density, answer if sampling.pictures else None, background))
+        kept.append((centres, answer))
+    centres = _centres(levels, rays, sampling.counts[-1], sampling, generator)
+    if sampling.merge and kept:
+        return _merged(field, caster, centres, kept, own, levels, background)
+    spans = bins_around(centres)
+    places, edges = caster.places(spans, centres)
+    return _finish(levels, spans, edges, field.radiance(places, condition), places, background)
+
+
+def _centres(
+    levels: list[Level], rays: Rays, count: int, sampling: Sampling, generator: torch.Generator | None
+) -> Tensor:
+    if not levels:
+        return first_centres(rays, count, sampling, generator)
+    return finer_centres(levels[-1].spans, levels[-1].weights, count, sampling, generator)
+
+
+class _Caster(NamedTuple):
+    """Turns what is measured along rays into places."""
+
+    rays: Rays
+    condition: Any
+    sampling: Sampling
+    cones: Literal["cone", "cylinder"] | None
+    full: bool
+
+    def places(self, spans: Tensor, centres: Tensor) -> tuple[Places, Tensor]:
+        """The places of R rays' bins between spans [R, S+1], flat, and the bins' edges as distances."""
+        rays = self.rays
+        edges = distances(spans, rays, self.sampling.spacing)
+        covariances = None
+        if self.cones is None:
+            t = distances(centres, rays, self.sampling.spacing)
+            points = rays.origins[:, None] + t[..., None] * rays.directions[:, None]
+        else:
+            assert rays.radii is not None
+            points, covariances = ops.frustum_gaussians(
+                rays.origins, rays.directions, edges, rays.radii, cylinder=self.cones == "cylinder", full=self.full
+            )
+            covariances = covariances.flatten(0, 1)
+        samples = centres.shape[1]
+        directions = rays.directions[:, None].expand(-1, samples, 3).reshape(-1, 3)
+        image = None if rays.image is None else rays.image.repeat_interleave(samples)
+        return Places(points.reshape(-1, 3), directions, covariances, image), edges
+
+
+def _merged(
+    field: VolumeField,
+    caster: _Caster,
+    centres: Tensor,
+    kept: list[tuple[Tensor, Radiance | None]],
+    own: bool,
+    levels: list[Level],
+    background: Background,
+) -> VolumeRendering:
+    """The last level with the places of the levels before: what the field itself has answered is not asked again."""
+    centres_of_all = torch.cat([*(c for c, _ in kept), centres], 1)
+    merged, order = centres_of_all.sort(dim=1, stable=True)
+    spans = bins_around(merged)
+    places, edges = caster.places(spans, merged)
+    if not own or caster.cones is not None:
+        return _finish(levels, spans, edges, field.radiance(places, caster.condition), places, background)
+    new, _ = caster.places(bins_around(centres), centres)
+    answers = [*(answer for _, answer in kept if answer is not None), field.radiance(new, caster.condition)]
+    rays, width = order.shape
+
+    def sorted_(parts: Sequence[Tensor | None]) -> Tensor | None:
+        tensors = [part.reshape(rays, -1, *part.shape[1:]) for part in parts if part is not None]
+        if len(tensors) < len(parts):
+            return None
+        values = torch.cat(tensors, 1)
+        index = order.view(rays, width, *[1] * (values.dim() - 2)).expand(values.shape)
+        return values.gather(1, index).flatten(0, 1)
+
+    density, rgb, *others = (sorted_(parts) for parts in zip(*answers, strict=True))
+    assert density is not None and rgb is not None
+    return _finish(levels, spans, edges, Radiance(density, rgb, *others), places, background)
+
+
+def _level(spans: Tensor, edges: Tensor, density: Tensor, answer: Radiance | None, background: Background) -> Level:
+    shape = spans.shape[0], spans.shape[1] - 1
+    colors = None if answer is None else answer.rgb.reshape(*shape, 3)
+    done = ops.composite(density.reshape(shape), edges.diff(dim=1), colors)
+    rgb = None
+    if colors is not None and done.colors is not None:
+        rgb = _over(done.colors, done.opacity, colors, background)
+    return Level(spans, edges, done.weights, rgb)
+
+
+def _over(rgb: Tensor, opacity: Tensor, colors: Tensor, background: Background) -> Tensor:
+    """The composited colour over what is behind."""
+    if background is None:
+        return rgb
+    missing = 1 - opacity[:, None]
+    if isinstance(background, str):
+        return rgb + missing * colors[:, -1]
+    return rgb + missing * torch.as_tensor(background, dtype=rgb.dtype, device=rgb.device)
+
+
+def _finish(
+    levels: list[Level], spans: Tensor, edges: Tensor, answer: Radiance, places: Places, background: Background
+) -> VolumeRendering:
+    """Composite the last level."""
+    shape = spans.shape[0], spans.shape[1] - 1
+    parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
+    middles = (edges[:, 1:] + edges[:, :-1]) / 2
+    done = ops.composite(
+        answer.density.reshape(shape), edges.diff(dim=1), torch.cat(parts, 1).view(*shape, -1), middles
+    )
+    assert done.colors is not None and done.depth is not None
+    composited = iter(done.colors.split([part.shape[1] for part in parts], 1))
+    colors = answer.rgb.reshape(*shape, 3)
+    rgb = _over(next(composited), done.opacity, colors, background)
+    normals = None if answer.normals is None else next(composited)
+    extras = None if answer.extras is None else next(composited)
+    depth, opacity = done.depth, done.opacity
+    if isinstance(background, str):
+        depth, opacity = depth + (1 - opacity) * middles[:, -1], torch.ones_like(opacity)
+    return VolumeRendering(
+        rgb,
+        opacity,
+        torch.where(opacity > 0, depth / torch.where(opacity > 0, opacity, 1), torch.inf),
+        None if normals is None else torch.nn.functional.normalize(normals, dim=1),
+        extras,
+        (*levels, Level(spans, edges, done.weights, rgb)),
+        answer,
+        places,
+    )
