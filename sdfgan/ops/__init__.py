@@ -12,6 +12,7 @@ from .film_siren import (
     film_siren_trace,
     pack_matrices,
 )
+from .hash import hash_encoding, hash_table_begins
 from .pdf import sample_pdf
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
@@ -28,6 +29,8 @@ __all__ = [
     "film_siren_sample",
     "film_siren_trace",
     "generate_rays",
+    "hash_encoding",
+    "hash_table_begins",
     "pack_matrices",
     "positional_encoding",
     "sample_pdf",
