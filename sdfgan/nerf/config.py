@@ -203,15 +203,47 @@ class NerfConfig:
         return config
 
 
-_POSITIVE = (
-    "steps rays chunk lr lr_final image_scale scene_scale far width layers proposal_width proposal_layers "
-    "coarse_samples fine_samples hash_levels hash_table hash_finest grid_resolution march_steps checkpoint_interval "
-    "video_scale fps mesh_level"
-).split()
-_NOT_NEGATIVE = (
-    "seed warmup_steps near center_crop_steps octaves interlevel_weight distortion_weight opacity_weight "
-    "bottleneck_noise normal_weight orientation_weight evaluate_interval video_frames mesh_resolution"
-).split()
+_POSITIVE = [
+    "steps",
+    "rays",
+    "chunk",
+    "lr",
+    "lr_final",
+    "image_scale",
+    "scene_scale",
+    "far",
+    "width",
+    "layers",
+    "proposal_width",
+    "proposal_layers",
+    "coarse_samples",
+    "fine_samples",
+    "hash_levels",
+    "hash_table",
+    "hash_finest",
+    "grid_resolution",
+    "march_steps",
+    "checkpoint_interval",
+    "video_scale",
+    "fps",
+    "mesh_level",
+]
+_NOT_NEGATIVE = [
+    "seed",
+    "warmup_steps",
+    "near",
+    "center_crop_steps",
+    "octaves",
+    "interlevel_weight",
+    "distortion_weight",
+    "opacity_weight",
+    "bottleneck_noise",
+    "normal_weight",
+    "orientation_weight",
+    "evaluate_interval",
+    "video_frames",
+    "mesh_resolution",
+]
 
 # Defaults on a GPU and on a CPU; _MODELS goes first.
 _COMMON: tuple[dict[str, Any], dict[str, Any]] = (
