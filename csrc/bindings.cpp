@@ -283,6 +283,8 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
     run(p, where);
 }
 
+#include "bindings_volume.h"
+
 template <class T>
 void add_kernels(py::module_ module) {
     module.def("film_siren", film_siren<T>);
@@ -295,6 +297,7 @@ void add_kernels(py::module_ module) {
     module.def("generate_rays", generate_rays<T>);
     module.def("start_level", start_level<T>);
     module.def("trace_step", trace_step<T>);
+    add_volume_kernels<T>(module);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/march.h"
+#include "kernels_volume.h"
 
 namespace sdfgan {
 

@@ -4,7 +4,7 @@
 #include "core/pdf.h"
 #include "core/rays.h"
 #include "core/trace.h"
-#include "cpu/table.h"
+#include "cpu/volume.h"
 
 #define SDFGAN_TEXT_(a) #a
 #define SDFGAN_TEXT(a) SDFGAN_TEXT_(a)
@@ -24,6 +24,9 @@ template <class T>
 void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, int64_t);
 template <class T>
 void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
+// volume.cpp
+extern const VolumeKernels<float> SDFGAN_LEVEL(volume_f32_);
+extern const VolumeKernels<double> SDFGAN_LEVEL(volume_f64_);
 
 namespace {
 
@@ -130,12 +133,14 @@ extern const Table SDFGAN_LEVEL(table_) = {
      level_compact<float>, trace_advance<float>, trace_compact<float>,
      SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_),
      SDFGAN_LEVEL(hash_encoding_) < float >, SDFGAN_LEVEL(hash_points_gradient_) < float >,
-     SDFGAN_LEVEL(hash_table_gradient_) < float > },
+     SDFGAN_LEVEL(hash_table_gradient_) < float >,
+     &SDFGAN_LEVEL(volume_f32_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
      level_compact<double>, trace_advance<double>, trace_compact<double>,
      SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_),
      SDFGAN_LEVEL(hash_encoding_) < double >, SDFGAN_LEVEL(hash_points_gradient_) < double >,
-     SDFGAN_LEVEL(hash_table_gradient_) < double > },
+     SDFGAN_LEVEL(hash_table_gradient_) < double >,
+     &SDFGAN_LEVEL(volume_f64_)},
     SDFGAN_LEVEL(multiply_adds_),
 };
 

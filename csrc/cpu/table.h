@@ -22,6 +22,9 @@ struct PointGroup {  // at most kGroup points of one image
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
 template <class T>
+struct VolumeKernels;  // volume.h
+
+template <class T>
 struct Kernels {
     void (*positional_encoding)(const PositionalEncoding<T>&, int64_t begin, int64_t end);
     void (*sample_pdf)(const SamplePdf<T>&, int64_t begin, int64_t end);
@@ -42,6 +45,7 @@ struct Kernels {
     void (*hash_points_gradient)(const HashPointsGradient<T>&, int64_t begin, int64_t end);
     // Works on the levels [begin, end), so that no two threads write to one entry.
     void (*hash_table_gradient)(const HashTableGradient<T>&, int64_t begin, int64_t end);
+    const VolumeKernels<T>* volume;
 };
 
 struct Table {

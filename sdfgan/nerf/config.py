@@ -165,11 +165,11 @@ class NerfConfig:
 
     def check(self) -> None:
         """Raises UserError for settings that make no sense."""
-        for name in _POSITIVE:
+        for name in _POSITIVE.split():
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {value}")
-        for name in _NOT_NEGATIVE:
+        for name in _NOT_NEGATIVE.split():
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}")
@@ -203,47 +203,11 @@ class NerfConfig:
         return config
 
 
-_POSITIVE = [
-    "steps",
-    "rays",
-    "chunk",
-    "lr",
-    "lr_final",
-    "image_scale",
-    "scene_scale",
-    "far",
-    "width",
-    "layers",
-    "proposal_width",
-    "proposal_layers",
-    "coarse_samples",
-    "fine_samples",
-    "hash_levels",
-    "hash_table",
-    "hash_finest",
-    "grid_resolution",
-    "march_steps",
-    "checkpoint_interval",
-    "video_scale",
-    "fps",
-    "mesh_level",
-]
-_NOT_NEGATIVE = [
-    "seed",
-    "warmup_steps",
-    "near",
-    "center_crop_steps",
-    "octaves",
-    "interlevel_weight",
-    "distortion_weight",
-    "opacity_weight",
-    "bottleneck_noise",
-    "normal_weight",
-    "orientation_weight",
-    "evaluate_interval",
-    "video_frames",
-    "mesh_resolution",
-]
+_POSITIVE = """steps rays chunk lr lr_final image_scale scene_scale far width layers proposal_width proposal_layers
+    coarse_samples fine_samples hash_levels hash_table hash_finest grid_resolution march_steps checkpoint_interval
+    video_scale fps mesh_level"""
+_NOT_NEGATIVE = """seed warmup_steps near center_crop_steps octaves interlevel_weight distortion_weight opacity_weight
+    bottleneck_noise normal_weight orientation_weight evaluate_interval video_frames mesh_resolution"""
 
 # Defaults on a GPU and on a CPU; _MODELS goes first.
 _COMMON: tuple[dict[str, Any], dict[str, Any]] = (

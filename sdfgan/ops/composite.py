@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from ._library import LIBRARY, REAL, Checker, at_least_float32, native, register, require_tensors
 
 
 class Composited(NamedTuple):
@@ -29,16 +32,209 @@ def composite(
     Rays are dense, all of S samples, or packed: ray r has the samples offsets[r] to offsets[r+1].
 
     Args:
-        densities: [R, S], or [N] packed; per unit of length, >= 0. Without `deltas` they are the opacities a_i
-            themselves, in [0, 1].
-        deltas: like densities: the lengths of the samples' pieces of the ray; infinity is allowed.
+        densities: [R, S], or [N] packed, float32 or float64; per unit of length, >= 0. Without `deltas` they are the
+            opacities a_i themselves, in [0, 1].
+        deltas: like densities: the lengths of the samples' pieces of the ray. One may be infinite, and then the density
+            there has no gradient.
         colors: [R, S, C] or [N, C], any number of channels.
         distances: like densities, for the depth.
-        offsets: [R+1] int64, ascending, from 0 to N.
+        offsets: [R+1] int64, ascending, from 0 to N; samples of no ray have no weight.
 
     Returns:
-        `Composited`. Differentiable in everything but offsets. Half types are computed and returned in float32.
+        `Composited`. Differentiable in everything but offsets, to any order; of opacities, second derivatives are those
+        of opacities below 1. Half types are computed and returned in float32.
     """
-    from . import reference_volume
+    require_tensors("composite", densities=densities)
+    inputs = (None if x is None else at_least_float32(x) for x in (densities, deltas, colors, distances))
+    weights, opacity, out, depth = _op(*inputs, offsets)
+    return Composited(weights, opacity, None if colors is None else out, None if distances is None else depth)
 
-    return reference_volume.composite(densities, deltas, colors, distances, offsets=offsets)
+
+Optional = Tensor | None
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _check(densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional) -> int:
+    """The number of rays."""
+    check = Checker("composite")
+    shape = ("R", "S") if offsets is None else ("N",)
+    check("densities", densities, shape, REAL)
+    for name, tensor in (("deltas", deltas), ("distances", distances)):
+        if tensor is not None:
+            check(name, tensor, shape, (densities.dtype,))
+    if colors is not None:
+        check("colors", colors, (*shape, "C"), (densities.dtype,))
+    if offsets is None:
+        return densities.shape[0]
+    check("offsets", offsets, ("R+1",), (torch.int64,))
+    if offsets.shape[0] < 1:
+        raise ValueError("composite: offsets must be [R+1] int64 with R >= 0, got [0]")
+    return offsets.shape[0] - 1
+
+
+def _fake(densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional) -> Four:
+    rays = _check(densities, deltas, colors, distances, offsets)
+    channels = 0 if colors is None else colors.shape[-1]
+    new = densities.new_empty
+    return torch.empty_like(densities), new(rays), new((rays, channels)), new(rays if distances is not None else 0)
+
+
+def _kernel(densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional) -> Four:
+    weights, opacity, out, depth = _fake(densities, deltas, colors, distances, offsets)
+    if offsets is not None:
+        weights.zero_()
+    native("composite", densities)(
+        _samples(densities, offsets, len(opacity)),
+        *map(_address, (densities, deltas, colors, distances, weights, opacity, out)),
+        _address(None if distances is None else depth),
+        out.shape[1],
+    )
+    return weights, opacity, out, depth
+
+
+def _backward_fake(
+    densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional,
+    weights: Tensor, *grads: Optional,
+) -> Four:  # fmt: skip
+    _check(densities, deltas, colors, distances, offsets)
+    inputs = (densities, deltas, colors, distances)
+    like = (densities.new_empty(0) if x is None else torch.empty_like(x) for x in inputs)
+    return tuple(like)  # type: ignore[return-value]
+
+
+def _backward_kernel(
+    densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional,
+    weights: Tensor, *grads: Optional,
+) -> Four:  # fmt: skip
+    rays = _check(densities, deltas, colors, distances, offsets)
+    results = _backward_fake(densities, deltas, colors, distances, offsets, weights, *grads)
+    incoming = [None if grad is None else grad.contiguous() for grad in grads]
+    if offsets is not None:
+        for result in results:
+            result.zero_()
+    inputs = (densities, deltas, colors, distances)
+    native("composite_backward", densities)(
+        _samples(densities, offsets, rays),
+        *map(_address, (*inputs, weights, *incoming)),
+        *(_address(None if given is None else result) for given, result in zip(inputs, results, strict=True)),
+        0 if colors is None else colors.shape[-1],
+    )
+    return results
+
+
+def _samples(densities: Tensor, offsets: Optional, rays: int) -> tuple[int, int, int]:
+    return _address(offsets), rays, densities.shape[-1]
+
+
+def _address(tensor: Optional) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _setup_context(ctx: Any, inputs: tuple[Optional, ...], output: Four) -> None:
+    ctx.save_for_backward(*inputs, output[0])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
+    *inputs, weights = ctx.saved_tensors
+    given = [
+        None if x is None else grad for x, grad in zip((weights, weights, inputs[2], inputs[3]), grads, strict=True)
+    ]
+    if all(grad is None for grad in given):
+        return (None,) * 5
+    gradients = _backward_op(*inputs, weights, *given)
+    return *(None if x is None else g for x, g in zip(inputs[:4], gradients, strict=True)), None
+
+
+def _formula(inputs: tuple[Optional, ...], weights: Tensor, grads: list[Optional]) -> list[Optional]:
+    """What the kernel of the gradient does, in differentiable operations: for higher orders.
+
+    The weights are a differentiable function of the inputs themselves: x_i = density_i delta_i moves w_i by what
+    passes, 1 - sum_{j<=i} w_j, and each w_j behind it by -w_j.
+    """
+    densities, deltas, colors, distances, offsets = inputs
+    assert densities is not None
+    ray = _ray_of_samples(densities, offsets)
+
+    def per_sample(value: Tensor) -> Tensor:
+        return value[ray] if offsets is not None else value[:, None]
+
+    grad_weights, grad_opacity, grad_out, grad_depth = grads
+    total = torch.zeros_like(densities) if grad_weights is None else grad_weights
+    if grad_opacity is not None:
+        total = total + per_sample(grad_opacity)
+    if grad_out is not None and colors is not None:
+        total = total + (per_sample(grad_out) * colors).sum(-1)
+    if grad_depth is not None and distances is not None:
+        total = total + per_sample(grad_depth) * distances
+    passed, behind = _sums(weights, ray, offsets), weights * total
+    all_behind = _sums(behind, ray, offsets)
+    last = (
+        all_behind[:, -1:] if offsets is None else behind.new_zeros(offsets.shape[0] - 1).index_add(0, ray, behind)[ray]
+    )
+    slope = (1 - passed) * total - (last - all_behind)
+    own: list[Optional]
+    if deltas is None:
+        own = [slope / (1 - densities), None]
+    else:
+        own = [torch.where(deltas.isfinite(), slope * deltas, 0), slope * densities]
+    grad_colors = None if colors is None or grad_out is None else weights[..., None] * per_sample(grad_out)
+    grad_distances = None if distances is None or grad_depth is None else weights * per_sample(grad_depth)
+    return [*own, grad_colors, grad_distances]
+
+
+def _ray_of_samples(densities: Tensor, offsets: Optional) -> Tensor:
+    """[N] the ray of each packed sample."""
+    samples = torch.arange(densities.shape[-1], device=densities.device)
+    if offsets is None:
+        return samples
+    return (torch.searchsorted(offsets, samples, right=True) - 1).clamp(0, max(offsets.shape[0] - 2, 0))
+
+
+def _sums(values: Tensor, ray: Tensor, offsets: Optional) -> Tensor:
+    """Of each sample and those before it on its ray."""
+    if offsets is None:
+        return values.cumsum(1)
+    sums = values.double().cumsum(0)
+    before = torch.cat([sums.new_zeros(1), sums])[offsets[ray]]
+    return (sums - before).to(values.dtype)
+
+
+def _backward_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
+    *inputs, weights, g0, g1, g2, g3 = ctx.saved_tensors
+    floats = [*inputs[:4], weights, g0, g1, g2, g3]
+    present = [index for index, tensor in enumerate(floats) if tensor is not None]
+
+    def formula(*tensors: Tensor) -> list[Tensor]:
+        everything: list[Optional] = [None] * len(floats)
+        for index, tensor in zip(present, tensors, strict=True):
+            everything[index] = tensor
+        results = _formula((*everything[:4], inputs[4]), everything[4], everything[5:])
+        return [weights.new_zeros(0) if result is None else result for result in results]
+
+    outputs, pull = torch.func.vjp(formula, *(floats[index] for index in present))
+    cotangents = [
+        torch.zeros_like(output) if second is None or not output.numel() else second
+        for output, second in zip(outputs, seconds, strict=True)
+    ]
+    found: list[Optional] = [None] * len(floats)
+    for index, gradient in zip(present, pull(cotangents), strict=True):
+        found[index] = gradient
+    return (*found[:4], None, *found[4:])
+
+
+_TENSORS = "Tensor densities, Tensor? deltas, Tensor? colors, Tensor? distances, Tensor? offsets"
+_GRADS = "Tensor? grad_weights, Tensor? grad_opacity, Tensor? grad_colors, Tensor? grad_depth"
+_FOUR = "(Tensor, Tensor, Tensor, Tensor)"
+_op = register(f"composite({_TENSORS}) -> {_FOUR}", _kernel, _fake)
+_backward_op = register(
+    f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}) -> {_FOUR}", _backward_kernel, _backward_fake
+)
+torch.library.register_autograd("sdfgan::composite", _backward, setup_context=_setup_context, lib=LIBRARY)
+torch.library.register_autograd(
+    "sdfgan::composite_backward", _backward_backward, setup_context=_backward_setup_context, lib=LIBRARY
+)

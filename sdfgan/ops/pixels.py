@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._library import REAL, Checker, native, refuse_gradient, register, require_tensors
+
 
 class PixelViews(NamedTuple):
     """B photographs' cameras. All pixels of all of them, row by row, have one numbering: 0 to P-1."""
@@ -51,9 +53,14 @@ def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = Non
     Returns:
         `PixelSamples` of the dtype of the cameras. Not differentiable: RuntimeError when an argument requires grad.
     """
-    from . import reference_volume
-
-    return reference_volume.sample_pixels(views, pixels, images)
+    camera_to_world, intrinsics, widths, starts, distortion = views
+    require_tensors("sample_pixels", camera_to_world=camera_to_world, intrinsics=intrinsics, pixels=pixels)
+    refuse_gradient("sample_pixels", camera_to_world=camera_to_world, intrinsics=intrinsics)
+    for name, tensor in (("distortion", distortion), ("images", images)):
+        if tensor is not None:
+            refuse_gradient("sample_pixels", **{name: tensor})
+    found = _op(camera_to_world, intrinsics, widths, starts, distortion, pixels, images)
+    return PixelSamples(*found[:3], None if images is None else found[3])
 
 
 def valid_pixels(views: PixelViews, mask: Tensor | None = None) -> Tensor:
@@ -66,3 +73,57 @@ def valid_pixels(views: PixelViews, mask: Tensor | None = None) -> Tensor:
             good = good & mask[pixels]
         found.append(pixels[good])
     return torch.cat([views.starts[:0], *found])
+
+
+Four = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _fake(
+    camera_to_world: Tensor, intrinsics: Tensor, widths: Tensor, starts: Tensor, distortion: Tensor | None,
+    pixels: Tensor, images: Tensor | None,
+) -> Four:  # fmt: skip
+    check = Checker("sample_pixels")
+    check("views.camera_to_world", camera_to_world, ("B", 3, 4), REAL)
+    dtype = camera_to_world.dtype
+    check("views.intrinsics", intrinsics, ("B", 4), (dtype,))
+    check("views.widths", widths, ("B",), (torch.int64,))
+    check.sizes["B+1"] = check.sizes["B"] + 1
+    check("views.starts", starts, ("B+1",), (torch.int64,))
+    if distortion is not None:
+        check("views.distortion", distortion, ("B", 4), (dtype,))
+    check("pixels", pixels, ("N",), (torch.int64,))
+    if images is not None:
+        check("images", images, ("P", "C"), (torch.uint8, dtype))
+    n, new = pixels.shape[0], camera_to_world.new_empty
+    return new((n, 3)), new((n, 3)), new((n,)), new((n, 0 if images is None else images.shape[1]))
+
+
+def _kernel(
+    camera_to_world: Tensor, intrinsics: Tensor, widths: Tensor, starts: Tensor, distortion: Tensor | None,
+    pixels: Tensor, images: Tensor | None,
+) -> Four:  # fmt: skip
+    results = _fake(camera_to_world, intrinsics, widths, starts, distortion, pixels, images)
+    native("sample_pixels", camera_to_world)(
+        camera_to_world.data_ptr(),
+        intrinsics.data_ptr(),
+        0 if distortion is None else distortion.data_ptr(),
+        widths.data_ptr(),
+        starts.data_ptr(),
+        pixels.data_ptr(),
+        0 if images is None else images.data_ptr(),
+        *(tensor.data_ptr() for tensor in results),
+        pixels.shape[0],
+        camera_to_world.shape[0],
+        results[3].shape[1],
+        0 if images is None else images.shape[0],
+        images is not None and images.dtype == torch.uint8,
+    )
+    return results
+
+
+_op = register(
+    "sample_pixels(Tensor camera_to_world, Tensor intrinsics, Tensor widths, Tensor starts, Tensor? distortion,"
+    " Tensor pixels, Tensor? images) -> (Tensor, Tensor, Tensor, Tensor)",
+    _kernel,
+    _fake,
+)

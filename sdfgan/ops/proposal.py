@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
+
+from ._library import LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
+
+_LEAST_WEIGHT = 1e-7
 
 
 def interlevel_loss(edges: Tensor, weights: Tensor, proposal_edges: Tensor, proposal_weights: Tensor) -> Tensor:
@@ -16,11 +23,15 @@ def interlevel_loss(edges: Tensor, weights: Tensor, proposal_edges: Tensor, prop
         proposal_edges, proposal_weights: [R, P+1] ascending and [R, P].
 
     Returns:
-        [R]. Differentiable in proposal_weights to any order.
+        [R] float32 or float64. Differentiable in proposal_weights to any order; edges carry no gradient: RuntimeError
+        when they require grad.
     """
-    from . import reference_volume
-
-    return reference_volume.interlevel_loss(edges, weights, proposal_edges, proposal_weights)
+    require_tensors("interlevel_loss", weights=weights, proposal_weights=proposal_weights)
+    refuse_gradient("interlevel_loss", edges=edges, proposal_edges=proposal_edges)
+    w = at_least_float32(weights.detach())
+    inputs = (at_least_float32(x) for x in (edges, proposal_edges, proposal_weights))
+    excess = (w - _overlap_sums(*inputs)).clamp(min=0)
+    return (excess.square() / (w + _LEAST_WEIGHT)).sum(-1)
 
 
 def distortion_loss(edges: Tensor, weights: Tensor) -> Tensor:
@@ -32,8 +43,74 @@ def distortion_loss(edges: Tensor, weights: Tensor) -> Tensor:
         edges, weights: [R, S+1] ascending and [R, S].
 
     Returns:
-        [R]. Differentiable in weights to any order; edges carry no gradient: RuntimeError when they require grad.
+        [R] float32 or float64. Differentiable in weights to any order; edges carry no gradient: RuntimeError when
+        they require grad.
     """
-    from . import reference_volume
+    require_tensors("distortion_loss", edges=edges, weights=weights)
+    refuse_gradient("distortion_loss", edges=edges)
+    edges, weights = at_least_float32(edges), at_least_float32(weights)
+    return (weights * _distortion(edges, weights)).sum(-1) / 2
 
-    return reference_volume.distortion_loss(edges, weights)
+
+# Both kernels are linear maps of weights: what is summed over overlapping bins one way is summed back the other way,
+# and the loss of pairs is a symmetric form. So each is its own gradient, to any order.
+
+
+def _overlap_fake(edges: Tensor, others: Tensor, weights: Tensor) -> Tensor:
+    check = Checker("interlevel_loss")
+    check("edges", edges, ("R", "S+1"), REAL)
+    check("proposal_edges", others, ("R", "P+1"), (edges.dtype,))
+    _require_bins("interlevel_loss", edges=edges, proposal_edges=others)
+    check.sizes["P"] = others.shape[1] - 1
+    check("proposal_weights", weights, ("R", "P"), (edges.dtype,))
+    return edges.new_empty((edges.shape[0], edges.shape[1] - 1))
+
+
+def _overlap_kernel(edges: Tensor, others: Tensor, weights: Tensor) -> Tensor:
+    out = _overlap_fake(edges, others, weights)
+    addresses = (tensor.data_ptr() for tensor in (edges, others, weights, out))
+    native("overlap_sums", edges)(*addresses, *out.shape, weights.shape[1])
+    return out
+
+
+def _overlap_backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+    edges, others = ctx.saved_tensors
+    return None, None, _overlap_sums(others, edges, grad.contiguous())
+
+
+def _distortion_fake(edges: Tensor, weights: Tensor) -> Tensor:
+    check = Checker("distortion_loss")
+    check("edges", edges, ("R", "S+1"), REAL)
+    _require_bins("distortion_loss", edges=edges)
+    check.sizes["S"] = edges.shape[1] - 1
+    check("weights", weights, ("R", "S"), (edges.dtype,))
+    return torch.empty_like(weights)
+
+
+def _distortion_kernel(edges: Tensor, weights: Tensor) -> Tensor:
+    out = _distortion_fake(edges, weights)
+    native("distortion", edges)(*(tensor.data_ptr() for tensor in (edges, weights, out)), *out.shape)
+    return out
+
+
+def _distortion_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    (edges,) = ctx.saved_tensors
+    return None, _distortion(edges, grad.contiguous())
+
+
+def _require_bins(op: str, **edges: Tensor) -> None:
+    for name, tensor in edges.items():
+        if tensor.shape[1] < 1:
+            raise ValueError(f"{op}: {name} must be [R, bins + 1], got {list(tensor.shape)}")
+
+
+def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:-1])
+
+
+_overlap_sums = register(
+    "overlap_sums(Tensor edges, Tensor others, Tensor weights) -> Tensor", _overlap_kernel, _overlap_fake
+)
+_distortion = register("distortion(Tensor edges, Tensor weights) -> Tensor", _distortion_kernel, _distortion_fake)
+for _name, _backward in (("overlap_sums", _overlap_backward), ("distortion", _distortion_backward)):
+    torch.library.register_autograd(f"sdfgan::{_name}", _backward, setup_context=_save_edges, lib=LIBRARY)

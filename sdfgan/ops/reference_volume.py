@@ -58,8 +58,8 @@ def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = Non
     camera = views.camera_to_world[view].double()
     along = x[:, None] * camera[..., 0] - y[:, None] * camera[..., 1] - camera[..., 2]
     length = along.norm(dim=1, keepdim=True)
-    origins = torch.where(inside[:, None], camera[..., 3], math.nan)
     directions = torch.where(inside[:, None], along / length, math.nan)
+    origins = torch.where(directions.isnan(), math.nan, camera[..., 3])
     radii = 2 / math.sqrt(12) / (fx * fy).sqrt() / (1 + x**2 + y**2).sqrt()
     radii = torch.where(inside, radii, math.nan)
     dtype = views.camera_to_world.dtype
