@@ -46,6 +46,8 @@ class NerfConfig:
     """Updates."""
     rays: int | None = None
     """Rays per update, over all processes."""
+    samples: int | None = None
+    """fast: places asked per update; the number of rays adapts to it, up to --rays."""
     chunk: int | None = None
     """Rays at a time; more take more memory. On a CPU chunks run in parallel."""
     lr: float | None = None
@@ -203,9 +205,9 @@ class NerfConfig:
         return config
 
 
-_POSITIVE = """steps rays chunk lr lr_final image_scale scene_scale far width layers proposal_width proposal_layers
-    coarse_samples fine_samples hash_levels hash_table hash_finest grid_resolution march_steps checkpoint_interval
-    video_scale fps mesh_level"""
+_POSITIVE = """steps rays samples chunk lr lr_final image_scale scene_scale far width layers proposal_width
+    proposal_layers coarse_samples fine_samples hash_levels hash_table hash_finest grid_resolution march_steps
+    checkpoint_interval video_scale fps mesh_level"""
 _NOT_NEGATIVE = """seed warmup_steps near center_crop_steps octaves interlevel_weight distortion_weight opacity_weight
     bottleneck_noise normal_weight orientation_weight evaluate_interval video_frames mesh_resolution"""
 
@@ -225,14 +227,14 @@ _CLASSIC_CPU: dict[str, Any] = {
 }  # fmt: skip
 _FAST: tuple[dict[str, Any], dict[str, Any]] = (
     {
-        "steps": 5000, "rays": 8192, "chunk": 8192, "lr": 1e-2, "lr_final": 0.03, "warmup_steps": 100, "width": 64,
-        "layers": 1, "hash_levels": 16, "hash_table": 19, "hash_finest": 2048, "grid_resolution": 128,
-        "march_steps": 1024, "distortion_weight": 0.0, "random_background": True,
+        "steps": 5000, "rays": 16384, "samples": 2**18, "chunk": 16384, "lr": 1e-2, "lr_final": 0.03,
+        "warmup_steps": 100, "width": 64, "layers": 1, "hash_levels": 16, "hash_table": 19, "hash_finest": 2048,
+        "grid_resolution": 128, "march_steps": 1024, "distortion_weight": 0.0, "random_background": True,
     },
     {
-        "steps": 2000, "rays": 2048, "chunk": 512, "lr": 1e-2, "lr_final": 0.03, "warmup_steps": 50, "width": 32,
-        "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256, "grid_resolution": 64,
-        "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
+        "steps": 2000, "rays": 4096, "samples": 2**15, "chunk": 1024, "lr": 1e-2, "lr_final": 0.03,
+        "warmup_steps": 50, "width": 32, "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256,
+        "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
     },
 )  # fmt: skip
 _PROPOSALS = {"distortion_weight": 0.01}

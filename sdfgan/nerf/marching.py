@@ -1,0 +1,147 @@
+"""Marching through a grid that knows where a scene is empty (Mueller et al. 2022, arXiv:2201.05989, appendix E)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdfgan import ops
+from sdfgan.volume import Places, Rays, VolumeField, VolumeRendering, contract
+
+_MEMORY = 0.95  # of a cell's density from one update to the next
+_LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
+_LEAST_LIGHT = 1e-3  # samples that less of a ray's light reaches are left out
+_UPDATED_SHARE = 8  # one cell in so many is asked again at an update
+_WHOLE_UPDATES = 8  # the first updates ask all cells
+_GROWTH = 1 / 48  # of the steps in an unbounded scene, per unit of distance from where they begin to grow
+_CELLS_AT_ONCE = 2**15
+
+
+class Packed(NamedTuple):
+    """N samples of R rays, one ray after the other."""
+
+    places: Places  # N
+    ray: Tensor  # [N] int64
+    offsets: Tensor  # [R+1] int64
+    distances: Tensor  # [N]
+    deltas: Tensor  # [N]
+
+
+class OccupancyGrid(nn.Module):
+    """What density a field has had in the cells of the cube [-1, 1]^3, or of the contracted space.
+
+    Args:
+        resolution: cells along an axis.
+        march_steps: steps across the diagonal of the cube.
+        contracted: whether the scene is unbounded; steps then grow with the distance.
+    """
+
+    density: Tensor
+    occupied: Tensor
+    updates: Tensor
+
+    def __init__(self, resolution: int, march_steps: int, contracted: bool) -> None:
+        super().__init__()
+        self.resolution, self.contracted = resolution, contracted
+        self.step = 2 * math.sqrt(3) / march_steps
+        self.register_buffer("density", torch.zeros(resolution**3))
+        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def cells(self, points: Tensor) -> Tensor:
+        """The cell [...] of each point [..., 3]."""
+        if self.contracted:
+            points = contract(points) / 2
+        index = ((points + 1) * (self.resolution / 2)).long().clamp_(0, self.resolution - 1)
+        return (index[..., 0] * self.resolution + index[..., 1]) * self.resolution + index[..., 2]
+
+    @torch.no_grad()
+    def update(self, field: VolumeField, generator: torch.Generator) -> None:
+        """Ask the field again at a random point of some cells; all of them the first few times."""
+        n, count = self.resolution, self.resolution**3
+        if self.updates < _WHOLE_UPDATES:
+            cells = torch.arange(count)
+        else:
+            cells = torch.randint(count, (count // _UPDATED_SHARE,), generator=generator)
+        corner = torch.stack((cells // n**2, cells // n % n, cells % n), 1)
+        points = (corner + torch.rand(len(cells), 3, generator=generator)) * (2 / n) - 1
+        cells, points = cells.to(self.density.device), points.to(self.density.device)
+        if self.contracted:
+            points = _expand(2 * points)
+        direction = torch.zeros_like(points)
+        direction[:, 2] = 1
+        parts = zip(points.split(_CELLS_AT_ONCE), direction.split(_CELLS_AT_ONCE), strict=True)
+        density = torch.cat([field.density(Places(*part)) for part in parts])
+        self.density *= _MEMORY
+        self.density[cells] = torch.maximum(self.density[cells], density)
+        # While all of the scene is thin, what is thicker than the average counts.
+        least = torch.clamp(self.density.mean(), max=_LEAST_OPACITY / self.step)
+        torch.gt(self.density, least, out=self.occupied)
+        self.updates += 1
+
+    @torch.no_grad()
+    def march(self, rays: Rays, jitter: Tensor) -> Packed:
+        """Samples in occupied cells. `jitter` [R] in [0, 1]: where in its first step each ray begins."""
+        if self.contracted:
+            # Distances are even up to where the step is _GROWTH of the distance, then grow geometrically.
+            even = self.step / _GROWTH
+            low, high = (_ticks(x, self.step, even) for x in (rays.near, rays.far))
+        else:
+            even = math.inf
+            low, high = rays.near / self.step, rays.far / self.step
+        most = int((high - low).clamp(min=0).amax().ceil()) if len(low) else 0
+        ticks = low[:, None] + torch.arange(most, device=low.device) + jitter[:, None]  # [R, S]
+        distances = _distances(ticks, self.step, even)
+        points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
+        taken = self.occupied[self.cells(points)] & (ticks < high[:, None])
+        ray, index = taken.nonzero(as_tuple=True)
+        at = distances[ray, index]
+        deltas = _distances(ticks[ray, index] + 1, self.step, even) - at
+        offsets = F.pad(taken.sum(1).cumsum(0), (1, 0))
+        return Packed(Places(points[ray, index], rays.directions[ray]), ray, offsets, at, deltas)
+
+
+def _ticks(distance: Tensor, step: float, even: float) -> Tensor:
+    """How many steps it is to a distance: inverts `_distances`."""
+    return torch.minimum(distance, distance.new_tensor(even)) / step + (distance / even).clamp(min=1).log() / _GROWTH
+
+
+def _distances(ticks: Tensor, step: float, even: float) -> Tensor:
+    if math.isinf(even):
+        return ticks * step
+    first = even / step
+    return ticks.clamp(max=first) * step * ((ticks - first).clamp(min=0) * _GROWTH).exp()
+
+
+def _expand(points: Tensor) -> Tensor:
+    """Contracted points in the cube [-2, 2]^3, of which only the ball of radius 2 is space, uncontracted."""
+    length = points.norm(dim=-1, keepdim=True).clamp(min=1)
+    return points / (length * (2 - length).clamp(min=1e-3))
+
+
+@torch.no_grad()
+def visible(packed: Packed, field: VolumeField) -> Packed:
+    """Without the samples that hardly any light reaches."""
+    depth = (field.density(packed.places) * packed.deltas).double()
+    before = F.pad(depth.cumsum(0), (1, 0))
+    kept = before[:-1] - before[packed.offsets[packed.ray]] < -math.log(_LEAST_LIGHT)
+    offsets = F.pad(kept.cumsum(0), (1, 0))[packed.offsets]
+    places = Places(packed.places.points[kept], packed.places.directions[kept])
+    return Packed(places, packed.ray[kept], offsets, packed.distances[kept], packed.deltas[kept])
+
+
+def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:
+    """What R rays see over a background [3] or [R, 3]; differentiable in the field."""
+    answer = field.radiance(packed.places)
+    parts = answer.rgb if answer.normals is None else torch.cat((answer.rgb, answer.normals), 1)
+    middles = packed.distances + packed.deltas / 2
+    done = ops.composite(answer.density, packed.deltas, parts.float(), middles, offsets=packed.offsets)
+    assert done.colors is not None and done.depth is not None
+    rgb = done.colors[:, :3] + (1 - done.opacity[:, None]) * background
+    normals = None if answer.normals is None else F.normalize(done.colors[:, 3:], dim=1)
+    depth = torch.where(done.opacity > 0, done.depth / done.opacity.clamp(min=1e-10), torch.inf)
+    return VolumeRendering(rgb, done.opacity, depth, normals, None, (), answer, packed.places)
