@@ -52,14 +52,15 @@ class Views:
         """Some of the views."""
         cameras = self.cameras
         pixels = torch.cat([self.pixels[cameras.starts[i] : cameras.starts[i + 1]] for i in indices])
-        chosen = (part[indices] for part in (cameras.camera_to_world, cameras.intrinsics, self.sizes))
         lens = None if cameras.distortion is None else cameras.distortion[indices]
-        return Views([self.names[i] for i in indices], pixels, self.sizes[indices], pixel_views(*chosen, lens))
+        sizes = self.sizes[indices]
+        chosen = pixel_views(cameras.camera_to_world[indices], cameras.intrinsics[indices], sizes, lens)
+        return Views([self.names[i] for i in indices], pixels, sizes, chosen)
 
     def to(self, device: torch.device) -> Views:
         """The same on a device."""
-        cameras = PixelViews(*(None if part is None else part.to(device) for part in self.cameras))
-        return Views(self.names, self.pixels.to(device), self.sizes.to(device), cameras)
+        moved = {name: part.to(device) for name, part in self.cameras._asdict().items() if part is not None}
+        return Views(self.names, self.pixels.to(device), self.sizes.to(device), PixelViews(**moved))
 
     def picture(self, index: int, background: Tensor) -> Tensor:
         """One picture [3, H, W] float32 on a background [3]."""
@@ -210,10 +211,10 @@ def _inside(root: Path, name: str, where: str) -> Path:
     """The picture called `name`, whose suffix may be left out; it must lie in the scene's folder."""
     path = root / name
     try:
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise UserError(f"{where}: file_path must stay inside {root}")
         if path.suffix.lower() not in SUFFIXES:
             path = next((p for s in SUFFIXES if (p := path.with_name(path.name + s)).is_file()), path)
+        if not path.resolve().is_relative_to(root.resolve()):
+            raise UserError(f"{where}: file_path must stay inside {root}")
         if not path.is_file():
             raise UserError(f"{where}: no such picture: {path}")
     except (OSError, ValueError) as error:  # a name too long, or with a NUL
@@ -295,9 +296,8 @@ def _read_pictures(
 
 def _views(frames: list[_Frame], pictures: list[np.ndarray], poses: Tensor, scale: float) -> Views:
     sizes = torch.tensor([picture.shape[:2] for picture in pictures])
-    intrinsics = torch.tensor(
-        [_intrinsics(frame, *size, scale) for frame, size in zip(frames, sizes.tolist(), strict=True)]
-    )
+    found = zip(frames, sizes.tolist(), strict=True)
+    intrinsics = torch.tensor([_intrinsics(frame, height, width, scale) for frame, (height, width) in found])
     lens = torch.tensor([[frame.intrinsics.get(name, 0.0) for name in _DISTORTION] for frame in frames])
     cameras = pixel_views(poses, intrinsics, sizes, lens if lens.any() else None)
     pixels = torch.cat([torch.from_numpy(picture).view(-1, 4) for picture in pictures])

@@ -26,7 +26,7 @@ class _Exponential(torch.autograd.Function):
         return x.clamp(max=_MOST_LOG_DENSITY).exp()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return gradient * x.clamp(-_MOST_LOG_DENSITY, _MOST_LOG_DENSITY).exp()
 

@@ -65,8 +65,8 @@ class Trainer:
             raise UserError(f"{scene.path}: no pixel has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
+        assert config.rays and config.chunk and config.lr
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, (0.9, 0.99), eps=1e-15, fused=True)
-        assert config.rays and config.chunk
         self.chunks = max(1, config.rays // config.chunk)
         if self.chunks % self.workers.count:
             raise UserError(

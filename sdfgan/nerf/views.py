@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Views
 from sdfgan.metrics import psnr, ssim
 from sdfgan.nerf.models import SceneModel
-from sdfgan.ops.pixels import PixelViews, pixel_views, sample_pixels
+from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
 from sdfgan.pictures import VideoWriter, colour_depth, colour_normals
 from sdfgan.training.progress import progress
 
@@ -42,7 +42,7 @@ class Observer:
         background: Tensor,
         rays: int,
         map_: Callable[..., list] | None = None,
-        autocast: Callable[[], AbstractContextManager] | None = None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
     ) -> None:
         """`rays` are rendered at a time; `map_` may do so in parallel."""
         self.model, self.background, self.rays, self.autocast = model, background, rays, autocast
@@ -66,9 +66,9 @@ class Observer:
 
     def _piece(self, cameras: PixelViews, pixels: Tensor, normals: bool) -> tuple[Tensor | None, ...]:
         seen = sample_pixels(cameras, pixels)
-        with torch.no_grad(), self.autocast() if self.autocast else torch.no_grad():  # a thread has its own grad mode
-            good = seen.radii.isfinite()
-            at = type(seen)(*(None if x is None else x[good] for x in seen))
+        good = seen.radii.isfinite()
+        at = PixelSamples(seen.origins[good], seen.directions[good], seen.radii[good], None)
+        with torch.no_grad(), self.autocast():  # here, for each thread has its own modes
             found = self.model.look(self.model.rays(at), self.background, normals)
         count = len(pixels)
         rgb = self.background.expand(count, 3).index_put((good,), found.rgb.float())
