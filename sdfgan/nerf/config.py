@@ -139,7 +139,7 @@ class NerfConfig:
     mesh_resolution: int = 128
     """Grid cells per axis of the mesh made at the end; 0: none."""
     mesh_level: float | None = None
-    """Density of its surface, per scene unit. Default: one that is opaque within one grid cell."""
+    """Density of its surface, per scene unit. Default: one that ends half of the light within two grid cells."""
     lpips: Path | None = None
     """Weights of LPIPS (AlexNet's and the linear layers', safetensors or .pth): evaluations then give it."""
 

@@ -10,25 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
-from sdfgan.volume import Places, Rays, VolumeField, VolumeRendering, contract
+from sdfgan.volume import Places, Rays, VolumeField, VolumeRendering, contract, expand
 
 _MEMORY = 0.95  # of a cell's density from one update to the next
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
-_LEAST_LIGHT = 1e-3  # samples that less of a ray's light reaches are left out
+_MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
+_BLOCK = 48  # steps between looks at which rays go on
 _UPDATED_SHARE = 8  # one cell in so many is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
 _GROWTH = 1 / 48  # of the steps in an unbounded scene, per unit of distance from where they begin to grow
 _CELLS_AT_ONCE = 2**15
+_FARTHEST = 1.999  # of the contracted ball of radius 2
 
 
 class Packed(NamedTuple):
     """N samples of R rays, one ray after the other."""
 
     places: Places  # N
-    ray: Tensor  # [N] int64
     offsets: Tensor  # [R+1] int64
     distances: Tensor  # [N]
     deltas: Tensor  # [N]
+    asked: int  # places whose density was asked to find these
 
 
 class OccupancyGrid(nn.Module):
@@ -71,7 +73,9 @@ class OccupancyGrid(nn.Module):
         points = (corner + torch.rand(len(cells), 3, generator=generator)) * (2 / n) - 1
         cells, points = cells.to(self.density.device), points.to(self.density.device)
         if self.contracted:
-            points = _expand(2 * points)
+            # The corners of the cube [-2, 2]^3 are beyond space: they are asked as what is very far away.
+            points = 2 * points
+            points = expand(points * (_FARTHEST / points.norm(dim=1, keepdim=True)).clamp(max=1))
         direction = torch.zeros_like(points)
         direction[:, 2] = 1
         parts = zip(points.split(_CELLS_AT_ONCE), direction.split(_CELLS_AT_ONCE), strict=True)
@@ -84,30 +88,52 @@ class OccupancyGrid(nn.Module):
         self.updates += 1
 
     @torch.no_grad()
-    def march(self, rays: Rays, jitter: Tensor) -> Packed:
-        """Samples in occupied cells. `jitter` [R] in [0, 1]: where in its first step each ray begins."""
-        if self.contracted:
-            # Distances are even up to where the step is _GROWTH of the distance, then grow geometrically.
-            even = self.step / _GROWTH
-            low, high = (_ticks(x, self.step, even) for x in (rays.near, rays.far))
-        else:
-            even = math.inf
-            low, high = rays.near / self.step, rays.far / self.step
-        most = int((high - low).clamp(min=0).amax().ceil()) if len(low) else 0
-        ticks = low[:, None] + torch.arange(most, device=low.device) + jitter[:, None]  # [R, S]
-        distances = _distances(ticks, self.step, even)
-        points = rays.origins[:, None] + distances[..., None] * rays.directions[:, None]
-        taken = self.occupied[self.cells(points)] & (ticks < high[:, None])
-        ray, index = taken.nonzero(as_tuple=True)
-        at = distances[ray, index]
-        deltas = _distances(ticks[ray, index] + 1, self.step, even) - at
-        offsets = F.pad(taken.sum(1).cumsum(0), (1, 0))
-        return Packed(Places(points[ray, index], rays.directions[ray]), ray, offsets, at, deltas)
+    def march(self, rays: Rays, jitter: Tensor, field: VolumeField) -> Packed:
+        """The samples of rays in occupied cells that light of the field reaches.
+
+        `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays go block by block of steps, and end where
+        the field's density has left no light.
+        """
+        # Distances are even up to where the step is _GROWTH of the distance, then grow geometrically.
+        even = self.step / _GROWTH if self.contracted else math.inf
+        low, high = (_ticks(distance, self.step, even) for distance in (rays.near, rays.far))
+        low = low + jitter
+        block = torch.arange(_BLOCK, device=low.device)
+        depth = torch.zeros_like(low)  # optical, from the ray's beginning
+        parts: list[tuple[Tensor, ...]] = []
+        asked, first = 0, 0
+        alive = (low < high).nonzero()[:, 0]
+        while len(alive):
+            ticks = low[alive, None] + (first + block)  # [A, B]
+            distances = _distances(ticks, self.step, even)
+            points = rays.origins[alive, None] + distances[..., None] * rays.directions[alive, None]
+            taken = self.occupied[self.cells(points)] & (ticks < high[alive, None])
+            row, column = taken.nonzero(as_tuple=True)
+            at, ray = distances[row, column], alive[row]
+            deltas = _distances(ticks[row, column] + 1, self.step, even) - at
+            places = Places(points[row, column], rays.directions[ray])
+            thickness = torch.zeros_like(ticks)
+            thickness[row, column] = field.density(places).to(thickness) * deltas
+            before = depth[alive, None] + thickness.cumsum(1) - thickness
+            kept = before[row, column] < _MOST_DEPTH
+            parts.append((ray[kept], places.points[kept], at[kept], deltas[kept]))
+            asked, first = asked + len(row), first + _BLOCK
+            depth[alive] += thickness.sum(1)
+            alive = alive[(depth[alive] < _MOST_DEPTH) & (low[alive] + first < high[alive])]
+        if not parts:
+            parts = [(alive, rays.origins[:0], low[:0], low[:0])]
+        ray, points, at, deltas = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        order = ray.argsort(stable=True)
+        ray, points, at, deltas = ray[order], points[order], at[order], deltas[order]
+        offsets = F.pad(torch.bincount(ray, minlength=len(low)).cumsum(0), (1, 0))
+        return Packed(Places(points, rays.directions[ray]), offsets, at, deltas, asked)
 
 
 def _ticks(distance: Tensor, step: float, even: float) -> Tensor:
     """How many steps it is to a distance: inverts `_distances`."""
-    return torch.minimum(distance, distance.new_tensor(even)) / step + (distance / even).clamp(min=1).log() / _GROWTH
+    if math.isinf(even):
+        return distance / step
+    return distance.clamp(max=even) / step + (distance / even).clamp(min=1).log() / _GROWTH
 
 
 def _distances(ticks: Tensor, step: float, even: float) -> Tensor:
@@ -115,23 +141,6 @@ def _distances(ticks: Tensor, step: float, even: float) -> Tensor:
         return ticks * step
     first = even / step
     return ticks.clamp(max=first) * step * ((ticks - first).clamp(min=0) * _GROWTH).exp()
-
-
-def _expand(points: Tensor) -> Tensor:
-    """Contracted points in the cube [-2, 2]^3, of which only the ball of radius 2 is space, uncontracted."""
-    length = points.norm(dim=-1, keepdim=True).clamp(min=1)
-    return points / (length * (2 - length).clamp(min=1e-3))
-
-
-@torch.no_grad()
-def visible(packed: Packed, field: VolumeField) -> Packed:
-    """Without the samples that hardly any light reaches."""
-    depth = (field.density(packed.places) * packed.deltas).double()
-    before = F.pad(depth.cumsum(0), (1, 0))
-    kept = before[:-1] - before[packed.offsets[packed.ray]] < -math.log(_LEAST_LIGHT)
-    offsets = F.pad(kept.cumsum(0), (1, 0))[packed.offsets]
-    places = Places(packed.places.points[kept], packed.places.directions[kept])
-    return Packed(places, packed.ray[kept], offsets, packed.distances[kept], packed.deltas[kept])
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:

@@ -49,9 +49,9 @@ class DensitySurface(Field):
 def export_scene_mesh(model: SceneModel, config: NerfConfig, scene: Scene, path: Path) -> Path:
     """Write the surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none.
 
-    Its density is the configuration's `mesh_level`, or lets half of the light through a cell of the grid.
+    Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid.
     """
-    level = config.mesh_level or math.log(2) * config.mesh_resolution / 2
+    level = config.mesh_level or math.log(2) * config.mesh_resolution / 4
     surface = DensitySurface(model.field, level, getattr(model, "occupancy", None))
     surface.register_buffer("place", torch.zeros((), device=config.device))  # says where to evaluate
     mesh = marching_cubes(surface, resolution=config.mesh_resolution)

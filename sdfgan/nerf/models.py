@@ -13,7 +13,7 @@ from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_no
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
 from sdfgan.nerf.config import NerfConfig
-from sdfgan.nerf.marching import OccupancyGrid, render_packed, visible
+from sdfgan.nerf.marching import OccupancyGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
 
@@ -99,19 +99,19 @@ class GridModel(SceneModel):
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
-        marched = self.occupancy.march(batch.rays, jitter)
-        seen = render_packed(visible(marched, self.radiance), self.radiance, batch.background)
+        marched = self.occupancy.march(batch.rays, jitter, self.radiance)
+        seen = render_packed(marched, self.radiance, batch.background)
         mse = (seen.rgb - batch.colors).square().mean()
         loss = mse
         if self.config.opacity_weight:
             loss = loss + self.config.opacity_weight * entropy(seen.opacity).mean()
-        return loss, {"mse": mse.detach(), "samples": marched.offsets[-1] / max(len(batch.colors), 1)}
+        return loss, {"mse": mse.detach(), "samples": mse.new_tensor(marched.asked / max(len(jitter), 1))}
 
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
         field: VolumeField = WithNormals(self.radiance) if normals else self.radiance
-        marched = self.occupancy.march(rays, torch.full_like(rays.near, 0.5))
-        return render_packed(visible(marched, self.radiance), field, background)
+        marched = self.occupancy.march(rays, torch.full_like(rays.near, 0.5), self.radiance)
+        return render_packed(marched, field, background)
 
 
 class NetworkModel(SceneModel):
