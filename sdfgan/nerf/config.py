@@ -223,7 +223,7 @@ _CLASSIC_GPU: dict[str, Any] = {
 }  # fmt: skip
 _CLASSIC_CPU: dict[str, Any] = {
     **_CLASSIC_GPU, "steps": 6000, "rays": 512, "chunk": 128, "width": 96, "layers": 4, "octaves": 8,
-    "proposal_width": 48, "coarse_samples": 24, "fine_samples": 32, "warmup_steps": 100,
+    "proposal_width": 48, "coarse_samples": 24, "fine_samples": 32, "warmup_steps": 100, "lr": 2e-3,
 }  # fmt: skip
 _FAST: tuple[dict[str, Any], dict[str, Any]] = (
     {
