@@ -141,7 +141,7 @@ class NerfConfig:
     mesh_level: float | None = None
     """Density of its surface, per scene unit. Default: one that ends half of the light within two grid cells."""
     lpips: Path | None = None
-    """Weights of LPIPS (AlexNet's and the linear layers', safetensors or .pth): evaluations then give it."""
+    """Weights of LPIPS (the state of lpips.LPIPS(net="alex"), .pth or safetensors): the final scores then have it."""
 
     @property
     def scene(self) -> Path:

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.ops.pixels import PixelViews
 from sdfgan.volume import Places, Rays, VolumeField, VolumeRendering, contract, expand
 
 _MEMORY = 0.95  # of a cell's density from one update to the next
+_FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
 _BLOCK = 48  # steps between looks at which rays go on
@@ -20,6 +22,7 @@ _UPDATED_SHARE = 8  # one cell in so many is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
 _GROWTH = 1 / 48  # of the steps in an unbounded scene, per unit of distance from where they begin to grow
 _CELLS_AT_ONCE = 2**15
+_LENS_MARGIN = 0.1  # of a picture's side, by which a lens may make it see more
 _FARTHEST = 1.999  # of the contracted ball of radius 2
 
 
@@ -44,6 +47,7 @@ class OccupancyGrid(nn.Module):
 
     density: Tensor
     occupied: Tensor
+    seen: Tensor
     updates: Tensor
 
     def __init__(self, resolution: int, march_steps: int, contracted: bool) -> None:
@@ -52,6 +56,7 @@ class OccupancyGrid(nn.Module):
         self.step = 2 * math.sqrt(3) / march_steps
         self.register_buffer("density", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
+        self.register_buffer("seen", torch.ones(resolution**3, dtype=torch.bool))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def cells(self, points: Tensor) -> Tensor:
@@ -62,29 +67,51 @@ class OccupancyGrid(nn.Module):
         return (index[..., 0] * self.resolution + index[..., 1]) * self.resolution + index[..., 2]
 
     @torch.no_grad()
-    def update(self, field: VolumeField, generator: torch.Generator) -> None:
-        """Ask the field again at a random point of some cells; all of them the first few times."""
-        n, count = self.resolution, self.resolution**3
-        if self.updates < _WHOLE_UPDATES:
-            cells = torch.arange(count)
-        else:
-            cells = torch.randint(count, (count // _UPDATED_SHARE,), generator=generator)
+    def see(self, cameras: PixelViews, sizes: Tensor) -> None:
+        """Leave empty for ever what none of the cameras, of pictures of sizes [B, 2], can see."""
+        points = self._points(torch.arange(self.resolution**3), 0.5).to(self.density.device)
+        cell = 2 / self.resolution * (points.norm(dim=1) if self.contracted else torch.ones_like(points[:, 0]))
+        self.seen.zero_()
+        for pose, (fx, fy, cx, cy), size in zip(cameras.camera_to_world, cameras.intrinsics, sizes, strict=True):
+            x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).unbind(1)
+            depth = (-z).clamp(min=1e-6)
+            height, width = size
+            margin = _LENS_MARGIN * torch.maximum(height, width) + cell / depth * torch.maximum(fx, fy)
+            column, row = cx + fx * x / depth, cy - fy * y / depth
+            across = (column > -margin) & (column < width + margin)
+            self.seen |= across & (row > -margin) & (row < height + margin) & (z < cell)
+        self.occupied &= self.seen
+
+    def _points(self, cells: Tensor, inside: Tensor | float) -> Tensor:
+        """A place [N, 3] in each of some cells [N], `inside` [N, 3] its lower corner in units of its side."""
+        n = self.resolution
         corner = torch.stack((cells // n**2, cells // n % n, cells % n), 1)
-        points = (corner + torch.rand(len(cells), 3, generator=generator)) * (2 / n) - 1
-        cells, points = cells.to(self.density.device), points.to(self.density.device)
+        points = (corner + inside) * (2 / n) - 1
         if self.contracted:
             # The corners of the cube [-2, 2]^3 are beyond space: they are asked as what is very far away.
             points = 2 * points
             points = expand(points * (_FARTHEST / points.norm(dim=1, keepdim=True)).clamp(max=1))
+        return points
+
+    @torch.no_grad()
+    def update(self, field: VolumeField, generator: torch.Generator) -> None:
+        """Ask the field again at a random point of some cells; all of them the first few times."""
+        count = self.resolution**3
+        whole = bool(self.updates < _WHOLE_UPDATES)
+        some = torch.randint(count, (count // _UPDATED_SHARE,), generator=generator)
+        cells = torch.arange(count) if whole else some
+        points = self._points(cells, torch.rand(len(cells), 3, generator=generator))
+        cells, points = cells.to(self.density.device), points.to(self.density.device)
         direction = torch.zeros_like(points)
         direction[:, 2] = 1
         parts = zip(points.split(_CELLS_AT_ONCE), direction.split(_CELLS_AT_ONCE), strict=True)
         density = torch.cat([field.density(Places(*part)) for part in parts])
-        self.density *= _MEMORY
+        self.density *= _FIRST_MEMORY if whole else _MEMORY
         self.density[cells] = torch.maximum(self.density[cells], density)
         # While all of the scene is thin, what is thicker than the average counts.
         least = torch.clamp(self.density.mean(), max=_LEAST_OPACITY / self.step)
         torch.gt(self.density, least, out=self.occupied)
+        self.occupied &= self.seen
         self.updates += 1
 
     @torch.no_grad()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.data.scenes import Views
 from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_normals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
@@ -55,6 +56,9 @@ class SceneModel(nn.Module):
     def before_step(self, step: int, generator: torch.Generator) -> None:
         """What is to be done before the loss of a step, alike in all processes."""
 
+    def see(self, views: Views) -> None:
+        """What is to be done once the cameras are known."""
+
     def rays(self, pixels: PixelSamples) -> Rays:
         """Rays of pixels with the part of each that is in the scene."""
         config = self.config
@@ -92,6 +96,9 @@ class GridModel(SceneModel):
     @property
     def field(self) -> VolumeField:
         return self.radiance
+
+    def see(self, views: Views) -> None:
+        self.occupancy.see(views.cameras, views.sizes)
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:

