@@ -48,8 +48,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
     with workers(torch.device(config.device)) as team:
         path = checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
         config = dataclasses.replace(config, output_dir=path, resume=None)
-        with progress(0, "reading pictures", shown=False):
-            scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+        scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
         background_value(config, scene)
         trainer = Trainer(config, scene, team)
         try:

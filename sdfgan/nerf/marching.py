@@ -20,7 +20,7 @@ _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are 
 _BLOCK = 48  # steps between looks at which rays go on
 _UPDATED_SHARE = 8  # one cell in so many is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
-_GROWTH = 1 / 48  # of the steps in an unbounded scene, per unit of distance from where they begin to grow
+_EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
 _CELLS_AT_ONCE = 2**15
 _LENS_MARGIN = 0.1  # of a picture's side, by which a lens may make it see more
 _FARTHEST = 1.999  # of the contracted ball of radius 2
@@ -121,8 +121,7 @@ class OccupancyGrid(nn.Module):
         `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays go block by block of steps, and end where
         the field's density has left no light.
         """
-        # Distances are even up to where the step is _GROWTH of the distance, then grow geometrically.
-        even = self.step / _GROWTH if self.contracted else math.inf
+        even = _EVEN if self.contracted else math.inf
         low, high = (_ticks(distance, self.step, even) for distance in (rays.near, rays.far))
         low = low + jitter
         block = torch.arange(_BLOCK, device=low.device)
@@ -160,14 +159,14 @@ def _ticks(distance: Tensor, step: float, even: float) -> Tensor:
     """How many steps it is to a distance: inverts `_distances`."""
     if math.isinf(even):
         return distance / step
-    return distance.clamp(max=even) / step + (distance / even).clamp(min=1).log() / _GROWTH
+    return (distance.clamp(max=even) + even * (distance / even).clamp(min=1).log()) / step
 
 
 def _distances(ticks: Tensor, step: float, even: float) -> Tensor:
+    """The distance after some steps: they are even up to `even`, and from there on a fixed share of the distance."""
     if math.isinf(even):
         return ticks * step
-    first = even / step
-    return ticks.clamp(max=first) * step * ((ticks - first).clamp(min=0) * _GROWTH).exp()
+    return (ticks * step).clamp(max=even) * ((ticks * step - even).clamp(min=0) / even).exp()
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:
