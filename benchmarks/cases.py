@@ -303,6 +303,8 @@ def operators(options: Options) -> Iterator[Comparison]:
         ("torch", "torch.compile"),
     )
 
+    yield from _compositing(options, 512 if options.quick else 4096, 128)
+
     origins = torch.rand(count, 3, generator=random)
     directions = torch.nn.functional.normalize(torch.rand(count, 3, generator=random) - 0.5, dim=-1)
     far, values = torch.full((count,), 3.0), torch.rand(count, generator=random) - 0.2
@@ -338,6 +340,31 @@ def operators(options: Options) -> Iterator[Comparison]:
         },
         ("torch",),
     )
+
+
+def _compositing(options: Options, rays: int, samples: int) -> Iterator[Comparison]:
+    """Weights, colour, opacity and depth of rays; then with the gradient by densities and colours."""
+    random = torch.Generator().manual_seed(0)
+    densities, deltas = (torch.rand(rays, samples, generator=random).to(options.device) for _ in range(2))
+    densities, deltas = 3 * densities, deltas / 20
+    colors = torch.rand(rays, samples, 3, generator=random).to(options.device)
+    distances = deltas.cumsum(1)
+
+    def with_gradient(function: Callable[..., Any]) -> Any:
+        with torch.enable_grad():
+            leaves = densities.detach().requires_grad_(), colors.detach().requires_grad_()
+            weights, opacity, rgb, depth = function(leaves[0], deltas, leaves[1], distances)
+            return torch.autograd.grad(rgb.sum() + opacity.sum() + depth.sum() + weights.square().sum(), leaves)
+
+    compiled = torch.compile(baselines.composite, dynamic=False)
+    functions = {"sdfgan": ops.composite, "torch": baselines.composite, "torch.compile": compiled}
+    for name, call in (
+        ("composite", lambda function: function(densities, deltas, colors, distances)),
+        ("composite and gradient", with_gradient),
+    ):
+        variants = {variant: partial(call, function) for variant, function in functions.items()}
+        facts = {"op": name, "rays": rays, "samples": samples}
+        yield Comparison("ops", facts, variants, ("torch", "torch.compile"))
 
 
 def mesh(options: Options) -> Iterator[Comparison]:

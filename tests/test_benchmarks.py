@@ -70,6 +70,9 @@ def test_plain_operators_give_the_same() -> None:
     torch.testing.assert_close(
         baselines.sample_pdf(edges, weights, u), ops.sample_pdf(edges, weights, 6), atol=1e-5, rtol=0
     )
+    rays = weights, weights / 3, torch.rand(5, 8, 3), edges[:, 1:].contiguous()
+    for plain, ours in zip(baselines.composite(*rays), ops.composite(*rays), strict=True):
+        torch.testing.assert_close(plain, ours, atol=1e-5, rtol=0)
 
 
 def test_records_say_what_they_depend_on() -> None:

@@ -19,30 +19,36 @@ SDFGAN_HD void range_of_ray(const RaySamples& at, int64_t ray, int64_t& begin, i
 template <class T>
 SDFGAN_HD void opacities(const T* densities, const T* deltas, T* out, int64_t begin, int64_t end) {
     if (!deltas) {
-        for (int64_t i = begin; i < end; ++i) out[i] = densities[i];
+        for (int64_t i = begin; i < end; ++i) out[i - begin] = densities[i];
         return;
     }
     for (int64_t i = begin; i < end; ++i) {
-        const T thickness = one_minus_exp(densities[i] * deltas[i]);
-        out[i] = densities[i] == 0 ? 0 : thickness;
+        const T opacity = one_minus_exp(densities[i] * deltas[i]);
+        out[i - begin] = densities[i] == 0 ? 0 : opacity;
     }
 }
 
-template <class T>
+// kChannels: the number of channels where it is known to the compiler, else 0.
+template <int kChannels, class T>
 SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
+    const int64_t channels = kChannels ? kChannels : p.channels;
     int64_t begin, end;
     range_of_ray(p.at, ray, begin, end);
-    opacities(p.densities, p.deltas, p.weights, begin, end);
-    T passes = 1, opacity = 0, depth = 0;
-    T* out = p.out + ray * p.channels;
-    for (int64_t c = 0; c < p.channels; ++c) out[c] = 0;
+    opacities(p.densities, p.deltas, p.weights + begin, begin, end);
+    T passes = 1, opacity = 0, depth = 0, known[kChannels ? kChannels : 1] = {};
+    T* out = p.out + ray * channels;
+    T* sums = kChannels ? known : out;
+    for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
     for (int64_t i = begin; i < end; ++i) {
         const T alpha = p.weights[i], weight = alpha * passes;
         p.weights[i] = weight;
         passes *= 1 - alpha;
         opacity += weight;
         if (p.distances) depth += weight * p.distances[i];
-        for (int64_t c = 0; c < p.channels; ++c) out[c] += weight * p.colors[i * p.channels + c];
+        for (int64_t c = 0; c < channels; ++c) sums[c] += weight * p.colors[i * channels + c];
+    }
+    if (kChannels) {
+        for (int64_t c = 0; c < channels; ++c) out[c] = sums[c];
     }
     p.opacity[ray] = opacity;
     if (p.depth) p.depth[ray] = depth;
@@ -51,12 +57,14 @@ SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
 // With g_i the gradient by weight i, and what arrives from behind sample i per unit of light,
 // B_i = a_{i+1} g_{i+1} + (1 - a_{i+1}) B_{i+1}:  dL/da_i = P_i (g_i - B_i). By the thickness
 // x = density delta it is that times 1 - a_i. No division by 1 - a, so opaque samples are exact.
-template <class T>
+// Samples go through in blocks, in which all but the recurrence vectorises.
+template <int kChannels, int kBlock, class T>
 SDFGAN_HD void composite_ray_backward(const CompositeBackward<T>& p, int64_t ray) {
+    const int64_t channels = kChannels ? kChannels : p.channels;
     int64_t begin, end;
     range_of_ray(p.at, ray, begin, end);
     T* reaches = p.grad_densities;  // P_i until the gradient replaces it
-    opacities(p.densities, p.deltas, reaches, begin, end);
+    opacities(p.densities, p.deltas, reaches + begin, begin, end);
     T passes = 1;
     for (int64_t i = begin; i < end; ++i) {
         const T alpha = reaches[i];
@@ -65,36 +73,57 @@ SDFGAN_HD void composite_ray_backward(const CompositeBackward<T>& p, int64_t ray
     }
     const T grad_opacity = p.grad_opacity ? p.grad_opacity[ray] : 0;
     const T grad_depth = p.grad_depth ? p.grad_depth[ray] : 0;
-    const T* grad_out = p.grad_out ? p.grad_out + ray * p.channels : nullptr;
-    T behind = 0;
-    for (int64_t i = end; i-- > begin;) {
-        const T weight = p.weights[i], reach = reaches[i];
-        T g = grad_opacity;
-        if (p.grad_weights) g += p.grad_weights[i];
-        if (p.grad_depth) g += grad_depth * p.distances[i];
-        if (p.grad_distances) p.grad_distances[i] = weight * grad_depth;
+    const T* grad_out = p.grad_out ? p.grad_out + ray * channels : nullptr;
+    T behind = 0, alpha[kBlock], g[kBlock], from_behind[kBlock];
+    for (int64_t stop = end; stop > begin; stop -= kBlock) {
+        const int64_t first = max_of(begin, stop - kBlock), count = stop - first;
+        opacities(p.densities, p.deltas, alpha, first, stop);
+        for (int64_t k = 0; k < count; ++k) g[k] = grad_opacity;
+        if (p.grad_weights) {
+            for (int64_t k = 0; k < count; ++k) g[k] += p.grad_weights[first + k];
+        }
+        if (p.grad_depth) {
+            for (int64_t k = 0; k < count; ++k) g[k] += grad_depth * p.distances[first + k];
+        }
         if (grad_out) {
-            const T* color = p.colors + i * p.channels;
-            for (int64_t c = 0; c < p.channels; ++c) g += grad_out[c] * color[c];
+            const T* color = p.colors + first * channels;
+            for (int64_t k = 0; k < count; ++k) {
+                for (int64_t c = 0; c < channels; ++c)
+                    g[k] += grad_out[c] * color[k * channels + c];
+            }
         }
         if (p.grad_colors) {
-            T* target = p.grad_colors + i * p.channels;
-            for (int64_t c = 0; c < p.channels; ++c)
-                target[c] = grad_out ? weight * grad_out[c] : 0;
+            T* target = p.grad_colors + first * channels;
+            for (int64_t k = 0; k < count; ++k) {
+                for (int64_t c = 0; c < channels; ++c) {
+                    target[k * channels + c] = grad_out ? p.weights[first + k] * grad_out[c] : 0;
+                }
+            }
         }
-        T alpha;
-        if (p.deltas) {
-            const T density = p.densities[i], delta = p.deltas[i];
-            alpha = reach > 0 ? weight / reach : 0;  // nothing reaches it: it does not matter
-            const T slope = passes * (g - behind);
-            p.grad_densities[i] = slope == 0 || delta - delta != 0 ? 0 : slope * delta;
-            if (p.grad_deltas) p.grad_deltas[i] = slope * density;
-        } else {
-            alpha = p.densities[i];
-            p.grad_densities[i] = reach * (g - behind);
+        if (p.grad_distances) {
+            for (int64_t k = 0; k < count; ++k) {
+                p.grad_distances[first + k] = p.weights[first + k] * grad_depth;
+            }
         }
-        passes = reach;
-        behind = alpha * g + (1 - alpha) * behind;
+        for (int64_t k = count; k-- > 0;) {
+            from_behind[k] = behind;
+            behind = alpha[k] * g[k] + (1 - alpha[k]) * behind;
+        }
+        for (int64_t k = 0; k < count; ++k) g[k] = reaches[first + k] * (g[k] - from_behind[k]);
+        if (!p.deltas) {
+            for (int64_t k = 0; k < count; ++k) p.grad_densities[first + k] = g[k];
+            continue;
+        }
+        for (int64_t k = 0; k < count; ++k) {
+            const T density = p.densities[first + k], delta = p.deltas[first + k];
+            const T slope = (1 - alpha[k]) * g[k];
+            const T gradient = slope * delta;
+            p.grad_densities[first + k] = (slope == 0) | (delta - delta != 0) ? 0 : gradient;
+            g[k] = slope * density;
+        }
+        if (p.grad_deltas) {
+            for (int64_t k = 0; k < count; ++k) p.grad_deltas[first + k] = g[k];
+        }
     }
 }
 

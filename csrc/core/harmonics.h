@@ -55,24 +55,24 @@ SDFGAN_HD void harmonics(const IntegratedDirectionalEncoding<T>& p, int64_t firs
             while ((1 << level) < l) ++level;
             if ((1 << level) != l) continue;
             const int64_t column = l - 1 + level + m, imaginary = p.width / 2;
-            if (!kBackward) {
+            if constexpr (!kBackward) {
                 for (int i = 0; i < count; ++i) {
                     T* out = p.out + (first + i) * p.width + column;
                     const T value = damping[level][i] * now[i];
                     out[0] = value * re[i];
                     out[imaginary] = value * im[i];
                 }
-                continue;
-            }
-            const T decay = -static_cast<T>(l * (l + 1)) / 2;
-            for (int i = 0; i < kLanes; ++i) {
-                const T* grad = p.grad_out + (first + (i < count ? i : 0)) * p.width + column;
-                const T g = grad[0], h = grad[imaginary], d = damping[level][i];
-                const T whole = g * re[i] + h * im[i], value = d * now[i];
-                gx[i] += value * m * (g * re_before[i] + h * im_before[i]);
-                gy[i] += value * m * (h * re_before[i] - g * im_before[i]);
-                gz[i] += d * slope[i] * whole;
-                gr[i] += decay * value * whole;
+            } else {
+                const T decay = -static_cast<T>(l * (l + 1)) / 2;
+                for (int i = 0; i < kLanes; ++i) {
+                    const T* grad = p.grad_out + (first + (i < count ? i : 0)) * p.width + column;
+                    const T g = grad[0], h = grad[imaginary], d = damping[level][i];
+                    const T whole = g * re[i] + h * im[i], value = d * now[i];
+                    gx[i] += value * m * (g * re_before[i] + h * im_before[i]);
+                    gy[i] += value * m * (h * re_before[i] - g * im_before[i]);
+                    gz[i] += d * slope[i] * whole;
+                    gr[i] += decay * value * whole;
+                }
             }
         }
         for (int i = 0; i < kLanes; ++i) {
@@ -81,11 +81,12 @@ SDFGAN_HD void harmonics(const IntegratedDirectionalEncoding<T>& p, int64_t firs
             re[i] = r, im[i] = j;
         }
     }
-    if (!kBackward) return;
-    for (int i = 0; i < count; ++i) {
-        T* grad = p.grad_directions + 3 * (first + i);
-        grad[0] = gx[i], grad[1] = gy[i], grad[2] = gz[i];
-        p.grad_roughness[first + i] = gr[i];
+    if constexpr (kBackward) {
+        for (int i = 0; i < count; ++i) {
+            T* grad = p.grad_directions + 3 * (first + i);
+            grad[0] = gx[i], grad[1] = gy[i], grad[2] = gz[i];
+            p.grad_roughness[first + i] = gr[i];
+        }
     }
 }
 

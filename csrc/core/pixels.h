@@ -7,8 +7,17 @@
 
 namespace sdfgan {
 
+// Whether the radial part of the lens still rises everywhere up to the radius sqrt(r2): it has not
+// folded. Its slope 1 + 3 k1 u + 5 k2 u^2, u = r^2, is lowest at an end or at its vertex.
+SDFGAN_HD bool before_fold(double k1, double k2, double r2) {
+    const double vertex = k2 > 0 ? -0.3 * k1 / k2 : 0;
+    const bool within = vertex > 0 && vertex < r2;
+    return 1 + r2 * (3 * k1 + 5 * k2 * r2) > 0 &&
+           (!within || 1 + vertex * (3 * k1 + 5 * k2 * vertex) > 0);
+}
+
 // What the lens moves to (seen_x, seen_y), by Newton's method from there. False where it does not
-// get there, or gets to a point past the fold of the lens, where it maps a neighbourhood mirrored.
+// get there, or gets to a point past the fold of the lens.
 template <class T>
 SDFGAN_HD bool undistort(const T* lens, double seen_x, double seen_y, double& x, double& y) {
     const double k1 = lens[0], k2 = lens[1], p1 = lens[2], p2 = lens[3];
@@ -22,9 +31,11 @@ SDFGAN_HD bool undistort(const T* lens, double seen_x, double seen_y, double& x,
         const double xy = x * y * slope + 2 * p1 * x + 2 * p2 * y;
         const double yy = radial + y * y * slope + 6 * p1 * y + 2 * p2 * x;
         const double determinant = xx * yy - xy * xy;
-        if (std::abs(error_x) + std::abs(error_y) < 1e-9) return determinant > 0;
         x -= (yy * error_x - xy * error_y) / determinant;
         y -= (xx * error_y - xy * error_x) / determinant;
+        if (std::abs(error_x) + std::abs(error_y) < 1e-9) {
+            return determinant > 0 && before_fold(k1, k2, r2);
+        }
     }
     return false;
 }

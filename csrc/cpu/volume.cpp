@@ -12,12 +12,18 @@ namespace {
 
 template <class T>
 void composite(const Composite<T>& p, int64_t begin, int64_t end) {
-    for (int64_t ray = begin; ray < end; ++ray) composite_ray(p, ray);
+    for (int64_t ray = begin; ray < end; ++ray) {
+        p.channels == 3 ? composite_ray<3>(p, ray) : composite_ray<0>(p, ray);
+    }
 }
 
 template <class T>
 void composite_backward(const CompositeBackward<T>& p, int64_t begin, int64_t end) {
-    for (int64_t ray = begin; ray < end; ++ray) composite_ray_backward(p, ray);
+    constexpr int kBlock = 64;
+    for (int64_t ray = begin; ray < end; ++ray) {
+        p.channels == 3 ? composite_ray_backward<3, kBlock>(p, ray)
+                        : composite_ray_backward<0, kBlock>(p, ray);
+    }
 }
 
 template <class T>

@@ -35,8 +35,8 @@ struct EncodeGaussian {
         Parameters<T> p;                                           \
         __device__ void operator()(int64_t i) const { statement; } \
     };
-SDFGAN_BODY(CompositeRay, Composite, composite_ray(p, i))
-SDFGAN_BODY(CompositeRayBackward, CompositeBackward, composite_ray_backward(p, i))
+SDFGAN_BODY(CompositeRay, Composite, composite_ray<0>(p, i))
+SDFGAN_BODY(CompositeRayBackward, CompositeBackward, (composite_ray_backward<0, 1>(p, i)))
 SDFGAN_BODY(SumOverlaps, OverlapSums, overlap_sums_ray(p, i))
 SDFGAN_BODY(DistortRay, Distortion, distortion_ray(p, i))
 SDFGAN_BODY(SamplePixel, SamplePixels, sample_pixel(p, i))

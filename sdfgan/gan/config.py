@@ -89,7 +89,8 @@ class GanConfig:
     """dfr: the older project's renderer, for comparison."""
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
-    pi-gan is for imported weights only."""
+    pi-gan is a radiance field, rendered as a volume: half of march_steps are placed by the other half, trunk_layers are
+    the sine layers before the density, and there is no eikonal term."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0
@@ -119,7 +120,7 @@ class GanConfig:
     octaves: int = 5
     """Frequencies of the positional encoding of the mlp."""
     activation: Literal["softplus", "relu"] = "softplus"
-    """Non-linearity of the mlp."""
+    """Non-linearity of the mlp, or of the density of pi-gan."""
     weight_norm: bool = False
     """Weight normalisation in the mlp."""
     discriminator: Literal["small", "residual", "progressive", "strided", "stylegan2"] = "small"
@@ -135,6 +136,8 @@ class GanConfig:
     """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
     lr_discriminator: float = 5e-4
     """Adam's learning rate of the discriminator."""
+    mapping_rate: float = 1.0
+    """Learning rate of the mapping network as a share of the generator's. pi-GAN meant 0.05, but did not apply it."""
     beta1: float = 0.0
     """Adam's first-moment decay."""
     beta2: float = 0.99
@@ -164,8 +167,8 @@ class GanConfig:
     """The same for the direction from which a fake is seen; keeps shapes in one canonical pose."""
     back_face_weight: float = 0.0
     """Weight of the penalty on visible normals that face away."""
-    eikonal_weight: float = 0.5
-    """Weight of (|gradient| - 1)^2, which keeps the field a distance."""
+    eikonal_weight: float | None = None
+    """Weight of (|gradient| - 1)^2, which keeps the field a distance. Default: 0.5; 0 for pi-gan."""
     eikonal_final: float | None = None
     """Weight that the eikonal term changes to, linearly over the run. Default: it stays."""
     eikonal_points: int = 32
@@ -217,6 +220,8 @@ class GanConfig:
             curriculum = load_curriculum(self.curriculum, self)
             ours = {name: value for name, value in curriculum.settings.items() if getattr(self, name) == DEFAULTS[name]}
             config = dataclasses.replace(self, stages=curriculum.stages, **ours)
+        if config.generator == "pi-gan":
+            config = dataclasses.replace(config, eikonal_points=0)
         device = resolve_device(config.device)
         small = device.type == "cpu"
         first = config.stages[0].changes if config.stages else {}
@@ -227,6 +232,7 @@ class GanConfig:
             "dataset_size": 8192 if small else 32768,
             "width": 64 if small else 128,
             "precision": "bf16" if not small and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32",
+            "eikonal_weight": 0.0 if config.generator == "pi-gan" else 0.5,
             "r1_gamma": ADVERSARIAL_LOSSES[config.gan_loss].r1_gamma,
         }
         chosen = {name: value for name, value in defaults.items() if getattr(config, name) is None}
@@ -294,11 +300,11 @@ class GanConfig:
         not_negative = (
             "texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images evaluate_interval "
             "evaluate_shapes seed lr_generator lr_discriminator mesh_resolution fade_steps gradient_penalty "
-            "top_k_interval latent_weight pose_weight back_face_weight instance_noise instance_noise_steps blur "
-            "blur_steps latent_std"
+            "top_k_interval latent_weight mapping_rate pose_weight back_face_weight instance_noise "
+            "instance_noise_steps blur blur_steps latent_std"
         )
         for name in not_negative.split():
-            if not getattr(self, name) >= 0:
+            if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         if self.batch_size % self.chunk_size:
             raise UserError(
@@ -316,8 +322,19 @@ class GanConfig:
             raise UserError(f"--color-space hsv is for --generator film-siren, got {self.generator}")
         if self.generator == "dfr" and self.texture_latent_size:
             raise UserError("--texture-latent-size: the dfr generator has one latent")
+        if self.generator == "pi-gan":
+            self._check_pi_gan()
         if self.resume is not None and self.load_dir is not None:
             raise UserError("--resume and --load-dir exclude each other: continue a run, or start a new one from it")
+
+    def _check_pi_gan(self) -> None:
+        for name in ("texture_latent_size", "eikonal_weight", "back_face_weight"):
+            if getattr(self, name):
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be 0: --generator pi-gan has no surface to apply it to"
+                )
+        if self.renderer != "sdfgan":
+            raise UserError(f"--renderer {self.renderer} is for surfaces: not for --generator pi-gan")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,9 @@ from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
+
+# Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
+_SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
 
 
 def make_generator(config: GanConfig) -> Field:
@@ -29,7 +33,17 @@ def make_generator(config: GanConfig) -> Field:
             shared=config.shared_film,
         )
     if config.generator == "pi-gan":
-        return PiGanField(config.width, config.trunk_layers, config.latent_size, config.mapping_width)
+        return PiGanField(
+            config.width,
+            config.trunk_layers,
+            config.latent_size,
+            config.mapping_width,
+            level=_SURFACE_DENSITY / _DENSITY_GAIN,
+            gain=_DENSITY_GAIN,
+            prior=_DENSITY_PRIOR,
+            activation=config.activation,
+            extent=1.0 if config.channels == 4 else math.sqrt(3),  # photographs with a background fill the picture
+        )
     layers = {
         "width": config.width,
         "trunk_layers": config.trunk_layers,
@@ -64,6 +78,8 @@ def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, G
     config = config_of(state, checkpoint)
     generator = make_generator(config)
     unpack_module(generator, tensors, "generator" if weights == "raw" else weights, checkpoint)
+    if isinstance(generator, PiGanField):
+        generator.measure_slope()
     return generator.eval().requires_grad_(False), config
 
 

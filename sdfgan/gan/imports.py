@@ -118,12 +118,12 @@ def _pi_gan(
         width, latent_size = own["network.0.layer.weight"].shape[0], own["mapping_network.network.0.weight"].shape[1]
         mapping_width = own["mapping_network.network.0.weight"].shape[0]
         layers = len({name.split(".")[1] for name in own if name.startswith("network.")})
-        scale = scale * (_BOX_WARP if box_warp else 1.0)
-        generator = PiGanField(width, layers, latent_size, mapping_width, level, scale)
+        box = _BOX_WARP if box_warp else 1.0
+        generator = PiGanField(width, layers, latent_size, mapping_width, level, scale * box, gain=scale)
         names = {f"mapping_network.network.{index}": f"mapping.{index}" for index in (0, 2, 4, 6)}
         names |= {f"network.{index}.layer": f"layers.{index}" for index in range(layers)}
         names |= {
-            "final_layer": "density",
+            "final_layer": "density_head",
             "color_layer_sine.layer": "color_layer",
             "color_layer_linear.0": "color_head",
         }
@@ -136,6 +136,8 @@ def _pi_gan(
         "latent_size": latent_size,
         "mapping_width": mapping_width,
         "trunk_layers": layers,
+        "activation": "relu",
+        "channels": 3,
     }
 
 

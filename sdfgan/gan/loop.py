@@ -15,6 +15,7 @@ from sdfgan.data.layouts import open_data
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
+from sdfgan.fields import PiGanField
 from sdfgan.gan.config import DEFAULTS, GanConfig, resolve_device
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
@@ -64,10 +65,6 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         tensors, state = load_checkpoint(checkpoint)
         config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
     config = config.resolved()
-    if config.generator == "pi-gan":
-        raise UserError(
-            "--generator pi-gan is a radiance field: it can be imported and looked at, but not trained here"
-        )
     if checkpoint is not None:
         path = checkpoint.parent.parent
     else:
@@ -261,6 +258,8 @@ class _Run:
         if half:
             floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
         print("drawing the final pictures")
+        if isinstance(self.trainer.average, PiGanField):
+            self.trainer.average.measure_slope()
         self.final_pictures()
         meshes = self.meshes(range(3))
         return {

@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from sdfgan.fields.base import Field
+from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import GanConfig
-from sdfgan.raycast import multiscale, render
+from sdfgan.raycast import Rendering, multiscale, render
+from sdfgan.volume.pictures import render_pictures
+from sdfgan.volume.sampling import Sampling
 
 _DFR_THRESHOLD = 5e-3
 _DFR_OUTSIDE = 0.7  # brightness of near misses
@@ -41,6 +44,8 @@ def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig) -> P
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
         return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
+    if isinstance(generator, PiGanField):
+        return _draw_volume(generator, condition, axes, config, fov)
     rendering = render(
         sdf=generator,
         axes=axes,
@@ -50,6 +55,22 @@ def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig) -> P
         steps=config.march_steps,
     )
     return Picture(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
+
+
+def _draw_volume(generator: PiGanField, condition: Any, axes: Tensor, config: GanConfig, fov: float) -> Picture:
+    """Half of a ray's evaluations place the other half, and both make the picture (pi-GAN)."""
+    coarse = max(1, config.march_steps // 2)
+    sampling = Sampling((coarse, coarse), stratified=torch.is_grad_enabled(), merge=True)
+    assert config.resolution is not None
+    made = render_pictures(generator, axes, condition, resolution=config.resolution, fov=fov, sampling=sampling)
+    return Picture(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
+
+
+def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rendering:
+    """Pictures for people: `raycast.render`, or of volumes `volume.render_pictures`, with its options."""
+    if isinstance(generator, PiGanField):
+        return render_pictures(generator, axes, condition, **options)
+    return render(sdf=generator, axes=axes, condition=condition, **options)
 
 
 def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:

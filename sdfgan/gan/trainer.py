@@ -51,6 +51,7 @@ _MOST_SKIPPED_IN_A_ROW = 20
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 _WORST_PRECONDITIONING = 0.5
+_MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 _ADA_INTERVAL = 4  # steps between changes of its probability
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ class Trainer:
         self.random = torch.Generator().manual_seed(config.seed)
         self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
         betas = (config.beta1, config.beta2)
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), config.lr_generator, betas)
+        self.optimizer_g = torch.optim.Adam(self._parts(), config.lr_generator, betas)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, betas)
         spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
         self.poses = poses or pose_distribution(config.poses, *spans)
@@ -128,6 +129,16 @@ class Trainer:
     def average(self) -> Field:
         """The moving average of the generator that pictures are made from."""
         return self.averages["ema"]
+
+    def _parts(self) -> list[dict[str, Any]]:
+        """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""
+        own: list[nn.Parameter] = []
+        mapping: list[nn.Parameter] = []
+        for name, parameter in self.generator.named_parameters():
+            (mapping if name.split(".")[0] in _MAPPINGS else own).append(parameter)
+        if self.config.mapping_rate == 1:
+            return [{"params": list(self.generator.parameters()), "rate": 1.0}]
+        return [{"params": own, "rate": 1.0}, {"params": mapping, "rate": self.config.mapping_rate}]
 
     def close(self) -> None:
         """Give torch its threads back, and its freedom."""
@@ -194,7 +205,8 @@ class Trainer:
         factor = 1.0
         if config.decay_start < 1 and progress > config.decay_start:
             factor = max(0.05, (1 - progress) / (1 - config.decay_start))
-        self.optimizer_g.param_groups[0]["lr"] = config.lr_generator * factor
+        for group in self.optimizer_g.param_groups:
+            group["lr"] = config.lr_generator * factor * group["rate"]
         self.optimizer_d.param_groups[0]["lr"] = config.lr_discriminator * factor
 
     def apply(
@@ -309,6 +321,7 @@ class _Step:
         self.fade = min(1.0, (since + 1) / config.fade_steps) if grown and config.fade_steps else 1.0
         self.noise = augment.fading(config.instance_noise, config.instance_noise_steps, done)
         self.blur = augment.fading(config.blur, config.blur_steps, done)
+        assert config.eikonal_weight is not None
         final = config.eikonal_weight if config.eikonal_final is None else config.eikonal_final
         progress = min(1.0, done / config.steps)
         self.eikonal_weight = config.eikonal_weight + (final - config.eikonal_weight) * progress

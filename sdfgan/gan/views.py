@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sdfgan.cameras import camera_distance, rotate_axes
 from sdfgan.fields import Field
-from sdfgan.gan import codes
+from sdfgan.gan import codes, picture
 from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid
-from sdfgan.raycast import Rendering, render
+from sdfgan.raycast import Rendering
 from sdfgan.training.progress import progress
 
 _RAYS_AT_ONCE = 2**17
@@ -40,10 +40,10 @@ class Viewer:
 
         def some(rows: Tensor) -> Rendering:
             with torch.no_grad():  # the mode does not reach other threads by itself
-                rendering = render(
-                    sdf=self._generator,
-                    axes=axes[rows].to(device),
-                    condition=codes.rows(condition, rows.to(device)),
+                rendering = picture.look(
+                    self._generator,
+                    codes.rows(condition, rows.to(device)),
+                    axes[rows].to(device),
                     resolution=resolution,
                     fov=self._fov,
                     background=_WHITE,

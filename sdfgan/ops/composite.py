@@ -213,10 +213,10 @@ def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
         everything: list[Optional] = [None] * len(floats)
         for index, tensor in zip(present, tensors, strict=True):
             everything[index] = tensor
-        results = _formula((*everything[:4], inputs[4]), everything[4], everything[5:])
+        results = _formula((*everything[:4], inputs[4]), tensors[present.index(4)], everything[5:])
         return [weights.new_zeros(0) if result is None else result for result in results]
 
-    outputs, pull = torch.func.vjp(formula, *(floats[index] for index in present))
+    outputs, pull, *_ = torch.func.vjp(formula, *(floats[index] for index in present))
     cotangents = [
         torch.zeros_like(output) if second is None or not output.numel() else second
         for output, second in zip(outputs, seconds, strict=True)

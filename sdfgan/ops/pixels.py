@@ -60,7 +60,7 @@ def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = Non
         if tensor is not None:
             refuse_gradient("sample_pixels", **{name: tensor})
     found = _op(camera_to_world, intrinsics, widths, starts, distortion, pixels, images)
-    return PixelSamples(*found[:3], None if images is None else found[3])
+    return PixelSamples(found[0], found[1], found[2], None if images is None else found[3])
 
 
 def valid_pixels(views: PixelViews, mask: Tensor | None = None) -> Tensor:

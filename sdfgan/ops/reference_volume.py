@@ -34,7 +34,8 @@ def composite(
         )
     alphas = densities
     if deltas is not None:
-        alphas = -torch.expm1(-torch.where(densities == 0, 0, densities * torch.where(densities == 0, 1, deltas)))
+        lengths = torch.where((densities == 0) & deltas.isinf(), 0, deltas)  # transparent over any length
+        alphas = -torch.expm1(-densities * lengths)
     passes = torch.cat([torch.ones_like(alphas[:, :1]), 1 - alphas[:, :-1]], 1).cumprod(1)
     weights = (alphas * passes)[:, : alphas.shape[1]]
     return Composited(
@@ -84,6 +85,9 @@ def _undistort(x_seen: Tensor, y_seen: Tensor, lens: Tensor) -> tuple[Tensor, Te
         yy = radial + y * y * slope + 6 * p1 * y + 2 * p2 * x
         determinant = xx * yy - xy * xy
         good = (error_x.abs() + error_y.abs() < 1e-9) & (determinant > 0)
+        vertex = torch.where(k2 > 0, -0.3 * k1 / k2, 0).clamp(min=0).minimum(r2)
+        for u in (r2, vertex):  # where the slope of the radial part is lowest
+            good &= 1 + 3 * k1 * u + 5 * k2 * u * u > 0
         x, y = x - (yy * error_x - xy * error_y) / determinant, y - (xx * error_y - xy * error_x) / determinant
     nan = torch.full_like(x, math.nan)
     return torch.where(good, x, nan), torch.where(good, y, nan)

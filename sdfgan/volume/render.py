@@ -8,9 +8,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from sdfgan import ops
-from sdfgan.volume.field import Places, Radiance, Rays, VolumeField
+from sdfgan.fields.volume import Places, Radiance, VolumeField
+from sdfgan.volume.field import Rays
+from sdfgan.volume.occupancy import OccupancyGrid
 from sdfgan.volume.sampling import Sampling, bins_around, distances, finer_centres, first_centres
 
 Background = Tensor | Sequence[float] | Literal["last"] | None
@@ -48,6 +51,8 @@ def render(
     background: Background = None,
     cones: Literal["cone", "cylinder"] | None = None,
     full_covariance: bool = False,
+    occupancy: OccupancyGrid | None = None,
+    rays_at_once: int | None = None,
     generator: torch.Generator | None = None,
 ) -> VolumeRendering:
     """Render rays through a volume.
@@ -62,6 +67,9 @@ def render(
         background: colour [3] or [R, 3] behind the volume; None for black; "last": what the last sample's colour lacks.
         cones: ask for Gaussians of pieces of cones or cylinders (`ops.frustum_gaussians`) instead of points.
         full_covariance: give their covariances as matrices, not diagonals.
+        occupancy: the field is asked in occupied cells alone and counts as empty elsewhere; one level of samples.
+        rays_at_once: render so many rays at a time and, for their gradient, again: the memory of a graph is that of so
+            many. `samples` and `places` are None then.
         generator: of the random numbers of stratified sampling.
 
     Returns:
@@ -75,13 +83,25 @@ def render(
         )
     if cones is not None and rays.radii is None:
         raise ValueError(f"render: cones are {cones!r}, so rays must have radii, got None")
+    if occupancy is not None and (len(sampling.counts) != 1 or isinstance(background, str)):
+        raise ValueError("render: with an occupancy grid sampling must have one level, and background a colour or None")
+    if rays_at_once is not None and len(rays.origins) > rays_at_once:
+        options = {
+            "condition": condition,
+            "sampling": sampling,
+            "proposals": proposals,
+            "cones": cones,
+            "full_covariance": full_covariance,
+            "occupancy": occupancy,
+        }
+        return _in_pieces(field, rays, background, rays_at_once, generator, options)
     own = not proposals
     caster = _Caster(rays, condition, sampling, cones, full_covariance)
     levels: list[Level] = []
     kept: list[tuple[Tensor, Radiance | None]] = []  # centres, and the field's own answers there
     for index, count in enumerate(sampling.counts[:-1]):
         centres = _centres(levels, rays, count, sampling, generator)
-        spans = bins_around(centres)
+        spans = bins_around(centres, fill=not levels)
         places, edges = caster.places(spans, centres)
         asked = field if own else proposals[index]
         answer = None
@@ -96,9 +116,82 @@ def render(
     centres = _centres(levels, rays, sampling.counts[-1], sampling, generator)
     if sampling.merge and kept:
         return _merged(field, caster, centres, kept, own, levels, background)
-    spans = bins_around(centres)
+    spans = bins_around(centres, fill=not levels)
     places, edges = caster.places(spans, centres)
+    if occupancy is not None:
+        return _occupied(field, condition, occupancy, spans, edges, places, background)
     return _finish(levels, spans, edges, field.radiance(places, condition), places, background)
+
+
+def _in_pieces(
+    field: VolumeField,
+    rays: Rays,
+    background: Background,
+    rays_at_once: int,
+    generator: torch.Generator | None,
+    options: dict[str, Any],
+) -> VolumeRendering:
+    """`render` of a few rays at a time; each piece has random numbers of its own, so that it can be made again."""
+    if rays_at_once < 1:
+        raise ValueError(f"render: rays_at_once must be at least 1, got {rays_at_once}")
+    if rays.image is None and options["condition"] is not None:
+        raise ValueError("render: rays must have image when rays_at_once splits those of a condition")
+    device = rays.origins.device
+    pieces = torch.arange(len(rays.origins), device=device).split(rays_at_once)
+    seeds = torch.randint(2**62, (len(pieces),), generator=generator, device=device).tolist()
+
+    def some(rows: Tensor, seed: int) -> VolumeRendering:
+        own = Rays(*(None if part is None else part[rows] for part in rays))  # type: ignore[arg-type]
+        behind = background
+        if isinstance(background, Tensor) and background.dim() == 2:
+            behind = background[rows]
+        random = torch.Generator(device).manual_seed(seed)
+        made = render(field, own, background=behind, generator=random, **options)
+        return made._replace(samples=None, places=None)
+
+    if torch.is_grad_enabled():
+        return _joined([checkpoint(some, *piece, use_reentrant=False) for piece in zip(pieces, seeds, strict=True)])
+    return _joined([some(*piece) for piece in zip(pieces, seeds, strict=True)])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Tensors, None, and tuples of these, one after the other."""
+    first = parts[0]
+    if first is None:
+        return None
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    members = [_joined(column) for column in zip(*parts, strict=True)]
+    return type(first)(*members) if hasattr(first, "_fields") else tuple(members)
+
+
+def _occupied(
+    field: VolumeField,
+    condition: Any,
+    occupancy: OccupancyGrid,
+    spans: Tensor,
+    edges: Tensor,
+    places: Places,
+    background: Background,
+) -> VolumeRendering:
+    """One level; the field's answers, packed, at the places that are in occupied cells."""
+    if places.image is None and condition is not None:
+        raise ValueError("render: rays must have image when an occupancy grid leaves out places of a condition")
+    shape = spans.shape[0], spans.shape[1] - 1
+    inside = occupancy(places.points)
+    chosen = inside.nonzero()[:, 0]
+    own = Places(*(None if part is None else part[chosen] for part in places))  # type: ignore[arg-type]
+    answer = field.radiance(own, condition)
+    counts = inside.view(shape).sum(1)
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    middles = ((edges[:, 1:] + edges[:, :-1]) / 2).flatten()[chosen]
+    rgb, depth, normals, extras, done = _composite(
+        answer, answer.density, edges.diff(dim=1).flatten()[chosen], middles, offsets
+    )
+    rgb = _over(rgb, done.opacity, rgb, background)
+    weights = torch.zeros_like(inside, dtype=rgb.dtype).index_put((chosen,), done.weights)
+    level = Level(spans, edges, weights.view(shape), rgb)
+    return VolumeRendering(rgb, done.opacity, _expected(depth, done.opacity), normals, extras, (level,), answer, own)
 
 
 def _centres(
@@ -196,27 +289,31 @@ def _finish(
 ) -> VolumeRendering:
     """Composite the last level."""
     shape = spans.shape[0], spans.shape[1] - 1
-    parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
     middles = (edges[:, 1:] + edges[:, :-1]) / 2
-    done = ops.composite(
-        answer.density.reshape(shape), edges.diff(dim=1), torch.cat(parts, 1).view(*shape, -1), middles
-    )
-    assert done.colors is not None and done.depth is not None
-    composited = iter(done.colors.split([part.shape[1] for part in parts], 1))
-    colors = answer.rgb.reshape(*shape, 3)
-    rgb = _over(next(composited), done.opacity, colors, background)
-    normals = None if answer.normals is None else next(composited)
-    extras = None if answer.extras is None else next(composited)
-    depth, opacity = done.depth, done.opacity
+    rgb, depth, normals, extras, done = _composite(answer, answer.density.reshape(shape), edges.diff(dim=1), middles)
+    opacity = done.opacity
+    rgb = _over(rgb, opacity, answer.rgb.reshape(*shape, 3), background)
     if isinstance(background, str):
         depth, opacity = depth + (1 - opacity) * middles[:, -1], torch.ones_like(opacity)
-    return VolumeRendering(
-        rgb,
-        opacity,
-        torch.where(opacity > 0, depth / torch.where(opacity > 0, opacity, 1), torch.inf),
-        None if normals is None else torch.nn.functional.normalize(normals, dim=1),
-        extras,
-        (*levels, Level(spans, edges, done.weights, rgb)),
-        answer,
-        places,
-    )
+    level = Level(spans, edges, done.weights, rgb)
+    return VolumeRendering(rgb, opacity, _expected(depth, opacity), normals, extras, (*levels, level), answer, places)
+
+
+def _composite(
+    answer: Radiance, density: Tensor, deltas: Tensor, middles: Tensor, offsets: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, ops.Composited]:
+    """Colour, depth, unit normals and extras of rays, and the rest."""
+    parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
+    colors = torch.cat(parts, 1).view(*density.shape, -1)
+    done = ops.composite(density, deltas, colors, middles, offsets=offsets)
+    assert done.colors is not None and done.depth is not None
+    composited = iter(done.colors.split([part.shape[1] for part in parts], 1))
+    rgb = next(composited)
+    normals = None if answer.normals is None else torch.nn.functional.normalize(next(composited), dim=1)
+    extras = None if answer.extras is None else next(composited)
+    return rgb, done.depth, normals, extras, done
+
+
+def _expected(depth: Tensor, opacity: Tensor) -> Tensor:
+    """The mean distance of what was seen; infinite where nothing was."""
+    return torch.where(opacity > 0, depth / torch.where(opacity > 0, opacity, 1), torch.inf)

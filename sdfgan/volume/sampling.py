@@ -76,8 +76,15 @@ def finer_centres(
     )
 
 
-def bins_around(centres: Tensor) -> Tensor:
-    """Bins [R, S+1] that meet in the middles between ascending centres [R, S] and fill [0, 1]."""
+def bins_around(centres: Tensor, fill: bool = True) -> Tensor:
+    """Bins [R, S+1] that meet in the middles between ascending centres [R, S].
+
+    They fill [0, 1], or the outer ones end as far behind their centres as they begin before them: of samples that were
+    placed by weights, the last one says nothing of a long rest of the ray.
+    """
     middles = (centres[:, 1:] + centres[:, :-1]) / 2
-    zero = torch.zeros_like(centres[:, :1])
-    return torch.cat([zero, middles, zero + 1], 1)
+    first, last = torch.zeros_like(centres[:, :1]), torch.ones_like(centres[:, :1])
+    if not fill and centres.shape[1] > 1:
+        first = (2 * centres[:, :1] - middles[:, :1]).clamp(min=0)
+        last = (2 * centres[:, -1:] - middles[:, -1:]).clamp(max=1)
+    return torch.cat([first, middles, last], 1)

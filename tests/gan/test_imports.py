@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.gan import load_generator, train
-from sdfgan.gan.config import GanConfig
+from sdfgan.fields.volume import Places
+from sdfgan.gan import load_generator
 from sdfgan.gan.imports import import_generator
 
 WIDTH = 12
@@ -129,8 +129,12 @@ def test_pi_gan(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.rgb(points, condition), colour, atol=1e-4, rtol=1e-3)
     _, gradient = ours.sdf_and_gradient(points, condition)
     assert gradient.norm(dim=1).median() < 1.2, "safe to march"
-    with pytest.raises(UserError, match="can be imported and looked at, but not trained"):
-        train(GanConfig(device="cpu", generator="pi-gan"))
+    # As a volume: densities of pi-GAN's unit of length, of world units, and the same colours.
+    places = Places(points, torch.tensor([[0.0, 0.0, -1.0]]).expand(50, 3))
+    radiance = ours.radiance(places, condition)
+    scale = math.tan(math.radians(6))
+    torch.testing.assert_close(radiance.density, density.clamp(min=0) * scale, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(radiance.rgb, colour, atol=1e-4, rtol=1e-3)
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

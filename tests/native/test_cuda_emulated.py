@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -263,3 +264,55 @@ def test_other_kernels_match_the_cpu(emulated):
 
     for actual, expected in zip(run(there), run(here), strict=True):
         torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
+
+
+def test_volume_kernels_match_the_cpu(emulated):
+    """Compositing and its gradient, pixels, Gaussians, encodings and histograms: the same arrays on both."""
+    g = torch.Generator().manual_seed(4)
+    densities, deltas, distances, edges = (torch.rand(6, n, generator=g) for n in (70, 70, 70, 71))
+    colors, edges = torch.rand(6, 70, 5, generator=g), edges.cumsum(1)
+    grads = [torch.rand(shape, generator=g) for shape in ((6, 70), (6,), (6, 5), (6,))]
+    offsets = torch.tensor([0, 3, 3, 200, 420])
+    camera, intrinsics = torch.randn(2, 3, 4, generator=g), torch.tensor([[9.0, 8, 4, 4], [7, 7, 3, 4]])
+    lens = torch.tensor([[0.1, 0.01, 0.01, -0.02], [-0.9, 0, 0, 0]])
+    widths, starts, pixels = torch.tensor([8, 6]), torch.tensor([0, 64, 112]), torch.arange(-2, 115)
+    photographs = torch.randint(0, 256, (112, 3), generator=g, dtype=torch.uint8)
+    directions = torch.nn.functional.normalize(torch.randn(6, 3, generator=g), dim=1)
+    table = ops.integrated._harmonics_table(4, torch.float32, torch.device("cpu"))
+    encoded_grad = torch.rand(6, 38, generator=g)
+
+    def run(where: tuple) -> list[Tensor]:
+        k = emulated.f32
+        results: list[Tensor] = []
+
+        def new(*shape: int) -> Tensor:
+            results.append(torch.zeros(shape))
+            return results[-1]
+
+        def call(kernel: str, *arguments: Any) -> None:
+            getattr(k, kernel)(where, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+        inputs = (densities, deltas, colors, distances)
+        for at, rays in (((0, 6, 70), 6), ((offsets.data_ptr(), 4, 420), 4)):
+            weights = new(6, 70)
+            call("composite", at, *inputs, weights, new(rays), new(rays, 5), new(rays), 5)
+            outputs = (new(6, 70), new(6, 70), new(6, 70, 5), new(6, 70))
+            call("composite_backward", at, *inputs, weights, *grads, *outputs, 5)
+        samples = (new(117, 3), new(117, 3), new(117), new(117, 3))
+        views = (camera, intrinsics, lens, widths, starts, pixels, photographs)
+        call("sample_pixels", *views, *samples, 117, 2, 3, 112, True)
+        for full in (False, True):
+            covariances = new(6, 70, 9 if full else 3)
+            rays = (directions, directions, edges, grads[1])
+            call("frustum_gaussians", *rays, new(6, 70, 3), covariances, 6, 70, False, full)
+        call("integrated_positional_encoding", densities, deltas, new(60, 56), 60, 7, 4)
+        roughness = grads[1]
+        call("integrated_directional_encoding", directions, roughness, table, new(6, 38), 0, 0, 0, 6, 38, 4)
+        backward = (encoded_grad, new(6, 3), new(6))
+        call("integrated_directional_encoding", directions, roughness, table, 0, *backward, 6, 38, 4)
+        call("overlap_sums", edges, edges / 2, densities, new(6, 70), 6, 70, 70)
+        call("distortion", edges, densities, new(6, 70), 6, 70)
+        return results
+
+    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)

@@ -1,0 +1,37 @@
+"""What can be asked of a volume that emits and absorbs light."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Places(NamedTuple):
+    """Where a volume is asked: N pieces of rays."""
+
+    points: Tensor  # [N, 3] world: their middles, or the means of their Gaussians
+    directions: Tensor  # [N, 3] unit, of the rays
+    covariances: Tensor | None = None  # [N, 3] diagonals or [N, 3, 3], of cones
+    image: Tensor | None = None  # [N] int64: each one's row of the condition; None: as many for each row in turn
+
+
+class Radiance(NamedTuple):
+    """A volume's answer at N places."""
+
+    density: Tensor  # [N] >= 0, per world unit
+    rgb: Tensor  # [N, 3] linear, in [0, 1]
+    normals: Tensor | None = None  # [N, 3] unit, outwards
+    extras: Tensor | None = None  # [N, E] anything else that is to be composited
+
+
+class VolumeField(Protocol):
+    """A volume that emits and absorbs light; what a field's `condition(latents)` gave goes with every question."""
+
+    def density(self, places: Places, condition: Any = None) -> Tensor:
+        """[N] alone: for deciding where to look closer."""
+        ...
+
+    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+        """Everything."""
+        ...

@@ -1,0 +1,110 @@
+"""`--generator pi-gan`: the radiance field trains, under every curriculum of pi-GAN's, and can be looked at."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from sdfgan import cameras
+from sdfgan.data.shapes import render_shapes
+from sdfgan.errors import UserError
+from sdfgan.fields import PiGanField
+from sdfgan.gan import GanConfig, make_generator, picture
+from sdfgan.gan.curricula import Stage, load_curriculum
+from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.views import Viewer
+from sdfgan.meshes import marching_cubes
+
+TINY = {
+    "device": "cpu",
+    "generator": "pi-gan",
+    "steps": 12,
+    "resolution": 16,
+    "batch_size": 4,
+    "chunk_size": 2,
+    "width": 16,
+    "mapping_width": 16,
+    "latent_size": 8,
+    "discriminator_channels": 8,
+    "discriminator_most_channels": 16,
+    "march_steps": 8,
+}
+
+
+def trained(config: GanConfig, steps: int) -> tuple[Trainer, list[dict[str, float]]]:
+    trainer = Trainer(config)
+    images = render_shapes(32, max(config.resolutions)).images
+    try:
+        return trainer, [trainer.step(images) for _ in range(steps)]
+    finally:
+        trainer.close()
+
+
+@pytest.mark.parametrize("name", ["carla", "cats", "celeba"])
+def test_curricula(name: str) -> None:
+    """A step past the start of the last stage, at a tiny size; every number stays finite and every part moves."""
+    curriculum = load_curriculum(name, GanConfig())
+    settings = {field: value for field, value in curriculum.settings.items() if field not in TINY}
+    stages = []
+    for index, stage in enumerate(curriculum.stages):
+        resolution = max(16, stage.changes["resolution"] // 4)
+        stages.append(Stage(2 * index, {**stage.changes, "resolution": resolution, "batch_size": 4, "chunk_size": 2,
+                                        "march_steps": 8}))  # fmt: skip
+    options = {**TINY, **settings, "fade_steps": 2, "data_layout": "auto", "stages": tuple(stages)}
+    config = GanConfig(**options).resolved()
+    before = {key: value.clone() for key, value in Trainer(config).generator.named_parameters()}
+    trainer, logs = trained(config, 2 * len(stages) + 1)
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    assert all(log["skipped"] == 0 for log in logs)
+    for key, value in trainer.generator.named_parameters():
+        assert not torch.equal(value, before[key]), key
+
+
+def test_the_mapping_network_has_its_own_rate() -> None:
+    """A hundredth of the rate: Adam moves the mapping's weights about a hundred times less in a step."""
+    moved = {}
+    for rate in (1.0, 0.01):
+        config = GanConfig(**TINY, mapping_rate=rate).resolved()
+        trainer = Trainer(config)
+        before = {key: value.clone() for key, value in trainer.generator.named_parameters()}
+        trainer.step(render_shapes(16, 16).images)
+        trainer.close()
+        moved[rate] = {k: (v - before[k]).abs().max().item() for k, v in trainer.generator.named_parameters()}
+    for key in moved[1.0]:
+        expected = 0.01 if key.startswith("mapping") else 1.0
+        assert moved[0.01][key] == pytest.approx(expected * moved[1.0][key], rel=0.05), key
+
+
+def test_it_begins_as_a_ball_that_can_be_looked_at() -> None:
+    config = GanConfig(**TINY).resolved()
+    torch.manual_seed(0)
+    generator = make_generator(config)
+    assert isinstance(generator, PiGanField)
+    generator.measure_slope()
+    with torch.no_grad():
+        condition = generator.condition(torch.randn(2, 8))
+        axes = cameras.rotate_axes((torch.tensor([0.2, 0.4]), torch.tensor([0.0, 2.0])))
+        (seen,) = Viewer(generator, math.radians(25)).look(condition, axes, 32)
+        drawn = picture.draw(generator, condition, axes, config)
+    assert seen.rgb.shape == (2, 3, 32, 32) and 0.15 < seen.alpha.mean() < 0.5
+    middle = seen.depth[:, 0, 15:17, 15:17]
+    assert ((middle - (cameras.camera_distance() - 0.5)).abs() < 0.2).all()  # its front, a radius before the origin
+    facing = (seen.normals[:, :, 15:17, 15:17] * axes[:, 2, :, None, None]).sum(1)
+    assert (facing > 0.8).all()
+    assert (seen.rgb[:, :, 0, 0] == 1).all() and seen.depth[:, :, 0, 0].isinf().all()
+    coarse = torch.nn.functional.avg_pool2d(seen.alpha, 2)
+    assert (drawn.alpha - coarse).abs().mean() < 0.05
+    mesh = marching_cubes(generator, dataclasses.replace(condition, scales=condition.scales[:1],
+                                                         shifts=condition.shifts[:1]), 24)  # fmt: skip
+    assert mesh.is_watertight and 0.3 < mesh.bounds[1].mean() < 0.7
+
+
+def test_settings_for_surfaces_are_refused() -> None:
+    for name, value in (("eikonal_weight", 0.1), ("back_face_weight", 1.0), ("texture_latent_size", 4)):
+        with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be 0: --generator pi-gan has no surface"):
+            GanConfig(**TINY, **{name: value}).resolved()
+    with pytest.raises(UserError, match="--renderer dfr is for surfaces: not for --generator pi-gan"):
+        GanConfig(**TINY, renderer="dfr").resolved()
