@@ -4,6 +4,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <stdexcept>
 #include <tuple>
 #include <vector>
@@ -207,6 +208,46 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
     run(p, where);
 }
 
+// points, table, direction, count, dims, features, smooth, cells, masks, begins
+using HashTuple = std::tuple<Address, Address, Address, int64_t, int, int, bool,
+                             std::vector<uint32_t>, std::vector<uint32_t>, std::vector<int64_t>>;
+
+template <class T>
+HashGrid<T> hash_grid_of(const HashTuple& tuple) {
+    const auto& [points, table, direction, count, dims, features, smooth, cells, masks, begins] =
+        tuple;
+    HashGrid<T> grid{};
+    grid.points = pointer<const T>(points);
+    grid.table = pointer<const T>(table);
+    grid.direction = pointer<const T>(direction);
+    grid.count = count;
+    grid.dims = dims;
+    grid.features = features;
+    grid.levels = static_cast<int>(cells.size());
+    grid.smooth = smooth;
+    std::copy(cells.begin(), cells.end(), grid.cells);
+    std::copy(masks.begin(), masks.end(), grid.mask);
+    std::copy(begins.begin(), begins.end(), grid.begin);
+    return grid;
+}
+
+template <class T>
+void hash_encoding(WhereTuple where, const HashTuple& grid, Address out) {
+    run(HashEncoding<T>{hash_grid_of<T>(grid), pointer<T>(out)}, where);
+}
+
+template <class T>
+void hash_points_gradient(WhereTuple where, const HashTuple& grid, Address gradient, Address out) {
+    run(HashPointsGradient<T>{hash_grid_of<T>(grid), pointer<const T>(gradient), pointer<T>(out)},
+        where);
+}
+
+template <class T>
+void hash_table_gradient(WhereTuple where, const HashTuple& grid, Address gradient, Address out) {
+    run(HashTableGradient<T>{hash_grid_of<T>(grid), pointer<const T>(gradient), pointer<T>(out)},
+        where);
+}
+
 // ops.TraceLevel, flat
 using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double, double>;
 
@@ -248,6 +289,9 @@ template <class T>
 void add_kernels(py::module_ module) {
     module.def("film_siren", film_siren<T>);
     module.def("film_siren_trace", film_siren_trace<T>);
+    module.def("hash_encoding", hash_encoding<T>);
+    module.def("hash_points_gradient", hash_points_gradient<T>);
+    module.def("hash_table_gradient", hash_table_gradient<T>);
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);

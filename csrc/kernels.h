@@ -61,6 +61,47 @@ struct GenerateRays {
     T radius;
 };
 
+constexpr int kMostHashLevels = 32;
+
+// A multiresolution hash grid at many points; see core/hash.h.
+template <class T>
+struct HashGrid {
+    const T* points;     // [count, dims]
+    const T* table;      // [begin[levels], features]; unused by HashTableGradient
+    const T* direction;  // [count, dims]: derivatives along it take the place of values; or null
+    int64_t count;
+    int dims;      // 2 or 3
+    int features;  // of a level: 1, 2, 4 or 8
+    int levels;
+    bool smooth;                         // weights with a continuous slope, else linear ones
+    uint32_t cells[kMostHashLevels];     // along an axis
+    uint32_t mask[kMostHashLevels];      // entries - 1 of a level that is hashed, else 0
+    int64_t begin[kMostHashLevels + 1];  // a level's first entry
+};
+
+// Features at the points.
+template <class T>
+struct HashEncoding {
+    HashGrid<T> grid;
+    T* out;  // [count, levels * features]
+};
+
+// What a gradient by the features means for the points.
+template <class T>
+struct HashPointsGradient {
+    HashGrid<T> grid;
+    const T* gradient;  // [count, levels * features]
+    T* out;             // [count, dims]
+};
+
+// What it means for the table.
+template <class T>
+struct HashTableGradient {
+    HashGrid<T> grid;
+    const T* gradient;  // [count, levels * features]
+    T* out;             // like the table; added to
+};
+
 // Where the layers of rays go; see core/march.h.
 template <class T>
 struct LayerArrays {
@@ -197,6 +238,12 @@ void launch(const SamplePdf<T>&, const Where&);
 template <class T>
 void launch(const GenerateRays<T>&, const Where&);
 template <class T>
+void launch(const HashEncoding<T>&, const Where&);
+template <class T>
+void launch(const HashPointsGradient<T>&, const Where&);
+template <class T>
+void launch(const HashTableGradient<T>&, const Where&);
+template <class T>
 void launch(const TraceStep<T>&, const Where&);
 template <class T>
 void launch(const StartLevel<T>&, const Where&);
@@ -215,6 +262,12 @@ template <class T>
 void launch(const SamplePdf<T>&, const Where&);
 template <class T>
 void launch(const GenerateRays<T>&, const Where&);
+template <class T>
+void launch(const HashEncoding<T>&, const Where&);
+template <class T>
+void launch(const HashPointsGradient<T>&, const Where&);
+template <class T>
+void launch(const HashTableGradient<T>&, const Where&);
 template <class T>
 void launch(const TraceStep<T>&, const Where&);
 template <class T>

@@ -25,6 +25,12 @@ def _train_gan() -> Loaded:
     return GanConfig, train
 
 
+def _train_nerf() -> Loaded:
+    from sdfgan.nerf import NerfConfig, train
+
+    return NerfConfig, train
+
+
 def _render() -> Loaded:
     from sdfgan.commands.render import RenderConfig, run
 
@@ -97,6 +103,16 @@ COMMANDS = {
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
             ("--curriculum growing", "finer pictures: 32, 64, then 128 pixels; or a JSON file of your own"),
             ("--resume runs/gan-001", "continue where a run was stopped"),
+        ),
+    ),
+    "train-nerf": Command(
+        "Learn one scene from posed pictures: NeRF and its family.",
+        _train_nerf,
+        (
+            ("--data lego/", "a hash grid: minutes on a CPU; Blender's format, transforms.json or COLMAP"),
+            ("--data garden/ --image-scale 0.25 --render-depth", "photographs, reduced; also a video of depth"),
+            ("--data helmet/ --model ref-nerf --render-normal", "reflections; nerf, mip-nerf, mip-nerf-360 likewise"),
+            ("--resume runs/nerf-001", "continue where a run was stopped"),
         ),
     ),
     "render": Command(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _PROJECTIONS_AT_ONCE = 64
+_WINDOW, _WINDOW_DEVIATION = 11, 1.5  # of SSIM, pixels
 _NEIGHBOUR = 3  # whose distance is the radius of a feature's ball in precision and recall
 _KERNEL_SUBSETS, _KERNEL_SUBSET_SIZE = 100, 1000
 
@@ -34,6 +37,42 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 512, seed: int =
         difference = (a @ directions).sort(dim=0).values - (b @ directions).sort(dim=0).values
         total += difference.abs().mean(0).sum().item()
     return total / projections
+
+
+# ----------------------------------------------------------------------------------------- pictures [C, H, W] in [0, 1]
+
+
+def psnr(a: Tensor, b: Tensor) -> float:
+    """Peak signal-to-noise ratio of two tensors of one shape, values in [0, 1]: -10 log10 of the mean squared error."""
+    if a.shape != b.shape or a.numel() == 0:
+        raise ValueError(f"psnr: both must have one shape, not empty, got {list(a.shape)} and {list(b.shape)}")
+    return -10 * math.log10(max((a.double() - b.double()).square().mean().item(), 1e-30))
+
+
+def ssim(a: Tensor, b: Tensor) -> float:
+    """Structural similarity of pictures [C, H, W] in [0, 1] (Wang et al. 2004): the mean over windows and channels.
+
+    Windows are Gaussian, 11 pixels wide, of deviation 1.5, and lie wholly in the picture; K1 = 0.01, K2 = 0.03. Smaller
+    pictures have one window, their size. Not differentiable.
+    """
+    if a.shape != b.shape or a.ndim != 3 or a.numel() == 0:
+        raise ValueError(f"ssim: both must be [C, H, W], got {list(a.shape)} and {list(b.shape)}")
+    a, b = (x.detach().double()[:, None] for x in (a, b))
+    windows = []
+    for size in a.shape[2:]:
+        width = min(_WINDOW, size)
+        window = (-0.5 * ((torch.arange(width) - (width - 1) / 2) / _WINDOW_DEVIATION).square()).exp().to(a)
+        windows.append(window / window.sum())
+
+    def mean(x: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(x, windows[0][None, None, :, None]), windows[1][None, None, None])
+
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
+    covariance = mean(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    scores = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    return (scores / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean().item()
 
 
 # ---------------------------------------------------------------------------------------------- features [N, F]

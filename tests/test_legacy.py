@@ -43,6 +43,25 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             ["--eval_freq"],
         ),
         (
+            "train-nerf -s -t -u --grad_clip -0.01 --dataset_name helmet --render_depth --render_normal --prop_normal",
+            {
+                "precision": "amp",
+                "model": "ref-nerf",
+                "srgb": True,
+                "grad_clip": -0.01,
+                "dataset_name": "helmet",
+                "render_depth": True,
+                "render_normal": True,
+                "prop_normal": True,
+            },
+            ["-s is now --precision amp", "-t is now --model ref-nerf", "-u is now --srgb"],
+        ),
+        (
+            "train-nerf -w -s --opt_level O1 --dataset_name ship --img_scale 0.5",
+            {"background": "white", "precision": "amp", "dataset_name": "ship", "image_scale": 0.5},
+            ["-w is now --background white", "-s", "--opt_level has no meaning", "--img_scale is now --image-scale"],
+        ),
+        (
             "evaluate RUN --real_image_dir reals --num_images 8000",
             {"run": Path("RUN"), "real": Path("reals"), "images": 8000},
             ["--real_image_dir is now --real", "--num_images is now --images"],

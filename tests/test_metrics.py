@@ -1,6 +1,8 @@
-"""Sliced-Wasserstein distance against known values."""
+"""Distances of sets and of pictures against known values."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from sdfgan.metrics import (
     kernel_distance,
     pairwise_chamfer,
     precision_recall,
+    psnr,
     shape_scores,
     sliced_wasserstein,
+    ssim,
 )
 
 
@@ -89,3 +93,51 @@ def test_scores_of_sets_of_shapes() -> None:
     assert good.coverage == 1 and good.mmd < 0.1
     collapsed = shape_scores(directions[1] * 0.6, true)
     assert collapsed.coverage < 0.3 and collapsed.mmd > good.mmd and collapsed.one_nna > 0.8
+
+
+# -------------------------------------------------------------------------------------------------- pictures
+
+
+def test_psnr_of_a_known_error() -> None:
+    a = torch.full((3, 4, 5), 0.5)
+    assert psnr(a, a + 0.1) == pytest.approx(20, abs=1e-4)
+    assert psnr(a, a) > 100
+    with pytest.raises(ValueError, match="psnr: both must have one shape"):
+        psnr(a, a[:1])
+
+
+def test_ssim_is_that_of_scikit_image() -> None:
+    from skimage.metrics import structural_similarity
+
+    random = torch.Generator().manual_seed(0)
+    a = torch.rand(3, 24, 31, generator=random)
+    b = (a + 0.2 * torch.rand(3, 24, 31, generator=random)).clamp(0, 1)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = structural_similarity(a.double().numpy(), b.double().numpy(), channel_axis=0, data_range=1.0, **options)
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-6)
+    assert ssim(a, a) == pytest.approx(1)
+    assert ssim(a[:, :3, :3], a[:, :3, :3]) == pytest.approx(1)
+
+
+def test_lpips_with_stand_in_weights(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from sdfgan.errors import UserError
+    from sdfgan.lpips import Lpips, load_lpips
+
+    torch.manual_seed(0)
+    network = Lpips()
+    names = ("net.slice1.0", "net.slice2.3", "net.slice3.6", "net.slice4.8", "net.slice5.10")
+    tensors = {}
+    for index, (name, layer) in enumerate(zip(names, network.layers, strict=True)):
+        tensors |= {f"{name}.{part}": value.data for part, value in layer.named_parameters()}
+        tensors[f"lin{index}.model.1.weight"] = torch.ones_like(network.weights[index].data)
+    save_file(tensors, tmp_path / "alex.safetensors")
+    lpips = load_lpips(tmp_path / "alex.safetensors")
+    a = torch.rand(3, 48, 40)
+    near, far = lpips(a, (a + 0.02).clamp(0, 1)), lpips(a, a.flip(2))
+    assert lpips(a, a) == 0 < near < far and lpips(a.flip(2), a) == pytest.approx(far)
+    del tensors["lin3.model.1.weight"]
+    save_file(tensors, tmp_path / "less.safetensors")
+    with pytest.raises(UserError, match=r"tensor lin3.model.1.weight must be \[1, 256, 1, 1\], got none"):
+        load_lpips(tmp_path / "less.safetensors")

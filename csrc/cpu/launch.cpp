@@ -109,6 +109,29 @@ void launch(const FilmSirenSample<T>& p, const Where& where) {
 }
 
 template <class T>
+void launch(const HashEncoding<T>& p, const Where& where) {
+    const int64_t grain = std::max<int64_t>(1, kGrain / (8 * p.grid.levels));
+    parallel_for(p.grid.count, grain, where.threads,
+                 [&](int64_t begin, int64_t end) { kernels<T>().hash_encoding(p, begin, end); });
+}
+
+template <class T>
+void launch(const HashPointsGradient<T>& p, const Where& where) {
+    const int64_t grain = std::max<int64_t>(1, kGrain / (8 * p.grid.levels));
+    parallel_for(p.grid.count, grain, where.threads, [&](int64_t begin, int64_t end) {
+        kernels<T>().hash_points_gradient(p, begin, end);
+    });
+}
+
+template <class T>
+void launch(const HashTableGradient<T>& p, const Where& where) {
+    const int64_t grain = p.grid.count < kGrain / 8 ? p.grid.levels : 1;
+    parallel_for(p.grid.levels, grain, where.threads, [&](int64_t begin, int64_t end) {
+        kernels<T>().hash_table_gradient(p, begin, end);
+    });
+}
+
+template <class T>
 void launch(const FilmSirenTrace<T>& p, const Where& where) {
     kernels<T>().film_siren_trace(p, where.threads);
 }
@@ -141,6 +164,9 @@ bool openmp() {
 #define SDFGAN_INSTANTIATE(T)                                         \
     template void launch(const FilmSirenSample<T>&, const Where&);    \
     template void launch(const FilmSirenTrace<T>&, const Where&);     \
+    template void launch(const HashEncoding<T>&, const Where&);       \
+    template void launch(const HashPointsGradient<T>&, const Where&); \
+    template void launch(const HashTableGradient<T>&, const Where&);  \
     template void launch(const PositionalEncoding<T>&, const Where&); \
     template void launch(const SamplePdf<T>&, const Where&);          \
     template void launch(const GenerateRays<T>&, const Where&);       \

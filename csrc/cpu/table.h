@@ -41,6 +41,10 @@ struct Kernels {
                           int64_t slot);
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
+    void (*hash_encoding)(const HashEncoding<T>&, int64_t begin, int64_t end);
+    void (*hash_points_gradient)(const HashPointsGradient<T>&, int64_t begin, int64_t end);
+    // Works on the levels [begin, end), so that no two threads write to one entry.
+    void (*hash_table_gradient)(const HashTableGradient<T>&, int64_t begin, int64_t end);
     const VolumeKernels<T>* volume;
 };
 

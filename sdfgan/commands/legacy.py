@@ -1,4 +1,4 @@
-"""Flags of the two older projects whose command lines people know: each works, or says what has replaced it."""
+"""Flags of the older projects whose command lines people know: each works, or says what has replaced it."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ _LOOKING = {
 }
 _CHECKPOINTS = "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"
 
+_APEX = Old(1, (), "has no meaning any more: --precision says what products are made in")
+
 OLD_FLAGS: dict[str, dict[str, Old]] = {
     "train-gan": {
         "--port": Old(1, (), "has no meaning any more: torchrun chooses a port (--master-port)"),
@@ -53,6 +55,40 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--override-hp": Old(0, (), "has no meaning any more: --load-dir RUN with other settings starts another run"),
         "--no-log": Old(0, ("--dry-run",), "is now --dry-run"),
         "--profile": Old(0, (), "has no meaning any more: benchmarks/bench.py says where time goes"),
+    },
+    "train-nerf": {
+        "-s": Old(0, ("--precision", "amp"), "is now --precision amp"),
+        "--use-scaler": Old(0, ("--precision", "amp"), "is now --precision amp"),
+        "--opt-level": _APEX,
+        "--opt-mode": _APEX,
+        "-t": Old(0, ("--model", "ref-nerf"), "is now --model ref-nerf"),
+        "--ref-nerf": Old(0, ("--model", "ref-nerf"), "is now --model ref-nerf"),
+        "-u": Old(0, ("--srgb",), "is now --srgb"),
+        "--use-srgb": Old(0, ("--srgb",), "is now --srgb"),
+        "-w": Old(0, ("--background", "white"), "is now --background white"),
+        "--white-bkg": Old(0, ("--background", "white"), "is now --background white"),
+        "-r": Old(0, (), "has no meaning any more: every run ends with an orbit (--video-frames)"),
+        "-e": Old(0, (), "has no meaning any more: every run ends with scores of its validation and test views"),
+        "-l": Old(0, (), "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"),
+        "-d": Old(0, (), "has no meaning any more: each run has a folder of its own (--output-dir)"),
+        "--name": Old(1, ("--output-dir", "runs/{}"), "is now --output-dir"),
+        "--epochs": Old(1, (), "has no meaning any more: the length of a run is --steps"),
+        "--sample-ray-num": _renamed("--rays"),
+        "--coarse-sample-pnum": _renamed("--coarse-samples"),
+        "--fine-sample-pnum": _renamed("--fine-samples"),
+        "--prop-net-width": _renamed("--proposal-width"),
+        "--nerf-net-width": _renamed("--width"),
+        "--img-scale": _renamed("--image-scale"),
+        "--warmup-step": _renamed("--warmup-steps"),
+        "--min-ratio": _renamed("--lr-final"),
+        "--decay-rate": Old(1, (), "has no meaning any more: --lr-final is the share of --lr at the end"),
+        "--decay-step": Old(1, (), "has no meaning any more: --lr-final is the share of --lr at the end"),
+        "--center-crop-iter": _renamed("--center-crop-steps"),
+        "--ide-level": _renamed("--ide-levels"),
+        "--bottle-neck-noise": _renamed("--bottleneck-noise"),
+        "--eval-time": Old(1, (), "has no meaning any more: --evaluate-interval counts steps"),
+        "--output-time": Old(1, (), "has no meaning any more: --evaluate-interval counts steps"),
+        "--max-save": Old(1, (), "has no meaning any more: the newest three checkpoints are kept"),
     },
     "render": {
         **_LOOKING,

@@ -118,18 +118,48 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
                 return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
-                if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
-                return _square(_premultiplied(image), resolution, background, crop)
+                too_many = _too_many_pixels(image)
+                if too_many:
+                    return too_many
+                return _square(_premultiplied(ImageOps.exif_transpose(image)), resolution, background, crop)
     except UnidentifiedImageError:
         return "not a picture"
     except Exception as error:  # decoders raise almost anything on damaged data
         return _one_line(error)
 
 
+def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | str:
+    """A picture [H, W, 4] uint8, premultiplied RGBA, and whether it has an alpha channel; or why there is none.
+
+    Pixels stay where the file has them, as camera poses need it: no crop, no EXIF rotation. `scale` at most 1.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            too_many = _too_many_pixels(image)
+            if too_many:
+                return too_many
+            has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+            image = _premultiplied(image)
+            if scale != 1:
+                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+                image = image.resize(size, Image.Resampling.BOX, reducing_gap=None)
+            return np.array(image), has_alpha
+    except FileNotFoundError:
+        return "no such file"
+    except UnidentifiedImageError:
+        return "not a picture"
+    except Exception as error:  # decoders raise almost anything on damaged data
+        return _one_line(error)
+
+
+def _too_many_pixels(image: Image.Image) -> str | None:
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
+    return None
+
+
 def _premultiplied(image: Image.Image) -> Image.Image:
-    """The upright picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges."""
-    image = ImageOps.exif_transpose(image)
+    """The picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
         values = np.asarray(image).astype(np.float32) / 257
         image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))

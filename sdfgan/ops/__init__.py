@@ -13,6 +13,7 @@ from .film_siren import (
     film_siren_trace,
     pack_matrices,
 )
+from .hash import hash_encoding, hash_table_begins
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .pdf import sample_pdf
 from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
@@ -38,6 +39,8 @@ __all__ = [
     "film_siren_trace",
     "frustum_gaussians",
     "generate_rays",
+    "hash_encoding",
+    "hash_table_begins",
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",

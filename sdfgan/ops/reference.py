@@ -5,12 +5,15 @@ The signatures are those of the operators; see there for shapes and dtypes.
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from .film_siren import FilmSirenNetwork
+from .hash import hash_table_begins
 from .reference_volume import (
     composite,
     distortion_loss,
@@ -29,6 +32,7 @@ __all__ = [
     "film_siren_sample",
     "frustum_gaussians",
     "generate_rays",
+    "hash_encoding",
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
@@ -83,6 +87,35 @@ def sample_pdf(
     left, right = edges.double().gather(1, bin_), edges.double().gather(1, bin_ + 1)
     below, above = cdf.gather(1, bin_), cdf.gather(1, bin_ + 1)
     return torch.lerp(left, right, ((u - below) / (above - below)).clamp(0, 1)).to(edges.dtype)
+
+
+def hash_encoding(
+    points: Tensor, table: Tensor, cells: Sequence[int], table_size: int, *, smooth: bool = False
+) -> Tensor:
+    """Each level in turn: the corners of the cells, their entries, and the sum of weights times features."""
+    dims = points.shape[1]
+    primes = (1, 2654435761, 805459861)
+    begins = hash_table_begins(dims, cells, table_size)
+    levels = []
+    for level, n in enumerate(cells):
+        scaled = points.clamp(0, 1) * n + 0.5
+        first = scaled.detach().floor()
+        t = scaled - first
+        weight = t * t * (3 - 2 * t) if smooth else t
+        features = table.new_zeros(len(points), table.shape[1])
+        for corner in itertools.product((0, 1), repeat=dims):
+            at = [first[:, axis].nan_to_num().long() + end for axis, end in enumerate(corner)]
+            if (n + 2) ** dims <= table_size:
+                entry = sum(at[axis] * (n + 2) ** axis for axis in range(dims))
+            else:
+                hashed = at[0]
+                for axis in range(1, dims):
+                    hashed = hashed ^ (at[axis] * primes[axis])
+                entry = hashed % table_size
+            ends = [weight[:, axis] if end else 1 - weight[:, axis] for axis, end in enumerate(corner)]
+            features = features + torch.stack(ends, 1).prod(1, keepdim=True) * table[begins[level] + entry]
+        levels.append(features)
+    return torch.cat(levels, dim=1)
 
 
 def generate_rays(

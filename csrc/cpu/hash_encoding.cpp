@@ -1,0 +1,220 @@
+// Multiresolution hash grids (core/hash.h). A tile of points goes through one level at a time:
+// first where its corners' features are and what they weigh, one point per lane; then the features
+// themselves, one point after the other, with those of a corner in the lanes.
+#include "core/hash.h"
+
+#include "cpu/table.h"
+
+namespace sdfgan::cpu {
+namespace {
+
+constexpr int kPoints = 32;  // of a tile
+
+// The corners of a tile's cells on one level, with `kParts` weights each.
+template <class T, int kDims, int kParts>
+struct Corners {
+    static constexpr int kCount = 1 << kDims;
+    alignas(64) uint32_t index[kCount][kPoints];
+    alignas(64) T weight[kParts][kCount][kPoints];
+};
+
+// weigh(axes, corner, direction, part) -> T.
+template <class T, int kDims, int kParts, bool kDirection, class Weigh>
+void find_corners(const HashGrid<T>& grid, int level, int64_t begin, int count,
+                  Corners<T, kDims, kParts>& corners, const Weigh& weigh) {
+    alignas(64) T point[kDims][kPoints] = {}, direction[kDims][kPoints] = {};
+    for (int i = 0; i < count; ++i) {
+        for (int axis = 0; axis < kDims; ++axis) {
+            point[axis][i] = grid.points[(begin + i) * kDims + axis];
+            if constexpr (kDirection) {
+                direction[axis][i] = grid.direction[(begin + i) * kDims + axis];
+            }
+        }
+    }
+    const uint32_t side = grid.cells[level] + 2, mask = grid.mask[level];
+    const T cells = static_cast<T>(grid.cells[level]);
+    const bool smooth = grid.smooth;
+#pragma omp simd
+    for (int i = 0; i < kPoints; ++i) {
+        HashAxis<T> axes[kDims];
+        T along[kDims];
+        for (int axis = 0; axis < kDims; ++axis) {
+            axes[axis] = hash_axis(point[axis][i], cells, smooth);
+            along[axis] = direction[axis][i];
+        }
+#pragma GCC unroll 8
+        for (int corner = 0; corner < Corners<T, kDims, kParts>::kCount; ++corner) {
+            uint32_t at[kDims];
+            for (int axis = 0; axis < kDims; ++axis) {
+                at[axis] = axes[axis].cell + (corner >> axis & 1);
+            }
+            corners.index[corner][i] = hash_index(at, side, mask);
+            for (int part = 0; part < kParts; ++part) {
+                corners.weight[part][corner][i] =
+                    weigh(axes, corner, kDirection ? along : nullptr, part);
+            }
+        }
+    }
+}
+
+// Weights of values, or of derivatives along a direction.
+template <class T, int kDims>
+void find_corners(const HashGrid<T>& grid, int level, int64_t begin, int count,
+                  Corners<T, kDims, 1>& corners) {
+    const auto weigh = [](const HashAxis<T>(&axes)[kDims], int corner, const T* along, int) {
+        return hash_weight<T, kDims>(axes, corner, along);
+    };
+    if (grid.direction) {
+        find_corners<T, kDims, 1, true>(grid, level, begin, count, corners, weigh);
+    } else {
+        find_corners<T, kDims, 1, false>(grid, level, begin, count, corners, weigh);
+    }
+}
+
+// Their derivatives by each coordinate.
+template <class T, int kDims>
+void find_slopes(const HashGrid<T>& grid, int level, int64_t begin, int count,
+                 Corners<T, kDims, kDims>& corners) {
+    const auto weigh = [](const HashAxis<T>(&axes)[kDims], int corner, const T* along, int by) {
+        return hash_slope<T, kDims>(axes, corner, by, along);
+    };
+    if (grid.direction) {
+        find_corners<T, kDims, kDims, true>(grid, level, begin, count, corners, weigh);
+    } else {
+        find_corners<T, kDims, kDims, false>(grid, level, begin, count, corners, weigh);
+    }
+}
+
+// Calls body(begin, count) for each tile of the points [begin, end).
+template <class Body>
+void for_tiles(int64_t begin, int64_t end, const Body& body) {
+    for (; begin < end; begin += kPoints) {
+        body(begin, static_cast<int>(min_of<int64_t>(kPoints, end - begin)));
+    }
+}
+
+template <class T, int kDims, int kFeatures>
+void encode(const HashEncoding<T>& p, int64_t begin, int64_t end) {
+    const HashGrid<T>& grid = p.grid;
+    const int64_t width = static_cast<int64_t>(grid.levels) * kFeatures;
+    Corners<T, kDims, 1> corners;
+    for_tiles(begin, end, [&](int64_t first, int count) {
+        for (int level = 0; level < grid.levels; ++level) {
+            find_corners(grid, level, first, count, corners);
+            const T* table = grid.table + grid.begin[level] * kFeatures;
+            for (int i = 0; i < count; ++i) {
+                T sum[kFeatures] = {};
+                for (int corner = 0; corner < 1 << kDims; ++corner) {
+                    const T* feature =
+                        table + static_cast<int64_t>(corners.index[corner][i]) * kFeatures;
+                    const T weight = corners.weight[0][corner][i];
+                    for (int f = 0; f < kFeatures; ++f) sum[f] += weight * feature[f];
+                }
+                T* out = p.out + (first + i) * width + level * kFeatures;
+                for (int f = 0; f < kFeatures; ++f) out[f] = sum[f];
+            }
+        }
+    });
+}
+
+template <class T, int kDims, int kFeatures>
+void points_gradient(const HashPointsGradient<T>& p, int64_t begin, int64_t end) {
+    const HashGrid<T>& grid = p.grid;
+    const int64_t width = static_cast<int64_t>(grid.levels) * kFeatures;
+    Corners<T, kDims, kDims> corners;
+    for_tiles(begin, end, [&](int64_t first, int count) {
+        T sum[kDims][kPoints] = {};
+        for (int level = 0; level < grid.levels; ++level) {
+            find_slopes(grid, level, first, count, corners);
+            const T* table = grid.table + grid.begin[level] * kFeatures;
+            for (int i = 0; i < count; ++i) {
+                const T* gradient = p.gradient + (first + i) * width + level * kFeatures;
+                for (int corner = 0; corner < 1 << kDims; ++corner) {
+                    const T* feature =
+                        table + static_cast<int64_t>(corners.index[corner][i]) * kFeatures;
+                    T product = 0;
+                    for (int f = 0; f < kFeatures; ++f) product += gradient[f] * feature[f];
+                    for (int axis = 0; axis < kDims; ++axis) {
+                        sum[axis][i] += corners.weight[axis][corner][i] * product;
+                    }
+                }
+            }
+        }
+        for (int i = 0; i < count; ++i) {
+            for (int axis = 0; axis < kDims; ++axis)
+                p.out[(first + i) * kDims + axis] = sum[axis][i];
+        }
+    });
+}
+
+template <class T, int kDims, int kFeatures>
+void table_gradient(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
+    const HashGrid<T>& grid = p.grid;
+    const int64_t width = static_cast<int64_t>(grid.levels) * kFeatures;
+    Corners<T, kDims, 1> corners;
+    for (int level = static_cast<int>(begin); level < end; ++level) {
+        T* table = p.out + grid.begin[level] * kFeatures;
+        for_tiles(0, grid.count, [&](int64_t first, int count) {
+            find_corners(grid, level, first, count, corners);
+            for (int i = 0; i < count; ++i) {
+                const T* gradient = p.gradient + (first + i) * width + level * kFeatures;
+                for (int corner = 0; corner < 1 << kDims; ++corner) {
+                    T* feature = table + static_cast<int64_t>(corners.index[corner][i]) * kFeatures;
+                    const T weight = corners.weight[0][corner][i];
+                    for (int f = 0; f < kFeatures; ++f) feature[f] += weight * gradient[f];
+                }
+            }
+        });
+    }
+}
+
+// Calls what `Function<dims, features>` has for the grid's.
+#define SDFGAN_FOR_GRID(function, p, begin, end)             \
+    const auto run = [&](auto dims) {                        \
+        constexpr int kDims = decltype(dims)::value;         \
+        switch ((p).grid.features) {                         \
+            case 1:                                          \
+                return function<T, kDims, 1>(p, begin, end); \
+            case 2:                                          \
+                return function<T, kDims, 2>(p, begin, end); \
+            case 4:                                          \
+                return function<T, kDims, 4>(p, begin, end); \
+            default:                                         \
+                return function<T, kDims, 8>(p, begin, end); \
+        }                                                    \
+    };                                                       \
+    (p).grid.dims == 2 ? run(Constant<2>{}) : run(Constant<3>{})
+
+template <int kValue>
+struct Constant {
+    static constexpr int value = kValue;
+};
+
+}  // namespace
+
+// kernels.cpp puts these into the table of this instruction set.
+template <class T>
+void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {
+    SDFGAN_FOR_GRID(encode, p, begin, end);
+}
+
+template <class T>
+void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,
+                                         int64_t end) {
+    SDFGAN_FOR_GRID(points_gradient, p, begin, end);
+}
+
+template <class T>
+void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
+    SDFGAN_FOR_GRID(table_gradient, p, begin, end);
+}
+
+#define SDFGAN_INSTANTIATE(T)                                                                \
+    template void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>&, int64_t, int64_t);    \
+    template void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, \
+                                                      int64_t);                              \
+    template void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
+SDFGAN_INSTANTIATE(float)
+SDFGAN_INSTANTIATE(double)
+
+}  // namespace sdfgan::cpu

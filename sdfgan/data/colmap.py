@@ -1,0 +1,199 @@
+"""COLMAP's sparse models, text and binary: the cameras and poses of photographs.
+
+Format: https://colmap.github.io/format.html. A pose there takes world to camera, and the camera looks along +z with y
+down; here it takes camera to world, and the camera looks along -z with y up. Pixel centres agree: (0.5, 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from pathlib import Path
+from typing import NamedTuple
+
+from sdfgan.errors import UserError
+
+# Parameters of the camera models that are a pinhole with at most k1, k2, p1, p2.
+_FOCAL_1, _FOCAL_2 = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
+_MODELS: dict[str, tuple[str, ...]] = {
+    "SIMPLE_PINHOLE": _FOCAL_1,
+    "PINHOLE": _FOCAL_2,
+    "SIMPLE_RADIAL": (*_FOCAL_1, "k1"),
+    "RADIAL": (*_FOCAL_1, "k1", "k2"),
+    "OPENCV": (*_FOCAL_2, "k1", "k2", "p1", "p2"),
+}
+_MODEL_NAMES = (
+    "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
+    "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
+)  # fmt: skip
+_LONGEST_NAME = 4096
+
+
+class ColmapCamera(NamedTuple):
+    """A camera: the size of its pictures, and parameters by name (f or fx, fy; cx, cy; k1, k2, p1, p2)."""
+
+    width: int
+    height: int
+    parameters: dict[str, float]
+
+
+class ColmapImage(NamedTuple):
+    """A posed photograph: `pose` is `camera_to_world` [3, 4] as lists, in the conventions of this package's cameras."""
+
+    name: str
+    camera: ColmapCamera
+    pose: list[list[float]]
+
+
+def find_model(folder: Path) -> Path | None:
+    """The folder of the model in a scene's folder, if there is one."""
+    for place in ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "."):
+        for suffix in (".bin", ".txt"):
+            if all((folder / place / (name + suffix)).is_file() for name in ("cameras", "images")):
+                return folder / place
+    return None
+
+
+def read_model(folder: Path) -> list[ColmapImage]:
+    """The photographs of the model in `folder`, by name. Raises UserError, naming file and entry."""
+    if (folder / "cameras.bin").is_file() and (folder / "images.bin").is_file():
+        cameras = _binary_cameras(folder / "cameras.bin")
+        images = _binary_images(folder / "images.bin", cameras)
+    else:
+        cameras = _text_cameras(folder / "cameras.txt")
+        images = _text_images(folder / "images.txt", cameras)
+    return sorted(images, key=lambda image: image.name)
+
+
+def _camera(where: str, model: str, width: int, height: int, values: list[float]) -> ColmapCamera:
+    if model not in _MODELS:
+        raise UserError(f"{where}: camera model must be one of {', '.join(_MODELS)}, got {model} (undistort first)")
+    names = _MODELS[model]
+    if len(values) != len(names):
+        raise UserError(f"{where}: a {model} camera has {len(names)} parameters, got {len(values)}")
+    if width < 1 or height < 1:
+        raise UserError(f"{where}: width and height must be positive, got {width} and {height}")
+    return ColmapCamera(width, height, dict(zip(names, values, strict=True)))
+
+
+def _image(
+    where: str, name: str, camera: int, pose: tuple[float, ...], cameras: dict[int, ColmapCamera]
+) -> ColmapImage:
+    """`pose` is a quaternion w, x, y, z and a translation, world to camera."""
+    if camera not in cameras:
+        raise UserError(f"{where}: {name}: there is no camera {camera}")
+    w, x, y, z, *translation = pose
+    length = math.sqrt(w * w + x * x + y * y + z * z)
+    if not all(map(math.isfinite, pose)) or not length > 1e-9:
+        raise UserError(f"{where}: {name}: the pose must be a quaternion and a translation, got {pose}")
+    w, x, y, z = (part / length for part in (w, x, y, z))
+    rotation = (
+        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    )  # rows: the camera's axes right, down, forward in the world
+    right, down, forward = rotation
+    position = [-sum(rotation[row][i] * translation[row] for row in range(3)) for i in range(3)]
+    return ColmapImage(name, cameras[camera], [[right[i], -down[i], -forward[i], position[i]] for i in range(3)])
+
+
+# ------------------------------------------------------------------------------------------------------------ binary
+
+
+class _Reader:
+    """Numbers from a little-endian binary file; its counts are believed only as far as the file reaches."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self.data = memoryview(path.read_bytes())
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        self.at = 0
+
+    def take(self, layout: str) -> tuple:
+        size = struct.calcsize("<" + layout)
+        self.skip(size)
+        return struct.unpack_from("<" + layout, self.data, self.at - size)
+
+    def skip(self, size: int) -> None:
+        if size > len(self.data) - self.at:
+            raise UserError(f"{self.path}: truncated: {size} more bytes expected at byte {self.at} of {len(self.data)}")
+        self.at += size
+
+    def count(self, smallest: int) -> int:
+        """A number of entries of at least `smallest` bytes each."""
+        (count,) = self.take("Q")
+        if count * smallest > len(self.data) - self.at:
+            raise UserError(f"{self.path}: truncated: {count} entries do not fit into {len(self.data)} bytes")
+        return count
+
+    def name(self) -> str:
+        raw = bytes(self.data[self.at : self.at + _LONGEST_NAME])
+        end = raw.find(b"\0")
+        if end < 0:
+            raise UserError(f"{self.path}: truncated: the name at byte {self.at} does not end")
+        self.at += end + 1
+        return raw[:end].decode("utf-8", "replace")
+
+
+def _binary_cameras(path: Path) -> dict[int, ColmapCamera]:
+    reader, cameras = _Reader(path), {}
+    for _ in range(reader.count(24)):
+        number, model, width, height = reader.take("iiQQ")
+        name = _MODEL_NAMES[model] if 0 <= model < len(_MODEL_NAMES) else f"number {model}"
+        where = f"{path}: camera {number}"
+        values = list(reader.take(f"{len(_MODELS.get(name, ()))}d"))
+        cameras[number] = _camera(where, name, width, height, values)
+    return cameras
+
+
+def _binary_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapImage]:
+    reader, images = _Reader(path), []
+    for _ in range(reader.count(73)):
+        _, *pose, camera = reader.take("i7di")
+        images.append(_image(str(path), reader.name(), camera, tuple(pose), cameras))
+        reader.skip(24 * reader.count(24))  # the points seen in it
+    return images
+
+
+# -------------------------------------------------------------------------------------------------------------- text
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Numbered lines without comments."""
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
+    return [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if not line.startswith("#")]
+
+
+def _text_cameras(path: Path) -> dict[int, ColmapCamera]:
+    cameras = {}
+    for i, line in _lines(path):
+        if not line:
+            continue
+        try:
+            number, model, width, height, *values = line.split()
+            key, size, numbers = int(number), (int(width), int(height)), [float(value) for value in values]
+        except ValueError:
+            raise UserError(f"{path}: line {i}: expected CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS") from None
+        cameras[key] = _camera(f"{path}: line {i}", model, *size, numbers)
+    return cameras
+
+
+def _text_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapImage]:
+    images = []
+    for i, line in _lines(path)[::2]:  # every second line holds the points seen, and may be empty
+        if not line:
+            continue
+        try:
+            _, *numbers, camera, name = line.split(maxsplit=9)
+            pose, key = tuple(float(number) for number in numbers), int(camera)
+        except ValueError:
+            raise UserError(f"{path}: line {i}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME") from None
+        if len(pose) != 7:
+            raise UserError(f"{path}: line {i}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
+        images.append(_image(f"{path}: line {i}", name, key, pose, cameras))
+    return images

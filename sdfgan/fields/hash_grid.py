@@ -1,0 +1,53 @@
+"""A multiresolution hash grid as a module: points to features that are learnt (`ops.hash_encoding`)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan import ops
+
+_SMALLEST_FEATURE = 1e-4  # features start in +- this, as in Mueller et al. 2022
+
+
+class HashGrid(nn.Module):
+    """Features of points in the cube [-bound, bound]^dims, on grids from coarse to fine.
+
+    Cells along an axis grow geometrically from `coarsest` to `finest`; a level of more than 2^log2_size corners is
+    hashed. Differentiable twice in points and `table`; `smooth` gives the gradient by the points no jumps.
+
+    Args:
+        levels: number of grids, at most 32.
+        features: of each level, 1, 2, 4 or 8.
+        log2_size: logarithm of the most entries of a level.
+        coarsest, finest: cells along an axis of the first and of the last grid.
+    """
+
+    def __init__(
+        self,
+        dims: int = 3,
+        levels: int = 8,
+        features: int = 4,
+        log2_size: int = 15,
+        coarsest: int = 8,
+        finest: int = 256,
+        smooth: bool = False,
+        bound: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if levels < 1 or not 1 <= coarsest <= finest:
+            raise ValueError(
+                "HashGrid: levels must be at least 1 and finest at least coarsest, "
+                f"got {levels} levels of {coarsest} to {finest} cells"
+            )
+        growth = (finest / coarsest) ** (1 / max(levels - 1, 1))
+        self.cells = [round(coarsest * growth**level) for level in range(levels)]
+        self.table_size, self.smooth, self.bound = 2**log2_size, smooth, bound
+        entries = ops.hash_table_begins(dims, self.cells, self.table_size)[-1]
+        self.table = nn.Parameter(torch.empty(entries, features).uniform_(-_SMALLEST_FEATURE, _SMALLEST_FEATURE))
+        self.width = levels * features
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Features [N, levels * features] at points [N, dims]; beyond the cube, those of its faces."""
+        unit = (points / (2 * self.bound) + 0.5).contiguous()
+        return ops.hash_encoding(unit, self.table, self.cells, self.table_size, smooth=self.smooth)

@@ -1,0 +1,153 @@
+"""Radiance fields of ordinary networks: NeRF (Mildenhall et al. 2020, arXiv:2003.08934), mip-NeRF (Barron et al. 2021,
+arXiv:2103.13415) and the proposals of mip-NeRF 360 (Barron et al. 2022, arXiv:2111.12077).
+
+They are `VolumeField`s: they answer `density` and `radiance` at `Places`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sdfgan import ops
+from sdfgan.volume import Places, Radiance, VolumeField, contract, contract_gaussians
+
+_DIRECTION_OCTAVES = 4
+_DENSITY_SHIFT = 1.0  # softplus(x - shift): an untrained field is thin (mip-NeRF, section 3.4)
+_COLOUR_MARGIN = 0.001  # colours reach past [0, 1] by this, so that black and white are not at infinity
+
+
+class Encoder(nn.Module):
+    """Points, or Gaussians where the places have covariances, by frequency; octaves from 1 to 2^(octaves - 1).
+
+    In a contracted scene space is first drawn into the ball of radius 2 (`contract`), halved.
+    """
+
+    def __init__(self, octaves: int, contracted: bool = False) -> None:
+        super().__init__()
+        self.octaves, self.contracted = octaves, contracted
+        self.width = 3 + 6 * octaves
+
+    def forward(self, places: Places) -> Tensor:
+        """Features [N, 3 + 6 octaves]."""
+        points, covariances = places.points, places.covariances
+        if self.contracted and covariances is not None:
+            points, full = contract_gaussians(points, covariances)
+            points, covariances = points / 2, full.diagonal(dim1=-2, dim2=-1) / 4
+        elif self.contracted:
+            points = contract(points) / 2
+        if covariances is None:
+            return ops.positional_encoding(points.contiguous(), self.octaves, include_input=True)
+        encoded = ops.integrated_positional_encoding(points.contiguous(), covariances.contiguous(), self.octaves)
+        return torch.cat((points, encoded), -1)
+
+
+class SkipMlp(nn.Module):
+    """ReLU layers; the input enters again in the middle, from five layers on."""
+
+    def __init__(self, inputs: int, width: int, layers: int) -> None:
+        super().__init__()
+        self.skip_at = layers // 2 if layers > 4 else 0
+        sizes = [inputs, *[width] * (layers - 1)]
+        self.layers = nn.ModuleList(
+            nn.Linear(size + (inputs if 0 < i == self.skip_at else 0), width) for i, size in enumerate(sizes)
+        )
+        for layer in self.layers:
+            nn.init.kaiming_uniform_(layer.get_parameter("weight"), nonlinearity="relu")
+            nn.init.zeros_(layer.get_parameter("bias"))
+        self.width = width
+
+    def forward(self, encoded: Tensor) -> Tensor:
+        """Features [N, width]."""
+        x = encoded
+        for index, layer in enumerate(self.layers):
+            if 0 < index == self.skip_at:
+                x = torch.cat((x, encoded), -1)
+            x = F.relu(layer(x))
+        return x
+
+
+def softplus_density(raw: Tensor) -> Tensor:
+    """A network's output [N, 1] as density [N]."""
+    return F.softplus(raw[:, 0].float() - _DENSITY_SHIFT)
+
+
+class ProposalField(nn.Module):
+    """A small network that knows densities only, and so where a larger one is to look."""
+
+    def __init__(self, width: int = 256, layers: int = 4, octaves: int = 10, contracted: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(octaves, contracted)
+        self.trunk = SkipMlp(self.encoder.width, width, layers)
+        self.head = nn.Linear(width, 1)
+
+    def density(self, places: Places, condition: Any = None) -> Tensor:
+        """See `VolumeField`."""
+        return softplus_density(self.head(self.trunk(self.encoder(places))))
+
+    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+        """Mid-grey of that density."""
+        return Radiance(self.density(places), torch.full_like(places.points, 0.5))
+
+
+class NerfField(nn.Module):
+    """The network of NeRF: density by place, colour by place and direction. With covariances mip-NeRF's.
+
+    Args:
+        width, layers: of the part before the density.
+        octaves: of places; directions have 4.
+        contracted: whether the scene is unbounded.
+    """
+
+    def __init__(self, width: int = 256, layers: int = 8, octaves: int = 10, contracted: bool = False) -> None:
+        super().__init__()
+        self.encoder = Encoder(octaves, contracted)
+        self.trunk = SkipMlp(self.encoder.width, width, layers)
+        self.density_head = nn.Linear(width, 1)
+        self.bottleneck = nn.Linear(width, width)
+        self.color_layer = nn.Linear(width + 3 + 6 * _DIRECTION_OCTAVES, max(width // 2, 8))
+        self.color_head = nn.Linear(max(width // 2, 8), 3)
+
+    def density(self, places: Places, condition: Any = None) -> Tensor:
+        """See `VolumeField`."""
+        return softplus_density(self.density_head(self.trunk(self.encoder(places))))
+
+    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+        """See `VolumeField`."""
+        features = self.trunk(self.encoder(places))
+        directions = ops.positional_encoding(places.directions.contiguous(), _DIRECTION_OCTAVES, include_input=True)
+        x = F.relu(self.color_layer(torch.cat((self.bottleneck(features), directions), -1)))
+        color = self.color_head(x).float().sigmoid() * (1 + 2 * _COLOUR_MARGIN) - _COLOUR_MARGIN
+        return Radiance(softplus_density(self.density_head(features)), color)
+
+
+def density_normals(density: Callable[[Places], Tensor], places: Places, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """Densities [N], and normals [N, 3]: minus their normalised gradients by place."""
+    with torch.enable_grad():
+        points = places.points.detach().requires_grad_()
+        value = density(places._replace(points=points))
+        (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=create_graph, retain_graph=True)
+    return value, -F.normalize(gradient.float(), dim=-1, eps=1e-8)
+
+
+class WithNormals:
+    """A field that also has normals, of its density; for pictures, without a graph."""
+
+    def __init__(self, field: VolumeField) -> None:
+        self.field = field
+
+    def density(self, places: Places, condition: Any = None) -> Tensor:
+        """See `VolumeField`."""
+        return self.field.density(places, condition)
+
+    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+        """See `VolumeField`."""
+        answer = self.field.radiance(places, condition)
+        if answer.normals is None:
+            _, normals = density_normals(lambda p: self.field.density(p, condition), places, create_graph=False)
+            answer = answer._replace(normals=normals)
+        return answer

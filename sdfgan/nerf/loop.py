@@ -1,0 +1,277 @@
+"""A radiance-field run from beginning to end: posed pictures in, a run folder with scores, videos and a mesh out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sdfgan.data.scenes import Views, load_scene
+from sdfgan.errors import UserError
+from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.mesh import export_scene_mesh
+from sdfgan.nerf.models import SceneModel, make_model
+from sdfgan.nerf.trainer import Trainer, background_value
+from sdfgan.nerf.views import Observer, Show, depth_span, orbit, path_cameras, shown
+from sdfgan.pictures import image_grid, save_image
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
+from sdfgan.training.distributed import Workers, workers
+from sdfgan.training.files import write_json
+from sdfgan.training.interrupt import StopSignals
+from sdfgan.training.progress import progress
+from sdfgan.training.run import RunFolder, next_run_folder
+
+_CHANGEABLE_ON_RESUME = """resume output_dir data dataset_name device dry_run video_frames video_scale fps render_depth
+    render_normal render_test mesh_resolution mesh_level lpips evaluate_interval checkpoint_interval"""
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(NerfConfig)}
+_LOG_INTERVAL = 10
+_VIEWS_LOOKED_AT = 3  # of the validation views, while training
+_RAYS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of a picture
+
+
+def train(config: NerfConfig) -> dict[str, Any]:
+    """Train, or continue, the run that `config` describes; returns what `summary.json` says.
+
+    Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, scenes and
+    checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
+    """
+    checkpoint = None
+    if config.resume is not None:
+        checkpoint = resolve_checkpoint(config.resume)
+        tensors, state = load_checkpoint(checkpoint)
+        config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
+    config = config.resolved()
+    with workers(torch.device(config.device)) as team:
+        path = checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
+        config = dataclasses.replace(config, output_dir=path, resume=None)
+        scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+        background_value(config, scene)
+        trainer = Trainer(config, scene, team)
+        try:
+            elapsed = 0.0
+            if checkpoint is not None:
+                trainer.load_state(tensors, state, checkpoint)
+                elapsed = float(state["elapsed_seconds"])
+            if team.first:
+                _describe(trainer, path)
+            if config.dry_run:
+                if team.first:
+                    print("dry run: everything is in place; nothing was written")
+                return {"dry_run": True, "config": config.to_json()}
+            return _Run(trainer, path, elapsed).finish()
+        finally:
+            trainer.close()
+
+
+def config_of(state: dict[str, Any], checkpoint: Path) -> NerfConfig:
+    """The configuration in a checkpoint's state. Raises UserError if it is none of `train-nerf`'s."""
+    if state.get("kind") != "nerf":
+        raise UserError(f"{checkpoint}: expected a checkpoint of train-nerf, got one of kind {state.get('kind')!r}")
+    return NerfConfig.from_json(state.get("config"), checkpoint / "state.json")
+
+
+def load_model(path: Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]:
+    """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
+    checkpoint = resolve_checkpoint(path)
+    tensors, state = load_checkpoint(checkpoint)
+    config = dataclasses.replace(config_of(state, checkpoint), device=device).resolved()
+    model = make_model(config, bool(state.get("bounded"))).to(device)
+    unpack_module(model, tensors, "model", checkpoint)
+    return model.requires_grad_(False), config
+
+
+class _Run:
+    """A trainer at work in its folder, which only the first process has."""
+
+    def __init__(self, trainer: Trainer, path: Path, elapsed: float) -> None:
+        self.trainer, self.config, self.scene, self.path = trainer, trainer.config, trainer.scene, path
+        self.team: Workers = trainer.workers
+        self.started = time.monotonic() - elapsed
+        self.folder = None
+        if self.team.first:
+            self.folder = RunFolder(path, self.config.to_json(), trainer.steps_done or None)
+        at_once = _RAYS_AT_ONCE[trainer.device.type]
+        self.observer = Observer(trainer.model, trainer.background, at_once, trainer.map, trainer.autocast)
+
+    def finish(self) -> dict[str, Any]:
+        """Train what is left, then make pictures, a mesh and the summary."""
+        config, trainer = self.config, self.trainer
+        assert config.steps and config.checkpoint_interval and config.evaluate_interval is not None
+        smooth = seen = math.nan
+        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.team.first) as bar:
+            while trainer.steps_done < config.steps:
+                numbers = trainer.step()
+                step = trainer.steps_done
+                smooth = numbers["psnr"] if math.isnan(smooth) else 0.98 * smooth + 0.02 * numbers["psnr"]
+                if self.folder is not None and step % _LOG_INTERVAL == 0:
+                    self.folder.log(step, numbers)
+                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
+                    seen = self.glance(step)
+                if step % config.checkpoint_interval == 0 and step < config.steps:
+                    self.save()
+                validation = "" if math.isnan(seen) else f"  val {seen:.2f} dB"
+                bar.advance(status=f"PSNR {smooth:.2f} dB{validation}")
+                received = self.team.largest(stop.received or 0, trainer.device)
+                if received:
+                    saved = self.save()
+                    self.close()
+                    if self.team.first:
+                        print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
+                    raise SystemExit(128 + received)
+        saved = self.save()
+        summary = self.results(saved) if self.team.first else {}
+        if self.team.first:
+            write_json(self.path / "summary.json", summary)
+            scores = ", ".join(f"{k} {v['psnr']:.2f} dB" for k, v in summary["scores"].items())
+            print(f"done: {scores or 'no views held out'}; look at {self.path}: views.png, videos, summary.json")
+        self.team.wait()
+        self.close()
+        return summary
+
+    def save(self) -> Path:
+        """A checkpoint, written by the first process."""
+        trainer = self.trainer
+        self.team.check_same([trainer.model], trainer.steps_done)
+        if not self.team.first:
+            return self.path
+        tensors, state = trainer.state()
+        values = {
+            "kind": "nerf",
+            "config": self.config.to_json(),
+            "bounded": self.scene.bounded,
+            "elapsed_seconds": time.monotonic() - self.started,
+            **state,
+        }
+        return save_checkpoint(self.path, trainer.steps_done, tensors, values)
+
+    def close(self) -> None:
+        if self.folder is not None:
+            self.folder.close()
+
+    def glance(self, step: int) -> float:
+        """PSNR of a few validation views, logged, and a picture of one beside the truth."""
+        views = self.scene.val or self.scene.test
+        if self.folder is None or views is None:
+            return math.nan
+        views = views.to(self.trainer.device)
+        chosen = torch.linspace(0, len(views) - 1, min(_VIEWS_LOOKED_AT, len(views))).long().tolist()
+        scores = self.observer.scores(views, chosen)
+        self.folder.log(step, {f"validation/{name}": value for name, value in scores.items()})
+        sheet = self.sheet(views, chosen[:1])
+        save_image(self.path / "samples" / f"step-{step:07d}.png", sheet)
+        self.folder.log_image(step, "samples", sheet)
+        return scores["psnr"]
+
+    def sheet(self, views: Views, indices: list[int]) -> torch.Tensor:
+        """For each view a row: the truth, the picture, its depth."""
+        rows = []
+        for index in indices:
+            seen = self.observer.look(views.cameras, index)
+            true = views.picture(index, self.trainer.background)
+            rows += [true, seen.rgb.clamp(0, 1), shown(seen, "depth", depth_span(seen))]
+        height, width = (max(row.shape[i] for row in rows) for i in (1, 2))
+        padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
+        return image_grid(torch.stack(padded).cpu(), 3)
+
+    def results(self, checkpoint: Path) -> dict[str, Any]:
+        """Scores, videos, mesh, and the summary of the run."""
+        trained = time.monotonic() - self.started
+        config, scene, trainer = self.config, self.scene, self.trainer
+        lpips = None
+        if config.lpips is not None:
+            from sdfgan.lpips import load_lpips
+
+            lpips = load_lpips(config.lpips).to(trainer.device)
+        scores = {}
+        for name, views in (("val", scene.val), ("test", scene.test)):
+            if views is None:
+                continue
+            views = views.to(trainer.device)
+            with progress(len(views), f"{name} views") as bar:
+                scores[name] = self.observer.scores(views, range(len(views)), lpips, bar.advance)
+            if name == "val" or scene.val is None:
+                save_image(self.path / "views.png", self.sheet(views, list(range(min(4, len(views))))))
+        files = self.videos() if config.video_frames else []
+        mesh = None
+        if config.mesh_resolution:
+            try:
+                mesh = export_scene_mesh(trainer.model, config, scene, self.path / "mesh.glb")
+            except UserError as error:
+                print(f"no mesh: {error}")
+        return {
+            "kind": "nerf",
+            "model": config.model,
+            "scene": str(config.scene),
+            "steps": trainer.steps_done,
+            "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",
+            "processes": self.team.count,
+            "threads": trainer.threads,
+            "torch": torch.__version__,
+            "training_seconds": round(trained, 1),
+            "wall_seconds": round(time.monotonic() - self.started, 1),
+            "views": {
+                "train": len(scene.train),
+                **{k: len(v) for k, v in (("val", scene.val), ("test", scene.test)) if v},
+            },
+            "scores": scores,
+            "scene_to_file": scene.to_file.tolist(),
+            "checkpoint": str(checkpoint),
+            "videos": [str(file) for file in files],
+            "mesh": None if mesh is None else str(mesh),
+        }
+
+    def videos(self) -> list[Path]:
+        """An orbit, and what else is asked for."""
+        config = self.config
+        views = self.scene.train.to(self.trainer.device)
+        paths = {"orbit": orbit(views, config.video_frames, config.video_scale)}
+        held_out = self.scene.test or self.scene.val
+        if config.render_test and held_out is not None:
+            poses = held_out.cameras.camera_to_world.to(self.trainer.device)
+            paths["test"] = path_cameras(poses, views, config.video_scale)
+        shows: list[Show] = ["colour"]
+        shows += ["depth"] if config.render_depth else []
+        shows += ["normals"] if config.render_normal else []
+        made = []
+        for name, cameras in paths.items():
+            for show in shows:
+                file = self.path / (f"{name}.mp4" if show == "colour" else f"{name}-{show}.mp4")
+                self.observer.video(file, cameras, show, config.fps)
+                made.append(file)
+        return made
+
+
+def _resumed_config(given: NerfConfig, saved: NerfConfig, checkpoint: Path) -> NerfConfig:
+    """The saved configuration; what else was given on the command line must agree with it, or be harmless."""
+    changed = {}
+    for name, default in _DEFAULTS.items():
+        value = getattr(given, name)
+        if value == default or value == getattr(saved, name):
+            continue
+        if name not in _CHANGEABLE_ON_RESUME.split():
+            flag = name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from the run's {getattr(saved, name)} ({checkpoint}): a run is continued as "
+                "it was"
+            )
+        changed[name] = value
+    if "output_dir" in changed:
+        raise UserError(f"--output-dir: a run is continued in its own folder, {checkpoint.parent.parent}")
+    return dataclasses.replace(saved, **{**changed, "resume": None})
+
+
+def _describe(trainer: Trainer, path: Path) -> None:
+    config, scene = trainer.config, trainer.scene
+    held = ", ".join(f"{len(v)} {name}" for name, v in (("val", scene.val), ("test", scene.test)) if v is not None)
+    height, width = scene.train.sizes[0].tolist()
+    parameters = sum(p.numel() for p in trainer.model.parameters())
+    processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
+    print(
+        f"{path}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays on "
+        f"{config.device}, {processes}{trainer.threads} threads; {config.scene}: {len(scene.train)} views of "
+        f"{width} x {height} to learn from ({held or 'none'} held out), {'bounded' if scene.bounded else 'unbounded'}"
+    )

@@ -1,0 +1,61 @@
+"""A learnt scene as a coloured mesh: the surface where its density passes a level."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdfgan.data.scenes import Scene
+from sdfgan.fields.base import Field
+from sdfgan.fields.nerf import density_normals
+from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.models import SceneModel
+from sdfgan.volume import Places, VolumeField
+
+_DEPTH = 20.0  # densities are told apart up to this many times the level
+
+
+class DensitySurface(Field):
+    """1 - density / level as a field: negative inside, no distance. Colours are those seen along the normal."""
+
+    lipschitz = math.inf
+
+    def __init__(self, volume: VolumeField, level: float, grid: Any = None) -> None:
+        """`grid`: an occupancy grid; where it is empty there is nothing."""
+        super().__init__()
+        self.volume, self.level, self.grid = volume, level, grid
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        """[N]; see `Field.sdf`."""
+        down = torch.zeros_like(points)
+        down[:, 1] = -1
+        density = self.volume.density(Places(points, down)).float()
+        if self.grid is not None:
+            density = torch.where(self.grid.occupied[self.grid.cells(points)], density, 0.0)
+        return 1 - (density / self.level).clamp(max=_DEPTH)
+
+    def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        """Colours [N, 3] as seen from straight above each place of the surface."""
+        down = torch.zeros_like(points)
+        _, normals = density_normals(self.volume.density, Places(points, down), create_graph=False)
+        return self.volume.radiance(Places(points, -normals.contiguous())).rgb.float()
+
+
+def export_scene_mesh(model: SceneModel, config: NerfConfig, scene: Scene, path: Path) -> Path:
+    """Write the surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none.
+
+    Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid.
+    """
+    level = config.mesh_level or math.log(2) * config.mesh_resolution / 4
+    surface = DensitySurface(model.field, level, getattr(model, "occupancy", None))
+    surface.register_buffer("place", torch.zeros((), device=config.device))  # says where to evaluate
+    mesh = marching_cubes(surface, resolution=config.mesh_resolution)
+    mesh.apply_scale(float(scene.to_file[0, 0]))
+    mesh.apply_translation(scene.to_file[:, 3].numpy())
+    export_mesh(mesh, path)
+    return path

@@ -1,0 +1,229 @@
+"""The models of `train-nerf`: what a batch of rays costs in training, and what rays see afterwards."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan import ops
+from sdfgan.data.scenes import Views
+from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_normals
+from sdfgan.fields.radiance_grid import RadianceGrid
+from sdfgan.fields.ref_nerf import RefNerfField
+from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.marching import OccupancyGrid, render_packed
+from sdfgan.ops.pixels import PixelSamples
+from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
+
+_UNBOUNDED = 0.05, 1000.0  # near and far
+_COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse picture
+_NEAREST = 0.01  # in front of a camera inside the scene's cube
+_UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
+_PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
+
+
+class Batch(NamedTuple):
+    """Rays to learn from."""
+
+    rays: Rays
+    colors: Tensor  # [R, 3] of the pictures, over the background
+    background: Tensor  # [R, 3]
+
+
+class SceneModel(nn.Module):
+    """A volume, and how it is learnt and looked at."""
+
+    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+        super().__init__()
+        self.config, self.bounded = config, bounded
+
+    @property
+    @abstractmethod
+    def field(self) -> VolumeField:
+        """What the scene is made of."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a batch, and numbers for the log: `mse`, and `samples`, the places asked for each ray."""
+
+    @abstractmethod
+    def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
+        """What rays see over a background [3]; without a graph."""
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        """What is to be done before the loss of a step, alike in all processes."""
+
+    def see(self, views: Views) -> None:
+        """What is to be done once the cameras are known."""
+
+    def rays(self, pixels: PixelSamples) -> Rays:
+        """Rays of pixels with the part of each that is in the scene."""
+        config = self.config
+        origins, directions = pixels.origins, pixels.directions
+        if self.bounded:
+            one_way, other = ((side - origins) / directions for side in (-1.0, 1.0))  # infinite where parallel
+            near = torch.fmin(one_way, other).amax(1).clamp(min=_NEAREST)
+            far = torch.fmax(one_way, other).amin(1)
+        else:
+            near, far = (torch.full_like(origins[:, 0], value) for value in _UNBOUNDED)
+        if config.near is not None:
+            near = near.clamp(min=config.near)
+        if config.far is not None:
+            far = far.clamp(max=config.far)
+        return Rays(origins, directions, near, torch.maximum(far, near + 1e-4), pixels.radii)
+
+
+class GridModel(SceneModel):
+    """Hash grid and occupancy grid."""
+
+    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+        super().__init__(config, bounded)
+        assert config.width and config.layers and config.hash_levels and config.hash_table and config.hash_finest
+        assert config.grid_resolution and config.march_steps
+        self.radiance = RadianceGrid(
+            config.width,
+            config.layers,
+            config.hash_levels,
+            log2_size=config.hash_table,
+            finest=config.hash_finest,
+            contracted=not bounded,
+        )
+        self.occupancy = OccupancyGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
+
+    @property
+    def field(self) -> VolumeField:
+        return self.radiance
+
+    def see(self, views: Views) -> None:
+        self.occupancy.see(views.cameras, views.sizes)
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        if step % _UPDATE_INTERVAL == 0:
+            self.occupancy.update(self.radiance, generator)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
+        marched = self.occupancy.march(batch.rays, jitter, self.radiance)
+        seen = render_packed(marched, self.radiance, batch.background)
+        mse = (seen.rgb - batch.colors).square().mean()
+        loss = mse
+        if self.config.opacity_weight:
+            loss = loss + self.config.opacity_weight * entropy(seen.opacity).mean()
+        return loss, {"mse": mse.detach(), "samples": mse.new_tensor(marched.asked / max(len(jitter), 1))}
+
+    @torch.no_grad()
+    def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
+        field: VolumeField = WithNormals(self.radiance) if normals else self.radiance
+        marched = self.occupancy.march(rays, torch.full_like(rays.near, 0.5), self.radiance)
+        return render_packed(marched, field, background)
+
+
+class NetworkModel(SceneModel):
+    """The classic models: levels of samples, of which the last is the picture's."""
+
+    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+        super().__init__(config, bounded)
+        assert config.width and config.layers and config.octaves and config.coarse_samples and config.fine_samples
+        assert config.proposal_width
+        sizes = config.width, config.layers, config.octaves, not bounded
+        self.kind = config.model
+        self.proposes = config.model in ("mip-nerf-360", "ref-nerf")
+        self.network: NerfField | RefNerfField = NerfField(*sizes)
+        if config.model == "ref-nerf":
+            self.network = RefNerfField(*sizes, config.ide_levels, config.bottleneck_noise, config.srgb)
+        self.coarse: NerfField | ProposalField | None = None
+        if config.model == "nerf":
+            self.coarse = NerfField(*sizes)
+        elif self.proposes:
+            self.coarse = ProposalField(config.proposal_width, config.proposal_layers, config.octaves, not bounded)
+        counts = (config.coarse_samples,) * (2 if self.proposes else 1) + (config.fine_samples,)
+        self.sampling = Sampling(
+            counts,
+            "linear" if bounded else "disparity",
+            merge=config.model == "nerf",
+            blur=config.model == "mip-nerf",
+            pictures=config.model in _COARSE_WEIGHT,
+        )
+
+    @property
+    def field(self) -> VolumeField:
+        return self.network
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        config = self.config
+        seen = self._render(batch.rays, batch.background, generator)
+        mse = (seen.rgb - batch.colors).square().mean()
+        loss, last = mse, seen.levels[-1]
+        log = {"mse": mse.detach(), "samples": mse.new_tensor(float(sum(self.sampling.counts)))}
+        for level in seen.levels[:-1]:
+            if level.rgb is not None:
+                loss = loss + _COARSE_WEIGHT[self.kind] * (level.rgb - batch.colors).square().mean()
+            else:
+                covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
+                loss = loss + config.interlevel_weight * covered
+                log["interlevel"] = covered.detach()
+        if config.distortion_weight:
+            distortion = ops.distortion_loss(last.spans, last.weights).mean()
+            loss = loss + config.distortion_weight * distortion
+            log["distortion"] = distortion.detach()
+        if config.opacity_weight:
+            loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
+        if self.kind == "ref-nerf":
+            extra, numbers = self._normal_losses(seen)
+            loss, log = loss + extra, log | numbers
+        return loss, log
+
+    def _normal_losses(self, seen: VolumeRendering) -> tuple[Tensor, dict[str, Tensor]]:
+        """Ref-NeRF, eqs. 11 and 12."""
+        assert seen.samples is not None and seen.places is not None
+        predicted, true = seen.samples.normals, seen.samples.extras
+        assert predicted is not None and true is not None
+        weights = seen.levels[-1].weights
+        rays = max(len(weights), 1)
+        weights = weights.reshape(-1)
+        differ = (weights * (predicted - true).square().sum(1)).sum() / rays
+        facing = (predicted * seen.places.directions).sum(1).clamp(min=0)
+        away = (weights * facing.square()).sum() / rays
+        log = {"normals": differ.detach(), "orientation": away.detach()}
+        if self.config.prop_normal:
+            assert isinstance(self.coarse, ProposalField)
+            _, proposed = density_normals(self.coarse.density, seen.places, create_graph=True)
+            apart = (weights.detach() * (predicted.detach() - proposed).square().sum(1)).sum() / rays
+            differ = differ + _PROPOSAL_NORMALS * apart
+        return self.config.normal_weight * differ + self.config.orientation_weight * away, log
+
+    @torch.no_grad()
+    def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
+        return self._render(rays, background, None, normals)
+
+    def _render(
+        self, rays: Rays, background: Tensor, generator: torch.Generator | None, normals: bool = False
+    ) -> VolumeRendering:
+        """Stratified where there is a generator, that is in training."""
+        training = generator is not None
+        sampling = Sampling(**{**vars(self.sampling), "stratified": training})
+        field: VolumeField = WithNormals(self.network) if normals and self.kind != "ref-nerf" else self.network
+        return render(
+            field,
+            rays,
+            condition=generator if self.kind == "ref-nerf" else None,
+            sampling=sampling,
+            proposals=() if self.coarse is None else (self.coarse,) * (len(sampling.counts) - 1),
+            background=background,
+            cones=None if self.kind == "nerf" else "cone",
+            generator=generator,
+        )
+
+
+def entropy(opacity: Tensor) -> Tensor:
+    """Of rays that are stopped with this probability [R]: 0 for surely stopped and surely not."""
+    p = opacity.clamp(1e-4, 1 - 1e-4)
+    return -(p * p.log() + (1 - p) * (1 - p).log())
+
+
+def make_model(config: NerfConfig, bounded: bool) -> SceneModel:
+    """The model of a resolved configuration."""
+    return GridModel(config, bounded) if config.model == "fast" else NetworkModel(config, bounded)

@@ -1,0 +1,241 @@
+"""One step of learning a scene, and everything that a checkpoint must hold to continue it exactly.
+
+A batch of rays is cut into equal chunks. On a CPU they run in parallel threads of one torch thread each, and their
+gradients are averaged in order: the result is the same for any number of threads. With several processes each takes
+its share of the chunks; all draw the same random numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from sdfgan.data.scenes import Scene
+from sdfgan.errors import UserError
+from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.models import Batch, SceneModel, make_model
+from sdfgan.ops import sample_pixels, valid_pixels
+from sdfgan.training.checkpoint import (
+    pack_generator_state,
+    pack_module,
+    pack_optimizer,
+    unpack_generator_state,
+    unpack_module,
+    unpack_optimizer,
+)
+from sdfgan.training.distributed import Workers
+
+_MOST_SKIPPED_IN_A_ROW = 20
+_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
+_FIRST_RATE = 0.01  # of the learning rate when it begins to rise
+_FEWEST_RAYS = 8  # of a chunk, while the number adapts
+
+T = TypeVar("T")
+
+
+class _Chunk(NamedTuple):
+    """What a chunk is made of."""
+
+    pixels: Tensor  # [r] numbers of the pixels
+    background: Tensor  # [r, 3]
+    seed: int  # of everything else that is random
+
+
+class Trainer:
+    """Model, optimiser and random state of a run; `step` advances them by one update."""
+
+    def __init__(self, config: NerfConfig, scene: Scene, workers: Workers | None = None) -> None:
+        """`config` is resolved."""
+        self.config, self.scene = config, scene
+        self.workers = workers or Workers()
+        self.device = torch.device(config.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
+        self.views = scene.train.to(self.device)
+        self.model.see(self.views)
+        self.valid = valid_pixels(self.views.cameras)
+        self.middle = self.valid[_in_the_middle(self.views.sizes, self.valid)]
+        if len(self.middle) == 0:
+            raise UserError(f"{scene.path}: no pixel has a ray: check the lens distortion")
+        self.background = torch.full((3,), background_value(config, scene), device=self.device)
+        self.random = torch.Generator().manual_seed(config.seed)
+        assert config.rays and config.chunk and config.lr
+        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, (0.9, 0.99), eps=1e-15, fused=True)
+        self.chunks = max(1, config.rays // config.chunk)
+        if self.chunks % self.workers.count:
+            raise UserError(
+                f"--rays {config.rays} in chunks of {config.chunk} must be a multiple of {self.workers.count} processes"
+            )
+        self.rays_now = config.rays if config.samples is None else self.chunks * _FEWEST_RAYS
+        self.steps_done = 0
+        self._skipped_in_a_row = 0
+        self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
+        self._good_steps = 0  # since the loss scale changed
+        self.threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+            self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def close(self) -> None:
+        """Give torch its threads back."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+            torch.set_num_threads(self.threads)
+
+    def map(self, function: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
+        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
+        mapper = map if self._pool is None else self._pool.map
+        return list(mapper(function, *arguments))
+
+    # ------------------------------------------------------------------------------------------------------- a step
+
+    def step(self) -> dict[str, float]:
+        """One update; returns numbers for the log."""
+        rate = self._set_learning_rate()
+        with self.autocast():
+            self.model.before_step(self.steps_done, self.random)
+        chunks = self._draw()
+        results = self.map(self._gradients, self.workers.share(chunks))
+        gradients = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*(g for g, _ in results), strict=True)]
+        numbers = torch.stack([torch.stack([log[name] for _, log in results]).mean() for name in results[0][1]])
+        *gradients, numbers = self.workers.average([*gradients, numbers])
+        log = dict(zip(results[0][1], numbers.tolist(), strict=True))
+        log["gradient_norm"] = self._update(gradients)
+        self.steps_done += 1
+        if self.config.samples is not None:
+            assert self.config.rays is not None
+            wanted = int(self.config.samples / max(log["samples"], 0.1))
+            self.rays_now = min(max(wanted // self.chunks, _FEWEST_RAYS), self.config.rays // self.chunks) * self.chunks
+        mse = log.pop("mse")
+        return {
+            "psnr": -10 * math.log10(max(mse, 1e-10)),
+            "learning_rate": rate,
+            "rays": len(chunks[0].pixels) * self.chunks,
+            **log,
+        }
+
+    def _draw(self) -> list[_Chunk]:
+        """The chunks of a step, alike in all processes."""
+        pixels = self.middle if self.steps_done < self.config.center_crop_steps else self.valid
+        chosen = pixels[torch.randint(len(pixels), (self.rays_now,), generator=self.random).to(self.device)]
+        background = self.background.expand(self.rays_now, 3)
+        if self.scene.has_alpha and self.config.random_background:
+            background = torch.rand(self.rays_now, 3, generator=self.random).to(self.device)
+        seeds = torch.randint(2**62, (self.chunks,), generator=self.random).tolist()
+        parts = (chosen.tensor_split(self.chunks), background.tensor_split(self.chunks), seeds)
+        return [_Chunk(*part) for part in zip(*parts, strict=True)]
+
+    def _gradients(self, chunk: _Chunk) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
+        """Gradients of a chunk's loss by all parameters, and numbers for the log."""
+        generator = torch.Generator(self.device).manual_seed(chunk.seed)
+        pixels = sample_pixels(self.views.cameras, chunk.pixels, self.views.pixels)
+        assert pixels.colors is not None
+        colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
+        with self.autocast():
+            batch = Batch(self.model.rays(pixels), colors, chunk.background)
+            loss, log = self.model.loss(batch, generator)
+        parameters = list(self.model.parameters())
+        if not loss.requires_grad:  # no ray met anything
+            return [torch.zeros_like(parameter) for parameter in parameters], log
+        gradients = torch.autograd.grad(loss * self.loss_scale, parameters, allow_unused=True)
+        zeros = zip(gradients, parameters, strict=True)
+        return [torch.zeros_like(parameter) if g is None else g for g, parameter in zeros], log
+
+    def autocast(self) -> Any:
+        """The precision of the networks' products."""
+        if self.config.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.config.precision == "bf16" else torch.float16)
+
+    def _set_learning_rate(self) -> float:
+        """Linearly up from 1%, and exponentially down all the while."""
+        config = self.config
+        assert config.steps and config.lr and config.lr_final and config.warmup_steps is not None
+        rate = config.lr * config.lr_final ** (self.steps_done / config.steps)
+        if self.steps_done < config.warmup_steps:
+            rate *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
+        self.optimizer.param_groups[0]["lr"] = rate
+        return rate
+
+    def _update(self, gradients: Sequence[Tensor]) -> float:
+        """Step on the gradients, unless they are not finite; returns their norm."""
+        parameters = list(self.model.parameters())
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient / self.loss_scale if self.loss_scale != 1 else gradient
+        clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item() if math.isfinite(clip) else _norm(parameters)
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self._skipped_in_a_row = 0
+            self._good_steps += 1
+            if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
+                self.loss_scale, self._good_steps = self.loss_scale * 2, 0
+        elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
+            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
+        else:
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row > _MOST_SKIPPED_IN_A_ROW:
+                raise UserError(
+                    f"training stopped at step {self.steps_done}: gradients were not finite "
+                    f"{self._skipped_in_a_row} times in a row; the last checkpoint is good, lower --lr"
+                )
+        self.optimizer.zero_grad()
+        return norm
+
+    # ---------------------------------------------------------------------------------------------------- checkpoint
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which `load_state` continues exactly."""
+        tensors = {
+            **pack_module(self.model, "model"),
+            **pack_optimizer(self.optimizer, "optimizer"),
+            **pack_generator_state(self.random, "random"),
+        }
+        return tensors, {
+            "rays_now": self.rays_now,
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "loss_scale": self.loss_scale,
+            "good_steps": self._good_steps,
+        }
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any], source: Any) -> None:
+        """Undo `state`. Raises UserError, naming `source`, where something is missing or does not fit."""
+        unpack_module(self.model, tensors, "model", source)
+        unpack_optimizer(self.optimizer, tensors, "optimizer", source)
+        unpack_generator_state(self.random, tensors, "random", source)
+        try:
+            self.steps_done, self.rays_now = int(state["step"]), int(state["rays_now"])
+            self._skipped_in_a_row, self._good_steps = int(state["skipped_in_a_row"]), int(state["good_steps"])
+            self.loss_scale = float(state["loss_scale"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
+
+
+def background_value(config: NerfConfig, scene: Scene) -> float:
+    """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
+    if config.background == "white" and not scene.has_alpha:
+        raise UserError(f"{scene.path}: --background white needs pictures with alpha, but these have none")
+    return float(scene.has_alpha and config.background != "black")
+
+
+def _in_the_middle(sizes: Tensor, pixels: Tensor) -> Tensor:
+    """Which pixels [M] are in the middle half of their picture."""
+    counts = sizes.prod(1)
+    starts = counts.cumsum(0) - counts
+    view = torch.searchsorted(starts, pixels, right=True) - 1
+    offset, (height, width) = pixels - starts[view], sizes[view].unbind(1)
+    row, column = offset // width, offset % width
+    return ((row - height / 2).abs() <= height / 4) & ((column - width / 2).abs() <= width / 4)
+
+
+def _norm(parameters: Sequence[Tensor]) -> float:
+    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()

@@ -1,0 +1,174 @@
+"""Looking at a learnt scene: pictures from given cameras, scores, paths of cameras."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan.cameras import look_at
+from sdfgan.data.scenes import Views
+from sdfgan.metrics import psnr, ssim
+from sdfgan.nerf.models import SceneModel
+from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
+from sdfgan.pictures import VideoWriter, colour_depth, colour_normals
+from sdfgan.training.progress import progress
+
+Show = Literal["colour", "depth", "normals"]
+_WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this are orbited all the way
+_FARTHEST = 4.0  # depth that is still told apart in a picture, times that of the scene's middle
+
+
+class Look(NamedTuple):
+    """A picture of the scene; what no ray could see (beyond a lens) is background."""
+
+    rgb: Tensor  # [3, H, W]
+    opacity: Tensor  # [1, H, W]
+    depth: Tensor  # [1, H, W] infinite where nothing is
+    normals: Tensor | None  # [3, H, W]
+
+
+class Observer:
+    """Renders a model in pieces of bounded memory."""
+
+    def __init__(
+        self,
+        model: SceneModel,
+        background: Tensor,
+        rays: int,
+        map_: Callable[..., list] | None = None,
+        autocast: Callable[[], AbstractContextManager] = nullcontext,
+    ) -> None:
+        """`rays` are rendered at a time; `map_` may do so in parallel."""
+        self.model, self.background, self.rays, self.autocast = model, background, rays, autocast
+        self.map = map_ or (lambda function, items: [function(item) for item in items])
+
+    @torch.no_grad()
+    def look(self, cameras: PixelViews, index: int, normals: bool = False) -> Look:
+        """What camera `index` sees."""
+        start, end = cameras.starts[index : index + 2].tolist()
+        width = int(cameras.widths[index])
+        pixels = torch.arange(start, end, device=cameras.starts.device)
+        parts: list[tuple[Tensor | None, ...]] = self.map(
+            lambda part: self._piece(cameras, part, normals), pixels.split(self.rays)
+        )
+        whole = [None if parts[0][i] is None else torch.cat([part[i] for part in parts]) for i in range(4)]  # type: ignore[misc]
+        rgb, opacity, depth, normal = (
+            None if x is None else x.float().view(-1, width, x.shape[1]).permute(2, 0, 1) for x in whole
+        )
+        assert rgb is not None and opacity is not None and depth is not None
+        return Look(rgb, opacity, depth, normal)
+
+    def _piece(self, cameras: PixelViews, pixels: Tensor, normals: bool) -> tuple[Tensor | None, ...]:
+        seen = sample_pixels(cameras, pixels)
+        good = seen.radii.isfinite()
+        at = PixelSamples(seen.origins[good], seen.directions[good], seen.radii[good], None)
+        with torch.no_grad(), self.autocast():  # here, for each thread has its own modes
+            found = self.model.look(self.model.rays(at), self.background, normals)
+        count = len(pixels)
+        rgb = self.background.expand(count, 3).index_put((good,), found.rgb.float())
+        opacity = rgb.new_zeros(count).index_put((good,), found.opacity.float())
+        depth = rgb.new_full((count,), math.inf).index_put((good,), found.depth.float())
+        normal = None
+        if normals and found.normals is not None:
+            normal = rgb.new_zeros(count, 3).index_put((good,), found.normals.float())
+        return rgb, opacity[:, None], depth[:, None], normal
+
+    def scores(
+        self, views: Views, indices: Sequence[int], lpips: Any = None, on_each: Callable[[], Any] | None = None
+    ) -> dict[str, float]:
+        """Mean PSNR and SSIM (and LPIPS, given its network) of pictures of some views."""
+        total: dict[str, float] = {}
+        for index in indices:
+            seen = self.look(views.cameras, index).rgb.clamp(0, 1)
+            true = views.picture(index, self.background)
+            scores = {"psnr": psnr(seen, true), "ssim": ssim(seen, true)}
+            if lpips is not None:
+                scores["lpips"] = lpips(seen, true)
+            for name, value in scores.items():
+                total[name] = total.get(name, 0.0) + value / len(indices)
+            if on_each is not None:
+                on_each()
+        return total
+
+    def video(self, path: Path, cameras: PixelViews, show: Show, fps: int) -> None:
+        """An mp4 along cameras of one size."""
+        span = None
+        with VideoWriter(path, fps) as video, progress(len(cameras.widths), path.stem) as bar:
+            for index in range(len(cameras.widths)):
+                seen = self.look(cameras, index, normals=show == "normals")
+                if span is None:  # of the first frame, so that it does not flicker
+                    span = depth_span(seen)
+                video.add(shown(seen, show, span))
+                bar.advance()
+
+
+def depth_span(seen: Look) -> tuple[float, float]:
+    """The depths that a picture tells apart."""
+    solid = seen.depth[(seen.opacity > 0.5) & seen.depth.isfinite()]
+    if len(solid) == 0:
+        return 0.0, 1.0
+    low, middle, high = solid.quantile(solid.new_tensor([0.01, 0.5, 0.99])).tolist()
+    return low, max(min(high, _FARTHEST * middle), low + 1e-3)
+
+
+def shown(seen: Look, show: Show, span: tuple[float, float]) -> Tensor:
+    """A picture [3, H, W] of colours, depth or normals."""
+    if show == "depth":
+        depth = torch.where(seen.opacity > 0.5, seen.depth, torch.inf)
+        return colour_depth(depth[None], span)[0]
+    if show == "normals":
+        assert seen.normals is not None
+        return colour_normals(seen.normals[None], seen.opacity[None])[0]
+    return seen.rgb
+
+
+# -------------------------------------------------------------------------------------------------------------- paths
+
+
+def orbit(views: Views, frames: int, scale: float) -> PixelViews:
+    """Cameras that go round what the views' cameras look at, at their typical distance, height and size.
+
+    All the way where theirs do; else they swing to and fro over the arc that the views cover.
+    """
+    position = views.cameras.camera_to_world[:, :, 3]
+    target = torch.zeros_like(position[0])  # loaders put there what the cameras look at
+    apart = position - target
+    radius = apart.norm(dim=1).median()
+    elevation = (apart[:, 1] / apart.norm(dim=1).clamp(min=1e-6)).clamp(-1, 1).asin()
+    azimuth = torch.atan2(apart[:, 0], apart[:, 2])
+    middle, arc = _arc(azimuth)
+    phase = 2 * math.pi * torch.arange(frames) / max(frames, 1)
+    height = elevation.median().clamp(-1.3, 1.3).cpu()
+    if arc > _WIDE_ENOUGH:
+        around, up = phase, height.expand(frames)
+    else:
+        spread = (elevation.quantile(0.9) - elevation.quantile(0.1)).cpu() / 2
+        around, up = middle + 0.4 * arc * phase.sin(), height + 0.5 * spread * phase.cos()
+    direction = torch.stack((up.cos() * around.sin(), up.sin(), up.cos() * around.cos()), 1).to(position)
+    return path_cameras(look_at(target + radius * direction, target), views, scale)
+
+
+def path_cameras(poses: Tensor, views: Views, scale: float) -> PixelViews:
+    """Cameras [F, 3, 4] with the size and focal length of the first view, without its lens."""
+    height, width = (max(2, round(side * scale / 2) * 2) for side in views.sizes[0].tolist())
+    fx, fy = views.cameras.intrinsics[0, :2].tolist()
+    ratio = width / int(views.sizes[0, 1])
+    intrinsics = poses.new_tensor([fx * ratio, fy * ratio, width / 2, height / 2]).expand(len(poses), 4).contiguous()
+    sizes = torch.tensor([height, width], device=poses.device).expand(len(poses), 2)
+    return pixel_views(poses.contiguous(), intrinsics, sizes)
+
+
+def _arc(azimuth: Tensor) -> tuple[float, float]:
+    """The middle and the width of the smallest arc that holds all azimuths [N]."""
+    ordered = azimuth.sort().values.double()
+    gaps = torch.cat((ordered[1:], ordered[:1] + 2 * math.pi)) - ordered
+    widest = int(gaps.argmax())
+    arc = 2 * math.pi - gaps[widest].item()
+    first = ordered[(widest + 1) % len(ordered)].item()
+    return first + arc / 2, arc

@@ -1,0 +1,262 @@
+"""Posed pictures: three formats give the same rays, and whatever is wrong with them is said in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+import posed
+from sdfgan.cameras import from_blender, ray_grid
+from sdfgan.data.scenes import load_scene
+from sdfgan.errors import UserError
+from sdfgan.ops import sample_pixels
+
+FOCAL = posed.SIDE / 2 / math.tan(posed.FOV / 2)
+
+
+@pytest.fixture
+def blender(tmp_path: Path) -> Path:
+    return posed.blender_scene(tmp_path / "scene", train=3, val=1)
+
+
+def transforms(folder: Path, count: int = 9, **values: Any) -> Path:
+    """A scene with transforms.json, of opaque pictures."""
+    frames = posed.write_frames(folder, "images", posed.cameras(count))
+    for frame in frames:
+        path = folder / f"{frame['file_path']}.png"
+        Image.open(path).convert("RGB").save(path)
+    everything = {"fl_x": FOCAL, "w": posed.SIDE, "h": posed.SIDE, "frames": frames, **values}
+    (folder / "transforms.json").write_text(json.dumps(everything))
+    return folder
+
+
+def edit(file: Path, change: Callable[[dict], Any]) -> None:
+    values = json.loads(file.read_text())
+    change(values)
+    file.write_text(json.dumps(values))
+
+
+def test_blender_rays_pass_through_pixel_centres(blender: Path, assert_close: Callable[[Tensor, Tensor], None]) -> None:
+    scene = load_scene(blender)
+    assert (len(scene.train), scene.val and len(scene.val), scene.test) == (3, 1, None)
+    assert scene.has_alpha and scene.bounded
+    seen = sample_pixels(scene.train.cameras, torch.arange(3 * posed.SIDE**2), scene.train.pixels)
+    origins, directions = ray_grid(posed.cameras(3), posed.SIDE, fov=posed.FOV)
+    assert_close(seen.directions, directions.reshape(-1, 3))
+    assert_close(seen.origins * 1.5, origins.reshape(-1, 3).contiguous())  # the cube of side 3 became [-1, 1]^3
+    assert seen.colors is not None
+    straight = torch.from_numpy(posed.pictures(posed.cameras(3))).view(-1, 4).float() / 255
+    assert (seen.colors[:, :3] - straight[:, :3] * straight[:, 3:]).abs().max() < 1.5 / 255
+    on_red = scene.train.picture(1, torch.tensor([1.0, 0, 0]))
+    assert on_red.shape == (3, posed.SIDE, posed.SIDE) and on_red[:, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_pictures_can_be_reduced(blender: Path) -> None:
+    small, whole = load_scene(blender, image_scale=0.5), load_scene(blender)
+    assert small.train.sizes.tolist() == [[10, 10]] * 3
+    torch.testing.assert_close(small.train.cameras.intrinsics, whole.train.cameras.intrinsics / 2)
+    black = torch.zeros(3)
+    reduced = torch.nn.functional.avg_pool2d(whole.train.picture(0, black), 2)
+    assert (small.train.picture(0, black) - reduced).abs().max() < 1.5 / 255
+
+
+def test_photographs_are_centred_where_the_cameras_look(tmp_path: Path) -> None:
+    def move(values: dict) -> None:
+        for i, frame in enumerate(values["frames"]):
+            frame["transform_matrix"] = [
+                [*row[:3], row[3] + shift]
+                for row, shift in zip(frame["transform_matrix"], (5.0, 6.0, 7.0, 0.0), strict=True)
+            ]
+            frame["fl_x"] = FOCAL + i
+
+    folder = transforms(tmp_path, k1=0.1, p2=-0.02, cx=11.0)
+    edit(folder / "transforms.json", move)
+    scene = load_scene(folder)
+    assert not scene.bounded and not scene.has_alpha
+    assert scene.val is not None and scene.val.names == ["r_4.png"] and len(scene.train) == 8
+    cameras = scene.train.cameras
+    position = cameras.camera_to_world[:, :, 3]
+    torch.testing.assert_close(position.norm(dim=1), torch.ones(8), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(scene.to_file[:, 3].float(), torch.tensor([5.0, 7.0, -6.0]), rtol=1e-4, atol=1e-4)
+    assert cameras.intrinsics[:, 0].tolist() == pytest.approx([FOCAL + i for i in range(9) if i != 4], rel=1e-6)
+    assert cameras.intrinsics[0, 1:].tolist() == pytest.approx([FOCAL, 11.0, 10.0], rel=1e-6)
+    assert cameras.distortion is not None
+    assert cameras.distortion[0].tolist() == pytest.approx([0.1, 0, 0, -0.02])
+
+
+def test_nerfstudio_splits_and_pictures_of_several_sizes(tmp_path: Path) -> None:
+    folder = transforms(tmp_path, count=3)
+    Image.new("RGB", (40, 30), (10, 20, 30)).save(folder / "images" / "r_1.png")
+
+    def split(values: dict) -> None:
+        names = [frame["file_path"] for frame in values["frames"]]
+        values["frames"][1] |= {"w": 80, "h": 60, "fl_x": 100.0, "cx": 40, "cy": 30}
+        values |= {"train_filenames": names[:2], "test_filenames": names[2:], "camera_model": "OPENCV"}
+
+    edit(folder / "transforms.json", split)
+    scene = load_scene(folder)
+    assert scene.val is None and scene.test is not None and scene.test.names == ["r_2.png"]
+    assert scene.train.sizes.tolist() == [[20, 20], [30, 40]]
+    assert scene.train.cameras.intrinsics[1].tolist() == [50, 50, 20, 15]
+    assert (scene.train.picture(1, torch.zeros(3))[:, 7, 3] * 255).round().tolist() == [10, 20, 30]
+
+
+# --------------------------------------------------------------------------------------------------------- COLMAP
+
+
+def quaternion(rotation: Tensor) -> tuple[float, ...]:
+    """w, x, y, z of a rotation matrix whose trace is not -1."""
+    w = math.sqrt(max(1 + rotation.trace().item(), 1e-12)) / 2
+    off = rotation - rotation.T
+    return w, *(value.item() / (4 * w) for value in (off[2, 1], off[0, 2], off[1, 0]))
+
+
+def colmap(folder: Path, binary: bool) -> Path:
+    """A model of four views with two cameras; the world is turned by a right angle, as COLMAP's may be."""
+    posed.write_frames(folder, "images", posed.cameras(4, start=0.2))
+    turn = torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+    entries = []
+    for i, pose in enumerate(posed.cameras(4, start=0.2)):
+        axes = turn @ pose[:, :3] @ torch.diag(torch.tensor([1.0, -1, -1]))
+        entries.append((i + 1, *quaternion(axes.T), *(-axes.T @ turn @ pose[:, 3]).tolist(), 1 + i % 2, f"r_{i}.png"))
+    model = folder / "sparse" / "0"
+    model.mkdir(parents=True)
+    opencv = (FOCAL, FOCAL, 10.0, 10.0, 0.01, 0.0, 0.0, 0.002)
+    if not binary:
+        (model / "cameras.txt").write_text(
+            f"# comment\n1 SIMPLE_PINHOLE 20 20 {FOCAL} 10 10\n2 OPENCV 20 20 {' '.join(map(str, opencv))}\n"
+        )
+        lines = (" ".join(map(str, entry)) + "\n1.0 2.0 -1\n" for entry in entries)
+        (model / "images.txt").write_text("# comment\n" + "".join(lines))
+        return folder
+    cameras = struct.pack("<QiiQQ3d", 2, 1, 0, 20, 20, FOCAL, 10, 10) + struct.pack("<iiQQ8d", 2, 4, 20, 20, *opencv)
+    (model / "cameras.bin").write_bytes(cameras)
+    images = b"".join(
+        struct.pack("<i7di", *entry[:-1]) + entry[-1].encode() + b"\0" + struct.pack("<Qddq", 1, 1.0, 2.0, -1)
+        for entry in entries
+    )
+    (model / "images.bin").write_bytes(struct.pack("<Q", 4) + images)
+    return folder
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_colmap_models(tmp_path: Path, binary: bool) -> None:
+    scene = load_scene(colmap(tmp_path, binary))
+    views = scene.train
+    assert views.names == ["r_0.png", "r_1.png", "r_2.png", "r_3.png"]
+    assert views.cameras.distortion is not None and views.cameras.distortion[:, 0].tolist() == pytest.approx(
+        [0, 0.01, 0, 0.01]
+    )
+    found, true = views.cameras.camera_to_world, posed.cameras(4, start=0.2)
+    # The same up to the turn of the world, which cannot be known but for the upward direction.
+    turn = found[0, :, :3] @ true[0, :, :3].T
+    torch.testing.assert_close(turn @ true[:, :, :3], found[:, :, :3], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, :, 3], found[:, :, 2], rtol=1e-3, atol=1e-3)  # they look at the origin
+    assert found[:, 1, 1].mean() > 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "said"),
+    [
+        ("images.bin", lambda data: data[:-5], "images.bin: truncated"),
+        ("images.bin", lambda data: struct.pack("<Q", 2**63) + data[8:], f"images.bin: truncated: {2**63} entries"),
+        ("images.bin", lambda data: data[:-24] + b"", "images.bin: truncated"),
+        ("cameras.bin", lambda data: data[:30], "cameras.bin: truncated"),
+        ("cameras.bin", lambda data: b"", "cameras.bin: truncated"),
+        ("cameras.bin", lambda data: data[:12] + struct.pack("<i", 5) + data[16:], "camera 1: camera model must be"),
+        ("images.bin", lambda data: data.replace(b"r_1.png", b"r_7.png"), "image r_7.png: no such picture"),
+        ("images.bin", lambda data: data[:12] + struct.pack("<d", math.nan) + data[20:], "r_0.png: the pose must be"),
+    ],
+)
+def test_bad_colmap_models(tmp_path: Path, name: str, change: Callable[[bytes], bytes], said: str) -> None:
+    file = colmap(tmp_path, binary=True) / "sparse" / "0" / name
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(UserError, match=said):
+        load_scene(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------------- rejections
+
+
+def frame(index: int, **values: Any) -> Callable[[dict], None]:
+    return lambda everything: everything["frames"][index].update(values)
+
+
+NAN_POSE = [[math.nan] * 4] * 4
+BAD = [
+    (frame(1, file_path="./train/none"), r"transforms_train.json: frame 1 \(./train/none\): no such picture"),
+    (frame(1, file_path="../../outside.png"), r"frame 1 .*: file_path must stay inside"),
+    (frame(1, file_path="a" * 5000), r"frame 1 .*: file_path is no path"),
+    (frame(1, file_path=7), "frame 1: file_path must be a text"),
+    (frame(2, transform_matrix=NAN_POSE), r"frame 2 \(./train/r_2\): transform_matrix must be .*, got nan"),
+    (frame(2, transform_matrix=[[1, 2], [3, 4]]), "frame 2 .*: transform_matrix must be 4 rows of 4 numbers"),
+    (frame(2, transform_matrix=[[0.0] * 4] * 4), "frame 2 .*: transform_matrix must be a rotation and a position"),
+    (frame(2, transform_matrix=[[10**400] * 4] * 4), "frame 2 .*: transform_matrix must be a finite number"),
+    (lambda values: values.update(frames=[]), "0 frames to train with"),
+    (lambda values: values.update(frames={}), "frames must be a list, got dict"),
+    (lambda values: values.update(camera_angle_x=0.0), r"frame 0 .*: singular intrinsics: camera_angle_x must be"),
+    (lambda values: values.update(fl_x=0.0), "frame 0 .*: singular intrinsics: focal lengths must be positive"),
+    (lambda values: values.update(fl_x=math.inf), "frame 0 .*: fl_x must be a finite number"),
+    (lambda values: values.pop("camera_angle_x"), "frame 0 .*: no focal length"),
+    (lambda values: values.update(w=40, h=20), "r_0.png is 20 x 20 pixels, which does not fit w and h, 40 x 20"),
+    (lambda values: values.update(camera_model="OPENCV_FISHEYE"), "frame 0 .*: camera_model must be one of"),
+    (lambda values: values.update(k3=0.1), r"frame 0 .*: k3 must be 0"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "said"), BAD)
+def test_bad_frames_are_named(blender: Path, change: Callable[[dict], Any], said: str) -> None:
+    edit(blender / "transforms_train.json", change)
+    with pytest.raises(UserError, match=said) as error:
+        load_scene(blender)
+    assert "\n" not in str(error.value) and str(blender) in str(error.value)
+
+
+def test_bad_files_are_named(blender: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder of a scene"):
+        load_scene(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"expected transforms_train.json, transforms.json or a COLMAP model"):
+        load_scene(tmp_path / "empty")
+    picture = blender / "train" / "r_1.png"
+    Image.open(picture).convert("RGB").save(picture)
+    with pytest.raises(UserError, match=r"frame 1 .*r_1.png has no alpha, but other pictures have"):
+        load_scene(blender)
+    picture.write_bytes(picture.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"frame 1 \(./train/r_1\): .*r_1.png: "):
+        load_scene(blender)
+    os.remove(picture)
+    os.symlink("/etc/passwd", picture)
+    with pytest.raises(UserError, match="file_path must stay inside"):
+        load_scene(blender)
+    (blender / "transforms_train.json").write_text('{"frames": [')
+    with pytest.raises(UserError, match=r"transforms_train.json: not valid JSON"):
+        load_scene(blender)
+    (blender / "transforms_train.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"transforms_train.json: not valid JSON"):
+        load_scene(blender)
+
+
+def test_scaled_and_flipped_cameras(blender: Path) -> None:
+    def scale(values: dict) -> None:
+        for row in values["frames"][0]["transform_matrix"][:3]:
+            row[:3] = [2 * value for value in row[:3]]
+
+    true = load_scene(blender).train.cameras.camera_to_world
+    edit(blender / "transforms_train.json", scale)
+    torch.testing.assert_close(load_scene(blender).train.cameras.camera_to_world, true)
+    mirrored = torch.diag(torch.tensor([-1.0, 1, 1, 1])).tolist()
+    edit(blender / "transforms_train.json", frame(0, transform_matrix=mirrored))
+    with pytest.raises(UserError, match="must be a rotation"):
+        load_scene(blender)
+    assert from_blender(torch.tensor(mirrored)).shape == (3, 4)

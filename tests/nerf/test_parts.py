@@ -1,0 +1,189 @@
+"""The parts of a radiance-field run: marching, paths of cameras, fields, colours."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import posed
+from sdfgan.cameras import look_at
+from sdfgan.data.scenes import Views
+from sdfgan.fields.nerf import NerfField, WithNormals
+from sdfgan.fields.radiance_grid import RadianceGrid
+from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
+from sdfgan.nerf.marching import OccupancyGrid, render_packed
+from sdfgan.nerf.views import orbit, path_cameras
+from sdfgan.ops import pixel_views, sample_pixels
+from sdfgan.volume import Places, Radiance, Rays, Sampling, render
+
+
+class Ball:
+    """A volume of constant density and smooth colour in a ball."""
+
+    def __init__(self, density: float = 6.0, radius: float = 0.6, centre: float = 0.0) -> None:
+        self.thick, self.radius, self.centre = density, radius, torch.tensor([0, 0, centre])
+        self.asked = 0
+
+    def density(self, places: Places, condition: Any = None) -> Tensor:
+        self.asked += len(places.points)
+        return self.thick * ((places.points - self.centre).norm(dim=1) < self.radius).float()
+
+    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+        return Radiance(self.density(places), places.points * 0.2 + 0.5)
+
+
+def some_rays(near: float, far: float, count: int = 40) -> Rays:
+    """From around (0, 0, 3) towards the ball, some past it."""
+    random = torch.Generator().manual_seed(0)
+    origins = torch.tensor([0.0, 0, 3]) + 0.1 * torch.randn(count, 3, generator=random)
+    target = torch.randn(count, 3, generator=random) * 0.4
+    directions = torch.nn.functional.normalize(target - origins, dim=1)
+    return Rays(origins, directions, torch.full((count,), near), torch.full((count,), far))
+
+
+@pytest.mark.parametrize("contracted", [False, True])
+def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> None:
+    ball = Ball(centre=-2.5 if contracted else 0.0)
+    grid, random = OccupancyGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
+    for _ in range(8):
+        grid.update(ball, random)
+    rays = some_rays(2.0, 8.0 if contracted else 4.0)
+    ball.asked = 0
+    packed = grid.march(rays, torch.full((40,), 0.5), ball)
+    assert packed.asked == ball.asked < 0.4 * 40 * (rays.far - rays.near)[0] / grid.step
+    seen = render_packed(packed, ball, torch.ones(3))
+    dense = render(ball, rays, sampling=Sampling((1500,)), background=torch.ones(3))
+    # A cell that the ball only touches may have been missed.
+    assert (seen.rgb - dense.rgb).abs().amax(1).quantile(0.85) < 0.03
+    assert (seen.opacity - dense.opacity).abs().mean() < 0.03
+    hit = dense.opacity > 0.5
+    assert hit.any() and not hit.all()
+    assert (seen.depth - dense.depth)[hit & (seen.opacity > 0.5)].abs().median() < 0.02
+    assert seen.depth[~(dense.opacity > 0)].isinf().all()
+
+
+def test_a_march_ends_where_the_light_does() -> None:
+    grid, rays = OccupancyGrid(8, 400, False), some_rays(2.0, 4.0)
+    thin, thick = (grid.march(rays, torch.zeros(40), Ball(density)) for density in (0.1, 1000.0))
+    assert len(thin.distances) > 1.5 * len(thick.distances) and thin.asked > thick.asked
+    assert torch.equal(thin.offsets[1:] - thin.offsets[:-1], torch.full((40,), len(thin.distances) // 40))
+    assert thin.distances[: thin.offsets[1]].diff().min() > 0
+    assert (thick.places.points.norm(dim=1) < 0.6 - 3 * grid.step).sum() == 0  # nothing behind the first few
+
+
+def test_cells_that_no_camera_sees_stay_empty() -> None:
+    grid = OccupancyGrid(32, 64, False)
+    views = views_of(look_at(torch.tensor([[0.0, 0, 2.5], [0.0, 0.1, 2.4]])))
+    grid.see(views.cameras, views.sizes)
+    edge = torch.tensor([[0.98, 0.0, 0.98], [0.0, 0.0, 0.9], [0.3, 0.2, -0.9]])
+    first = grid.occupied[grid.cells(edge)].tolist()
+    grid.update(Ball(radius=9.0), torch.Generator())
+    assert first == grid.occupied[grid.cells(edge)].tolist() == [False, True, True]
+
+
+def test_rays_that_meet_nothing() -> None:
+    grid, ball = OccupancyGrid(8, 64, False), Ball()
+    grid.occupied.zero_()
+    packed = grid.march(some_rays(2.0, 4.0), torch.zeros(40), ball)
+    seen = render_packed(packed, ball, torch.tensor([0.1, 0.2, 0.3]))
+    assert len(packed.distances) == 0 and ball.asked == 0
+    assert torch.equal(seen.rgb, torch.tensor([[0.1, 0.2, 0.3]]).expand(40, 3))
+    assert grid.march(some_rays(2.0, 4.0, count=0), torch.zeros(0), ball).offsets.tolist() == [0]
+
+
+def views_of(poses: Tensor) -> Views:
+    count = len(poses)
+    intrinsics = torch.tensor([[30.0, 30, 10, 10]]).expand(count, 4).contiguous()
+    sizes = torch.full((count, 2), 20)
+    return Views(
+        [""] * count, torch.zeros(400 * count, 4, dtype=torch.uint8), sizes, pixel_views(poses, intrinsics, sizes)
+    )
+
+
+def test_an_orbit_goes_round_where_the_cameras_do() -> None:
+    around = orbit(views_of(posed.cameras(12)), 8, 0.5)
+    assert around.widths.tolist() == [10] * 8 and around.intrinsics[0].tolist() == [15, 15, 5, 5]
+    centre = sample_pixels(around, around.starts[:-1] + 55)  # a pixel next to the middle
+    miss = torch.linalg.cross(centre.origins, centre.directions).norm(dim=1)
+    assert (miss < 0.2).all()  # all look at the origin
+    azimuth = torch.atan2(around.camera_to_world[:, 0, 3], around.camera_to_world[:, 2, 3])
+    assert azimuth.sort().values.diff() == pytest.approx(math.pi / 4 * torch.ones(7).numpy(), abs=1e-3)
+
+
+def test_an_orbit_swings_where_the_cameras_are_on_one_side() -> None:
+    angles = torch.linspace(2.7, 3.9, 9)  # across the half turn, where angles jump
+    poses = look_at(torch.stack((angles.sin(), torch.full_like(angles, 0.2), angles.cos()), 1))
+    path = orbit(views_of(poses), 16, 1.0)
+    azimuth = torch.atan2(path.camera_to_world[:, 0, 3], path.camera_to_world[:, 2, 3]) % (2 * math.pi)
+    assert 2.7 < azimuth.min() < 3.0 and 3.6 < azimuth.max() < 3.9
+    assert path_cameras(poses, views_of(poses), 0.3).widths[0] == 6
+
+
+FIELDS = [
+    lambda contracted: NerfField(16, 5, 3, contracted),
+    lambda contracted: RefNerfField(16, 2, 3, contracted),
+    lambda contracted: RadianceGrid(16, levels=3, log2_size=10, finest=16, contracted=contracted),
+]
+
+
+@pytest.mark.parametrize("make", FIELDS)
+@pytest.mark.parametrize("contracted", [False, True])
+def test_fields_answer_densities_colours_and_normals(
+    make: Callable[[bool], Any], contracted: bool, assert_close: Callable[[Tensor, Tensor], None]
+) -> None:
+    torch.manual_seed(0)
+    field = make(contracted)
+    points = torch.randn(6, 3) * (30 if contracted else 0.5)
+    directions = torch.nn.functional.normalize(torch.randn(6, 3), dim=1)
+    places = Places(points, directions)
+    with torch.no_grad():
+        answer = WithNormals(field).radiance(places)
+        assert_close(answer.density, field.density(places))
+        assert (answer.density >= 0).all() and answer.rgb.isfinite().all() and not answer.rgb.requires_grad
+        assert answer.normals is not None
+        assert_close(answer.normals.norm(dim=1), torch.ones(6))
+        # The colour depends on the direction, the density does not.
+        other = field.radiance(Places(points, -directions))
+        assert_close(other.density, answer.density)
+        assert (other.rgb - answer.rgb).abs().max() > 1e-4
+    if isinstance(field, RadianceGrid):
+        return
+    # Cones as thin as a ray ask for points.
+    with torch.no_grad():
+        thin = field.density(Places(points, directions, torch.zeros(6, 3)))
+        torch.testing.assert_close(thin, answer.density, rtol=1e-4, atol=1e-5)
+        assert (field.density(Places(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
+
+
+def test_normals_of_a_density_point_down_its_gradient() -> None:
+    torch.manual_seed(0)
+    field = NerfField(16, 2, 2)
+    points = torch.randn(4, 3)
+    places = Places(points, points)
+    normals = WithNormals(field).radiance(places).normals
+    assert normals is not None
+    sides = [
+        field.density(Places(points + 1e-3 * axis, points)) - field.density(Places(points - 1e-3 * axis, points))
+        for axis in torch.eye(3)
+    ]
+    expected = -torch.nn.functional.normalize(torch.stack(sides, 1), dim=1)
+    assert ((normals * expected).sum(1) > 0.99).all()
+
+
+def test_noise_is_drawn_from_the_generator_alone() -> None:
+    field = RefNerfField(16, 2, 2, noise=0.5)
+    points = torch.randn(4, 3)
+    places = Places(points, torch.nn.functional.normalize(points, dim=1))
+    first, again, other = (field.radiance(places, torch.Generator().manual_seed(s)).rgb for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(field.radiance(places).rgb, field.radiance(places).rgb)
+
+
+def test_linear_light_as_srgb() -> None:
+    values = torch.tensor([0.0, 0.001, 0.0031308, 0.214041, 1.0])
+    assert linear_to_srgb(values).tolist() == pytest.approx([0, 0.01292, 0.04045, 0.5, 1.0], abs=1e-4)

@@ -1,0 +1,224 @@
+"""Learning a scene end to end: every model learns, a run continues exactly, stops when asked, and can be looked at."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trimesh
+
+import posed
+from sdfgan.cli import main
+from sdfgan.data.scenes import load_scene
+from sdfgan.errors import UserError
+from sdfgan.nerf import NerfConfig, load_model, train
+from sdfgan.nerf.trainer import Trainer
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.training.distributed import Workers
+
+FAST: dict[str, Any] = {
+    "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
+    "samples": 6000, "rays": 512, "chunk": 256, "width": 16, "warmup_steps": 5, "lr": 5e-2,
+}  # fmt: skip
+CLASSIC: dict[str, Any] = {
+    "device": "cpu", "width": 32, "layers": 2, "octaves": 5, "proposal_width": 16, "proposal_layers": 2,
+    "coarse_samples": 12, "fine_samples": 12, "rays": 128, "chunk": 64, "warmup_steps": 4, "lr": 2e-2,
+}  # fmt: skip
+NO_RESULTS: dict[str, Any] = {"video_frames": 0, "mesh_resolution": 0, "evaluate_interval": 0}
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return posed.blender_scene(tmp_path_factory.mktemp("scenes") / "ball")
+
+
+@pytest.fixture(scope="module")
+def finished(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run from beginning to end, in the words of the command line."""
+    path = tmp_path_factory.mktemp("runs") / "ball"
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in FAST.items()]
+    flags += ["--steps=240", "--evaluate-interval=100", "--checkpoint-interval=100", "--video-frames=4"]
+    flags += ["--mesh-resolution=32", "--render-depth", "--render-normal", "--render-test"]
+    assert main(["train-nerf", "--data", str(scene), "--output-dir", str(path), *flags]) == 0
+    return path
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_checkpoint(resolve_checkpoint(run))[0]
+
+
+def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["scores"]["val"]["psnr"] > 20 and summary["scores"]["val"]["ssim"] > 0.8
+    assert "test" not in summary["scores"] and summary["views"] == {"train": 8, "val": 2}
+    for name in ("config.json", "views.png", "mesh.glb", "samples/step-0000100.png"):
+        assert (finished / name).stat().st_size > 0, name
+    videos = {Path(file).name for file in summary["videos"]}
+    assert videos == {f"{path}{show}.mp4" for path in ("orbit", "test") for show in ("", "-depth", "-normals")}
+    lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "psnr" in line] == list(range(10, 241, 10))
+    assert [line["step"] for line in lines if "validation/psnr" in line] == [100, 200]
+    rays = [line["rays"] for line in lines if "rays" in line]
+    assert rays[-1] > rays[0]  # as emptiness is found, more of them fit
+
+
+def test_the_mesh_is_the_ball_in_the_units_of_the_file(finished: Path) -> None:
+    mesh = trimesh.load(finished / "mesh.glb", force="mesh")
+    distances = torch.from_numpy(mesh.vertices).norm(dim=1)
+    assert distances.median().item() == pytest.approx(posed.RADIUS, abs=0.25)
+
+
+def test_depth_and_normals_are_those_of_the_ball(finished: Path, scene: Path) -> None:
+    from sdfgan.nerf.views import Observer
+
+    model, _ = load_model(finished)
+    views = load_scene(scene).train
+    seen = Observer(model, torch.ones(3), 300).look(views.cameras, 0, normals=True)
+    middle = posed.SIDE // 2
+    assert seen.normals is not None
+    assert seen.depth[0, middle, middle].item() == pytest.approx((posed.DISTANCE - posed.RADIUS) / 1.5, abs=0.2)
+    towards = seen.normals[:, middle, middle] @ views.cameras.camera_to_world[0, :, 2]
+    assert towards > 0.5
+    assert seen.opacity[0, 0, 0] < 0.3 and seen.opacity[0, middle, middle] > 0.9
+
+
+@pytest.mark.parametrize("model", ["nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: bool) -> None:
+    config = NerfConfig(data=scene, model=model, steps=60, prop_normal=model == "ref-nerf", **CLASSIC).resolved()
+    data = load_scene(scene)
+    trainer = Trainer(config, data._replace(bounded=bounded))
+    try:
+        logs = [trainer.step() for _ in range(60 if bounded else 4)]
+    finally:
+        trainer.close()
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    if bounded:
+        first, last = (sum(log["psnr"] for log in part) / 10 for part in (logs[:10], logs[-10:]))
+        assert last > first + 3
+    expected = {"nerf": set(), "mip-nerf": set(), "mip-nerf-360": {"interlevel", "distortion"}}
+    known = expected.get(model, {"interlevel", "distortion", "normals", "orientation"})
+    assert known == logs[-1].keys() & {"interlevel", "distortion", "normals", "orientation"}
+    named = {name for name, p in trainer.model.named_parameters()}
+    assert any(name.startswith("coarse") for name in named) == (model != "mip-nerf")
+
+
+@pytest.mark.parametrize("model", ["fast", "ref-nerf"])
+def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model: Any) -> None:
+    options = {**(FAST if model == "fast" else CLASSIC), **NO_RESULTS, "data": scene, "model": model, "steps": 20}
+    train(NerfConfig(output_dir=tmp_path / "straight", **options, checkpoint_interval=100))
+
+    original, calls = Trainer.step, []
+
+    def stop_at_15(self: Trainer) -> dict[str, float]:
+        calls.append(1)
+        if len(calls) == 15:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "step", stop_at_15)
+        with pytest.raises(SystemExit) as stopped:
+            train(NerfConfig(output_dir=tmp_path / "halted", **options, checkpoint_interval=100))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert resolve_checkpoint(tmp_path / "halted").name == "step-0000015"
+    train(NerfConfig(device="cpu", resume=tmp_path / "halted"))
+    straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
+    assert straight.keys() == halted.keys()
+    assert all(torch.equal(straight[name], halted[name]) for name in straight)
+
+
+class Half(Workers):
+    """One of two processes that takes the other's place too: it averages both shares, one after the other."""
+
+    def __init__(self, trainer: list[Trainer]) -> None:
+        super().__init__(0, 2)
+        self.trainer = trainer
+
+    def average(self, tensors: Any) -> list[torch.Tensor]:
+        if self.rank == 1:
+            raise _Other(tensors)
+        self.rank = 1
+        trainer = self.trainer[0]
+        trainer.random.set_state(self.before)
+        try:
+            trainer.step()
+        except _Other as other:
+            theirs = other.args[0]
+        self.rank = 0
+        return [(a + b) / 2 for a, b in zip(tensors, theirs, strict=True)]
+
+
+class _Other(Exception):
+    pass
+
+
+def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> None:
+    data, results = load_scene(scene), []
+    config = NerfConfig(data=scene, **CLASSIC, model="nerf", steps=4).resolved()
+    for threads, processes in ((1, 1), (2, 1), (2, 2)):
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        itself: list[Trainer] = []
+        team = Half(itself) if processes == 2 else None
+        trainer = Trainer(config, data, team)
+        itself.append(trainer)
+        for _ in range(4):
+            if team is not None:
+                team.before = trainer.random.get_state()
+            trainer.step()
+        trainer.close()
+        torch.set_num_threads(before)
+        results.append([p.detach().clone() for p in trainer.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
+    for a, b in zip(results[0], results[2], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
+    config = NerfConfig(
+        data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", grad_clip=1e-3, **CLASSIC
+    )
+    trainer = Trainer(config.resolved(), load_scene(scene))
+    first, crop = trainer._draw(), trainer.middle
+    side = posed.SIDE
+    rows, columns = crop % side**2 // side, crop % side
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 5, 15)
+    assert torch.isin(first[0].pixels, crop).all()
+    rates = [trainer.step()["learning_rate"] for _ in range(10)]
+    trainer.close()
+    assert rates[0] == pytest.approx(0.01 * 2e-2) and rates[2] == pytest.approx(2e-2 * 0.01**0.2 * 0.505)
+    assert rates[9] == pytest.approx(2e-2 * 0.01**0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data": None}, "--data: the folder of a scene is needed"),
+        ({"rays": 0}, "--rays must be positive, got 0"),
+        ({"lr_final": 2.0}, "--lr-final must be at most 1, got 2.0"),
+        ({"near": 3.0, "far": 2.0}, "--far must be more than --near"),
+        ({"prop_normal": True}, "--prop-normal is for --model ref-nerf, got fast"),
+        ({"image_scale": 2.0}, r"--image-scale must be in \(0, 1\], got 2.0"),
+    ],
+)
+def test_bad_settings_are_named(scene: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        train(NerfConfig(**{"data": scene, "dry_run": True, **FAST, **changes}))
+
+
+def test_alpha_is_needed_for_white(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = posed.blender_scene(tmp_path, train=2, val=1)
+    from PIL import Image
+
+    for path in folder.glob("*/*.png"):
+        Image.open(path).convert("RGB").save(path)
+    assert main(["train-nerf", "--data", str(folder), "--background", "white", "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert f"{folder}: --background white needs pictures with alpha, but these have none" in said
