@@ -15,6 +15,7 @@ __device__ __forceinline__ void for_corners(const HashGrid<T>& grid, int64_t poi
         axes[axis] = hash_axis(grid.points[point * kDims + axis], static_cast<T>(grid.cells[level]),
                                grid.smooth);
     }
+#pragma unroll
     for (int corner = 0; corner < 1 << kDims; ++corner) {
         uint32_t at[kDims];
         HashEnd<T> ends[kDims];
