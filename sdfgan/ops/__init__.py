@@ -12,6 +12,7 @@ from .film_siren import (
     film_siren_trace,
     pack_matrices,
 )
+from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
 from .pdf import sample_pdf
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
@@ -22,12 +23,16 @@ __all__ = [
     "LayerState",
     "LevelRays",
     "MarchRules",
+    "MeshDistance",
+    "MeshTree",
     "RayStatus",
     "TraceLevel",
     "film_siren",
     "film_siren_sample",
     "film_siren_trace",
     "generate_rays",
+    "mesh_distance",
+    "mesh_tree",
     "pack_matrices",
     "positional_encoding",
     "sample_pdf",
