@@ -13,6 +13,7 @@ from .film_siren import (
     pack_matrices,
 )
 from .hash import hash_encoding, hash_table_begins
+from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
 from .pdf import sample_pdf
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
@@ -23,6 +24,8 @@ __all__ = [
     "LayerState",
     "LevelRays",
     "MarchRules",
+    "MeshDistance",
+    "MeshTree",
     "RayStatus",
     "TraceLevel",
     "film_siren",
@@ -31,6 +34,8 @@ __all__ = [
     "generate_rays",
     "hash_encoding",
     "hash_table_begins",
+    "mesh_distance",
+    "mesh_tree",
     "pack_matrices",
     "positional_encoding",
     "sample_pdf",
