@@ -25,6 +25,12 @@ def _train_gan() -> Loaded:
     return GanConfig, train
 
 
+def _train_sdf() -> Loaded:
+    from sdfgan.commands.train_sdf import SdfConfig, run
+
+    return SdfConfig, run
+
+
 def _render() -> Loaded:
     from sdfgan.commands.render import RenderConfig, run
 
@@ -97,6 +103,20 @@ COMMANDS = {
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
             ("--curriculum growing", "finer pictures: 32, 64, then 128 pixels; or a JSON file of your own"),
             ("--resume runs/gan-001", "continue where a run was stopped"),
+        ),
+    ),
+    "train-sdf": Command(
+        "A mesh, or each mesh of a folder, as a neural signed-distance field.",
+        _train_sdf,
+        (
+            ("part.stl", "the medium preset: a model and a mesh made from it, in seconds"),
+            (
+                "part.stl --preset high --show-vis 1 --output-dir runs/part",
+                "finer, with slices, error maps and a video",
+            ),
+            ("parts/ --preset low --output-dir runs/parts", "every mesh of a folder; run it again to go on"),
+            ("part.stl --dam-arch 1 --scaler PowerTransformer", "the network of Neural Implicit Tools"),
+            ("--resume runs/part", "continue where a run was stopped"),
         ),
     ),
     "render": Command(

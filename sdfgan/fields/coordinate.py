@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor, nn
 from sdfgan import ops
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmSirenSDF
-from sdfgan.fields.hash_grid import HashGrid
 
 DAM_WIDTHS = (333, 442, 351, 340, 304, 139, 76, 53, 39, 36, 35)  # found by discriminative masking
 _SHARPNESS = 100.0  # of softplus: near ReLU at the scale of a unit ball, as in IGR (Gropp et al. 2020)
@@ -52,7 +52,7 @@ class Perceptron(nn.Module):
         if not widths or min(widths) < 1:
             raise ValueError(f"Perceptron: widths must be at least one positive number, got {list(widths)}")
         sizes = [inputs, *widths, 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = ACTIVATIONS[activation]
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
@@ -111,6 +111,14 @@ class FixedLatent(Field):
         return self.sdf(points)
 
 
+class Invertible(nn.Module):
+    """A map [N, D] -> [N, D] that can be undone."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Undo `forward`."""
+        raise NotImplementedError
+
+
 class CoordinateSDF(Field):
     """One shape: sdf(x) = unscale(network(encoding(scale(x)))).
 
@@ -129,7 +137,7 @@ class CoordinateSDF(Field):
         network: nn.Module,
         encoding: nn.Module | None = None,
         input_scaler: nn.Module | None = None,
-        target_scaler: nn.Module | None = None,
+        target_scaler: Invertible | None = None,
         extent: float = math.sqrt(3),
     ) -> None:
         super().__init__()

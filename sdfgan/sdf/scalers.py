@@ -10,13 +10,15 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor, nn
+from torch import Tensor
+
+from sdfgan.fields.coordinate import Invertible
 
 _KNOTS = 1000
 _LEAST_STEP = 1e-6  # of the range: quantiles closer than that are one knot
 
 
-class Scaler(nn.Module):
+class Scaler(Invertible):
     """A map [N, D] -> [N, D] and its `inverse`; `fit` sets its buffers, which are all that it has."""
 
     def fit(self, values: Tensor) -> Scaler:
