@@ -17,6 +17,7 @@ void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>&, const PointGr
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>&, int);
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>&, int);
 double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
+void SDFGAN_LEVEL(mesh_distance_)(const MeshDistance&, const int32_t*, int64_t, int64_t);
 
 namespace {
 
@@ -126,6 +127,7 @@ extern const Table SDFGAN_LEVEL(table_) = {
      level_compact<double>, trace_advance<double>, trace_compact<double>,
      SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_)},
     SDFGAN_LEVEL(multiply_adds_),
+    SDFGAN_LEVEL(mesh_distance_),
 };
 
 }  // namespace sdfgan::cpu
