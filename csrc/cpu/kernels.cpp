@@ -24,6 +24,7 @@ template <class T>
 void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, int64_t);
 template <class T>
 void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
+void SDFGAN_LEVEL(mesh_distance_)(const MeshDistance&, const int32_t*, int64_t, int64_t);
 
 namespace {
 
@@ -137,6 +138,7 @@ extern const Table SDFGAN_LEVEL(table_) = {
      SDFGAN_LEVEL(hash_encoding_) < double >, SDFGAN_LEVEL(hash_points_gradient_) < double >,
      SDFGAN_LEVEL(hash_table_gradient_) < double > },
     SDFGAN_LEVEL(multiply_adds_),
+    SDFGAN_LEVEL(mesh_distance_),
 };
 
 }  // namespace sdfgan::cpu
