@@ -172,53 +172,51 @@ void table_gradient(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
     }
 }
 
-// Calls what `Function<dims, features>` has for the grid's.
-#define SDFGAN_FOR_GRID(function, p, begin, end)             \
-    const auto run = [&](auto dims) {                        \
-        constexpr int kDims = decltype(dims)::value;         \
-        switch ((p).grid.features) {                         \
-            case 1:                                          \
-                return function<T, kDims, 1>(p, begin, end); \
-            case 2:                                          \
-                return function<T, kDims, 2>(p, begin, end); \
-            case 4:                                          \
-                return function<T, kDims, 4>(p, begin, end); \
-            default:                                         \
-                return function<T, kDims, 8>(p, begin, end); \
-        }                                                    \
-    };                                                       \
-    (p).grid.dims == 2 ? run(Constant<2>{}) : run(Constant<3>{})
-
 template <int kValue>
 struct Constant {
     static constexpr int value = kValue;
 };
 
+// function(dims, features) with those of the grid as types.
+template <class T, class Function>
+void for_grid(const HashGrid<T>& grid, const Function& function) {
+    const auto with = [&](auto dims) {
+        switch (grid.features) {
+            case 1:
+                return function(dims, Constant<1>{});
+            case 2:
+                return function(dims, Constant<2>{});
+            case 4:
+                return function(dims, Constant<4>{});
+            default:
+                return function(dims, Constant<8>{});
+        }
+    };
+    grid.dims == 2 ? with(Constant<2>{}) : with(Constant<3>{});
+}
+
 }  // namespace
 
 // kernels.cpp puts these into the table of this instruction set.
-template <class T>
-void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {
-    SDFGAN_FOR_GRID(encode, p, begin, end);
-}
-
-template <class T>
-void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,
-                                         int64_t end) {
-    SDFGAN_FOR_GRID(points_gradient, p, begin, end);
-}
-
-template <class T>
-void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
-    SDFGAN_FOR_GRID(table_gradient, p, begin, end);
-}
-
-#define SDFGAN_INSTANTIATE(T)                                                                \
-    template void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>&, int64_t, int64_t);    \
-    template void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, \
-                                                      int64_t);                              \
-    template void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
-SDFGAN_INSTANTIATE(float)
-SDFGAN_INSTANTIATE(double)
+#define SDFGAN_DEFINE(T)                                                                         \
+    void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {    \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            encode<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);          \
+        });                                                                                      \
+    }                                                                                            \
+    void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,      \
+                                             int64_t end) {                                      \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            points_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end); \
+        });                                                                                      \
+    }                                                                                            \
+    void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin,        \
+                                            int64_t end) {                                       \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            table_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);  \
+        });                                                                                      \
+    }
+SDFGAN_DEFINE(float)
+SDFGAN_DEFINE(double)
 
 }  // namespace sdfgan::cpu

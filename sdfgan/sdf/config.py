@@ -21,7 +21,7 @@ class SdfConfig:
     """Turn meshes into neural signed-distance fields: a file, or each file of a folder its own network."""
 
     input: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MESH")] = None
-    """STL, OBJ, PLY, OFF or GLB file, .npz of samples (points, distances; or DeepSDF's pos, neg), or a folder of such."""
+    """STL, OBJ, PLY, OFF or GLB, .npz of samples (points, distances; or DeepSDF's pos, neg), or a folder of these."""
     output_dir: Path | None = None
     """Run folder; of a folder of meshes, one run folder per mesh in it. Default: the first free runs/sdf-NNN."""
     resume: Path | None = None
