@@ -260,11 +260,11 @@ def _one_by_one(op: Any) -> Any:
     """The rule of `torch.func.vmap`: tables of several grids have nothing in common, so each is a call of its own."""
 
     def rule(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
-        calls = (
-            [x if dim is None else x.select(dim, i).contiguous() for x, dim in zip(arguments, in_dims, strict=True)]
-            for i in range(info.batch_size)
-        )
-        return torch.stack([op(*call) for call in calls]), 0
+        def of(index: int) -> list:
+            pairs = zip(arguments, in_dims, strict=True)
+            return [x.select(dim, index).contiguous() if isinstance(dim, int) else x for x, dim in pairs]
+
+        return torch.stack([op(*of(index)) for index in range(info.batch_size)]), 0
 
     return rule
 
