@@ -208,6 +208,22 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
     run(p, where);
 }
 
+template <class T>
+void perceptron(WhereTuple where, Address x, Address parameters, Address out, int64_t count,
+                const std::vector<int64_t>& sizes, bool sine, double constant) {
+    const int layers = static_cast<int>(sizes.size()) - 1;
+    const Perceptron<T> p{pointer<const T>(x),
+                          pointer<const T>(parameters),
+                          pointer<T>(out),
+                          count,
+                          sizes.data(),
+                          layers,
+                          sine,
+                          static_cast<T>(constant)};
+    py::gil_scoped_release release;
+    cpu::launch(p, Where{-1, nullptr, std::get<2>(where)});
+}
+
 // points, table, direction, count, dims, features, smooth, cells, masks, begins
 using HashTuple = std::tuple<Address, Address, Address, int64_t, int, int, bool,
                              std::vector<uint32_t>, std::vector<uint32_t>, std::vector<int64_t>>;
@@ -332,6 +348,7 @@ void add_kernels(py::module_ module) {
     module.def("hash_encoding", hash_encoding<T>);
     module.def("hash_points_gradient", hash_points_gradient<T>);
     module.def("hash_table_gradient", hash_table_gradient<T>);
+    module.def("perceptron", perceptron<T>);
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);

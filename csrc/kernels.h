@@ -60,6 +60,21 @@ struct GenerateRays {
     T radius;
 };
 
+// A perceptron of one output at many points; on a CPU only. Features between layers are
+// max(x, 0) + constant * min(x, 0) of the sums or, if `sine`, sin(constant * x).
+template <class T>
+struct Perceptron {
+    const T* x;           // [count, sizes[0]]
+    const T* parameters;  // of each layer, in panels of 8 outputs, the last filled up with zeros:
+                          // weights [panels, inputs, 8], then biases [panels, 8]
+    T* out;               // [count]
+    int64_t count;
+    const int64_t* sizes;  // [layers + 1] features before, between and after layers; the last is 1
+    int layers;
+    bool sine;
+    T constant;
+};
+
 constexpr int kMostHashLevels = 32;
 
 // A multiresolution hash grid at many points; see core/hash.h.
@@ -267,6 +282,8 @@ template <class T>
 void launch(const SamplePdf<T>&, const Where&);
 template <class T>
 void launch(const GenerateRays<T>&, const Where&);
+template <class T>
+void launch(const Perceptron<T>&, const Where&);
 template <class T>
 void launch(const HashEncoding<T>&, const Where&);
 template <class T>

@@ -17,6 +17,8 @@ void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>&, const PointGr
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>&, int);
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>&, int);
 double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
+void SDFGAN_LEVEL(perceptron_)(const Perceptron<float>&, int64_t, int64_t);
+void SDFGAN_LEVEL(perceptron_)(const Perceptron<double>&, int64_t, int64_t);
 void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<float>&, int64_t, int64_t);
 void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<double>&, int64_t, int64_t);
 void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<float>&, int64_t, int64_t);
@@ -130,12 +132,12 @@ extern const Table SDFGAN_LEVEL(table_) = {
      level_compact<float>, trace_advance<float>, trace_compact<float>,
      SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_),
      SDFGAN_LEVEL(hash_encoding_), SDFGAN_LEVEL(hash_points_gradient_),
-     SDFGAN_LEVEL(hash_table_gradient_)},
+     SDFGAN_LEVEL(hash_table_gradient_), SDFGAN_LEVEL(perceptron_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
      level_compact<double>, trace_advance<double>, trace_compact<double>,
      SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_),
      SDFGAN_LEVEL(hash_encoding_), SDFGAN_LEVEL(hash_points_gradient_),
-     SDFGAN_LEVEL(hash_table_gradient_)},
+     SDFGAN_LEVEL(hash_table_gradient_), SDFGAN_LEVEL(perceptron_)},
     SDFGAN_LEVEL(multiply_adds_),
     SDFGAN_LEVEL(mesh_distance_),
 };

@@ -42,6 +42,7 @@ struct Kernels {
     void (*hash_points_gradient)(const HashPointsGradient<T>&, int64_t begin, int64_t end);
     // Works on the levels [begin, end), so that no two threads write to one entry.
     void (*hash_table_gradient)(const HashTableGradient<T>&, int64_t begin, int64_t end);
+    void (*perceptron)(const Perceptron<T>&, int64_t begin, int64_t end);
 };
 
 struct Table {

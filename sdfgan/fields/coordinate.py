@@ -18,14 +18,16 @@ from sdfgan.fields.film_siren import FilmSirenSDF
 DAM_WIDTHS = (333, 442, 351, 340, 304, 139, 76, 53, 39, 36, 35)  # found by discriminative masking
 _SHARPNESS = 100.0  # of softplus: near ReLU at the scale of a unit ball, as in IGR (Gropp et al. 2020)
 _OMEGA = 30.0  # of sine layers (Sitzmann et al. 2020)
+_LEAK = 0.01  # slope of leaky-relu
 _SLOPE_QUANTILE = 0.999
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
-    "leaky-relu": lambda x: F.leaky_relu(x, 0.01),
+    "leaky-relu": lambda x: F.leaky_relu(x, _LEAK),
     "softplus": lambda x: F.softplus(x, beta=_SHARPNESS),
     "siren": lambda x: torch.sin(_OMEGA * x),
 }
+_FUSED = {"relu": (False, 0.0), "leaky-relu": (False, _LEAK), "siren": (True, _OMEGA)}  # as `ops.perceptron` has them
 INITS: dict[str, Callable[[Tensor], Any]] = {
     "he_uniform": lambda weight: nn.init.kaiming_uniform_(weight, nonlinearity="relu"),
     "he_normal": lambda weight: nn.init.kaiming_normal_(weight, nonlinearity="relu"),
@@ -54,6 +56,8 @@ class Perceptron(nn.Module):
         sizes = [inputs, *widths, 1]
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = ACTIVATIONS[activation]
+        self.sizes, self._fused = sizes, _FUSED.get(activation)
+        self._pack: tuple[list, Tensor] | None = None
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             if activation == "siren":
@@ -64,10 +68,26 @@ class Perceptron(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N] from [N, inputs]."""
+        """[N] from [N, inputs]. Without a graph, on a CPU, by the fused kernel; softplus by layers."""
+        if self._fused is not None and not torch.is_grad_enabled() and x.device.type == "cpu":
+            sine, constant = self._fused
+            return ops.perceptron(x.contiguous(), self._packed(), self.sizes, sine=sine, constant=constant)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)[:, 0]
+
+    def _packed(self) -> Tensor:
+        """The parameters as the kernel takes them; packed again once one has been replaced or written to."""
+        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+        key = [(parameter, parameter.data_ptr(), parameter._version) for parameter in parameters]
+        if self._pack is None or not _same(self._pack[0], key):
+            self._pack = key, ops.pack_perceptron([x.weight for x in layers], [x.bias for x in layers])
+        return self._pack[1]
+
+
+def _same(old: list, new: list) -> bool:
+    return all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(old, new, strict=True))
 
 
 class PositionalEncoding(nn.Module):

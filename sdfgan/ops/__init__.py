@@ -15,6 +15,7 @@ from .film_siren import (
 from .hash import hash_encoding, hash_table_begins
 from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
 from .pdf import sample_pdf
+from .perceptron import pack_perceptron, perceptron
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 
@@ -37,6 +38,8 @@ __all__ = [
     "mesh_distance",
     "mesh_tree",
     "pack_matrices",
+    "pack_perceptron",
+    "perceptron",
     "positional_encoding",
     "sample_pdf",
     "start_level",

@@ -27,7 +27,7 @@ from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import Bar, progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
-_SUMMARY, _FAILURE = "summary.json", "failure.json"
+_SUMMARY = "summary.json"
 _SCALER_SAMPLES = 100_000
 _STEPS_PER_LINE = 50  # of metrics.jsonl
 _SLOPE_POINTS = 20_000
@@ -49,7 +49,11 @@ def train(config: SdfConfig) -> dict[str, Any]:
             return _train_folder(config, paths, root, team)
         if not team.first:
             return {}
-        summary = _Group(config, [paths[0]], [root]).run()[0]
+        one = _Group(config, paths, [root])
+        summaries = one.run()
+    if one.stopped:
+        raise UserError(f"stopped at {one.stopped}; continue with --resume {root}")
+    summary = summaries[0]
     if "error" in summary:
         raise UserError(summary["error"])
     return summary
@@ -79,7 +83,7 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         folders = {path: root / path.relative_to(config.input) for path in paths}
     if team.first:
         write_json(root / "config.json", config.to_json())
-    left = [path for path in paths if not (folders[path] / _SUMMARY).exists()]
+    left = [path for path in paths if "model" not in _read(folders[path] / _SUMMARY)]
     meshes = [path for path in left if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in left if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
@@ -89,9 +93,9 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         for group in groups[team.rank :: team.count]:
             one = _Group(config, group, [folders[path] for path in group], catch=True)
             one.run()
-            bar.advance(len(group), ", ".join(path.stem for path in group[:3]))
             if one.stopped:
                 raise UserError(f"stopped; continue with --resume {root}")
+            bar.advance(len(group), ", ".join(path.stem for path in group[:3]))
     team.wait()
     summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
     failures = {
@@ -130,7 +134,8 @@ class _Group:
     """Meshes that are trained in the same steps, each with its run folder; mostly it is one."""
 
     def __init__(self, config: SdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False) -> None:
-        self.config, self.catch, self.stopped = config, catch, False
+        self.config, self.catch = config, catch
+        self.stopped = ""  # where, if it was asked to
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
         self.began = time.monotonic()
@@ -193,8 +198,8 @@ class _Group:
             log.close()
         if stop.received:
             save_checkpoint(lead, trainer.step, trainer.state(), {"kind": "sdf", "meshes": names})
-            self.stopped = True
-            raise UserError(f"stopped at step {trainer.step} of {trainer.steps}; continue with --resume {lead}")
+            self.stopped = f"step {trainer.step} of {trainer.steps}"
+            return []
         times = {
             "truth_seconds": round(sampled - self.began, 2),
             "sampling_seconds": round(began - sampled, 2),
