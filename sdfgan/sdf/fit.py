@@ -190,6 +190,8 @@ class _Group:
             RunFolder(case.folder, dataclasses.replace(config, input=case.path).to_json(), resumed or 0)
             for case in cases
         ]
+        if not self.catch:
+            print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
         began = time.monotonic()
         with StopSignals() as stop, progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar:
             while trainer.step < trainer.steps and not stop.received:
@@ -246,6 +248,7 @@ class _Group:
         summary: dict[str, Any] = {
             "kind": "sdf",
             "input": str(case.path),
+            "folder": str(folder),
             "network": config.network,
             "parameters": parameter_count(field),
             "samples": len(case.stream),
@@ -289,4 +292,5 @@ def describe(summary: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: {np.format_float_positional(value, 4, fractional=False)}")
     if "training_seconds" in summary:
         lines.append(f"{summary['parameters']:,} parameters, trained in {summary['training_seconds']} s")
+        lines.append(f"wrote {summary['folder']}")
     return lines
