@@ -66,9 +66,8 @@ def ours(truth: GroundTruth, preset: str, device: str) -> tuple[nn.Module, float
     assert config.num_points is not None
     stream = SampleStream(truth, config.num_points, config.sampling, beta=config.beta)
     trainer = Trainer([make_field(config, None, _NOWHERE)], [stream], config)
-    while trainer.step < trainer.steps:
-        for _ in trainer.epoch():
-            pass
+    for _ in trainer.run():
+        pass
     (field,) = trainer.finish()
     return field.requires_grad_(False), time.perf_counter() - begin
 

@@ -19,6 +19,7 @@ from sdfgan.sdf.trainer import Stream
 from sdfgan.sdf.truth import GroundTruth
 
 SAMPLE_SUFFIX = ".npz"
+_IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
     try:
         mesh, placement = normalise(mesh, config.normalise)
         truth = GroundTruth(mesh, device=device)
-        stream = SampleStream(truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed)
+        stream = SampleStream(
+            truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
+        )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return Case(path, folder, stream, truth, placement, report)

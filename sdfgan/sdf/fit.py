@@ -24,7 +24,7 @@ from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_c
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals
-from sdfgan.training.progress import Bar, progress
+from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
 _SUMMARY = "summary.json"
@@ -167,76 +167,69 @@ class _Group:
 
     def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
         config, lead = self.config, cases[0].folder
-        sampled = time.monotonic()
-        fields = []
-        with torch.random.fork_rng(devices=[]):
-            for case in cases:
-                torch.manual_seed(config.seed)
-                first = next(case.stream.epoch(0, min(_SCALER_SAMPLES, len(case.stream))))
-                fields.append(make_field(config, (first.points.cpu(), first.distances.cpu()), case.placement))
-        trainer = Trainer(fields, [case.stream for case in cases], config)
-        names = [str(case.path) for case in cases]
-        resumed = None
-        if found := list_checkpoints(lead):
-            tensors, state = load_checkpoint(found[-1])
-            if config.resume is None and not self.catch:
-                raise UserError(
-                    f"{lead}: holds a run already; continue it with --resume {lead}, or name another folder"
-                )
-            if state.get("meshes") == names:
-                trainer.restore(tensors, state, found[-1])
-                resumed = trainer.step
-        logs = [
-            RunFolder(case.folder, dataclasses.replace(config, input=case.path).to_json(), resumed or 0)
-            for case in cases
-        ]
+        opened = time.monotonic()
+        trainer = Trainer([self._field(case) for case in cases], [case.stream for case in cases], config)
+        state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
+        self._restore(trainer, lead, state)
+        settings = [dataclasses.replace(config, input=case.path).to_json() for case in cases]
+        logs = [RunFolder(case.folder, values, trainer.step) for case, values in zip(cases, settings, strict=True)]
         if not self.catch:
             print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
-        began = time.monotonic()
+        began = saved = time.monotonic()
         with StopSignals() as stop, progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar:
-            while trainer.step < trainer.steps and not stop.received:
-                self._epoch(trainer, cases, logs, names, lead, stop, bar)
+            for loss in trainer.run():
+                bar.advance(1, f"loss {loss:.5f}")
+                if trainer.step % _STEPS_PER_LINE == 0:
+                    for log in logs:
+                        log.log(trainer.step, {"loss": loss})
+                if config.validation_res and trainer.step % trainer.steps_per_epoch == 0:
+                    self._validate(cases, trainer, logs)
+                if stop.received or time.monotonic() - saved > config.checkpoint_seconds:
+                    save_checkpoint(lead, trainer.step, trainer.state(), state)
+                    saved = time.monotonic()
+                if stop.received:
+                    self.stopped = f"step {trainer.step} of {trainer.steps}"
+                    break
         for log in logs:
             log.close()
-        if stop.received:
-            save_checkpoint(lead, trainer.step, trainer.state(), {"kind": "sdf", "meshes": names})
-            self.stopped = f"step {trainer.step} of {trainer.steps}"
+        if self.stopped:
             return []
         times = {
-            "truth_seconds": round(sampled - self.began, 2),
-            "sampling_seconds": round(began - sampled, 2),
+            "truth_seconds": round(opened - self.began, 2),
+            "sampling_seconds": round(began - opened, 2),
             "training_seconds": round(time.monotonic() - began, 2),
         }
-        return [self._finish(case, field, times) for case, field in zip(cases, trainer.finish(), strict=True)]
+        summaries = []
+        for case, field in zip(cases, trainer.finish(), strict=True):
+            try:
+                summaries.append(self._finish(case, field, times))
+            except Exception as error:
+                self._fail(case.path, case.folder, error)
+        return summaries
 
-    def _epoch(
-        self,
-        trainer: Trainer,
-        cases: list[Case],
-        logs: list[RunFolder],
-        names: list[str],
-        lead: Path,
-        stop: StopSignals,
-        bar: Bar,
-    ) -> None:
-        """Train to the end of an epoch, or until asked to stop."""
-        saved = time.monotonic()
-        for loss in trainer.epoch():
-            bar.advance(1, f"loss {loss:.5f}")
-            if trainer.step % _STEPS_PER_LINE == 0:
-                for log in logs:
-                    log.log(trainer.step, {"loss": loss})
-            if stop.received:
-                return
-            if time.monotonic() - saved > self.config.checkpoint_seconds:
-                save_checkpoint(lead, trainer.step, trainer.state(), {"kind": "sdf", "meshes": names})
-                saved = time.monotonic()
-        if self.config.validation_res:
-            for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
-                if case.truth is not None:
-                    points = judge.grid_points(self.config.validation_res, trainer.device)
-                    error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
-                    log.log(trainer.step, {"validation_error": error})
+    def _field(self, case: Case) -> MeshSDF:
+        """A fresh one, its scalers fitted to the first samples of the stream."""
+        first = next(case.stream.epoch(0, min(_SCALER_SAMPLES, len(case.stream))))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return make_field(self.config, (first.points.cpu(), first.distances.cpu()), case.placement)
+
+    def _restore(self, trainer: Trainer, lead: Path, state: dict[str, Any]) -> None:
+        """Go on from the newest checkpoint, if it is one of the same meshes."""
+        found = list_checkpoints(lead)
+        if self.config.resume is None and not self.catch and (found or "model" in _read(lead / _SUMMARY)):
+            raise UserError(f"{lead}: holds a run already; continue it with --resume {lead}, or name another folder")
+        if found:
+            tensors, saved = load_checkpoint(found[-1])
+            if saved.get("meshes") == state["meshes"]:
+                trainer.restore(tensors, saved, found[-1])
+
+    def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
+        points = judge.grid_points(self.config.validation_res, trainer.device)
+        for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
+            if case.truth is not None:
+                error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
+                log.log(trainer.step, {"validation_error": error})
 
     def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
         """Everything that is made from a trained field; its summary."""

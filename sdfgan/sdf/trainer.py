@@ -59,14 +59,15 @@ class Trainer:
         groups = [{"params": group, "scale": scale} for group, scale in ((other, 1.0), (table, _TABLE_RATE)) if group]
         self.optimizer = torch.optim.Adam(groups, config.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
-    def epoch(self) -> Iterator[float]:
-        """The rest of the epoch that is under way, step by step; gives the mean loss of each. Raises UserError."""
+    def run(self) -> Iterator[float]:
+        """All steps that are left; gives the mean loss of each. Raises UserError."""
         assert self.config.batch_size is not None
-        number, done = divmod(self.step, self.steps_per_epoch)
-        batches = zip(*(stream.epoch(number, self.config.batch_size) for stream in self.streams), strict=True)
-        for index, parts in enumerate(batches):
-            if index >= done:
-                yield self._advance(parts)
+        while self.step < self.steps:
+            number, done = divmod(self.step, self.steps_per_epoch)
+            batches = zip(*(stream.epoch(number, self.config.batch_size) for stream in self.streams), strict=True)
+            for index, parts in enumerate(batches):
+                if index >= done:
+                    yield self._advance(parts)
 
     def _advance(self, parts: Sequence[Samples]) -> float:
         losses = self._losses(parts)

@@ -93,6 +93,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(ball: Path, tmp_path: Path, monkeypat
     with pytest.raises(UserError, match=r"stopped at step 11 of 24; continue with --resume .*half"):
         fit.train(tiny(ball, tmp_path / "half"))
     monkeypatch.undo()
+    assert not (tmp_path / "half" / "model.safetensors").exists()
     with pytest.raises(UserError, match="holds a run already"):
         fit.train(tiny(ball, tmp_path / "half"))
     fit.train(SdfConfig(resume=tmp_path / "half"))
@@ -121,11 +122,11 @@ def test_fields_trained_together_are_those_trained_alone(network: str) -> None:
         return [make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0)) for _ in range(2)]
 
     both = Trainer(fields(), [Held(0), Held(1)], config)
-    list(both.epoch())
+    list(both.run())
     for index, (together, alone) in enumerate(zip(both.finish(), fields(), strict=True)):
         start = alone.net.layers[0].weight.clone()
         single = Trainer([alone], [Held(index)], config)
-        list(single.epoch())
+        list(single.run())
         assert not torch.allclose(start, alone.net.layers[0].weight)
         for name, value in alone.state_dict().items():
             assert torch.allclose(value, together.state_dict()[name], atol=2e-4), name
