@@ -15,6 +15,7 @@ from torch import Tensor
 
 import baselines
 from blobs import blobs
+from coordinates import comparisons
 from measure import Comparison
 from sdfgan import _C, cameras, meshes, ops, raycast
 from sdfgan.fields import FilmSirenSDF, Sphere
@@ -484,11 +485,17 @@ def _gpu_peak(precision: str, device: torch.device, size: int = 8192) -> Callabl
     return run
 
 
+def coordinates(options: Options) -> Iterator[Comparison]:
+    """Hash grids and perceptrons, which fields of one shape are made of."""
+    yield from comparisons(options.quick, options.device)
+
+
 CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "evaluate": evaluate,
     "trace": trace,
     "field": any_field,
     "ops": operators,
+    "coordinates": coordinates,
     "mesh": mesh,
     "step": step,
 }

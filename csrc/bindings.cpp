@@ -208,6 +208,22 @@ void film_siren(WhereTuple where, const NetworkTuple& network, Address points, A
     run(p, where);
 }
 
+template <class T>
+void perceptron(WhereTuple where, Address x, Address parameters, Address out, int64_t count,
+                const std::vector<int64_t>& sizes, bool sine, double constant) {
+    const int layers = static_cast<int>(sizes.size()) - 1;
+    const Perceptron<T> p{pointer<const T>(x),
+                          pointer<const T>(parameters),
+                          pointer<T>(out),
+                          count,
+                          sizes.data(),
+                          layers,
+                          sine,
+                          static_cast<T>(constant)};
+    py::gil_scoped_release release;
+    cpu::launch(p, Where{-1, nullptr, std::get<2>(where)});
+}
+
 // points, table, direction, count, dims, features, smooth, cells, masks, begins
 using HashTuple = std::tuple<Address, Address, Address, int64_t, int, int, bool,
                              std::vector<uint32_t>, std::vector<uint32_t>, std::vector<int64_t>>;
@@ -285,6 +301,48 @@ void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cam
 
 #include "bindings_volume.h"
 
+void mesh_distance(WhereTuple where, const std::vector<Address>& tree, Address points,
+                   Address order, Address distance, Address face, Address closest, Address winding,
+                   int64_t count) {
+    MeshDistance p;
+    p.tree.vertices = pointer<const float>(tree.at(0));
+    p.tree.faces = pointer<const int32_t>(tree.at(1));
+    p.tree.nodes = pointer<const float>(tree.at(2));
+    p.tree.children = pointer<const int32_t>(tree.at(3));
+    p.tree.leaves = pointer<const float>(tree.at(4));
+    p.tree.leaf_faces = pointer<const int32_t>(tree.at(5));
+    p.points = pointer<const float>(points);
+    p.order = pointer<const int32_t>(order);
+    p.distance = pointer<float>(distance);
+    p.face = pointer<int32_t>(face);
+    p.closest = pointer<float>(closest);
+    p.winding = pointer<float>(winding);
+    p.count = count;
+    run(p, where);
+}
+
+// A tree that was built, until its arrays have been copied to where Python wants them.
+void add_mesh_tree(py::module_ module) {
+    using Tree = cpu::MeshTreeArrays;
+    py::class_<Tree>(module, "MeshTree", py::module_local())
+        .def(py::init([](Address vertices, Address faces, int64_t face_count, int threads) {
+                 py::gil_scoped_release release;
+                 return cpu::build_mesh_tree(pointer<const float>(vertices),
+                                             pointer<const int32_t>(faces), face_count, threads);
+             }),
+             py::arg("vertices"), py::arg("faces"), py::arg("face_count"), py::arg("threads"))
+        .def_property_readonly("nodes", [](const Tree& tree) { return tree.children.size() / 8; })
+        .def_property_readonly("leaves",
+                               [](const Tree& tree) { return tree.leaf_faces.size() / 8; })
+        .def("write", [](const Tree& tree, Address nodes, Address children, Address leaves,
+                         Address leaf_faces) {
+            std::copy(tree.nodes.begin(), tree.nodes.end(), pointer<float>(nodes));
+            std::copy(tree.children.begin(), tree.children.end(), pointer<int32_t>(children));
+            std::copy(tree.leaves.begin(), tree.leaves.end(), pointer<float>(leaves));
+            std::copy(tree.leaf_faces.begin(), tree.leaf_faces.end(), pointer<int32_t>(leaf_faces));
+        });
+}
+
 template <class T>
 void add_kernels(py::module_ module) {
     module.def("film_siren", film_siren<T>);
@@ -292,6 +350,7 @@ void add_kernels(py::module_ module) {
     module.def("hash_encoding", hash_encoding<T>);
     module.def("hash_points_gradient", hash_points_gradient<T>);
     module.def("hash_table_gradient", hash_table_gradient<T>);
+    module.def("perceptron", perceptron<T>);
     module.def("positional_encoding", positional_encoding<T>);
     module.def("sample_pdf", sample_pdf<T>);
     module.def("generate_rays", generate_rays<T>);
@@ -303,7 +362,10 @@ void add_kernels(py::module_ module) {
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
-    add_kernels<float>(module.def_submodule("f32"));
+    py::module_ single = module.def_submodule("f32");
+    add_kernels<float>(single);
+    single.def("mesh_distance", mesh_distance);
+    add_mesh_tree(module);
     add_kernels<double>(module.def_submodule("f64"));
 
     module.attr("openmp") = cpu::openmp();

@@ -61,6 +61,21 @@ struct GenerateRays {
     T radius;
 };
 
+// A perceptron of one output at many points; on a CPU only. Features between layers are
+// max(x, 0) + constant * min(x, 0) of the sums or, if `sine`, sin(constant * x).
+template <class T>
+struct Perceptron {
+    const T* x;           // [count, sizes[0]]
+    const T* parameters;  // of each layer, in panels of 8 outputs, the last filled up with zeros:
+                          // weights [panels, inputs, 8], then biases [panels, 8]
+    T* out;               // [count]
+    int64_t count;
+    const int64_t* sizes;  // [layers + 1] features before, between and after layers; the last is 1
+    int layers;
+    bool sine;
+    T constant;
+};
+
 constexpr int kMostHashLevels = 32;
 
 // A multiresolution hash grid at many points; see core/hash.h.
@@ -226,7 +241,38 @@ struct FilmSirenTrace {
     T plane_distance;  // 1/tan(fov/2)
 };
 
+// A triangle mesh and the tree over it; core/mesh.h says what nodes and leaves hold.
+struct MeshTree {
+    const float* vertices;      // [vertices, 3]
+    const int32_t* faces;       // [faces, 3]
+    const float* nodes;         // [nodes, kNodeRows, 8]; the first one is the root
+    const int32_t* children;    // [nodes, 8] node, or ~leaf, or kNone
+    const float* leaves;        // [leaves, kTriangleRows, 8] triangles
+    const int32_t* leaf_faces;  // [leaves, 8]
+};
+
+// Signed distances to a mesh; see core/mesh.h. Points that are not finite give NaN and face -1.
+struct MeshDistance {
+    MeshTree tree;
+    const float* points;   // [count, 3]
+    const int32_t* order;  // [count] in which points are taken, or null; CUDA only
+    float* distance;       // [count] negative where winding > 1/2
+    int32_t* face;         // [count] one that is nearest
+    float* closest;        // [count, 3] its point
+    float* winding;        // [count]
+    int64_t count;
+};
+
 namespace cpu {
+// The tree over some triangles, made on the CPU; the same for any number of threads.
+struct MeshTreeArrays {
+    std::vector<float> nodes, leaves;
+    std::vector<int32_t> children, leaf_faces;
+};
+// faces >= 1; indices in range; finite vertices.
+MeshTreeArrays build_mesh_tree(const float* vertices, const int32_t* faces, int64_t face_count,
+                               int threads);
+void launch(const MeshDistance&, const Where&);
 template <class T>
 void launch(const FilmSirenSample<T>&, const Where&);
 template <class T>
@@ -237,6 +283,8 @@ template <class T>
 void launch(const SamplePdf<T>&, const Where&);
 template <class T>
 void launch(const GenerateRays<T>&, const Where&);
+template <class T>
+void launch(const Perceptron<T>&, const Where&);
 template <class T>
 void launch(const HashEncoding<T>&, const Where&);
 template <class T>
@@ -256,6 +304,7 @@ double multiply_adds(int threads, bool bf16);
 }  // namespace cpu
 
 namespace cuda {
+void launch(const MeshDistance&, const Where&);
 template <class T>
 void launch(const PositionalEncoding<T>&, const Where&);
 template <class T>

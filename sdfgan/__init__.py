@@ -16,7 +16,19 @@ from ._build import build_info, version
 __version__ = version("sdfgan")
 __all__ = ["__version__", "build_info"]
 
-_SUBPACKAGES = ("cameras", "data", "fields", "gan", "meshes", "metrics", "ops", "pictures", "raycast", "training")
+_SUBPACKAGES = (
+    "cameras",
+    "data",
+    "fields",
+    "gan",
+    "meshes",
+    "metrics",
+    "ops",
+    "pictures",
+    "raycast",
+    "sdf",
+    "training",
+)
 
 
 if not TYPE_CHECKING:  # a type checker would take every missing name for a subpackage

@@ -31,6 +31,12 @@ def _train_nerf() -> Loaded:
     return NerfConfig, train
 
 
+def _train_sdf() -> Loaded:
+    from sdfgan.commands.train_sdf import SdfConfig, run
+
+    return SdfConfig, run
+
+
 def _render() -> Loaded:
     from sdfgan.commands.render import RenderConfig, run
 
@@ -113,6 +119,20 @@ COMMANDS = {
             ("--data garden/ --image-scale 0.25 --render-depth", "photographs, reduced; also a video of depth"),
             ("--data helmet/ --model ref-nerf --render-normal", "reflections; nerf, mip-nerf, mip-nerf-360 likewise"),
             ("--resume runs/nerf-001", "continue where a run was stopped"),
+        ),
+    ),
+    "train-sdf": Command(
+        "A mesh, or each mesh of a folder, as a neural signed-distance field.",
+        _train_sdf,
+        (
+            ("part.stl", "the medium preset: a model and a mesh made from it, in seconds"),
+            (
+                "part.stl --preset high --show-vis 1 --output-dir runs/part",
+                "finer, with slices, error maps and a video",
+            ),
+            ("parts/ --preset low --output-dir runs/parts", "every mesh of a folder; run it again to go on"),
+            ("part.stl --dam-arch 1 --scaler PowerTransformer", "the network of Neural Implicit Tools"),
+            ("--resume runs/part", "continue where a run was stopped"),
         ),
     ),
     "render": Command(

@@ -8,12 +8,18 @@
 
 namespace sdfgan {
 
-// One axis of a point on one level: its cell, and derivatives by the coordinate, of order 0 to 2,
-// of the weights of the cell's two ends.
+// The weight of one end of a cell along one axis, and its first and second derivative by the
+// coordinate.
+template <class T>
+struct HashEnd {
+    T weight[3];
+};
+
+// One axis of a point on one level.
 template <class T>
 struct HashAxis {
     uint32_t cell;
-    T weight[3][2];
+    HashEnd<T> end[2];
 };
 
 // Outside of the unit cube values stay what they are at its faces. NaN gives NaN, in cell 0.
@@ -28,8 +34,11 @@ SDFGAN_HD HashAxis<T> hash_axis(T x, T cells, bool smooth) {
     const T slope = (smooth ? 6 * t * (1 - t) : T(1)) * moves;
     const T bend = (smooth ? 6 - 12 * t : T(0)) * moves * moves;
     const uint32_t cell = static_cast<uint32_t>(static_cast<int32_t>(first >= 0 ? first : T(0)));
-    return {cell, {{1 - value, value}, {-slope, slope}, {-bend, bend}}};
+    return {cell, {{{1 - value, -slope, -bend}}, {{value, slope, bend}}}};
 }
+
+// Which end of the cell a corner is at.
+SDFGAN_HD int hash_bit(int corner, int axis) { return corner >> axis & 1; }
 
 // Where a corner's features are in a level with `side` corners along an axis: one after the other
 // where they fit into the table, else where their hash says (eq. 4). `mask` is the number of
@@ -45,44 +54,25 @@ SDFGAN_HD uint32_t hash_index(const uint32_t (&corner)[kDims], uint32_t side, ui
     return mask == 0 ? dense : hash & mask;
 }
 
-// A derivative of a corner's weight: order[axis] times by each coordinate. Bit `axis` of `corner`
-// says which end of the cell it is at.
+// The weight of a corner: the product of those along each axis. With derivatives by a coordinate in
+// the place of an axis's value and slope, it is the derivative by this coordinate.
 template <class T, int kDims>
-SDFGAN_HD T hash_weight(const HashAxis<T> (&axes)[kDims], int corner, const int (&order)[kDims]) {
-    T product = 1;
-    for (int axis = 0; axis < kDims; ++axis) {
-        product *= axes[axis].weight[order[axis]][corner >> axis & 1];
-    }
+SDFGAN_HD T hash_weight(const T (&value)[kDims]) {
+    T product = value[0];
+    for (int axis = 1; axis < kDims; ++axis) product *= value[axis];
     return product;
 }
 
-// The weight of a corner, or its derivative along `direction`.
+// Its derivative along `direction`.
 template <class T, int kDims>
-SDFGAN_HD T hash_weight(const HashAxis<T> (&axes)[kDims], int corner, const T* direction) {
-    int order[kDims] = {};
-    if (!direction) return hash_weight(axes, corner, order);
-    T sum = 0;
-    for (int axis = 0; axis < kDims; ++axis) {
-        order[axis] = 1;
-        sum += direction[axis] * hash_weight(axes, corner, order);
-        order[axis] = 0;
+SDFGAN_HD T hash_weight_along(const T (&value)[kDims], const T (&slope)[kDims],
+                              const T (&direction)[kDims]) {
+    T product = value[0], along = slope[0] * direction[0];
+    for (int axis = 1; axis < kDims; ++axis) {
+        along = along * value[axis] + product * (slope[axis] * direction[axis]);
+        product *= value[axis];
     }
-    return sum;
-}
-
-// The derivative of that by coordinate `by`.
-template <class T, int kDims>
-SDFGAN_HD T hash_slope(const HashAxis<T> (&axes)[kDims], int corner, int by, const T* direction) {
-    int order[kDims] = {};
-    order[by] = 1;
-    if (!direction) return hash_weight(axes, corner, order);
-    T sum = 0;
-    for (int axis = 0; axis < kDims; ++axis) {
-        ++order[axis];
-        sum += direction[axis] * hash_weight(axes, corner, order);
-        --order[axis];
-    }
-    return sum;
+    return along;
 }
 
 }  // namespace sdfgan

@@ -18,70 +18,74 @@ struct Corners {
     alignas(64) T weight[kParts][kCount][kPoints];
 };
 
-// weigh(axes, corner, direction, part) -> T.
-template <class T, int kDims, int kParts, bool kDirection, class Weigh>
+// Weights of values (kParts = 1) or their derivatives by each coordinate (kParts = kDims).
+template <class T, int kDims, int kParts, bool kDirection>
 void find_corners(const HashGrid<T>& grid, int level, int64_t begin, int count,
-                  Corners<T, kDims, kParts>& corners, const Weigh& weigh) {
+                  Corners<T, kDims, kParts>& corners) {
     alignas(64) T point[kDims][kPoints] = {}, direction[kDims][kPoints] = {};
     for (int i = 0; i < count; ++i) {
         for (int axis = 0; axis < kDims; ++axis) {
             point[axis][i] = grid.points[(begin + i) * kDims + axis];
-            if constexpr (kDirection) {
-                direction[axis][i] = grid.direction[(begin + i) * kDims + axis];
-            }
+            if (kDirection) direction[axis][i] = grid.direction[(begin + i) * kDims + axis];
         }
     }
     const uint32_t side = grid.cells[level] + 2, mask = grid.mask[level];
     const T cells = static_cast<T>(grid.cells[level]);
     const bool smooth = grid.smooth;
+    alignas(64) uint32_t cell[kDims][kPoints];
+    alignas(64) T ends[kDims][2][3][kPoints];
+    for (int axis = 0; axis < kDims; ++axis) {
 #pragma omp simd
-    for (int i = 0; i < kPoints; ++i) {
-        HashAxis<T> axes[kDims];
-        T along[kDims];
-        for (int axis = 0; axis < kDims; ++axis) {
-            axes[axis] = hash_axis(point[axis][i], cells, smooth);
-            along[axis] = direction[axis][i];
+        for (int i = 0; i < kPoints; ++i) {
+            const HashAxis<T> found = hash_axis(point[axis][i], cells, smooth);
+            cell[axis][i] = found.cell;
+            for (int end = 0; end < 2; ++end) {
+                for (int order = 0; order < 3; ++order) {
+                    ends[axis][end][order][i] = found.end[end].weight[order];
+                }
+            }
         }
-#pragma GCC unroll 8
-        for (int corner = 0; corner < Corners<T, kDims, kParts>::kCount; ++corner) {
+    }
+    for (int corner = 0; corner < Corners<T, kDims, kParts>::kCount; ++corner) {
+        uint32_t* index = corners.index[corner];
+#pragma omp simd
+        for (int i = 0; i < kPoints; ++i) {
             uint32_t at[kDims];
+            for (int axis = 0; axis < kDims; ++axis)
+                at[axis] = cell[axis][i] + hash_bit(corner, axis);
+            index[i] = hash_index(at, side, mask);
+        }
+        for (int part = 0; part < kParts; ++part) {
+            const T* by[kDims][2];
             for (int axis = 0; axis < kDims; ++axis) {
-                at[axis] = axes[axis].cell + (corner >> axis & 1);
+                const bool here = kParts == kDims && axis == part;
+                for (int order = 0; order < 2; ++order) {
+                    by[axis][order] = ends[axis][hash_bit(corner, axis)][order + here];
+                }
             }
-            corners.index[corner][i] = hash_index(at, side, mask);
-            for (int part = 0; part < kParts; ++part) {
-                corners.weight[part][corner][i] =
-                    weigh(axes, corner, kDirection ? along : nullptr, part);
+            T* weight = corners.weight[part][corner];
+#pragma omp simd
+            for (int i = 0; i < kPoints; ++i) {
+                T value[kDims], slope[kDims], along[kDims];
+                for (int axis = 0; axis < kDims; ++axis) {
+                    value[axis] = by[axis][0][i];
+                    slope[axis] = by[axis][1][i];
+                    along[axis] = direction[axis][i];
+                }
+                weight[i] =
+                    kDirection ? hash_weight_along(value, slope, along) : hash_weight(value);
             }
         }
     }
 }
 
-// Weights of values, or of derivatives along a direction.
-template <class T, int kDims>
+template <class T, int kDims, int kParts>
 void find_corners(const HashGrid<T>& grid, int level, int64_t begin, int count,
-                  Corners<T, kDims, 1>& corners) {
-    const auto weigh = [](const HashAxis<T>(&axes)[kDims], int corner, const T* along, int) {
-        return hash_weight<T, kDims>(axes, corner, along);
-    };
+                  Corners<T, kDims, kParts>& corners) {
     if (grid.direction) {
-        find_corners<T, kDims, 1, true>(grid, level, begin, count, corners, weigh);
+        find_corners<T, kDims, kParts, true>(grid, level, begin, count, corners);
     } else {
-        find_corners<T, kDims, 1, false>(grid, level, begin, count, corners, weigh);
-    }
-}
-
-// Their derivatives by each coordinate.
-template <class T, int kDims>
-void find_slopes(const HashGrid<T>& grid, int level, int64_t begin, int count,
-                 Corners<T, kDims, kDims>& corners) {
-    const auto weigh = [](const HashAxis<T>(&axes)[kDims], int corner, const T* along, int by) {
-        return hash_slope<T, kDims>(axes, corner, by, along);
-    };
-    if (grid.direction) {
-        find_corners<T, kDims, kDims, true>(grid, level, begin, count, corners, weigh);
-    } else {
-        find_corners<T, kDims, kDims, false>(grid, level, begin, count, corners, weigh);
+        find_corners<T, kDims, kParts, false>(grid, level, begin, count, corners);
     }
 }
 
@@ -125,7 +129,7 @@ void points_gradient(const HashPointsGradient<T>& p, int64_t begin, int64_t end)
     for_tiles(begin, end, [&](int64_t first, int count) {
         T sum[kDims][kPoints] = {};
         for (int level = 0; level < grid.levels; ++level) {
-            find_slopes(grid, level, first, count, corners);
+            find_corners(grid, level, first, count, corners);
             const T* table = grid.table + grid.begin[level] * kFeatures;
             for (int i = 0; i < count; ++i) {
                 const T* gradient = p.gradient + (first + i) * width + level * kFeatures;
@@ -168,53 +172,51 @@ void table_gradient(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
     }
 }
 
-// Calls what `Function<dims, features>` has for the grid's.
-#define SDFGAN_FOR_GRID(function, p, begin, end)             \
-    const auto run = [&](auto dims) {                        \
-        constexpr int kDims = decltype(dims)::value;         \
-        switch ((p).grid.features) {                         \
-            case 1:                                          \
-                return function<T, kDims, 1>(p, begin, end); \
-            case 2:                                          \
-                return function<T, kDims, 2>(p, begin, end); \
-            case 4:                                          \
-                return function<T, kDims, 4>(p, begin, end); \
-            default:                                         \
-                return function<T, kDims, 8>(p, begin, end); \
-        }                                                    \
-    };                                                       \
-    (p).grid.dims == 2 ? run(Constant<2>{}) : run(Constant<3>{})
-
 template <int kValue>
 struct Constant {
     static constexpr int value = kValue;
 };
 
+// function(dims, features) with those of the grid as types.
+template <class T, class Function>
+void for_grid(const HashGrid<T>& grid, const Function& function) {
+    const auto with = [&](auto dims) {
+        switch (grid.features) {
+            case 1:
+                return function(dims, Constant<1>{});
+            case 2:
+                return function(dims, Constant<2>{});
+            case 4:
+                return function(dims, Constant<4>{});
+            default:
+                return function(dims, Constant<8>{});
+        }
+    };
+    grid.dims == 2 ? with(Constant<2>{}) : with(Constant<3>{});
+}
+
 }  // namespace
 
 // kernels.cpp puts these into the table of this instruction set.
-template <class T>
-void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {
-    SDFGAN_FOR_GRID(encode, p, begin, end);
-}
-
-template <class T>
-void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,
-                                         int64_t end) {
-    SDFGAN_FOR_GRID(points_gradient, p, begin, end);
-}
-
-template <class T>
-void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
-    SDFGAN_FOR_GRID(table_gradient, p, begin, end);
-}
-
-#define SDFGAN_INSTANTIATE(T)                                                                \
-    template void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>&, int64_t, int64_t);    \
-    template void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, \
-                                                      int64_t);                              \
-    template void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
-SDFGAN_INSTANTIATE(float)
-SDFGAN_INSTANTIATE(double)
+#define SDFGAN_DEFINE(T)                                                                         \
+    void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {    \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            encode<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);          \
+        });                                                                                      \
+    }                                                                                            \
+    void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,      \
+                                             int64_t end) {                                      \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            points_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end); \
+        });                                                                                      \
+    }                                                                                            \
+    void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin,        \
+                                            int64_t end) {                                       \
+        for_grid(p.grid, [&](auto dims, auto features) {                                         \
+            table_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);  \
+        });                                                                                      \
+    }
+SDFGAN_DEFINE(float)
+SDFGAN_DEFINE(double)
 
 }  // namespace sdfgan::cpu

@@ -17,13 +17,15 @@ void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>&, const PointGr
 void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>&, int);
 void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>&, int);
 double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
-// hash_encoding.cpp
-template <class T>
-void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>&, int64_t, int64_t);
-template <class T>
-void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>&, int64_t, int64_t);
-template <class T>
-void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>&, int64_t, int64_t);
+void SDFGAN_LEVEL(perceptron_)(const Perceptron<float>&, int64_t, int64_t);
+void SDFGAN_LEVEL(perceptron_)(const Perceptron<double>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<float>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<double>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<float>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<double>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<float>&, int64_t, int64_t);
+void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<double>&, int64_t, int64_t);
+void SDFGAN_LEVEL(mesh_distance_)(const MeshDistance&, const int32_t*, int64_t, int64_t);
 // volume.cpp
 extern const VolumeKernels<float> SDFGAN_LEVEL(volume_f32_);
 extern const VolumeKernels<double> SDFGAN_LEVEL(volume_f64_);
@@ -132,16 +134,15 @@ extern const Table SDFGAN_LEVEL(table_) = {
     {positional_encoding<float>, sample_pdf<float>, generate_rays<float>, level_start<float>,
      level_compact<float>, trace_advance<float>, trace_compact<float>,
      SDFGAN_LEVEL(film_siren_f32_), SDFGAN_LEVEL(film_siren_trace_f32_),
-     SDFGAN_LEVEL(hash_encoding_) < float >, SDFGAN_LEVEL(hash_points_gradient_) < float >,
-     SDFGAN_LEVEL(hash_table_gradient_) < float >,
-     &SDFGAN_LEVEL(volume_f32_)},
+     SDFGAN_LEVEL(hash_encoding_), SDFGAN_LEVEL(hash_points_gradient_),
+     SDFGAN_LEVEL(hash_table_gradient_), &SDFGAN_LEVEL(volume_f32_), SDFGAN_LEVEL(perceptron_)},
     {positional_encoding<double>, sample_pdf<double>, generate_rays<double>, level_start<double>,
      level_compact<double>, trace_advance<double>, trace_compact<double>,
      SDFGAN_LEVEL(film_siren_f64_), SDFGAN_LEVEL(film_siren_trace_f64_),
-     SDFGAN_LEVEL(hash_encoding_) < double >, SDFGAN_LEVEL(hash_points_gradient_) < double >,
-     SDFGAN_LEVEL(hash_table_gradient_) < double >,
-     &SDFGAN_LEVEL(volume_f64_)},
+     SDFGAN_LEVEL(hash_encoding_), SDFGAN_LEVEL(hash_points_gradient_),
+     SDFGAN_LEVEL(hash_table_gradient_), &SDFGAN_LEVEL(volume_f64_), SDFGAN_LEVEL(perceptron_)},
     SDFGAN_LEVEL(multiply_adds_),
+    SDFGAN_LEVEL(mesh_distance_),
 };
 
 }  // namespace sdfgan::cpu

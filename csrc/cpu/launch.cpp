@@ -109,6 +109,12 @@ void launch(const FilmSirenSample<T>& p, const Where& where) {
 }
 
 template <class T>
+void launch(const Perceptron<T>& p, const Where& where) {
+    parallel_for(p.count, 4 * kTile, where.threads,
+                 [&](int64_t begin, int64_t end) { kernels<T>().perceptron(p, begin, end); });
+}
+
+template <class T>
 void launch(const HashEncoding<T>& p, const Where& where) {
     const int64_t grain = std::max<int64_t>(1, kGrain / (8 * p.grid.levels));
     parallel_for(p.grid.count, grain, where.threads,
@@ -164,6 +170,7 @@ bool openmp() {
 #define SDFGAN_INSTANTIATE(T)                                         \
     template void launch(const FilmSirenSample<T>&, const Where&);    \
     template void launch(const FilmSirenTrace<T>&, const Where&);     \
+    template void launch(const Perceptron<T>&, const Where&);         \
     template void launch(const HashEncoding<T>&, const Where&);       \
     template void launch(const HashPointsGradient<T>&, const Where&); \
     template void launch(const HashTableGradient<T>&, const Where&);  \

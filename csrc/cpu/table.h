@@ -46,6 +46,7 @@ struct Kernels {
     // Works on the levels [begin, end), so that no two threads write to one entry.
     void (*hash_table_gradient)(const HashTableGradient<T>&, int64_t begin, int64_t end);
     const VolumeKernels<T>* volume;
+    void (*perceptron)(const Perceptron<T>&, int64_t begin, int64_t end);
 };
 
 struct Table {
@@ -54,6 +55,8 @@ struct Table {
     Kernels<float> f32;
     Kernels<double> f64;
     double (*multiply_adds)(int64_t rounds, bool bf16);  // returns the operations done
+    // The points order[begin] to order[end - 1].
+    void (*mesh_distance)(const MeshDistance&, const int32_t* order, int64_t begin, int64_t end);
 };
 
 extern const Table table_base, table_avx2, table_avx512, table_avx512bf16;

@@ -6,7 +6,7 @@
 namespace sdfgan::cuda {
 namespace {
 
-// Calls body(entry, axes, corner) for the corners of a point's cell on a level.
+// Calls body(entry, ends) for the corners of a point's cell on a level.
 template <class T, int kDims, class Body>
 __device__ __forceinline__ void for_corners(const HashGrid<T>& grid, int64_t point, int level,
                                             const Body& body) {
@@ -15,12 +15,31 @@ __device__ __forceinline__ void for_corners(const HashGrid<T>& grid, int64_t poi
         axes[axis] = hash_axis(grid.points[point * kDims + axis], static_cast<T>(grid.cells[level]),
                                grid.smooth);
     }
+#pragma unroll
     for (int corner = 0; corner < 1 << kDims; ++corner) {
         uint32_t at[kDims];
-        for (int axis = 0; axis < kDims; ++axis) at[axis] = axes[axis].cell + (corner >> axis & 1);
+        HashEnd<T> ends[kDims];
+        for (int axis = 0; axis < kDims; ++axis) {
+            at[axis] = axes[axis].cell + hash_bit(corner, axis);
+            ends[axis] = axes[axis].end[hash_bit(corner, axis)];
+        }
         const uint32_t index = hash_index(at, grid.cells[level] + 2, grid.mask[level]);
-        body((grid.begin[level] + index) * grid.features, axes, corner);
+        body((grid.begin[level] + index) * grid.features, ends);
     }
+}
+
+// The weight of the corner at these ends, or its derivative by coordinate `by`, if that is not -1.
+template <class T, int kDims>
+__device__ __forceinline__ T weigh(const HashEnd<T> (&ends)[kDims], int by, const T* direction) {
+    T value[kDims], slope[kDims];
+    for (int axis = 0; axis < kDims; ++axis) {
+        value[axis] = axis == by ? ends[axis].weight[1] : ends[axis].weight[0];
+        slope[axis] = axis == by ? ends[axis].weight[2] : ends[axis].weight[1];
+    }
+    if (!direction) return hash_weight(value);
+    T along[kDims];
+    for (int axis = 0; axis < kDims; ++axis) along[axis] = direction[axis];
+    return hash_weight_along(value, slope, along);
 }
 
 template <int kDims, class T>
@@ -38,8 +57,8 @@ struct Encode {
         const T* direction = direction_at<kDims>(grid, point);
         T sum[8] = {};
         for_corners<T, kDims>(grid, point, static_cast<int>(i % grid.levels),
-                              [&](int64_t entry, const HashAxis<T>(&axes)[kDims], int corner) {
-                                  const T weight = hash_weight<T, kDims>(axes, corner, direction);
+                              [&](int64_t entry, const HashEnd<T>(&ends)[kDims]) {
+                                  const T weight = weigh(ends, -1, direction);
                                   for (int f = 0; f < 8; ++f) {
                                       if (f < grid.features)
                                           sum[f] += weight * grid.table[entry + f];
@@ -61,17 +80,16 @@ struct PointsGradient {
         T sum[kDims] = {};
         for (int level = 0; level < grid.levels; ++level) {
             const T* gradient = p.gradient + (point * grid.levels + level) * grid.features;
-            for_corners<T, kDims>(
-                grid, point, level,
-                [&](int64_t entry, const HashAxis<T>(&axes)[kDims], int corner) {
-                    T product = 0;
-                    for (int f = 0; f < grid.features; ++f) {
-                        product += gradient[f] * grid.table[entry + f];
-                    }
-                    for (int axis = 0; axis < kDims; ++axis) {
-                        sum[axis] += hash_slope<T, kDims>(axes, corner, axis, direction) * product;
-                    }
-                });
+            for_corners<T, kDims>(grid, point, level,
+                                  [&](int64_t entry, const HashEnd<T>(&ends)[kDims]) {
+                                      T product = 0;
+                                      for (int f = 0; f < grid.features; ++f) {
+                                          product += gradient[f] * grid.table[entry + f];
+                                      }
+                                      for (int axis = 0; axis < kDims; ++axis) {
+                                          sum[axis] += weigh(ends, axis, direction) * product;
+                                      }
+                                  });
         }
         for (int axis = 0; axis < kDims; ++axis) p.out[point * kDims + axis] = sum[axis];
     }
@@ -86,8 +104,8 @@ struct TableGradient {
         const int64_t point = i / grid.levels;
         const T* direction = direction_at<kDims>(grid, point);
         for_corners<T, kDims>(grid, point, static_cast<int>(i % grid.levels),
-                              [&](int64_t entry, const HashAxis<T>(&axes)[kDims], int corner) {
-                                  const T weight = hash_weight<T, kDims>(axes, corner, direction);
+                              [&](int64_t entry, const HashEnd<T>(&ends)[kDims]) {
+                                  const T weight = weigh(ends, -1, direction);
                                   for (int f = 0; f < grid.features; ++f) {
                                       atomicAdd(p.out + entry + f,
                                                 weight * p.gradient[i * grid.features + f]);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -126,6 +127,14 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
 }
 
 
+def _kebab(argument: str) -> str:
+    """--camelCase, which Neural Implicit Tools spoke, as --camel-case; anything else as it is."""
+    flag, equals, value = argument.partition("=")
+    if re.fullmatch(r"--[a-z]+([A-Z][a-z]*)+", flag) is None:
+        return argument
+    return re.sub("[A-Z]", lambda letter: f"-{letter[0].lower()}", flag) + equals + value
+
+
 def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments of today, and what to say about each old flag among those given."""
     known = OLD_FLAGS.get(command, {})
@@ -133,7 +142,7 @@ def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[s
     notes: list[str] = []
     rest = list(arguments)
     while rest:
-        given = rest.pop(0)
+        given = _kebab(rest.pop(0))
         flag, equals, value = given.partition("=")
         old = known.get(flag.replace("_", "-"))
         if old is None:

@@ -13,8 +13,10 @@ from sdfgan.fields.analytic import (
     rotation_matrix,
 )
 from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
 from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.film_siren import FilmSirenSDF
+from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.mlp import MlpSDF
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.fields.primitives import Box, Capsule, Cone, Cylinder, Ellipsoid, Plane, RoundedBox, Sphere, Torus
@@ -25,16 +27,21 @@ __all__ = [
     "Capsule",
     "Coloured",
     "Cone",
+    "CoordinateSDF",
     "Cylinder",
     "DfrSDF",
     "Ellipsoid",
     "Field",
     "FieldSample",
     "FilmSirenSDF",
+    "FixedLatent",
+    "HashGrid",
     "Intersection",
     "MlpSDF",
+    "Perceptron",
     "PiGanField",
     "Plane",
+    "PositionalEncoding",
     "RoundedBox",
     "SmoothIntersection",
     "SmoothSubtraction",

@@ -23,6 +23,8 @@ class HashGrid(nn.Module):
         coarsest, finest: cells along an axis of the first and of the last grid.
     """
 
+    bound: Tensor
+
     def __init__(
         self,
         dims: int = 3,
@@ -42,7 +44,8 @@ class HashGrid(nn.Module):
             )
         growth = (finest / coarsest) ** (1 / max(levels - 1, 1))
         self.cells = [round(coarsest * growth**level) for level in range(levels)]
-        self.table_size, self.smooth, self.bound = 2**log2_size, smooth, bound
+        self.table_size, self.smooth = 2**log2_size, smooth
+        self.register_buffer("bound", torch.tensor(float(bound)))
         entries = ops.hash_table_begins(dims, self.cells, self.table_size)[-1]
         self.table = nn.Parameter(torch.empty(entries, features).uniform_(-_SMALLEST_FEATURE, _SMALLEST_FEATURE))
         self.width = levels * features

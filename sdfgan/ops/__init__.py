@@ -15,7 +15,9 @@ from .film_siren import (
 )
 from .hash import hash_encoding, hash_table_begins
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
+from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
 from .pdf import sample_pdf
+from .perceptron import pack_perceptron, perceptron
 from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
 from .proposal import distortion_loss, interlevel_loss
 from .rays import generate_rays
@@ -28,6 +30,8 @@ __all__ = [
     "LayerState",
     "LevelRays",
     "MarchRules",
+    "MeshDistance",
+    "MeshTree",
     "PixelSamples",
     "PixelViews",
     "RayStatus",
@@ -44,7 +48,11 @@ __all__ = [
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
+    "mesh_distance",
+    "mesh_tree",
     "pack_matrices",
+    "pack_perceptron",
+    "perceptron",
     "pixel_views",
     "positional_encoding",
     "sample_pdf",

@@ -316,3 +316,30 @@ def test_volume_kernels_match_the_cpu(emulated):
 
     for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("along", [False, True])
+def test_hash_grid(emulated: ModuleType, dims: int, along: bool) -> None:
+    torch.manual_seed(dims)
+    cells, size, features, count = [2, 5, 11], 64, 4, 150
+    begins = ops.hash_table_begins(dims, cells, size)
+    points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1], features)
+    direction = torch.randn_like(points) if along else None
+    gradient = torch.randn(count, len(cells) * features)
+    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (points, table, direction)]
+    masks = [size - 1 if (n + 2) ** dims > size else 0 for n in cells]
+    grid = (*addresses, count, dims, features, True, cells, masks, begins)
+    settings = (cells, size, True)
+    out, by_points, by_table = torch.empty_like(gradient), torch.empty_like(points), torch.zeros_like(table)
+    emulated.f32.hash_encoding((HOPPER, 0, 0), grid, out.data_ptr())
+    emulated.f32.hash_points_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_points.data_ptr())
+    emulated.f32.hash_table_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_table.data_ptr())
+    op = torch.ops.sdfgan
+    expected = (
+        op.hash_encoding(points, table, direction, *settings),
+        op.hash_encoding_points_gradient(points, table, direction, gradient, *settings),
+        op.hash_encoding_table_gradient(points, direction, gradient, features, *settings),
+    )
+    for actual, wanted in zip((out, by_points, by_table), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-3)

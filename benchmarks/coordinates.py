@@ -1,0 +1,49 @@
+"""What fields of one shape are made of, against plain torch: hash grids with their gradients, perceptrons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import torch
+
+from measure import Comparison
+from sdfgan import ops
+from sdfgan.fields.coordinate import DAM_WIDTHS, Perceptron
+from sdfgan.fields.hash_grid import HashGrid
+from sdfgan.ops import reference
+
+_POINTS = 2**15
+
+
+def comparisons(quick: bool, device: str) -> Iterator[Comparison]:
+    """The hash grid of the medium preset, forward and back; networks of the seed and of the presets, forward."""
+    points = torch.rand(_POINTS // (8 if quick else 1), 3, generator=torch.Generator().manual_seed(0)).to(device)
+    grid = HashGrid(levels=4, log2_size=19, coarsest=8, finest=64).to(device)
+    table = grid.table.detach().requires_grad_()
+    settings = (grid.cells, grid.table_size)
+
+    def back(encode: Callable[..., torch.Tensor]) -> None:
+        with torch.enable_grad():
+            torch.autograd.grad(encode(points, table, *settings).sum(), table)
+
+    config = {"op": "hash_encoding", "points": len(points), "levels": 4, "features": 4}
+    variants = {
+        "sdfgan": lambda: ops.hash_encoding(points, grid.table.detach(), *settings),
+        "torch": lambda: reference.hash_encoding(points, grid.table.detach(), *settings),
+    }
+    yield Comparison("coordinates", config, variants, ("torch",))
+    both = {"sdfgan": lambda: back(ops.hash_encoding), "torch": lambda: back(reference.hash_encoding)}
+    yield Comparison("coordinates", config | {"gradient": "table"}, both, ("torch",))
+    if device != "cpu":
+        return
+    for inputs, widths in ((3, DAM_WIDTHS), (3, (256,) * 8), (16, (32,))):
+        fused, plain = Perceptron(inputs, widths), Perceptron(inputs, widths)
+        plain.load_state_dict(fused.state_dict())
+        plain._fused = None
+        x = torch.rand(len(points), inputs)
+        work = 2 * len(x) * sum(a * b for a, b in pairwise(fused.sizes))
+        facts = {name: {"work_flop": work} for name in ("fused", "torch")}
+        shape = {"op": "perceptron", "points": len(x), "layers": len(widths), "widest": max(widths)}
+        runs = {"fused": lambda net=fused, x=x: net(x), "torch": lambda net=plain, x=x: net(x)}
+        yield Comparison("coordinates", shape, runs, ("torch",), facts)

@@ -1,0 +1,142 @@
+"""Signed distances to triangle meshes: exact, over a tree of boxes, with the sign of the winding number."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _C
+from ._library import Checker, native, refuse_gradient, register, require_tensors
+
+_LARGEST = 1e12  # coordinates: their cubes are float32 too
+_MORTON_BITS = 10
+
+
+class MeshTree(NamedTuple):
+    """A mesh and the tree over its faces, as `mesh_tree` makes it; csrc/core/mesh.h says what it holds."""
+
+    vertices: Tensor  # [V, 3] float32
+    faces: Tensor  # [F, 3] int32
+    nodes: Tensor  # [M, 19, 8] float32
+    children: Tensor  # [M, 8] int32
+    leaves: Tensor  # [L, 17, 8] float32
+    leaf_faces: Tensor  # [L, 8] int32
+
+    def to(self, device: torch.device | str) -> MeshTree:
+        """The same on another device."""
+        return MeshTree(*(tensor.to(device) for tensor in self))
+
+
+class MeshDistance(NamedTuple):
+    """What `mesh_distance` finds for N points; NaN, and face -1, for points that are not finite."""
+
+    distance: Tensor  # [N] float32, negative where the winding number exceeds 1/2
+    face: Tensor  # [N] int32, one that is nearest
+    closest: Tensor  # [N, 3] float32, the point of that face
+    winding: Tensor  # [N] float32
+
+
+def mesh_tree(vertices: Tensor, faces: Tensor) -> MeshTree:
+    """The tree of a mesh, for `mesh_distance`. Built on the CPU; the same tree for any number of threads.
+
+    Args:
+        vertices: [V, 3] float32 on the CPU, finite, no coordinate beyond 1e12.
+        faces: [F, 3] int32, F >= 1, anticlockwise from outside. Any triangles: open, intersecting, without area.
+
+    Raises ValueError for anything else. Not differentiable.
+    """
+    require_tensors("mesh_tree", vertices=vertices, faces=faces)
+    refuse_gradient("mesh_tree", vertices=vertices)
+    check = Checker("mesh_tree")
+    check.device = torch.device("cpu")
+    check("vertices", vertices, ("V", 3), (torch.float32,))
+    check("faces", faces, ("F", 3), (torch.int32,))
+    if len(faces) == 0:
+        raise ValueError("mesh_tree: faces must be [F, 3] with F >= 1, got [0, 3]")
+    low, high = int(faces.min()), int(faces.max())
+    if low < 0 or high >= len(vertices):
+        raise ValueError(f"mesh_tree: faces must be in [0, V), got {low} to {high} (V={len(vertices)})")
+    if not bool((vertices.abs() <= _LARGEST).all()):
+        raise ValueError(f"mesh_tree: vertices must be finite and within {_LARGEST:g}")
+    built = _C.MeshTree(vertices.data_ptr(), faces.data_ptr(), len(faces), torch.get_num_threads())
+    nodes, leaves = torch.empty(built.nodes, 19, 8), torch.empty(built.leaves, 17, 8)
+    children = torch.empty(built.nodes, 8, dtype=torch.int32)
+    leaf_faces = torch.empty(built.leaves, 8, dtype=torch.int32)
+    built.write(nodes.data_ptr(), children.data_ptr(), leaves.data_ptr(), leaf_faces.data_ptr())
+    return MeshTree(vertices, faces, nodes, children, leaves, leaf_faces)
+
+
+def mesh_distance(tree: MeshTree, points: Tensor) -> MeshDistance:
+    """Signed distances from points to a mesh, to 1e-6 of the extent of mesh and points, slivers included.
+
+    The nearest triangle is found in float32 over the tree, and the distance to it computed in float64. Inside is where
+    the generalised winding number (Jacobson et al. 2013) exceeds 1/2; that of far nodes is expanded to the second term
+    (Barill et al. 2018), which keeps it to about 1e-3. Points near each other in space share work, in any order.
+
+    Args:
+        tree: from `mesh_tree`; trees from elsewhere are not checked.
+        points: [N, 3] float32 on the device of the tree.
+
+    Returns:
+        Distances, faces, closest points and winding numbers. Not differentiable: RuntimeError when `points` requires
+        grad. Where points are not on the surface, the gradient of the distance is (points - closest) / distance.
+    """
+    require_tensors("mesh_distance", points=points)
+    refuse_gradient("mesh_distance", points=points)
+    return MeshDistance(*_op(*tree, points))
+
+
+def _fake(
+    vertices: Tensor, faces: Tensor, nodes: Tensor, children: Tensor, leaves: Tensor, leaf_faces: Tensor, points: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    check, real, whole = Checker("mesh_distance"), (torch.float32,), (torch.int32,)
+    check("vertices", vertices, ("V", 3), real)
+    check("faces", faces, ("F", 3), whole)
+    check("nodes", nodes, ("M", 19, 8), real)
+    check("children", children, ("M", 8), whole)
+    check("leaves", leaves, ("L", 17, 8), real)
+    check("leaf_faces", leaf_faces, ("L", 8), whole)
+    check("points", points, ("N", 3), real)
+    count = len(points)
+    distance, winding = points.new_empty(count), points.new_empty(count)
+    return distance, faces.new_empty(count), torch.empty_like(points), winding
+
+
+def _kernel(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    out = distance, face, closest, winding = _fake(*tensors)
+    points = tensors[-1]
+    order = _morton(points).argsort().to(torch.int32) if points.is_cuda else None
+    native("mesh_distance", points)(
+        [tensor.data_ptr() for tensor in tensors[:-1]],
+        points.data_ptr(),
+        0 if order is None else order.data_ptr(),
+        distance.data_ptr(),
+        face.data_ptr(),
+        closest.data_ptr(),
+        winding.data_ptr(),
+        len(points),
+    )
+    return out
+
+
+def _morton(points: Tensor) -> Tensor:
+    """[N] int32 places of points along a Morton curve; the CPU kernel sorts along it by itself."""
+    if len(points) == 0:
+        return points.new_empty(0, dtype=torch.int32)
+    low, high = points.nan_to_num(0, 0, 0).aminmax(dim=0)
+    cells = ((points - low) / (high - low) * 2**_MORTON_BITS).nan_to_num(0).clamp(0, 2**_MORTON_BITS - 1).int()
+    code = torch.zeros_like(cells[:, 0])
+    for bit in range(_MORTON_BITS):
+        for axis in range(3):
+            code |= (cells[:, axis] >> bit & 1) << (3 * bit + axis)
+    return code
+
+
+_op = register(
+    "mesh_distance(Tensor vertices, Tensor faces, Tensor nodes, Tensor children, Tensor leaves, Tensor leaf_faces, "
+    "Tensor points) -> (Tensor, Tensor, Tensor, Tensor)",
+    _kernel,
+    _fake,
+)

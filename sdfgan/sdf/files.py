@@ -1,0 +1,124 @@
+"""What training starts from: a mesh with its truth, or a file of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sdfgan.errors import UserError
+from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.normalise import Placement, normalise
+from sdfgan.sdf.read import READ_SUFFIXES, read_mesh
+from sdfgan.sdf.repair import RepairReport, repair
+from sdfgan.sdf.sampling import Samples, SampleStream
+from sdfgan.sdf.trainer import Stream
+from sdfgan.sdf.truth import GroundTruth
+
+SAMPLE_SUFFIX = ".npz"
+_IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to learn."""
+
+    path: Path
+    folder: Path  # of its run
+    stream: Stream
+    truth: GroundTruth | None  # None for a file of samples
+    placement: Placement
+    report: RepairReport | None
+
+
+def find_inputs(path: Path) -> tuple[list[Path], bool]:
+    """The files that `path` means, in order, and whether it is a folder of them. Raises UserError."""
+    suffixes = (*READ_SUFFIXES, SAMPLE_SUFFIX)
+    if not path.is_dir():
+        return [path], False
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    if not found:
+        raise UserError(f"{path}: a folder without meshes ({', '.join(suffixes)})")
+    return found, True
+
+
+def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
+    """Read, repair, normalise and make ready to sample. Raises UserError, naming the file."""
+    assert config.num_points is not None
+    device = torch.device(config.device)
+    if path.suffix.lower() == SAMPLE_SUFFIX:
+        samples, placement = read_samples(path)
+        held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
+        return Case(path, folder, held, None, placement, None)
+    mesh, report = repair(read_mesh(path), str(path))
+    try:
+        mesh, placement = normalise(mesh, config.normalise)
+        truth = GroundTruth(mesh, device=device)
+        stream = SampleStream(
+            truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    return Case(path, folder, stream, truth, placement, report)
+
+
+class HeldSamples:
+    """Samples from a file, in another order in each epoch."""
+
+    def __init__(self, samples: Samples, seed: int) -> None:
+        self.samples, self.seed = samples, seed
+
+    def __len__(self) -> int:
+        return len(self.samples.points)
+
+    def epoch(self, number: int, batch_size: int) -> Iterator[Samples]:
+        """Batches, the last one smaller; the order is decided by `number`."""
+        random = torch.Generator().manual_seed(1_000_003 * self.seed + number)
+        order = torch.randperm(len(self), generator=random).to(self.samples.points.device)
+        for part in order.split(batch_size):
+            yield self.samples.rows(part)
+
+
+def read_samples(path: Path) -> tuple[Samples, Placement]:
+    """Samples of an .npz, moved into the cube if they are not in it, and how.
+
+    It holds points [N, 3] and distances [N] (or sdf), perhaps weights [N] and normals [N, 3]; or pos and neg [N, 4],
+    points with their distances, as DeepSDF's. Rows that are not finite are dropped. Raises UserError.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # a damaged zip raises almost anything
+        raise UserError(f"{path}: not a readable .npz of numbers: {' '.join(str(error).split())[:200]}") from error
+    try:
+        if {"pos", "neg"} <= arrays.keys():
+            rows = np.concatenate([arrays["pos"], arrays["neg"]]).astype(np.float64)
+            points, distances = rows[:, :3], rows[:, 3]
+        else:
+            points = arrays["points"].astype(np.float64)
+            distances = arrays["distances" if "distances" in arrays else "sdf"].astype(np.float64).reshape(-1)
+        weights = arrays.get("weights", np.ones(len(points))).astype(np.float64).reshape(-1)
+        normals = arrays.get("normals", np.zeros((len(points), 3))).astype(np.float64)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: expected points [N, 3] and distances [N], or pos and neg [N, 4], got {error}"
+        ) from error
+    shapes = (points.shape, distances.shape, weights.shape, normals.shape)
+    count = len(points)
+    if shapes != ((count, 3), (count,), (count,), (count, 3)):
+        raise UserError(f"{path}: expected points [N, 3] and distances [N], got shapes {', '.join(map(str, shapes))}")
+    finite = np.isfinite(np.column_stack([points, distances, weights, normals])).all(1)
+    if finite.sum() < 2:
+        raise UserError(f"{path}: expected at least two finite samples, got {finite.sum()} of {count}")
+    points, distances, weights, normals = (a[finite] for a in (points, distances, weights, normals))
+    placement = Placement((0.0, 0.0, 0.0), 1.0)
+    if np.abs(points).max() > 1:
+        low, high = points.min(0), points.max(0)
+        placement = Placement(tuple(((low + high) / 2).tolist()), float(2 / (high - low).max()))
+    arrays_ = (placement.normalised(points), distances * placement.scale, weights, normals)
+    return Samples(*(torch.from_numpy(np.ascontiguousarray(a)).float() for a in arrays_)), placement

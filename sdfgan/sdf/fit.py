@@ -1,0 +1,289 @@
+"""`sdfgan train-sdf`: from mesh files to run folders, one at a time or many together; what fails is listed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sdfgan.errors import UserError
+from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.sdf import judge
+from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
+from sdfgan.sdf.model import MODEL, MeshSDF, make_field, save_model
+from sdfgan.sdf.pictures import save_slices, save_turntable
+from sdfgan.sdf.trainer import Trainer, parameter_count
+from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from sdfgan.training.distributed import Workers, workers
+from sdfgan.training.files import write_json
+from sdfgan.training.interrupt import StopSignals
+from sdfgan.training.progress import progress
+from sdfgan.training.run import RunFolder, next_run_folder
+
+_SUMMARY = "summary.json"
+_SCALER_SAMPLES = 100_000
+_STEPS_PER_LINE = 50  # of metrics.jsonl
+_SLOPE_POINTS = 20_000
+
+
+def train(config: SdfConfig) -> dict[str, Any]:
+    """Fit what `config` names and return the summary, which is also in the run folder. Raises UserError."""
+    if config.resume is not None:
+        config = _resumed(config)
+    if config.input is None:
+        raise UserError("a mesh, a file of samples or a folder of them must be given (or --resume RUN)")
+    config = config.resolved()
+    assert config.input is not None
+    paths, many = find_inputs(config.input)
+    root = config.output_dir or next_run_folder(Path("runs"), "sdf")
+    config = dataclasses.replace(config, output_dir=root)
+    with workers(torch.device(config.device)) as team:
+        if many:
+            return _train_folder(config, paths, root, team)
+        if not team.first:
+            return {}
+        one = _Group(config, paths, [root])
+        summaries = one.run()
+    if one.stopped:
+        raise UserError(f"stopped at {one.stopped}; continue with --resume {root}")
+    summary = summaries[0]
+    if "error" in summary:
+        raise UserError(summary["error"])
+    return summary
+
+
+def _resumed(given: SdfConfig) -> SdfConfig:
+    """The settings of the run to continue."""
+    assert given.resume is not None
+    source = given.resume / "config.json"
+    try:
+        saved = SdfConfig.from_json(json.loads(source.read_text()), source)
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{source}: not readable: {error}") from error
+    return dataclasses.replace(saved, output_dir=given.resume, resume=given.resume, device=given.device)
+
+
+# -------------------------------------------------------------------------------------------------------------- folders
+
+
+def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Workers) -> dict[str, Any]:
+    """Every mesh that has no summary yet; this process takes its share of the groups."""
+    assert config.input is not None and config.together is not None
+    folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
+    if len(set(folders.values())) < len(paths):  # a.stl beside a.obj
+        folders = {path: root / path.relative_to(config.input) for path in paths}
+    if team.first:
+        write_json(root / "config.json", config.to_json())
+    left = [path for path in paths if "model" not in _read(folders[path] / _SUMMARY)]
+    meshes = [path for path in left if path.suffix.lower() != SAMPLE_SUFFIX]
+    samples = [path for path in left if path.suffix.lower() == SAMPLE_SUFFIX]
+    groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
+    begin = time.monotonic()
+    done = len(paths) - len(left)
+    with progress(len(paths), "meshes", done, shown=team.first) as bar:
+        for group in groups[team.rank :: team.count]:
+            one = _Group(config, group, [folders[path] for path in group], catch=True)
+            one.run()
+            if one.stopped:
+                raise UserError(f"stopped; continue with --resume {root}")
+            bar.advance(len(group), ", ".join(path.stem for path in group[:3]))
+    team.wait()
+    summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
+    failures = {
+        path: summary["error"] if summary else "not finished"
+        for path, summary in summaries.items()
+        if not summary or "error" in summary
+    }
+    result = {
+        "kind": "sdf-folder",
+        "meshes": len(paths),
+        "failed": len(failures),
+        "failures": failures,
+        "wall_seconds": round(time.monotonic() - begin, 1),
+        "processes": team.count,
+    }
+    if team.first:
+        write_json(root / _SUMMARY, result)
+        for path, error in failures.items():
+            print(f"failed: {path}: {error.removeprefix(f'{path}: ')}")
+        print(f"{len(paths) - len(failures)} of {len(paths)} meshes in {root}")
+    return result
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+# ---------------------------------------------------------------------------------------------- meshes trained together
+
+
+class _Group:
+    """Meshes that are trained in the same steps, each with its run folder; mostly it is one."""
+
+    def __init__(self, config: SdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False) -> None:
+        self.config, self.catch = config, catch
+        self.stopped = ""  # where, if it was asked to
+        self.paths, self.folders = list(paths), list(folders)
+        self.failed: dict[Path, dict[str, Any]] = {}
+        self.began = time.monotonic()
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train and judge; the summaries, which are written too. With `catch`, errors become summaries."""
+        cases: list[Case] = []
+        for path, folder in zip(self.paths, self.folders, strict=True):
+            try:
+                cases.append(open_case(self.config, path, folder))
+            except Exception as error:
+                self._fail(path, folder, error)
+        if not cases:
+            return list(self.failed.values())
+        try:
+            return self._train(cases) + list(self.failed.values())
+        except Exception as error:
+            for case in cases:
+                self._fail(case.path, case.folder, error)
+            return list(self.failed.values())
+
+    def _fail(self, path: Path, folder: Path, error: Exception) -> None:
+        """Note it and go on, or raise it."""
+        if not self.catch:
+            raise error
+        words = " ".join(str(error).split()) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.failed[path] = {"kind": "sdf", "input": str(path), "error": words}
+        write_json(folder / _SUMMARY, self.failed[path])
+
+    def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
+        config, lead = self.config, cases[0].folder
+        opened = time.monotonic()
+        trainer = Trainer([self._field(case) for case in cases], [case.stream for case in cases], config)
+        state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
+        self._restore(trainer, lead, state)
+        settings = [dataclasses.replace(config, input=case.path).to_json() for case in cases]
+        logs = [RunFolder(case.folder, values, trainer.step) for case, values in zip(cases, settings, strict=True)]
+        if not self.catch:
+            print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
+        began = saved = time.monotonic()
+        with StopSignals() as stop, progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar:
+            for loss in trainer.run():
+                bar.advance(1, f"loss {loss:.5f}")
+                if trainer.step % _STEPS_PER_LINE == 0:
+                    for log in logs:
+                        log.log(trainer.step, {"loss": loss})
+                if config.validation_res and trainer.step % trainer.steps_per_epoch == 0:
+                    self._validate(cases, trainer, logs)
+                if stop.received or time.monotonic() - saved > config.checkpoint_seconds:
+                    save_checkpoint(lead, trainer.step, trainer.state(), state)
+                    saved = time.monotonic()
+                if stop.received:
+                    self.stopped = f"step {trainer.step} of {trainer.steps}"
+                    break
+        for log in logs:
+            log.close()
+        if self.stopped:
+            return []
+        times = {
+            "truth_seconds": round(opened - self.began, 2),
+            "sampling_seconds": round(began - opened, 2),
+            "training_seconds": round(time.monotonic() - began, 2),
+        }
+        summaries = []
+        for case, field in zip(cases, trainer.finish(), strict=True):
+            try:
+                summaries.append(self._finish(case, field, times))
+            except Exception as error:
+                self._fail(case.path, case.folder, error)
+        return summaries
+
+    def _field(self, case: Case) -> MeshSDF:
+        """A fresh one, its scalers fitted to the first samples of the stream."""
+        first = next(case.stream.epoch(0, min(_SCALER_SAMPLES, len(case.stream))))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.config.seed)
+            return make_field(self.config, (first.points.cpu(), first.distances.cpu()), case.placement)
+
+    def _restore(self, trainer: Trainer, lead: Path, state: dict[str, Any]) -> None:
+        """Go on from the newest checkpoint, if it is one of the same meshes."""
+        found = list_checkpoints(lead)
+        if self.config.resume is None and not self.catch and (found or "model" in _read(lead / _SUMMARY)):
+            raise UserError(f"{lead}: holds a run already; continue it with --resume {lead}, or name another folder")
+        if found:
+            tensors, saved = load_checkpoint(found[-1])
+            if saved.get("meshes") == state["meshes"]:
+                trainer.restore(tensors, saved, found[-1])
+
+    def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
+        points = judge.grid_points(self.config.validation_res, trainer.device)
+        for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
+            if case.truth is not None:
+                error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
+                log.log(trainer.step, {"validation_error": error})
+
+    def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
+        """Everything that is made from a trained field; its summary."""
+        config, folder = self.config, case.folder
+        field.requires_grad_(False)
+        near = next(case.stream.epoch(0, min(_SLOPE_POINTS, len(case.stream)))).points
+        field.measure_slope(near)
+        save_model(folder / MODEL, field, dataclasses.replace(config, input=case.path))
+        summary: dict[str, Any] = {
+            "kind": "sdf",
+            "input": str(case.path),
+            "folder": str(folder),
+            "network": config.network,
+            "parameters": parameter_count(field),
+            "samples": len(case.stream),
+            "device": str(config.device),
+            "threads": torch.get_num_threads(),
+            **times,
+            "repair": str(case.report) if case.report is not None else None,
+            "placement": case.placement._asdict(),
+            "model": MODEL,
+            "mesh": None,
+        }
+        begin = time.monotonic()
+        if case.truth is not None and config.metrics:
+            summary["metrics"] = judge.field_metrics(field, case.truth)
+        assert config.reconstruction_res is not None
+        if config.reconstruction_res:
+            try:
+                mesh = marching_cubes(field, field.condition(None), config.reconstruction_res)
+            except UserError as error:
+                summary["error"] = f"{case.path}: {error}"
+            else:
+                name = f"mesh.{config.mesh_format}"
+                export_mesh(judge.to_original(mesh, case.placement), folder / name)
+                summary["mesh"] = name
+                if case.truth is not None and config.metrics:
+                    summary["metrics"] |= judge.mesh_metrics(mesh, case.truth)
+        if config.show_vis:
+            summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
+            save_turntable(folder / "turntable.mp4", field)
+            summary["turntable"] = "turntable.mp4"
+        summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
+        summary["wall_seconds"] = round(time.monotonic() - self.began, 2)
+        write_json(folder / _SUMMARY, summary)
+        return summary
+
+
+def describe(summary: dict[str, Any]) -> list[str]:
+    """A summary in lines to print."""
+    lines = []
+    for name, value in summary.get("metrics", {}).items():
+        lines.append(f"{name}: {np.format_float_positional(value, 4, fractional=False)}")
+    if "training_seconds" in summary:
+        lines.append(f"{summary['parameters']:,} parameters, trained in {summary['training_seconds']} s")
+        lines.append(f"wrote {summary['folder']}")
+    return lines

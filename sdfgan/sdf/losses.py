@@ -1,0 +1,54 @@
+"""What training minimises: one number per field and batch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan.fields.coordinate import CoordinateSDF
+from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.sampling import Samples
+
+_NORMAL_BAND = 0.05  # distance from the surface within which normals are compared
+
+
+class Objective(nn.Module):
+    """The loss of a field at samples.
+
+    Distances are compared in the range of the target scaler; gradients are those of the true distance. l1 and l2 are
+    means of |d| and d^2 (clamped: l1 with both sides cut at `clamp`, Park et al. 2019), weighted by the inverse
+    density of the samples if asked; eikonal is (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
+    """
+
+    def __init__(self, field: CoordinateSDF, config: SdfConfig) -> None:
+        super().__init__()
+        self.field, self.config = field, config
+
+    def forward(self, points: Tensor, distances: Tensor, weights: Tensor, normals: Tensor) -> Tensor:
+        """A scalar; arguments as of `Samples`."""
+        config, scaler = self.config, self.field.target_scaler
+        if config.loss == "clamped":
+            distances = distances.clamp(-config.clamp, config.clamp)
+        target = distances if scaler is None else scaler(distances[:, None])[:, 0]
+        with torch.autocast(points.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+            raw = self.field.raw(points).float()
+        if config.loss == "clamped":
+            ends = points.new_tensor([[-config.clamp], [config.clamp]])
+            low, high = ends[:, 0] if scaler is None else scaler(ends)[:, 0]
+            raw = raw.maximum(low).minimum(high)
+        difference = raw - target
+        error = difference.square() if config.loss == "l2" else difference.abs()
+        loss = (weights * error).mean() if config.weighted else error.mean()
+        if config.eikonal_weight or config.normal_weight:
+            loss = loss + self._gradient_loss(Samples(points, distances, weights, normals))
+        return loss
+
+    def _gradient_loss(self, samples: Samples) -> Tensor:
+        _, gradient = self.field.sdf_and_gradient(samples.points)
+        length = gradient.norm(dim=1)
+        loss = self.config.eikonal_weight * (length - 1).square().mean()
+        if self.config.normal_weight:
+            near = (samples.distances.abs() < _NORMAL_BAND).to(length.dtype)
+            cosine = (gradient * samples.normals).sum(1) / length.clamp(min=1e-6)
+            loss = loss + self.config.normal_weight * (near * (1 - cosine)).sum() / near.sum().clamp(min=1)
+        return loss

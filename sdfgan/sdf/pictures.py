@@ -1,0 +1,78 @@
+"""Pictures of a fitted field: slices with the error beside them, and a turntable by our own tracer."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sdfgan.cameras import orbit_path, rotate_axes
+from sdfgan.fields.base import Field
+from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.raycast import render
+from sdfgan.sdf.judge import evaluate
+from sdfgan.sdf.truth import GroundTruth
+
+_SIDE = 256  # pixels of a slice
+_BANDS = 20.0  # lines of equal distance per unit
+_FRAMES, _FRAME, _ELEVATION = 36, 192, math.radians(20)
+_RED, _BLUE, _INK = (0.85, 0.33, 0.24), (0.23, 0.42, 0.75), (0.05, 0.05, 0.05)
+_HEAT = ((0.0, 0.0, 0.02), (0.35, 0.07, 0.43), (0.79, 0.25, 0.33), (0.98, 0.65, 0.04), (0.99, 1.0, 0.64))
+
+
+def slice_points(axis: int, side: int, device: torch.device) -> Tensor:
+    """[side^2, 3] pixel centres of the plane through the origin across `axis`, top row first."""
+    ticks = ((torch.arange(side, device=device) + 0.5) / side) * 2 - 1
+    up, right = torch.meshgrid(-ticks, ticks, indexing="ij")
+    columns = [right, up]
+    columns.insert(axis, torch.zeros_like(up))
+    return torch.stack(columns, -1).view(-1, 3)
+
+
+def save_slices(folder: Path, field: Field, truth: GroundTruth | None) -> list[Path]:
+    """slices.png: planes across x, y, z, below them the true ones; error.png: |difference|, brightest at its 99.9th
+    percentile, which the file's name beside it does not say but summary.json does. Returns what was written."""
+    device = next(field.parameters()).device
+    planes = [slice_points(axis, _SIDE, device) for axis in range(3)]
+    found = torch.stack([evaluate(field, plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
+    pictures, written = colour_distance(found), [folder / "slices.png"]
+    if truth is not None:
+        true = torch.stack([truth.signed_distance(plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
+        pictures = torch.cat([pictures, colour_distance(true)])
+        error = (found - true).abs()
+        written.append(folder / "error.png")
+        save_image(written[-1], image_grid(colour_heat(error / error.flatten().quantile(0.999).clamp(min=1e-9)), 3))
+    save_image(written[0], image_grid(pictures, 3))
+    return written
+
+
+def colour_distance(distance: Tensor) -> Tensor:
+    """Distances [N, H, W] as [N, 3, H, W]: blue inside, red outside, paler far off, bands, the surface in black."""
+    base = torch.where((distance < 0)[..., None], distance.new_tensor(_BLUE), distance.new_tensor(_RED))
+    far = (1 - (-4 * distance.abs()).exp())[..., None]
+    colour = base + (1 - base) * 0.85 * far
+    colour = colour * (0.94 + 0.06 * torch.cos(2 * math.pi * _BANDS * distance))[..., None]
+    surface = (distance.abs() < 2.5 / distance.shape[-1])[..., None]
+    return torch.where(surface, distance.new_tensor(_INK), colour).movedim(-1, 1)
+
+
+def colour_heat(values: Tensor) -> Tensor:
+    """Values [N, H, W], 0 to 1, as [N, 3, H, W] from black over red to pale yellow."""
+    heat = values.new_tensor(_HEAT)
+    at = values.clamp(0, 1) * (len(heat) - 1)
+    low = at.floor().long().clamp(max=len(heat) - 2)
+    return torch.lerp(heat[low], heat[low + 1], (at - low)[..., None]).movedim(-1, 1)
+
+
+@torch.no_grad()
+def save_turntable(path: Path, field: Field) -> None:
+    """A video of the shape, once round, on white."""
+    device = next(field.parameters()).device
+    condition = field.condition(None)
+    with VideoWriter(path) as video:
+        for axes in rotate_axes(orbit_path(_FRAMES, _ELEVATION)).to(device).split(4):
+            picture = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
+            for frame in picture.rgb:
+                video.add(frame.cpu())

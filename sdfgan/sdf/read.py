@@ -1,0 +1,117 @@
+"""Meshes from files that nobody vouches for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+
+from sdfgan.errors import UserError
+
+READ_SUFFIXES = (".stl", ".obj", ".ply", ".off", ".glb")
+
+
+def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
+    """The triangles of an STL, OBJ, PLY, OFF or GLB file; all parts of a scene in one mesh, where the scene has them.
+
+    Nothing is repaired, but at least one face has finite corners that are not on a line. What a file claims to hold is
+    compared with its length before memory is taken, and no other file is opened.
+
+    Raises UserError, one line that names `path`, for anything else.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in READ_SUFFIXES:
+        raise UserError(f"{path}: a mesh must be one of {', '.join(READ_SUFFIXES)}")
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise UserError(f"{path}: not a file")
+        if size == 0:
+            raise UserError(f"{path}: the file is empty")
+        with path.open("rb") as file:
+            _CHECKS.get(suffix, _no_check)(path, file, size)
+            file.seek(0)
+            loaded = trimesh.load_scene(file, file_type=suffix[1:], process=False, skip_materials=True)
+            mesh = loaded.to_mesh() if loaded.geometry else None
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # whatever a parser stumbles over
+        reason = (str(error).splitlines() or [""])[0][:100]
+        raise UserError(
+            f"{path}: not a readable {suffix[1:].upper()} file ({type(error).__name__}: {reason})"
+        ) from error
+    _check_faces(path, mesh)
+    return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+
+
+def _no_check(path: Path, file: Any, size: int) -> None:
+    """Text that is read line by line claims nothing."""
+
+
+def _check_stl(path: Path, file: Any, size: int) -> None:
+    head = file.read(84)
+    count = struct.unpack("<I", head[80:84])[0] if len(head) == 84 else 0
+    needed = 84 + 50 * count
+    if head.lstrip()[:5].lower() == b"solid" and needed != size:
+        return  # text
+    if len(head) < 84 or needed > size:
+        raise UserError(f"{path}: a truncated STL: {count} triangles take {max(needed, 84)} bytes, the file has {size}")
+
+
+def _check_ply(path: Path, file: Any, size: int) -> None:
+    head = file.read(65536).split(b"end_header")[0]
+    _check_counts(path, re.findall(rb"^\s*element\s+(\w+)\s+(\d+)", head, re.M), size)
+
+
+def _check_off(path: Path, file: Any, size: int) -> None:
+    lines = [line.split(b"#")[0] for line in file.read(65536).splitlines()]
+    numbers = re.findall(rb"(?<![\w.])\d+(?![\w.])", b"\n".join(lines))
+    _check_counts(path, list(zip((b"vertices", b"faces"), numbers, strict=False)), size)
+
+
+def _check_counts(path: Path, counts: list[tuple[bytes, bytes]], size: int) -> None:
+    for name, count in counts:
+        if len(count) > 18 or int(count) > size:  # each takes a byte at least
+            raise UserError(f"{path}: claims {count.decode()} of {name.decode()}, but the file has {size} bytes")
+
+
+def _check_glb(path: Path, file: Any, size: int) -> None:
+    head = file.read(20)
+    if len(head) < 20 or head[:4] != b"glTF":
+        raise UserError(f"{path}: not a GLB file")
+    total, length = struct.unpack("<II", head[8:16])
+    if total > size or length > size - 20:
+        raise UserError(f"{path}: a truncated GLB: {total} bytes are claimed, the file has {size}")
+    for accessor in json.loads(file.read(length)).get("accessors", []):
+        # An accessor without data is all zeros, however long.
+        if accessor.get("count", 0) > size:
+            raise UserError(f"{path}: claims {accessor['count']} values, but the file has {size} bytes")
+
+
+_CHECKS = {".stl": _check_stl, ".ply": _check_ply, ".off": _check_off, ".glb": _check_glb}
+
+
+def _check_faces(path: Path, mesh: Any) -> None:
+    if mesh is None or len(getattr(mesh, "vertices", ())) == 0:
+        raise UserError(f"{path}: holds no mesh")
+    if len(getattr(mesh, "faces", ())) == 0:
+        raise UserError(f"{path}: holds {len(mesh.vertices)} points, but no faces")
+    faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
+    if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
+        raise UserError(f"{path}: a face names a vertex that does not exist; there are {len(vertices)}")
+    finite = np.isfinite(vertices).all(1)
+    if not finite[faces].all(1).any():
+        raise UserError(f"{path}: all {len(faces)} faces have corners that are not finite numbers")
+    with np.errstate(all="ignore"):
+        a, b, c = vertices[faces].transpose(1, 0, 2)
+        if not (np.nan_to_num(np.cross(b - a, c - a)) != 0).any():
+            raise UserError(f"{path}: all {len(faces)} faces have no area")

@@ -1,0 +1,268 @@
+"""Training of a mesh's field: what comes out, that it can be resumed, and what happens to bad input."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from safetensors.torch import load_file
+
+from sdfgan.cameras import rotate_axes
+from sdfgan.cli import main
+from sdfgan.errors import UserError
+from sdfgan.fields.coordinate import DAM_WIDTHS
+from sdfgan.raycast import render
+from sdfgan.sdf import fit
+from sdfgan.sdf.config import PRESETS, SdfConfig
+from sdfgan.sdf.files import find_inputs, read_samples
+from sdfgan.sdf.losses import Objective
+from sdfgan.sdf.model import load, make_field
+from sdfgan.sdf.normalise import Placement
+from sdfgan.sdf.trainer import Trainer
+
+TINY = {
+    "num_points": 4000, "epochs": 3, "batch_size": 500, "reconstruction_res": 24, "device": "cpu",
+    "levels": 3, "finest": 16, "log2_size": 12, "metrics": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ball(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mesh of 320 faces, far from the origin."""
+    path = tmp_path_factory.mktemp("meshes") / "ball.stl"
+    mesh = trimesh.creation.icosphere(2, radius=3.0)
+    mesh.apply_translation((10, 0, -5))
+    mesh.export(path)
+    return path
+
+
+def tiny(ball: Path, folder: Path, **changes: Any) -> SdfConfig:
+    return SdfConfig(**{"input": ball, "output_dir": folder, **TINY, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(ball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "ball"
+    changes = {"num_points": 30_000, "epochs": 4, "show_vis": 1, "validation_res": 8, "metrics": True}
+    fit.train(tiny(ball, folder, **changes))
+    return folder
+
+
+def test_a_ball_is_learnt(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    metrics = summary["metrics"]
+    assert metrics["iou"] > 0.97 and metrics["chamfer_percent"] < 0.5 and metrics["f_score"] > 0.9
+    assert metrics["error_near"] < 0.02 and metrics["error_surface"] < 0.01 and metrics["normal_consistency"] > 0.97
+    mesh = trimesh.load(run / "mesh.glb", force="mesh")
+    assert np.allclose(mesh.bounds.mean(0), (10, 0, -5), atol=0.2) and mesh.bounds[1, 0] == pytest.approx(13, abs=0.2)
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    errors = [line["validation_error"] for line in lines if "validation_error" in line]
+    assert len(errors) == 4 and errors[-1] < errors[0]
+    for name in ("slices.png", "error.png", "turntable.mp4", "model.safetensors", "config.json"):
+        assert (run / name).stat().st_size > 500
+
+
+def test_a_loaded_field_is_rendered(run: Path) -> None:
+    field = load(run)
+    picture = render(sdf=field, axes=rotate_axes((torch.tensor([0.3]), torch.tensor([0.5]))), resolution=24)
+    assert 0.25 < picture.alpha.mean() < 0.8  # a disc of radius 0.9
+    centre = field.placement.original(torch.zeros(1, 3))
+    assert torch.allclose(centre, torch.tensor([[10.0, 0, -5]]), atol=0.1)
+    assert field(torch.zeros(1, 3)).item() == pytest.approx(-0.9, abs=0.15)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit.train(tiny(ball, tmp_path / "whole"))
+    advance = Trainer._advance
+
+    def stopping(self: Trainer, parts: Any) -> float:
+        loss = advance(self, parts)
+        if self.step == 11:  # within the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss
+
+    monkeypatch.setattr(Trainer, "_advance", stopping)
+    with pytest.raises(UserError, match=r"stopped at step 11 of 24; continue with --resume .*half"):
+        fit.train(tiny(ball, tmp_path / "half"))
+    monkeypatch.undo()
+    assert not (tmp_path / "half" / "model.safetensors").exists()
+    with pytest.raises(UserError, match="holds a run already"):
+        fit.train(tiny(ball, tmp_path / "half"))
+    fit.train(SdfConfig(resume=tmp_path / "half"))
+    whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
+    assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
+
+
+@pytest.mark.parametrize("network", ["hash", "mlp"])
+def test_fields_trained_together_are_those_trained_alone(network: str) -> None:
+    config = SdfConfig(network=network, num_layers=1, width=8, octaves=2, **TINY).resolved()
+    random = torch.Generator().manual_seed(0)
+    columns = [torch.randn(2, 1500, n, generator=random) for n in (3, 1, 1, 3)]
+
+    class Held:
+        def __init__(self, index: int) -> None:
+            self.columns = [c[index].squeeze(-1) for c in columns]
+
+        def __len__(self) -> int:
+            return 1500
+
+        def epoch(self, number: int, batch_size: int) -> Any:
+            return zip(*(c.split(batch_size) for c in self.columns), strict=True)
+
+    def fields() -> list:
+        torch.manual_seed(1)
+        return [make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0)) for _ in range(2)]
+
+    both = Trainer(fields(), [Held(0), Held(1)], config)
+    list(both.run())
+    for index, (together, alone) in enumerate(zip(both.finish(), fields(), strict=True)):
+        start = alone.net.layers[0].weight.clone()
+        single = Trainer([alone], [Held(index)], config)
+        list(single.run())
+        assert not torch.allclose(start, alone.net.layers[0].weight)
+        for name, value in alone.state_dict().items():
+            assert torch.allclose(value, together.state_dict()[name], atol=2e-4), name
+
+
+def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meshes = tmp_path / "meshes"
+    (meshes / "more").mkdir(parents=True)
+    for name in ("a.stl", "more/b.stl"):
+        (meshes / name).write_bytes(ball.read_bytes())
+    (meshes / "bad.stl").write_bytes(ball.read_bytes()[:300])
+    (meshes / "empty.obj").write_bytes(b"")
+    points = np.random.default_rng(0).uniform(-1, 1, (4000, 3))
+    np.savez(meshes / "samples.npz", points=points, distances=np.linalg.norm(points, axis=1) - 0.5)
+    (meshes / "notes.txt").write_text("not a mesh")
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "metrics"]
+    line = ["train-sdf", str(meshes), "--output-dir", str(tmp_path / "out"), "--no-metrics", *flags]
+    assert main(line) == 0
+    out = capsys.readouterr().out
+    assert "3 of 5 meshes" in out and "bad.stl: a truncated STL" in out and "empty.obj: the file is empty" in out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["failed"] == 2 and {Path(name).name for name in summary["failures"]} == {"bad.stl", "empty.obj"}
+    for name in ("a", "more/b", "samples"):
+        assert (tmp_path / "out" / name / "mesh.glb").exists()
+    times = (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns
+    assert main(line) == 0  # nothing is left to do
+    assert (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns == times
+
+
+@pytest.mark.parametrize("scaler", ["StandardScaler", "PowerTransformer", "QuantileTransformer"])
+@pytest.mark.parametrize("network", ["hash", "mlp"])
+def test_scalers_and_losses_learn(ball: Path, tmp_path: Path, scaler: str, network: str) -> None:
+    loss = {"StandardScaler": "l2", "PowerTransformer": "clamped", "QuantileTransformer": "l1"}[scaler]
+    shape: dict[str, Any] = {"num_layers": 2, "width": 32}
+    shape["precision"] = "bf16" if (network, loss) == ("mlp", "l2") else "fp32"
+    fit.train(tiny(ball, tmp_path, network=network, scaler=scaler, scaler_of="both", loss=loss, epochs=6, **shape))
+    field = load(tmp_path)
+    points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    error = (field(points) - (points.norm(dim=1) - 0.9)).abs()
+    near = torch.nn.functional.normalize(points) * 0.9
+    assert field(near).abs().mean() < 0.06 and error.isfinite().all()
+
+
+def test_gradient_losses() -> None:
+    config = SdfConfig(eikonal_weight=0.5, normal_weight=2.0, **TINY).resolved()
+    field = make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0))
+    points = torch.rand(50, 3) - 0.5
+    distances, normals = 0.01 * torch.ones(50), torch.nn.functional.normalize(torch.randn(50, 3))
+    plain = Objective(field, dataclasses.replace(config, eikonal_weight=0.0, normal_weight=0.0))
+    loss = Objective(field, config)(points, distances, torch.ones(50), normals)
+    _, gradient = field.sdf_and_gradient(points)
+    length = gradient.norm(dim=1)
+    wanted = plain(points, distances, torch.ones(50), normals) + 0.5 * (length - 1).square().mean()
+    wanted = wanted + 2 * (1 - (gradient * normals).sum(1) / length.clamp(min=1e-6)).mean()
+    assert torch.allclose(loss, wanted, atol=1e-6)
+    loss.backward()
+    assert field.encoding.table.grad.abs().sum() > 0
+
+
+def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[SdfConfig] = []
+    monkeypatch.setattr("sdfgan.commands.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
+    line = (
+        "--numLayers=10 --outputDir out --epochs 6 --batchSize 1024 --learningRate 0.001 --num_points 5000000 "
+        "--init he_uniform --damArch 1 --scaler StandardScaler --validationRes 0 --showVis 1 --reconstructionRes 256"
+    )
+    assert main(["train-sdf", str(ball), *line.split()]) == 0
+    (config,) = taken
+    assert config.network == "mlp" and config.widths == DAM_WIDTHS and config.batch_size == 1024
+    assert config.output_dir == Path("out") and config.scaler == "StandardScaler" and config.show_vis == 1
+    field = make_field(config, (torch.randn(9, 3), torch.randn(9)), Placement((0.0, 0.0, 0.0), 1.0))
+    assert len(field.net.layers) == 12
+
+
+def test_presets_are_complete() -> None:
+    for preset in PRESETS[True]:
+        for network in ("hash", "mlp", "film-siren"):
+            config = SdfConfig(preset=preset, network=network, device="cpu").resolved()  # type: ignore[arg-type]
+            assert all(getattr(config, name) is not None for name in PRESETS[True]["low"])
+            assert SdfConfig.from_json(config.to_json(), Path("config.json")) == config
+
+
+def test_samples_in_both_layouts(tmp_path: Path) -> None:
+    rows = np.array([[0.0, 0, 0, -1], [5, 0, 0, 4], [0, 3, 0, 2], [np.nan, 0, 0, 1]])
+    np.savez(tmp_path / "a.npz", pos=rows[1:], neg=rows[:1])
+    np.savez(tmp_path / "b.npz", points=rows[[1, 2, 3, 0], :3], sdf=rows[[1, 2, 3, 0], 3])
+    (first, placement), (second, _) = (read_samples(tmp_path / name) for name in ("a.npz", "b.npz"))
+    assert torch.equal(first.points, second.points) and torch.equal(first.distances, second.distances)
+    assert len(first.points) == 3 and first.points.abs().max() == 1
+    assert torch.allclose(placement.original(first.points[0]), torch.tensor([5.0, 0, 0]))
+    assert first.distances[0].item() == pytest.approx(4 * placement.scale)
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("none.stl", None, "none.stl: cannot be read"),
+        ("a.npz", lambda path: path.write_bytes(b"PK"), "a.npz: not a readable .npz"),
+        ("b.npz", lambda path: np.savez(path, points=np.zeros((3, 3))), "expected points .* and distances"),
+        ("c.npz", lambda path: np.savez(path, points=np.zeros((3, 2)), distances=np.zeros(3)), "got shapes"),
+        ("d.npz", lambda path: np.savez(path, points=np.array([None] * 3)), "not a readable .npz"),
+        ("folder", lambda path: path.mkdir(), "a folder without meshes"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path: Path, name: str, make: Any, message: str) -> None:
+    if make is not None:
+        make(tmp_path / name)
+    with pytest.raises(UserError, match=message) as error:
+        fit.train(tiny(tmp_path / name, tmp_path / "out"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"learning_rate": 0.0}, "--learning-rate must be positive"),
+        ({"network": "film-siren", "scaler": "StandardScaler"}, "--scaler is for --network hash and mlp"),
+        ({"together": 4, "eikonal_weight": 0.1}, "--together must be 1"),
+        ({"log2_size": 40}, "--log2-size must be 0 to 28"),
+    ],
+)
+def test_bad_settings(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        SdfConfig(**{**TINY, **change}).resolved()
+
+
+def test_not_a_model(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        load(tmp_path / "none")
+    (tmp_path / "model.safetensors").write_bytes(b"12345678")
+    with pytest.raises(UserError, match=r"model.safetensors: not a readable model"):
+        load(tmp_path)
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="not a model that sdfgan train-sdf made"):
+        load(tmp_path)
+    assert find_inputs(run / "mesh.glb") == ([run / "mesh.glb"], False)
