@@ -89,7 +89,7 @@ def zero_area(v: np.ndarray, f: np.ndarray, random: np.random.Generator) -> Arra
 def thin_sheet(v: np.ndarray, f: np.ndarray, random: np.random.Generator) -> Arrays:
     """A closed plate, 0.004 thick, stands beside it."""
     plate = trimesh.creation.box((1.0, 1.0, 0.004))
-    return np.concatenate([v, plate.vertices + [0, 0, 1.2]]), np.concatenate([f, plate.faces + len(v)])
+    return np.concatenate([v, plate.vertices + np.array([0, 0, 1.2])]), np.concatenate([f, plate.faces + len(v)])
 
 
 def open_half(v: np.ndarray, f: np.ndarray, random: np.random.Generator) -> Arrays:

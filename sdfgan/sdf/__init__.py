@@ -3,7 +3,7 @@
 from sdfgan.sdf.normalise import Placement, normalise
 from sdfgan.sdf.read import read_mesh
 from sdfgan.sdf.repair import RepairReport, repair
-from sdfgan.sdf.sampling import SampleStream, Samples, sample
+from sdfgan.sdf.sampling import Samples, SampleStream, sample
 from sdfgan.sdf.truth import GroundTruth
 
 __all__ = [

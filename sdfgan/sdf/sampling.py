@@ -54,8 +54,8 @@ def sample(
 
     Args:
         kind: `uniform` in the cube; `importance`: of a density proportional to exp(-beta |s|), s the signed distance;
-            `mixed`: a tenth uniform, half importance, the rest importance with five times beta; `surface`: points of the
-            surface, uniform by area, moved by normal noise; `curvature`: those, but denser where it bends.
+            `mixed`: a tenth uniform, half importance, the rest importance with five times beta; `surface`: points of
+            the surface, uniform by area, moved by normal noise; `curvature`: those, but denser where it bends.
         noise: standard deviation along each axis, for `surface` and `curvature`.
         generator: of the device of `truth`; the same seed gives the same samples.
 

@@ -17,8 +17,8 @@ _PROBES = 4096
 class GroundTruth:
     """A mesh that can be asked for distances, negative inside; in float32, on one device.
 
-    Inside is where the generalised winding number exceeds 1/2. A mesh that encloses nothing (a sheet, a single triangle)
-    is taken for a plate: `thickness` is subtracted from its distances. Nothing here is differentiable.
+    Inside is where the generalised winding number exceeds 1/2. A mesh that encloses nothing (a sheet, a single
+    triangle) is taken for a plate: `thickness` is subtracted from its distances. Nothing here is differentiable.
 
     Args:
         mesh: best as `repair` and `normalise` leave it.
@@ -59,7 +59,7 @@ class GroundTruth:
         return self.distance_and_normal(points)[0]
 
     def normals(self, points: Tensor) -> Tensor:
-        """[N, 3] the gradient of the signed distance, unit vectors, at points [N, 3]; that of the face on the surface."""
+        """[N, 3] unit gradients of the signed distance at points [N, 3]; on the surface the normals of faces."""
         return self.distance_and_normal(points)[1]
 
     def distance_and_normal(self, points: Tensor) -> tuple[Tensor, Tensor]:

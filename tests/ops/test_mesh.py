@@ -91,7 +91,8 @@ def test_any_triangles(device, faces, points, seed):
     mesh = trimesh.Trimesh(soup.reshape(-1, 3), np.arange(3 * faces).reshape(-1, 3), process=False)
     tree, where = tree_of(mesh, device), torch.from_numpy(random.standard_normal((points, 3)).astype(np.float32))
     found, expected = mesh_distance(tree, where.to(device)), reference.mesh_distance(tree, where.to(device).double())
-    assert torch.allclose(found.distance.abs().double(), expected.distance.abs(), rtol=0, atol=EXACT * diagonal(tree))
+    error = (found.distance.abs() - expected.distance.abs()).abs()
+    assert (error <= EXACT * (diagonal(tree) + expected.distance.abs())).all()
     assert found.face.dtype == torch.int32 and found.closest.shape == (points, 3)
 
 
@@ -120,7 +121,9 @@ def test_a_finer_sphere(device):
     ahead = mesh_distance(tree, points + 1e-2 * gradient).distance
     assert (ahead - found.distance - 1e-2).abs().max() < 1e-4  # |gradient| = 1
     on = found.closest
-    assert (mesh_distance(tree, on * 1.0001).distance > 0).all() and (mesh_distance(tree, on * 0.9999).distance < 0).all()
+    assert (mesh_distance(tree, on * 1.0001).distance > 0).all() and (
+        mesh_distance(tree, on * 0.9999).distance < 0
+    ).all()
 
 
 @pytest.mark.parametrize("level", _C.simd_levels.split(","))
@@ -166,14 +169,14 @@ def test_points_that_are_not_finite(device):
     assert (found.distance[~strange] < -0.9).all()
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
+@pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
 def test_units_do_not_matter(scale):
     mesh = meshes()["closed"]
     points = points_around(mesh, 100)
     plain = mesh_distance(tree_of(mesh), points)
     scaled = mesh_distance(tree_of(mesh.copy().apply_scale(scale)), points * scale)
-    assert torch.allclose(scaled.distance / scale, plain.distance, rtol=0, atol=1e-6)
-    assert torch.allclose(scaled.winding, plain.winding, rtol=0, atol=1e-3)
+    assert torch.equal(scaled.face, plain.face) and torch.equal(scaled.distance / scale, plain.distance)
+    assert torch.allclose(scaled.winding, plain.winding, rtol=0, atol=1e-5)
 
 
 def test_opcheck(device):
@@ -192,7 +195,9 @@ def test_rejections():
     mesh = trimesh.creation.icosphere(1)
     vertices, faces = torch.tensor(mesh.vertices).float(), torch.tensor(mesh.faces).int()
     tree = mesh_tree(vertices, faces)
-    with pytest.raises(ValueError, match=r"mesh_distance: points must be \[N, 3\] float32, got \[4, 3\] float64 on cpu"):
+    with pytest.raises(
+        ValueError, match=r"mesh_distance: points must be \[N, 3\] float32, got \[4, 3\] float64 on cpu"
+    ):
         mesh_distance(tree, torch.zeros(4, 3).double())
     with pytest.raises(ValueError, match=r"mesh_tree: faces must be \[F, 3\] with F >= 1, got \[0, 3\]"):
         mesh_tree(vertices, faces[:0])

@@ -79,7 +79,9 @@ def test_a_moebius_strip_is_left() -> None:
     """It cannot be oriented; nothing fails."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)
     radius, lift = 0.2 * np.cos(angle / 2), 0.2 * np.sin(angle / 2)
-    rims = [np.stack([(1 + s * radius) * np.cos(angle), (1 + s * radius) * np.sin(angle), s * lift], 1) for s in (1, -1)]
+    rims = [
+        np.stack([(1 + s * radius) * np.cos(angle), (1 + s * radius) * np.sin(angle), s * lift], 1) for s in (1, -1)
+    ]
     i = np.arange(24)
     next_low = np.where(i < 23, i + 1, 24)
     next_high = np.where(i < 23, i + 25, 0)
@@ -91,7 +93,9 @@ def test_a_moebius_strip_is_left() -> None:
 
 def test_nothing_left() -> None:
     with pytest.raises(UserError, match=r"part\.stl: no face is left: of 2, 1 are not finite, the rest have no area"):
-        repair(with_faces([[0, 1, 1], [0, 1, 3]], np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [np.nan] * 3])), "part.stl")
+        repair(
+            with_faces([[0, 1, 1], [0, 1, 3]], np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [np.nan] * 3])), "part.stl"
+        )
 
 
 def test_a_hundred_broken_meshes() -> None:

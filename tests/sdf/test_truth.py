@@ -101,7 +101,9 @@ def test_weighted_means_are_those_of_the_cube(device, ball, kind) -> None:
 
 
 def test_surface_and_curvature(device) -> None:
-    truth = GroundTruth(normalise(trimesh.creation.box((1, 1, 1)).subdivide().subdivide().subdivide())[0], device=device)
+    truth = GroundTruth(
+        normalise(trimesh.creation.box((1, 1, 1)).subdivide().subdivide().subdivide())[0], device=device
+    )
     edge = truth.mesh.vertices.max()
     near_edges = {}
     for kind in ("surface", "curvature"):
@@ -121,7 +123,9 @@ def test_streams_are_the_same_samples_in_another_order(device, ball) -> None:
         first, second, again = (torch.cat([batch.points for batch in epoch]) for epoch in epochs)
         assert torch.equal(first, again) and not torch.equal(first, second)
         assert torch.equal(first.unique(dim=0), second.unique(dim=0)) and len(first.unique(dim=0)) == 1000
-    assert torch.equal(sample(truth, 50, generator=seeded(device)).points, sample(truth, 50, generator=seeded(device)).points)
+    assert torch.equal(
+        sample(truth, 50, generator=seeded(device)).points, sample(truth, 50, generator=seeded(device)).points
+    )
 
 
 def test_rejections(ball) -> None:
