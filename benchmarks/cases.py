@@ -16,6 +16,7 @@ from torch import Tensor
 import baselines
 from blobs import blobs
 from measure import Comparison
+from mesh_distances import mesh_distance
 from sdfgan import _C, cameras, meshes, ops, raycast
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
@@ -444,5 +445,6 @@ CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "field": any_field,
     "ops": operators,
     "mesh": mesh,
+    "mesh_distance": mesh_distance,
     "step": step,
 }

@@ -128,13 +128,16 @@ class Sampler:
         steepest = max(self.decays)
         half = 1 / _COARSEST
         ticks = torch.arange(_COARSEST, device=self.truth.device) * 2 * half + half - 1
-        centres, done = torch.cartesian_prod(ticks, ticks, ticks), []
+        centres = torch.cartesian_prod(ticks, ticks, ticks)
+        done: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         while len(centres):
             distance = self.truth.signed_distance(centres).abs()
             reach = math.sqrt(3) * half
             nearest = (distance - reach).clamp(min=0)
             total = sum(len(cells[0]) for cells in done) + 8 * len(centres)
-            split = (steepest * nearest < 4) & (steepest * reach > 1) & (total < _MOST_CELLS)
+            split = steepest * nearest < 4
+            if steepest * reach <= 1 or total > _MOST_CELLS:
+                split = torch.zeros_like(split)
             done.append((centres[~split], torch.full_like(distance[~split], half), distance[~split], nearest[~split]))
             half /= 2
             corners = torch.tensor([-half, half], device=centres.device)

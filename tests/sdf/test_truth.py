@@ -44,7 +44,7 @@ def test_distances_and_normals_of_a_ball(device, ball) -> None:
     away = points.norm(dim=1) > 0.1
     cosine = torch.nn.functional.cosine_similarity(truth.normals(points), points)
     assert cosine[away].min() > 0.99 and truth.thickness == 0
-    on, faces = truth.surface(3000, seeded(device))
+    on, _ = truth.surface(3000, seeded(device))
     assert truth.signed_distance(on).abs().max() < 1e-6
     assert torch.nn.functional.cosine_similarity(truth.normals(on), on).min() > 0.99
     # Even over the sphere: the mean of x^2 is a third of the radius squared.
