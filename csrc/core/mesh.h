@@ -43,7 +43,7 @@ struct Triangle {
 constexpr int kLanes = 8;
 constexpr int kLeafValues = kTriangleRows * kLanes;
 
-// Real is the type that lanes are worked on in: float, or on the CPU a vector of 4 or 8 of them.
+// Real is the type that lanes are worked on in: float, or on the CPU a vector of them.
 template <class Real>
 SDFGAN_HD Real load(const float* from) {
     Real lanes;

@@ -79,6 +79,7 @@ class Sampler:
                 raise ValueError(f"sample: {name} must be at least 0, got {value}")
         self.truth, self.noise = truth, noise
         self.weights = None  # of faces
+        self.tries = 1.0  # draws per accepted one
         self.decays: dict[float, float] = {}  # beta: share
         if kind == "curvature":
             bend = truth.curvature().double()
@@ -98,8 +99,6 @@ class Sampler:
             parts.append(self._draw(min(_AT_ONCE, int(missing * self.tries) + 64), generator).rows(slice(missing)))
             missing -= len(parts[-1].points)
         return Samples(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-    tries = 1.0  # draws per accepted one
 
     def _draw(self, count: int, generator: torch.Generator | None) -> Samples:
         """At most `count` samples."""
@@ -145,10 +144,10 @@ class Sampler:
         self.centres, self.halves, distance, nearest = (torch.cat(column) for column in zip(*done, strict=True))
         volume = (2 * self.halves.double()) ** 3
         # Shares become factors of exponentials that each integrate to about one.
-        self.decays = {
-            beta: share / (volume * (-beta * distance.double()).exp()).sum().item()
-            for beta, share in self.decays.items()
-        }
+        integrals = {beta: (volume * (-beta * distance.double()).exp()).sum().item() for beta in self.decays}
+        if min(integrals.values()) < 1e-20:
+            raise ValueError(f"sample: the surface must be in reach of [-1, 1]^3 with beta {steepest:g}, got none")
+        self.decays = {beta: share / integrals[beta] for beta, share in self.decays.items()}
         self.bounds = self._density(nearest)
         self.cumulative = (volume * self.bounds).cumsum(0)
         self.mass = 1.0

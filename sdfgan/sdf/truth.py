@@ -25,12 +25,14 @@ class GroundTruth:
         thickness: half the thickness of a plate; None: 0 for what encloses something, else 0.5% of the diagonal.
         device: where tensors are, in and out.
 
-    Raises ValueError where `ops.mesh_tree` does.
+    Raises ValueError where `ops.mesh_tree` does, for a mesh without area, and for a negative thickness.
     """
 
     def __init__(
         self, mesh: trimesh.Trimesh, *, thickness: float | None = None, device: torch.device | str = "cpu"
     ) -> None:
+        if thickness is not None and thickness < 0:
+            raise ValueError(f"GroundTruth: thickness must be at least 0, got {thickness}")
         self.mesh = mesh
         self.device = torch.device(device)
         vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))
@@ -50,9 +52,8 @@ class GroundTruth:
 
     def _winding_below(self) -> float:
         points, faces = self.surface(_PROBES, torch.Generator(self.device).manual_seed(0))
-        return (
-            ops.mesh_distance(self.tree, points - 1e-4 * self.diagonal * self.face_normals[faces]).winding.mean().item()
-        )
+        below = points - 1e-4 * self.diagonal * self.face_normals[faces]
+        return ops.mesh_distance(self.tree, below).winding.mean().item()
 
     def signed_distance(self, points: Tensor) -> Tensor:
         """[N] from points [N, 3] float32 on this device."""

@@ -70,9 +70,9 @@ def test_curvature_is_that_of_a_cylinder() -> None:
     truth = GroundTruth(tube)
     middle = np.abs(tube.face_normals[:, 2]) < 0.1
     bend = (truth.curvature().double() * truth.areas)[torch.from_numpy(middle)].sum() / truth.areas[middle].sum()
-    # 1 / (2 r) along the side, and half of the rims' quarter turns.
+    # The mean of the curvatures 1 / r and 0, and half of what the quarter turns at the rims add.
     rims = 2 * (2 * math.pi * 0.5) * (math.pi / 2) / 4 / (2 * math.pi * 0.5 * 4.0)
-    assert bend.item() / truth.diagonal == pytest.approx(1 / (2 * 0.5) / 1 + rims - 0, rel=0.03)
+    assert bend.item() / truth.diagonal == pytest.approx(1 + rims, rel=0.03)
 
 
 def test_importance_follows_its_density(device, ball) -> None:
@@ -134,6 +134,12 @@ def test_rejections(ball) -> None:
         sample(truth, 5, "best")
     with pytest.raises(ValueError, match="sample: beta must be at least 0, got -1"):
         sample(truth, 5, beta=-1)
+    with pytest.raises(
+        ValueError, match=r"sample: the surface must be in reach of \[-1, 1\]\^3 with beta 100, got none"
+    ):
+        sample(GroundTruth(ball.copy().apply_translation([5, 0, 0])), 5, "importance", beta=100)
+    with pytest.raises(ValueError, match="GroundTruth: thickness must be at least 0, got -1"):
+        GroundTruth(ball, thickness=-1)
     with pytest.raises(ValueError, match="sample: count must be at least 0, got -5"):
         sample(truth, -5)
     with pytest.raises(ValueError, match="SampleStream: count and in_memory must be at least 1, got 0 and"):
