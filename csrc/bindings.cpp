@@ -266,7 +266,7 @@ void mesh_distance(WhereTuple where, const std::vector<Address>& tree, Address p
 // A tree that was built, until its arrays have been copied to where Python wants them.
 void add_mesh_tree(py::module_ module) {
     using Tree = cpu::MeshTreeArrays;
-    py::class_<Tree>(module, "MeshTree")
+    py::class_<Tree>(module, "MeshTree", py::module_local())
         .def(py::init([](Address vertices, Address faces, int64_t face_count, int threads) {
                  py::gil_scoped_release release;
                  return cpu::build_mesh_tree(pointer<const float>(vertices),

@@ -351,9 +351,11 @@ SDFGAN_HD bool any(Mask mask) {
     if constexpr (std::is_same_v<Mask, bool>) {
         return mask;
     } else {
-        bool one = false;
-        for (size_t i = 0; i < sizeof(Mask) / sizeof(int32_t); ++i) one |= mask[i] != 0;
-        return one;
+        constexpr int kWords = sizeof(Mask) / sizeof(uint64_t);
+        uint64_t words[kWords], all = 0;
+        memcpy(words, &mask, sizeof mask);
+        for (int i = 0; i < kWords; ++i) all |= words[i];
+        return all != 0;
     }
 }
 
