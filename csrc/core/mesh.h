@@ -141,17 +141,26 @@ SDFGAN_HD Triangle<T> make_triangle(const T* a, const T* b, const T* c) {
         to_c[k] = corner[first + 2][k] - origin[k];
     }
     const T x = dot3(to_c, u);
+    // What to_c has across u. Of a triangle without area that is rounding, in any direction: only
+    // what the second round leaves lies across.
     for (int k = 0; k < 3; ++k) v[k] = to_c[k] - x * u[k];
-    const T y = std::sqrt(dot3(v, v));
-    if (!(y > 0)) {  // any direction across u: the axis that is farthest from it, made normal to it
+    T norm = std::sqrt(dot3(v, v));
+    for (int round = 0; round < 2 && norm > 0; ++round) {
+        for (int k = 0; k < 3; ++k) v[k] /= norm;
+        const T along = dot3(v, u);
+        for (int k = 0; k < 3; ++k) v[k] -= along * u[k];
+        norm = std::sqrt(dot3(v, v));
+    }
+    if (!(norm > T(0.5))) {  // any direction across u, from the axis that is farthest from it
         int axis = 0;
         for (int k = 1; k < 3; ++k) {
             if (std::fabs(u[k]) < std::fabs(u[axis])) axis = k;
         }
         for (int k = 0; k < 3; ++k) v[k] = T(k == axis) - u[axis] * u[k];
+        norm = std::sqrt(dot3(v, v));
     }
-    const T norm = std::sqrt(dot3(v, v));
     for (int k = 0; k < 3; ++k) v[k] /= norm;
+    const T y = max_of(dot3(to_c, v), T(0));
     for (int k = 0; k < 3; ++k) {
         n[k] = u[(k + 1) % 3] * v[(k + 2) % 3] - u[(k + 2) % 3] * v[(k + 1) % 3];
     }

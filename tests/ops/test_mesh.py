@@ -88,6 +88,9 @@ def test_matches_the_reference(device, name):
 def test_any_triangles(device, faces, points, seed):
     random = np.random.default_rng(seed)
     soup = random.standard_normal((faces, 3, 3)) * 10.0 ** random.integers(-4, 1, (faces, 3, 1))
+    soup[::5, 2] = soup[::5, 1]  # segments, points, and corners on a line
+    soup[1::5] = soup[1::5, :1]
+    soup[2::5, 2] = soup[2::5, 0] + random.standard_normal((len(soup[2::5]), 1)) * (soup[2::5, 1] - soup[2::5, 0])
     mesh = trimesh.Trimesh(soup.reshape(-1, 3), np.arange(3 * faces).reshape(-1, 3), process=False)
     tree, where = tree_of(mesh, device), torch.from_numpy(random.standard_normal((points, 3)).astype(np.float32))
     found, expected = mesh_distance(tree, where.to(device)), reference.mesh_distance(tree, where.to(device).double())
