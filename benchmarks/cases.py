@@ -17,6 +17,7 @@ import baselines
 from blobs import blobs
 from coordinates import comparisons
 from measure import Comparison
+from mesh_distances import mesh_distance
 from sdfgan import _C, cameras, meshes, ops, raycast
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
@@ -497,5 +498,6 @@ CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "ops": operators,
     "coordinates": coordinates,
     "mesh": mesh,
+    "mesh_distance": mesh_distance,
     "step": step,
 }

@@ -43,7 +43,7 @@ struct Triangle {
 constexpr int kLanes = 8;
 constexpr int kLeafValues = kTriangleRows * kLanes;
 
-// Real is the type that lanes are worked on in: float, or on the CPU a vector of 4 or 8 of them.
+// Real is the type that lanes are worked on in: float, or on the CPU a vector of them.
 template <class Real>
 SDFGAN_HD Real load(const float* from) {
     Real lanes;
@@ -56,14 +56,27 @@ SDFGAN_HD void store(float* to, Real lanes) {
     memcpy(to, &lanes, sizeof(Real));
 }
 
+// 1 / sqrt(x) to some 2e-7, for normal x > 0; finite for 0. Vectors: a linear guess of the
+// logarithm and Newton's steps, for dividing and rooting would take most of the time.
+template <class Real>
+SDFGAN_HD Real inverse_root(Real x) {
+    if constexpr (std::is_floating_point_v<Real>) {
+        return x > 0 ? 1 / std::sqrt(x) : 0;
+    } else {
+        decltype(x < x) bits;
+        memcpy(&bits, &x, sizeof bits);
+        bits = 0x5f375a86 - (bits >> 1);
+        Real y;
+        memcpy(&y, &bits, sizeof y);
+        const Real half = 0.5f * x;
+        for (int i = 0; i < 3; ++i) y = y * (1.5f - half * y * y);
+        return y;
+    }
+}
+
 template <class Real>
 SDFGAN_HD Real root(Real x) {
-    if constexpr (std::is_floating_point_v<Real>) {
-        return std::sqrt(x);
-    } else {
-        for (size_t i = 0; i < sizeof(Real) / sizeof(float); ++i) x[i] = std::sqrt(x[i]);
-        return x;
-    }
+    return x * inverse_root(x);
 }
 
 template <class Real>
@@ -128,17 +141,26 @@ SDFGAN_HD Triangle<T> make_triangle(const T* a, const T* b, const T* c) {
         to_c[k] = corner[first + 2][k] - origin[k];
     }
     const T x = dot3(to_c, u);
+    // What to_c has across u. Of a triangle without area that is rounding, in any direction: only
+    // what the second round leaves lies across.
     for (int k = 0; k < 3; ++k) v[k] = to_c[k] - x * u[k];
-    const T y = std::sqrt(dot3(v, v));
-    if (!(y > 0)) {  // any direction across u: the axis that is farthest from it, made normal to it
+    T norm = std::sqrt(dot3(v, v));
+    for (int round = 0; round < 2 && norm > 0; ++round) {
+        for (int k = 0; k < 3; ++k) v[k] /= norm;
+        const T along = dot3(v, u);
+        for (int k = 0; k < 3; ++k) v[k] -= along * u[k];
+        norm = std::sqrt(dot3(v, v));
+    }
+    if (!(norm > T(0.5))) {  // any direction across u, from the axis that is farthest from it
         int axis = 0;
         for (int k = 1; k < 3; ++k) {
             if (std::fabs(u[k]) < std::fabs(u[axis])) axis = k;
         }
         for (int k = 0; k < 3; ++k) v[k] = T(k == axis) - u[axis] * u[k];
+        norm = std::sqrt(dot3(v, v));
     }
-    const T norm = std::sqrt(dot3(v, v));
     for (int k = 0; k < 3; ++k) v[k] /= norm;
+    const T y = max_of(dot3(to_c, v), T(0));
     for (int k = 0; k < 3; ++k) {
         n[k] = u[(k + 1) % 3] * v[(k + 2) % 3] - u[(k + 2) % 3] * v[(k + 1) % 3];
     }
@@ -206,7 +228,8 @@ SDFGAN_HD T magnitude(T x) {
 }
 
 // The solid angle of a triangle is twice the angle of (cosine, sine), positive from inside.
-// Returns how much smaller than its terms (cosine, sine) is: the rounding grows with the inverse.
+// Returns less than 0 where (cosine, sine) is so much smaller than its terms that float32 would not
+// do.
 template <class T, class Row>
 SDFGAN_HD T solid_angle(const Row row, const Local<T>& p, T& cosine, T& sine) {
     const T length = row(kLength), cx = row(kX), cy = row(kY);
@@ -218,7 +241,7 @@ SDFGAN_HD T solid_angle(const Row row, const Local<T>& p, T& cosine, T& sine) {
     sine = -p.h * length * cy;
     cosine = product + (p.x * bx + yh) * lc + (bx * ax + p.y * ay + hh) * la +
              (ax * p.x + ay * p.y + hh) * lb;
-    return (magnitude(cosine) + magnitude(sine)) / product;
+    return magnitude(cosine) + magnitude(sine) - product * 0.0009765625f;
 }
 
 // The angle of (x, y) in [-pi, pi] to 3e-7, without branches; 0 where y is 0.
@@ -256,7 +279,7 @@ template <class Real>
 struct Lanes {
     Real at[3];
     SDFGAN_METHOD explicit Lanes(const float* p)
-        : at{Real{} + p[0], Real{} + p[1], Real{} + p[2]} {}
+        : at{p[0] - Real{}, p[1] - Real{}, p[2] - Real{}} {}
 };
 
 // The lane of a leaf's triangle that is nearest, if nearer than `best`, which it becomes; else -1.
@@ -331,77 +354,87 @@ SDFGAN_HD int64_t nearest_slot(const MeshTree& tree, const float* point, int64_t
     return slot;
 }
 
-// Sum of the half solid angles of a leaf's triangles.
-template <class Real>
-SDFGAN_HD float leaf_angle(const MeshTree& tree, int64_t leaf, const float* p) {
-    const Lanes<Real> lanes(p);
-    float angles[kLanes], certainties[kLanes];
-    for (int i = 0; i < kLanes; i += kStep<Real>) {
-        const RowsOf<Real> triangles{tree.leaves + leaf * kLeafValues + i};
-        Real cosine, sine;
-        const Local<Real> local = local_point(triangles, lanes.at);
-        store(certainties + i, solid_angle(triangles, local, cosine, sine));
-        store(angles + i, fast_angle(sine, cosine));
+// What holds in any lane.
+template <class Mask>
+SDFGAN_HD bool any(Mask mask) {
+    if constexpr (std::is_same_v<Mask, bool>) {
+        return mask;
+    } else {
+        constexpr int kWords = sizeof(Mask) / sizeof(uint64_t);
+        uint64_t words[kWords], all = 0;
+        memcpy(words, &mask, sizeof mask);
+        for (int i = 0; i < kWords; ++i) all |= words[i];
+        return all != 0;
     }
-    float sum = 0;
-    for (int i = 0; i < kLanes; ++i) {
-        if (certainties[i] < 1e-3f) {
-            const double at[3] = {p[0], p[1], p[2]};
-            const auto exact = exact_triangle(tree, tree.leaf_faces[leaf * kLanes + i]);
-            double cosine, sine;
-            solid_angle(exact, local_point(exact, at), cosine, sine);
-            angles[i] = fast_angle(static_cast<float>(sine), static_cast<float>(cosine));
-        }
-        sum += angles[i];
-    }
-    return sum;
 }
 
+// One lane of rows of kLanes values, for all points of a group. (x - 0 is x, which compilers know;
+// not so x + 0.)
 template <class Real>
-SDFGAN_HD float winding_number(const MeshTree& tree, const float* p) {
-    const Lanes<Real> lanes(p);
+struct OneOf {
+    const float* values;
+    SDFGAN_METHOD Real operator()(int i) const { return values[i * kLanes] - Real{}; }
+};
+
+// Half the solid angle of a triangle of a leaf.
+template <class Real>
+SDFGAN_HD Real half_angle(const MeshTree& tree, int64_t slot, const Real* p) {
+    const OneOf<Real> triangle{tree.leaves + slot / kLanes * kLeafValues + slot % kLanes};
+    Real cosine, sine;
+    const Real certainty = solid_angle(triangle, local_point(triangle, p), cosine, sine);
+    Real angle = fast_angle(sine, cosine);
+    if (!any(certainty < 0)) return angle;
+    const Triangle<double> exact = exact_triangle(tree, tree.leaf_faces[slot]);
+    for (int i = 0; i < kStep<Real>; ++i) {  // all lanes, for it happens seldom
+        float at_lane[3][kStep<Real>], angles[kStep<Real>];
+        for (int k = 0; k < 3; ++k) store(at_lane[k], p[k]);
+        const double at[3] = {at_lane[0][i], at_lane[1][i], at_lane[2][i]};
+        double exact_cosine, exact_sine;
+        solid_angle(exact, local_point(exact, at), exact_cosine, exact_sine);
+        store(angles, angle);
+        angles[i] = fast_angle(static_cast<float>(exact_sine), static_cast<float>(exact_cosine));
+        angle = load<Real>(angles);
+    }
+    return angle;
+}
+
+// The winding numbers at a group of points, a lane each; the nearer to each other the sooner.
+template <class Real>
+SDFGAN_HD Real winding_numbers(const MeshTree& tree, const Real* p) {
     int32_t stack[kMostStack];
     stack[0] = 0;
-    Real far_sum{};
-    float near_sum = 0;
+    Real angle{};
     for (int size = 1; size > 0;) {
-        const int32_t child = stack[--size];
-        if (child < 0) {
-            near_sum += leaf_angle<Real>(tree, ~child, p);
+        const int64_t number = stack[--size];
+        if (number < 0) {
+            for (int i = 0; i < kLanes; ++i) angle += 2 * half_angle(tree, ~number * kLanes + i, p);
             continue;
         }
-        float beyond[kLanes];  // positive: far
-        for (int i = 0; i < kLanes; i += kStep<Real>) {
-            const RowsOf<Real> row{tree.nodes + int64_t{child} * kNodeValues + i};
-            const Real dx = row(kCentre) - lanes.at[0], dy = row(kCentre + 1) - lanes.at[1],
-                       dz = row(kCentre + 2) - lanes.at[2];
+        for (int i = 0; i < kLanes; ++i) {
+            const int32_t child = tree.children[number * kLanes + i];
+            if (child == kNone) break;
+            const OneOf<Real> row{tree.nodes + number * kNodeValues + i};
+            const Real dx = row(kCentre) - p[0], dy = row(kCentre + 1) - p[1],
+                       dz = row(kCentre + 2) - p[2];
             const Real square = dx * dx + dy * dy + dz * dz;
-            const Real inverse = 1 / root(square);
+            if (any(!(square > kFar * kFar * row(kReach)))) {
+                stack[size++] = child;
+                continue;
+            }
+            const Real inverse = inverse_root(square);
             const Real x = dx * inverse, y = dy * inverse, z = dz * inverse;
             const Real first = x * row(kNormal) + y * row(kNormal + 1) + z * row(kNormal + 2);
             const Real second =
                 x * (x * row(kMoment) + 2 * (y * row(kMoment + 1) + z * row(kMoment + 2))) +
                 y * (y * row(kMoment + 3) + 2 * z * row(kMoment + 4)) + z * z * row(kMoment + 5);
-            const Real distance = square - kFar * kFar * row(kReach);
-            const Real part = (first - 3 * second * inverse) * inverse * inverse;
-            far_sum += distance > 0 ? part : Real{};
-            store(beyond + i, distance);
-        }
-        for (int i = 0; i < kLanes; ++i) {
-            if (beyond[i] > 0) continue;
-            const int32_t next = tree.children[int64_t{child} * kLanes + i];
-            if (next != kNone) stack[size++] = next;
+            angle += (first - 3 * second * inverse) * inverse * inverse;
         }
     }
-    float sums[kLanes] = {}, sum = 2 * near_sum;
-    store(sums, far_sum);
-    for (int i = 0; i < kStep<Real>; ++i) sum += sums[i];
-    return sum * 0.0795774715f;  // 1 / (4 pi)
+    return angle * 0.0795774715f;  // 1 / (4 pi)
 }
 
-// Everything about one point, given the slot of a nearest triangle.
-template <class Real>
-SDFGAN_HD void measure_point(const MeshDistance& m, int64_t point, int64_t slot) {
+// The distance of a point with the slot of a nearest triangle and its winding number.
+SDFGAN_HD void measure_point(const MeshDistance& m, int64_t point, int64_t slot, float winding) {
     const float* p = m.points + 3 * point;
     if (slot < 0) {
         for (int k = 0; k < 3; ++k) m.closest[3 * point + k] = NAN;
@@ -420,7 +453,6 @@ SDFGAN_HD void measure_point(const MeshDistance& m, int64_t point, int64_t slot)
             dx * triangle(kU + k) + dy * triangle(kV + k) + local.h * triangle(kN + k);
         m.closest[3 * point + k] = static_cast<float>(at[k] - away);
     }
-    const float winding = winding_number<Real>(m.tree, p);
     const float distance = static_cast<float>(std::sqrt(square));
     m.distance[point] = winding > 0.5f ? -distance : distance;
     m.face[point] = face;

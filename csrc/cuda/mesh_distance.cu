@@ -10,7 +10,9 @@ struct MeasurePoint {
     MeshDistance p;
     __device__ void operator()(int64_t i) const {
         const int64_t point = p.order ? p.order[i] : i;
-        measure_point<float>(p, point, nearest_slot<float>(p.tree, p.points + 3 * point, -1));
+        const float* at = p.points + 3 * point;
+        const int64_t slot = nearest_slot<float>(p.tree, at, -1);
+        measure_point(p, point, slot, slot < 0 ? 0 : winding_numbers<float>(p.tree, at));
     }
 };
 

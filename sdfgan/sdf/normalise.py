@@ -34,8 +34,8 @@ class Placement(NamedTuple):
 def normalise(mesh: trimesh.Trimesh, shape: str = "ball", margin: float = 0.1) -> tuple[trimesh.Trimesh, Placement]:
     """A copy of a mesh in the ball of radius 1 - margin around the origin, or in the cube of that half side.
 
-    The centre is that of the bounding box of the vertices that faces use; the original float64 coordinates are moved and
-    scaled before anything is rounded to float32.
+    The centre is that of the bounding box of the vertices that faces use. Coordinates are moved and scaled in float64,
+    before anything is rounded to float32.
 
     Raises ValueError for another shape, a margin outside [0, 1), or a mesh whose used vertices are all one point.
     """

@@ -38,8 +38,9 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
         with path.open("rb") as file:
             _CHECKS.get(suffix, _no_check)(path, file, size)
             file.seek(0)
-            loaded = trimesh.load_scene(file, file_type=suffix[1:], process=False, skip_materials=True)
-            mesh = loaded.to_mesh() if loaded.geometry else None
+            scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, skip_materials=True)
+            points = sum(len(part.vertices) for part in scene.geometry.values())
+            mesh = scene.to_mesh() if points else None
     except UserError:
         raise
     except OSError as error:
@@ -49,6 +50,10 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
         raise UserError(
             f"{path}: not a readable {suffix[1:].upper()} file ({type(error).__name__}: {reason})"
         ) from error
+    if mesh is None:
+        raise UserError(f"{path}: holds no mesh")
+    if len(mesh.faces) == 0:
+        raise UserError(f"{path}: holds {points} points, but no faces")
     _check_faces(path, mesh)
     return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
@@ -100,11 +105,7 @@ def _check_glb(path: Path, file: Any, size: int) -> None:
 _CHECKS = {".stl": _check_stl, ".ply": _check_ply, ".off": _check_off, ".glb": _check_glb}
 
 
-def _check_faces(path: Path, mesh: Any) -> None:
-    if mesh is None or len(getattr(mesh, "vertices", ())) == 0:
-        raise UserError(f"{path}: holds no mesh")
-    if len(getattr(mesh, "faces", ())) == 0:
-        raise UserError(f"{path}: holds {len(mesh.vertices)} points, but no faces")
+def _check_faces(path: Path, mesh: trimesh.Trimesh) -> None:
     faces, vertices = np.asarray(mesh.faces), np.asarray(mesh.vertices)
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.min() < 0 or faces.max() >= len(vertices):
         raise UserError(f"{path}: a face names a vertex that does not exist; there are {len(vertices)}")

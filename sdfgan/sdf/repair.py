@@ -149,7 +149,8 @@ def _orient(
     columns = np.concatenate([np.where(agree, b, b + n), np.where(agree, b + n, b)])
     doubled = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(2 * n, 2 * n))
     _, side = connected_components(doubled, directed=False)
-    parts, part = connected_components(coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n)), directed=False)
+    joined = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    _, part = connected_components(joined, directed=False)
     corners = vertices[faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     kept = np.bincount(side[:n], area, 2 * n)  # area that each component leaves as it is

@@ -54,8 +54,8 @@ def sample(
 
     Args:
         kind: `uniform` in the cube; `importance`: of a density proportional to exp(-beta |s|), s the signed distance;
-            `mixed`: a tenth uniform, half importance, the rest importance with five times beta; `surface`: points of the
-            surface, uniform by area, moved by normal noise; `curvature`: those, but denser where it bends.
+            `mixed`: a tenth uniform, half importance, the rest importance with five times beta; `surface`: points of
+            the surface, uniform by area, moved by normal noise; `curvature`: those, but denser where it bends.
         noise: standard deviation along each axis, for `surface` and `curvature`.
         generator: of the device of `truth`; the same seed gives the same samples.
 
@@ -79,6 +79,7 @@ class Sampler:
                 raise ValueError(f"sample: {name} must be at least 0, got {value}")
         self.truth, self.noise = truth, noise
         self.weights = None  # of faces
+        self.tries = 1.0  # draws per accepted one
         self.decays: dict[float, float] = {}  # beta: share
         if kind == "curvature":
             bend = truth.curvature().double()
@@ -98,8 +99,6 @@ class Sampler:
             parts.append(self._draw(min(_AT_ONCE, int(missing * self.tries) + 64), generator).rows(slice(missing)))
             missing -= len(parts[-1].points)
         return Samples(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-    tries = 1.0  # draws per accepted one
 
     def _draw(self, count: int, generator: torch.Generator | None) -> Samples:
         """At most `count` samples."""
@@ -128,13 +127,16 @@ class Sampler:
         steepest = max(self.decays)
         half = 1 / _COARSEST
         ticks = torch.arange(_COARSEST, device=self.truth.device) * 2 * half + half - 1
-        centres, done = torch.cartesian_prod(ticks, ticks, ticks), []
+        centres = torch.cartesian_prod(ticks, ticks, ticks)
+        done: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         while len(centres):
             distance = self.truth.signed_distance(centres).abs()
             reach = math.sqrt(3) * half
             nearest = (distance - reach).clamp(min=0)
             total = sum(len(cells[0]) for cells in done) + 8 * len(centres)
-            split = (steepest * nearest < 4) & (steepest * reach > 1) & (total < _MOST_CELLS)
+            split = steepest * nearest < 4
+            if steepest * reach <= 1 or total > _MOST_CELLS:
+                split = torch.zeros_like(split)
             done.append((centres[~split], torch.full_like(distance[~split], half), distance[~split], nearest[~split]))
             half /= 2
             corners = torch.tensor([-half, half], device=centres.device)
@@ -142,10 +144,10 @@ class Sampler:
         self.centres, self.halves, distance, nearest = (torch.cat(column) for column in zip(*done, strict=True))
         volume = (2 * self.halves.double()) ** 3
         # Shares become factors of exponentials that each integrate to about one.
-        self.decays = {
-            beta: share / (volume * (-beta * distance.double()).exp()).sum().item()
-            for beta, share in self.decays.items()
-        }
+        integrals = {beta: (volume * (-beta * distance.double()).exp()).sum().item() for beta in self.decays}
+        if min(integrals.values()) < 1e-20:
+            raise ValueError(f"sample: the surface must be in reach of [-1, 1]^3 with beta {steepest:g}, got none")
+        self.decays = {beta: share / integrals[beta] for beta, share in self.decays.items()}
         self.bounds = self._density(nearest)
         self.cumulative = (volume * self.bounds).cumsum(0)
         self.mass = 1.0

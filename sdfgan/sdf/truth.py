@@ -17,20 +17,22 @@ _PROBES = 4096
 class GroundTruth:
     """A mesh that can be asked for distances, negative inside; in float32, on one device.
 
-    Inside is where the generalised winding number exceeds 1/2. A mesh that encloses nothing (a sheet, a single triangle)
-    is taken for a plate: `thickness` is subtracted from its distances. Nothing here is differentiable.
+    Inside is where the generalised winding number exceeds 1/2. A mesh that encloses nothing (a sheet, a single
+    triangle) is taken for a plate: `thickness` is subtracted from its distances. Nothing here is differentiable.
 
     Args:
         mesh: best as `repair` and `normalise` leave it.
         thickness: half the thickness of a plate; None: 0 for what encloses something, else 0.5% of the diagonal.
         device: where tensors are, in and out.
 
-    Raises ValueError where `ops.mesh_tree` does.
+    Raises ValueError where `ops.mesh_tree` does, for a mesh without area, and for a negative thickness.
     """
 
     def __init__(
         self, mesh: trimesh.Trimesh, *, thickness: float | None = None, device: torch.device | str = "cpu"
     ) -> None:
+        if thickness is not None and thickness < 0:
+            raise ValueError(f"GroundTruth: thickness must be at least 0, got {thickness}")
         self.mesh = mesh
         self.device = torch.device(device)
         vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))
@@ -50,16 +52,15 @@ class GroundTruth:
 
     def _winding_below(self) -> float:
         points, faces = self.surface(_PROBES, torch.Generator(self.device).manual_seed(0))
-        return (
-            ops.mesh_distance(self.tree, points - 1e-4 * self.diagonal * self.face_normals[faces]).winding.mean().item()
-        )
+        below = points - 1e-4 * self.diagonal * self.face_normals[faces]
+        return ops.mesh_distance(self.tree, below).winding.mean().item()
 
     def signed_distance(self, points: Tensor) -> Tensor:
         """[N] from points [N, 3] float32 on this device."""
         return self.distance_and_normal(points)[0]
 
     def normals(self, points: Tensor) -> Tensor:
-        """[N, 3] the gradient of the signed distance, unit vectors, at points [N, 3]; that of the face on the surface."""
+        """[N, 3] unit gradients of the signed distance at points [N, 3]; on the surface the normals of faces."""
         return self.distance_and_normal(points)[1]
 
     def distance_and_normal(self, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -257,6 +257,41 @@ void others(int64_t rays) {
     require(count_out == 0, "a ray goes on after the last step");
 }
 
+// Random triangles, some without area, and points, some of them not finite.
+void mesh(int64_t faces, int64_t points) {
+    const std::vector<float> vertices = uniform<float>(300, -1, 1);
+    std::vector<int32_t> corners(3 * faces);
+    for (int32_t& corner : corners) corner = static_cast<int32_t>(random_bits() % 100);
+    std::vector<float> where = uniform<float>(3 * points, -2, 2);
+    for (int64_t i = 0; i < points; i += 50)
+        where[3 * i + 1] = std::numeric_limits<float>::infinity();
+    std::vector<float> first;
+    for (int threads : {1, 4}) {
+        const auto tree = cpu::build_mesh_tree(vertices.data(), corners.data(), faces, threads);
+        std::vector<float> distance(points), closest(3 * points), winding(points);
+        std::vector<int32_t> face(points);
+        MeshDistance p;
+        p.tree = {vertices.data(),      corners.data(),     tree.nodes.data(),
+                  tree.children.data(), tree.leaves.data(), tree.leaf_faces.data()};
+        p.points = where.data();
+        p.order = nullptr;
+        p.distance = distance.data();
+        p.face = face.data();
+        p.closest = closest.data();
+        p.winding = winding.data();
+        p.count = points;
+        cpu::launch(p, {-1, nullptr, threads});
+        for (int64_t i = 0; i < points; ++i) {
+            require((face[i] < 0) == (i % 50 == 0), "only points that are not finite have no face");
+            if (face[i] < 0) distance[i] = winding[i] = 0;
+        }
+        require(finite(distance) && finite(winding), "distances are finite");
+        distance.insert(distance.end(), winding.begin(), winding.end());
+        if (threads == 1) first = distance;
+        require(distance == first, "distances do not depend on threads");
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -281,6 +316,7 @@ int main(int argc, char** argv) {
             others<float>(rays);
             others<double>(rays);
         }
+        for (int64_t faces : {1, 9, 3000}) mesh(faces, 2000);
         std::printf("%s: clean\n", level.c_str());
     }
 }

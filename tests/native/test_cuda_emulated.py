@@ -212,6 +212,28 @@ def test_no_images_are_no_work(emulated):
     assert trace(emulated, HOPPER, net.for_cuda("fp32"), LEVELS["march"], None)[3].tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_distances_to_a_mesh_are_those_of_the_cpu(emulated, ordered):
+    g = torch.Generator().manual_seed(4)
+    vertices, faces = torch.randn(90, 3, generator=g), torch.randint(0, 90, (300, 3), generator=g, dtype=torch.int32)
+    tree, points = ops.mesh_tree(vertices, faces), torch.randn(200, 3, generator=g)
+    points[7] = math.nan
+    order = torch.randperm(200, generator=g).to(torch.int32)
+    out = ops.MeshDistance(torch.zeros(200), torch.zeros(200, dtype=torch.int32), torch.zeros(200, 3), torch.zeros(200))
+    emulated.f32.mesh_distance(
+        (HOPPER, 0, 0),
+        [tensor.data_ptr() for tensor in tree],
+        points.data_ptr(),
+        order.data_ptr() if ordered else 0,
+        *(tensor.data_ptr() for tensor in out),
+        200,
+    )
+    expected = ops.mesh_distance(tree, points)
+    torch.testing.assert_close(out.distance.abs(), expected.distance.abs(), atol=1e-5, rtol=0, equal_nan=True)
+    torch.testing.assert_close(out.winding, expected.winding, atol=0.05, rtol=0, equal_nan=True)
+    assert (out.face != expected.face).sum() < 20 and out.face[7] == -1  # corners belong to several faces
+
+
 def test_other_kernels_match_the_cpu(emulated):
     """Rays of a level, one step of a march, pixels' rays, encodings and samples: the same arrays on both."""
     here, there = (-1, 0, 1), (HOPPER, 0, 0)
