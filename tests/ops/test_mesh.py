@@ -172,6 +172,15 @@ def test_points_that_are_not_finite(device):
     assert (found.distance[~strange] < -0.9).all()
 
 
+def test_points_at_any_distance(device):
+    """Together in a group; squares beyond float32 give no face."""
+    points = torch.tensor([[0.0, 0, 0], [1e15, 3, 0], [-1e17, 0, 1e17], [0, 2e19, 0], [3e38, -3e38, 1]], device=device)
+    found = mesh_distance(tree_of(trimesh.creation.icosphere(2), device), points)
+    assert torch.allclose(found.distance[1:3], points[1:3].norm(dim=1))
+    assert found.winding[0] > 0.99 and found.winding[1:3].abs().max() < 1e-6
+    assert found.face[3:].tolist() == [-1, -1] and found.distance[3:].isnan().all()
+
+
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**20])
 def test_units_do_not_matter(scale):
     mesh = meshes()["closed"]
