@@ -87,6 +87,8 @@ class GanConfig:
 
     renderer: Literal["sdfgan", "dfr"] = "sdfgan"
     """dfr: the older project's renderer, for comparison."""
+    light: Literal["headlight", "random"] = "headlight"
+    """random: a light from the viewer's side for each picture, and ambient light; for pictures whose light differs."""
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
     pi-gan is a radiance field, rendered as a volume: half of march_steps are placed by the other half, trunk_layers are
@@ -324,6 +326,8 @@ class GanConfig:
             raise UserError("--texture-latent-size: the dfr generator has one latent")
         if self.generator == "pi-gan":
             self._check_pi_gan()
+        if self.light != "headlight" and (self.renderer == "dfr" or self.generator == "pi-gan"):
+            raise UserError(f"--light {self.light} is for surfaces and our renderer: not for dfr's, nor for pi-gan")
         if self.resume is not None and self.load_dir is not None:
             raise UserError("--resume and --load-dir exclude each other: continue a run, or start a new one from it")
 

@@ -49,6 +49,7 @@ def random_pictures(
     random = torch.Generator().manual_seed(seed)
     latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     axes = rotate_axes(poses.sample(count, random))
+    lights = picture.draw_lights(axes, config, random)
     missing = -count % workers.count
     rows = torch.arange(count + missing).clamp(max=count - 1)
     mine = rows.chunk(workers.count)[workers.rank]
@@ -57,7 +58,8 @@ def random_pictures(
     def some(rows: Tensor) -> Tensor:
         with torch.no_grad():  # the mode does not reach other threads by itself
             condition = truncate(generator.condition(latents[rows].to(device)))
-            return picture.draw(generator, condition, axes[rows].to(device), config).channels(config.channels)
+            made = picture.draw(generator, condition, axes[rows].to(device), config, lights[rows].to(device))
+            return made.channels(config.channels)
 
     made: list[Tensor] = []
     with progress(len(mine), "evaluating", shown=workers.first) as bar:

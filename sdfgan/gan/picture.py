@@ -16,7 +16,7 @@ from torch import Tensor
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import GanConfig
-from sdfgan.raycast import Rendering, multiscale, render
+from sdfgan.raycast import Lighting, Rendering, multiscale, render
 from sdfgan.volume.pictures import render_pictures
 from sdfgan.volume.sampling import Sampling
 
@@ -38,8 +38,20 @@ class Picture(NamedTuple):
         return self.rgb if count == 3 else torch.cat([self.rgb, self.alpha], 1)
 
 
-def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig) -> Picture:
-    """Pictures of a condition from cameras [B, 3, 3], as the discriminator sees them."""
+def draw_lights(axes: Tensor, config: GanConfig, random: torch.Generator) -> Tensor:
+    """[B, 6] for pictures from `axes` [B, 3, 3]: ambient, head and fixed light, and the direction to that."""
+    if config.light == "headlight":
+        return axes.new_tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]).expand(len(axes), 6)
+    light = Lighting.random(axes, random)
+    parts = [torch.as_tensor(x).expand(len(axes))[:, None] for x in (light.ambient, light.headlight, light.fixed)]
+    return torch.cat([*parts, torch.as_tensor(light.direction)], 1)
+
+
+def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig, lights: Tensor | None = None) -> Picture:
+    """Pictures of a condition from cameras [B, 3, 3], as the discriminator sees them.
+
+    lights: see `draw_lights`; None: headlights.
+    """
     assert config.resolution is not None
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
@@ -53,6 +65,7 @@ def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig) -> P
         resolution=config.resolution,
         fov=fov,
         steps=config.march_steps,
+        light=None if lights is None else Lighting(lights[:, 0], lights[:, 1], lights[:, 2], lights[:, 3:]),
     )
     return Picture(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
 

@@ -64,6 +64,7 @@ class Fake(NamedTuple):
     latents: Tensor  # [b, L]
     axes: Tensor  # [b, 3, 3]
     free: Tensor  # [b, P, 3] random points for the eikonal term
+    lights: Tensor  # [b, 6]
     made: Picture | None = None
     gradients: Tensor | None = None  # [N, 3] of the field at samples and free points
 
@@ -340,8 +341,9 @@ class _Step:
         latents = self.trainer.latents(self.batch, random)
         axes = rotate_axes(self.trainer.poses.sample(self.batch, random))
         free = (2 * torch.rand(self.batch, self.config.eikonal_points, 3, generator=random) - 1) * _EIKONAL_BOX
-        chunks = self._mine(latents, axes, free)
-        return [Fake(own.to(device), cameras.to(device), points.to(device)) for own, cameras, points in chunks]
+        lights = picture.draw_lights(axes, self.config, random)
+        chunks = self._mine(latents, axes, free, lights)
+        return [Fake(z.to(device), views.to(device), x.to(device), light.to(device)) for z, views, x, light in chunks]
 
     def draw_reals(self, pictures: Pictures) -> list[Tensor]:
         """Real pictures [b, C, R, R] in [0, 1] of this process's chunks."""
@@ -372,7 +374,7 @@ class _Step:
         """The same with its pictures and gradients of the field."""
         generator = self.trainer.generator
         condition = generator.condition(fake.latents)
-        made = picture.draw(generator, condition, fake.axes, self.config)
+        made = picture.draw(generator, condition, fake.axes, self.config, fake.lights)
         gradients = made.gradients
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])

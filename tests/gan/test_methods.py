@@ -84,7 +84,7 @@ def test_discriminators(name: str, pictures: Tensor) -> None:
         {"generator": "mlp"},
         {"generator": "mlp", "activation": "relu", "weight_norm": True, "texture_latent_size": 4},
         {"generator": "dfr", "latent_std": 2.5},
-        {"texture_latent_size": 4, "texture_layers": 4, "color_space": "hsv"},
+        {"texture_latent_size": 4, "texture_layers": 4, "color_space": "hsv", "light": "random"},
     ],
     ids=["mlp", "mlp-relu", "dfr", "deep-texture"],
 )
