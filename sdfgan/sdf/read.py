@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import trimesh
 from sdfgan.errors import UserError
 
 READ_SUFFIXES = (".stl", ".obj", ".ply", ".off", ".glb")
+_ASCII = bytes(range(128)) + b"?" * 128
 
 
 def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
@@ -38,9 +40,10 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
         with path.open("rb") as file:
             _CHECKS.get(suffix, _no_check)(path, file, size)
             file.seek(0)
-            scene = trimesh.load_scene(file, file_type=suffix[1:], process=False, skip_materials=True)
-            points = sum(len(part.vertices) for part in scene.geometry.values())
-            mesh = scene.to_mesh() if points else None
+            plain = _plain(suffix, file.read())
+        scene = trimesh.load_scene(plain, file_type=suffix[1:], process=False, skip_materials=True)
+        points = sum(len(part.vertices) for part in scene.geometry.values())
+        mesh = scene.to_mesh() if points else None
     except UserError:
         raise
     except OSError as error:
@@ -58,18 +61,37 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
     return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
 
 
+def _plain(suffix: str, data: bytes) -> io.BytesIO:
+    """A file with each byte of its text that is not ASCII as a question mark: names and comments in any encoding."""
+    text = len(data)
+    if suffix == ".ply":
+        text = data.find(b"end_header") + 1
+    elif suffix == ".glb" or (suffix == ".stl" and not _is_text_stl(data[:84], len(data))):
+        text = 0
+    return io.BytesIO(data[:text].translate(_ASCII) + data[text:])
+
+
 def _no_check(path: Path, file: Any, size: int) -> None:
     """Text that is read line by line claims nothing."""
 
 
 def _check_stl(path: Path, file: Any, size: int) -> None:
     head = file.read(84)
-    count = struct.unpack("<I", head[80:84])[0] if len(head) == 84 else 0
-    needed = 84 + 50 * count
-    if head.lstrip()[:5].lower() == b"solid" and needed != size:
-        return  # text
+    if _is_text_stl(head, size):
+        return
+    needed, count = _stl_size(head)
     if len(head) < 84 or needed > size:
         raise UserError(f"{path}: a truncated STL: {count} triangles take {max(needed, 84)} bytes, the file has {size}")
+
+
+def _is_text_stl(head: bytes, size: int) -> bool:
+    return head.lstrip()[:5].lower() == b"solid" and _stl_size(head)[0] != size
+
+
+def _stl_size(head: bytes) -> tuple[int, int]:
+    """Bytes and triangles that a binary STL must have."""
+    count = struct.unpack("<I", head[80:84])[0] if len(head) == 84 else 0
+    return 84 + 50 * count, count
 
 
 def _check_ply(path: Path, file: Any, size: int) -> None:

@@ -39,6 +39,19 @@ def test_reads_text_stl_scenes_quads_and_vertices_that_are_not_finite(tmp_path: 
     assert len(read_mesh(tmp_path / "nan.obj").faces) == 2
 
 
+def test_text_in_any_encoding(tmp_path: Path) -> None:
+    word = "# caf\xe9\n".encode("latin-1")
+    (tmp_path / "a.obj").write_bytes(word + BOX.export(file_type="obj").encode())
+    (tmp_path / "b.off").write_bytes(b"OFF\n" + word + BOX.export(file_type="off").encode()[4:])
+    (tmp_path / "c.stl").write_bytes(b"solid \xe9\n" + BOX.export(file_type="stl_ascii").split("\n", 1)[1].encode())
+    (tmp_path / "d.stl").write_bytes(b"\xe9" + BOX.export(file_type="stl")[1:])
+    for name, data in (("e", BOX.export(file_type="ply")), ("f", BOX.export(file_type="ply", encoding="ascii"))):
+        first, encoding, rest = data.split(b"\n", 2)
+        (tmp_path / f"{name}.ply").write_bytes(b"\n".join([first, encoding, b"comment \xe9", rest]))
+    for path in tmp_path.iterdir():
+        assert abs(read_mesh(path).volume) == pytest.approx(6, rel=1e-5), path
+
+
 def stl(count: int, triangles: int) -> bytes:
     return bytes(80) + struct.pack("<I", count) + np.random.default_rng(0).random(12 * triangles, np.float32).tobytes()
 
