@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -148,21 +150,25 @@ class _Group:
                 cases.append(open_case(self.config, path, folder))
             except Exception as error:
                 self._fail(path, folder, error)
-        if not cases:
-            return list(self.failed.values())
+        return (self._fit(cases) if cases else []) + list(self.failed.values())
+
+    def _fit(self, cases: list[Case]) -> list[dict[str, Any]]:
+        """Train them; if that fails, each alone: one may have spoilt it for the others."""
         try:
-            return self._train(cases) + list(self.failed.values())
+            return self._train(cases)
         except Exception as error:
-            for case in cases:
-                self._fail(case.path, case.folder, error)
-            return list(self.failed.values())
+            if len(cases) == 1:
+                self._fail(cases[0].path, cases[0].folder, error)
+                return []
+        shutil.rmtree(cases[0].folder / "checkpoints", ignore_errors=True)
+        return [summary for case in cases if not self.stopped for summary in self._fit([case])]
 
     def _fail(self, path: Path, folder: Path, error: Exception) -> None:
         """Note it and go on, or raise it."""
         if not self.catch:
             raise error
-        words = " ".join(str(error).split()) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        self.failed[path] = {"kind": "sdf", "input": str(path), "error": words}
+        words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.failed[path] = {"kind": "sdf", "input": str(path), "error": " ".join(words.split())}
         write_json(folder / _SUMMARY, self.failed[path])
 
     def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
@@ -172,11 +178,18 @@ class _Group:
         state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
         self._restore(trainer, lead, state)
         settings = [dataclasses.replace(config, input=case.path).to_json() for case in cases]
-        logs = [RunFolder(case.folder, values, trainer.step) for case, values in zip(cases, settings, strict=True)]
         if not self.catch:
             print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
         began = saved = time.monotonic()
-        with StopSignals() as stop, progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar:
+        with (
+            ExitStack() as closing,
+            StopSignals() as stop,
+            progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar,
+        ):
+            logs = []
+            for case, values in zip(cases, settings, strict=True):
+                logs.append(RunFolder(case.folder, values, trainer.step))
+                closing.callback(logs[-1].close)
             for loss in trainer.run():
                 bar.advance(1, f"loss {loss:.5f}")
                 if trainer.step % _STEPS_PER_LINE == 0:
@@ -190,8 +203,6 @@ class _Group:
                 if stop.received:
                     self.stopped = f"step {trainer.step} of {trainer.steps}"
                     break
-        for log in logs:
-            log.close()
         if self.stopped:
             return []
         times = {

@@ -22,9 +22,9 @@ from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.raycast import render
 from sdfgan.sdf import fit
 from sdfgan.sdf.config import PRESETS, SdfConfig
-from sdfgan.sdf.files import find_inputs, read_samples
+from sdfgan.sdf.files import Case, find_inputs, read_samples
 from sdfgan.sdf.losses import Objective
-from sdfgan.sdf.model import load, make_field
+from sdfgan.sdf.model import MeshSDF, load, make_field
 from sdfgan.sdf.normalise import Placement
 from sdfgan.sdf.trainer import Trainer
 
@@ -154,6 +154,25 @@ def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: p
     times = (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns
     assert main(line) == 0  # nothing is left to do
     assert (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns == times
+
+
+def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / f"{name}.stl").write_bytes(ball.read_bytes())
+    made = fit._Group._field
+
+    def spoilt(self: fit._Group, case: Case) -> MeshSDF:
+        field = made(self, case)
+        if case.path.stem == "b":
+            field.net.layers[0].weight.data.fill_(torch.nan)
+        return field
+
+    monkeypatch.setattr(fit._Group, "_field", spoilt)
+    summary = fit.train(tiny(tmp_path / "in", tmp_path / "out", reconstruction_res=0))
+    assert [Path(name).stem for name in summary["failures"]] == ["b"]
+    assert "the loss was not finite" in next(iter(summary["failures"].values()))
+    assert load(tmp_path / "out" / "c")(torch.zeros(1, 3)) < 0
 
 
 @pytest.mark.parametrize("scaler", ["StandardScaler", "PowerTransformer", "QuantileTransformer"])
