@@ -11,6 +11,7 @@ import torch
 
 from sdfgan.errors import UserError
 from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.model import MESH, MODEL
 from sdfgan.sdf.normalise import Placement, normalise
 from sdfgan.sdf.read import READ_SUFFIXES, read_mesh
 from sdfgan.sdf.repair import RepairReport, repair
@@ -34,12 +35,18 @@ class Case:
     report: RepairReport | None
 
 
-def find_inputs(path: Path) -> tuple[list[Path], bool]:
-    """The files that `path` means, in order, and whether it is a folder of them. Raises UserError."""
+def find_inputs(path: Path, output: Path | None = None) -> tuple[list[Path], bool]:
+    """The files that `path` means, in order, and whether it is a folder of them. Raises UserError.
+
+    What is in `output`, a folder in `path`, and meshes that lie beside the model that they were made from do not count.
+    """
     suffixes = (*READ_SUFFIXES, SAMPLE_SUFFIX)
     if not path.is_dir():
         return [path], False
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in suffixes and file.is_file())
+    if output is not None and path.resolve() in output.resolve().parents:
+        found = [file for file in found if not file.parent.resolve().is_relative_to(output.resolve())]
+    found = [file for file in found if file.stem != MESH or not (file.parent / MODEL).exists()]
     if not found:
         raise UserError(f"{path}: a folder without meshes ({', '.join(suffixes)})")
     return found, True

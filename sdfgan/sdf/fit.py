@@ -19,7 +19,7 @@ from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.sdf import judge
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
-from sdfgan.sdf.model import MODEL, MeshSDF, make_field, save_model
+from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.pictures import save_slices, save_turntable
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -43,8 +43,8 @@ def train(config: SdfConfig) -> dict[str, Any]:
         raise UserError("a mesh, a file of samples or a folder of them must be given (or --resume RUN)")
     config = config.resolved()
     assert config.input is not None
-    paths, many = find_inputs(config.input)
     root = config.output_dir or next_run_folder(Path("runs"), "sdf")
+    paths, many = find_inputs(config.input, root)
     config = dataclasses.replace(config, output_dir=root)
     with workers(torch.device(config.device)) as team:
         if many:
@@ -177,7 +177,6 @@ class _Group:
         trainer = Trainer([self._field(case) for case in cases], [case.stream for case in cases], config)
         state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
         self._restore(trainer, lead, state)
-        settings = [dataclasses.replace(config, input=case.path).to_json() for case in cases]
         if not self.catch:
             print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
         began = saved = time.monotonic()
@@ -187,8 +186,8 @@ class _Group:
             progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar,
         ):
             logs = []
-            for case, values in zip(cases, settings, strict=True):
-                logs.append(RunFolder(case.folder, values, trainer.step))
+            for case in cases:
+                logs.append(RunFolder(case.folder, self._settings(case).to_json(), trainer.step))
                 closing.callback(logs[-1].close)
             for loss in trainer.run():
                 bar.advance(1, f"loss {loss:.5f}")
@@ -218,12 +217,17 @@ class _Group:
                 self._fail(case.path, case.folder, error)
         return summaries
 
+    def _settings(self, case: Case) -> SdfConfig:
+        """Those of its own run; samples from a file may lie anywhere in the cube, and so may their surface."""
+        config = dataclasses.replace(self.config, input=case.path)
+        return config if case.truth is not None else dataclasses.replace(config, normalise="box")
+
     def _field(self, case: Case) -> MeshSDF:
         """A fresh one, its scalers fitted to the first samples of the stream."""
         first = next(case.stream.epoch(0, min(_SCALER_SAMPLES, len(case.stream))))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            return make_field(self.config, (first.points.cpu(), first.distances.cpu()), case.placement)
+            return make_field(self._settings(case), (first.points.cpu(), first.distances.cpu()), case.placement)
 
     def _restore(self, trainer: Trainer, lead: Path, state: dict[str, Any]) -> None:
         """Go on from the newest checkpoint, if it is one of the same meshes."""
@@ -248,7 +252,7 @@ class _Group:
         field.requires_grad_(False)
         near = next(case.stream.epoch(0, min(_SLOPE_POINTS, len(case.stream)))).points
         field.measure_slope(near)
-        save_model(folder / MODEL, field, dataclasses.replace(config, input=case.path))
+        save_model(folder / MODEL, field, self._settings(case))
         summary: dict[str, Any] = {
             "kind": "sdf",
             "input": str(case.path),
@@ -274,7 +278,7 @@ class _Group:
             except UserError as error:
                 summary["error"] = f"{case.path}: {error}"
             else:
-                name = f"mesh.{config.mesh_format}"
+                name = f"{MESH}.{config.mesh_format}"
                 export_mesh(judge.to_original(mesh, case.placement), folder / name)
                 summary["mesh"] = name
                 if case.truth is not None and config.metrics:

@@ -22,6 +22,7 @@ from sdfgan.sdf.scalers import SCALERS, Scaler
 from sdfgan.training.files import atomic_file
 
 MODEL = "model.safetensors"
+MESH = "mesh"  # the stem of what is made from it
 _KEY = "sdfgan-sdf"  # of the metadata
 _COARSEST = 8  # cells of a hash grid
 _LATENT = 16  # length

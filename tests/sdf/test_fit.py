@@ -143,17 +143,22 @@ def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: p
     np.savez(meshes / "samples.npz", points=points, distances=np.linalg.norm(points, axis=1) - 0.5)
     (meshes / "notes.txt").write_text("not a mesh")
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "metrics"]
-    line = ["train-sdf", str(meshes), "--output-dir", str(tmp_path / "out"), "--no-metrics", *flags]
+    (meshes / "other").mkdir()
+    for name in ("mesh.stl", "model.safetensors"):  # what another run made is no input
+        (meshes / "other" / name).write_bytes(ball.read_bytes())
+    output = meshes / "out"  # nor is what this one makes
+    line = ["train-sdf", str(meshes), "--output-dir", str(output), "--no-metrics", *flags]
     assert main(line) == 0
     out = capsys.readouterr().out
     assert "3 of 5 meshes" in out and "bad.stl: a truncated STL" in out and "empty.obj: the file is empty" in out
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((output / "summary.json").read_text())
     assert summary["failed"] == 2 and {Path(name).name for name in summary["failures"]} == {"bad.stl", "empty.obj"}
     for name in ("a", "more/b", "samples"):
-        assert (tmp_path / "out" / name / "mesh.glb").exists()
-    times = (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns
+        assert (output / name / "mesh.glb").exists()
+    assert load(output / "samples").extent == pytest.approx(3**0.5) and load(output / "a").extent == 1
+    times = (output / "a/model.safetensors").stat().st_mtime_ns
     assert main(line) == 0  # nothing is left to do
-    assert (tmp_path / "out/a/model.safetensors").stat().st_mtime_ns == times
+    assert (output / "a/model.safetensors").stat().st_mtime_ns == times
 
 
 def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
