@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +14,12 @@ import tyro
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.gan.config import resolve_device
+from sdfgan.gan.curricula import is_of_type
 
+_MOST = {
+    "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,
+    "validation_res": 512, "reconstruction_res": 2048, "seed": 2**32 - 1,
+}  # fmt: skip
 ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTransformer"]
 
 
@@ -134,6 +141,9 @@ class SdfConfig:
         for name in ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UserError(f"--{name.replace('_', '-')} must be at most {most}, got {getattr(self, name)}")
         for name in ("learning_rate", "clamp", "checkpoint_seconds"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
@@ -145,12 +155,11 @@ class SdfConfig:
             "beta",
             "octaves",
             "seed",
+            "log2_size",
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        assert self.log2_size is not None and self.levels is not None and self.together is not None
-        if not 0 <= self.log2_size <= 28 or self.levels > 32:
-            raise UserError(f"--log2-size must be 0 to 28 and --levels at most 32, got {self.log2_size}, {self.levels}")
+        assert self.together is not None
         if self.network == "film-siren" and self.scaler != "none":
             raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")
         if self.together > 1 and (self.eikonal_weight or self.normal_weight):
@@ -168,6 +177,10 @@ class SdfConfig:
         known = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(values, dict) or set(values) - known:
             raise UserError(f"{source}: not the configuration of an SDF of this version")
+        hints = typing.get_type_hints(cls)
+        for name, value in values.items():
+            if not is_of_type(value, hints[name]):
+                raise UserError(f"{source}: {name} cannot be {json.dumps(value)[:50]}")
         try:
             paths = {k: Path(values[k]) for k in ("input", "output_dir", "resume") if values.get(k) is not None}
             config = cls(**{**values, **paths})

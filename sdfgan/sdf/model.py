@@ -104,11 +104,15 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{path}: not a readable model: {' '.join(str(error).split())}") from error
     config, placement = _description(metadata, path)
-    field = make_field(config, None, placement)
+    try:
+        with torch.device("meta"):  # takes no memory, whatever the configuration asks for
+            field = make_field(config, None, placement)
+    except (RuntimeError, OverflowError, ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"{path}: its configuration makes no field: {' '.join(str(error).split())[:200]}") from error
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in field.state_dict().items()}
     if wanted != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise UserError(f"{path}: its tensors are not those of its configuration")
-    field.load_state_dict(tensors)
+    field.load_state_dict(tensors, assign=True)
     return field.to(device).requires_grad_(False)
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
@@ -270,7 +271,11 @@ def test_bad_input_is_one_line(tmp_path: Path, name: str, make: Any, message: st
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"network": "film-siren", "scaler": "StandardScaler"}, "--scaler is for --network hash and mlp"),
         ({"together": 4, "eikonal_weight": 0.1}, "--together must be 1"),
-        ({"log2_size": 40}, "--log2-size must be 0 to 28"),
+        ({"log2_size": 40}, "--log2-size must be at most 28, got 40"),
+        ({"finest": 2_000_000}, "--finest must be at most 1048576"),
+        ({"octaves": 65}, "--octaves must be at most 64"),
+        ({"seed": 10**14}, "--seed must be at most"),
+        ({"reconstruction_res": 4096}, "--reconstruction-res must be at most 2048"),
     ],
 )
 def test_bad_settings(change: dict[str, Any], message: str) -> None:
@@ -284,9 +289,19 @@ def test_not_a_model(run: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"12345678")
     with pytest.raises(UserError, match=r"model.safetensors: not a readable model"):
         load(tmp_path)
-    from safetensors.torch import save_file
-
     save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="not a model that sdfgan train-sdf made"):
         load(tmp_path)
+    with safe_open(run / "model.safetensors", "pt") as file:
+        metadata = json.loads(file.metadata()["sdfgan-sdf"])
+    for change, message in (
+        ({"num_layers": 900, "width": 2**16}, "its tensors are not those of its configuration"),  # 15 TB
+        ({"num_layers": None}, "of this version|makes no field"),
+        ({"width": "x"}, 'width cannot be "x"'),
+        ({"activation": "x"}, 'activation cannot be "x"'),
+    ):
+        changed = {**metadata, "config": {**metadata["config"], **change}}
+        save_file({"x": torch.zeros(1)}, tmp_path / "model.safetensors", {"sdfgan-sdf": json.dumps(changed)})
+        with pytest.raises(UserError, match=f"model.safetensors: .*({message})"):
+            load(tmp_path)
     assert find_inputs(run / "mesh.glb") == ([run / "mesh.glb"], False)

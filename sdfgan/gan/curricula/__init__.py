@@ -60,7 +60,7 @@ class Stage:
         for name, value in changes.items():
             if name not in STAGE_SETTINGS:
                 raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
-            if not _is(value, STAGE_SETTINGS[name]):
+            if not is_of_type(value, STAGE_SETTINGS[name]):
                 raise ValueError(f"{name} must be {_name(STAGE_SETTINGS[name])}, got {json.dumps(value)}")
         return cls(values["step"], changes)
 
@@ -124,22 +124,22 @@ def _settings(values: Any, config_type: type) -> dict[str, Any]:
         if name not in allowed:
             raise ValueError(f"unknown setting {name!r}")
         value = tuple(value) if isinstance(value, list) else value
-        if not _is(value, hints[name]):
+        if not is_of_type(value, hints[name]):
             raise ValueError(f"{name} must be {_name(hints[name])}, got {json.dumps(value)}")
         settings[name] = value
     return settings
 
 
-def _is(value: Any, hint: Any) -> bool:
-    """Whether a JSON value fits the type of a setting."""
+def is_of_type(value: Any, hint: Any) -> bool:
+    """Whether a JSON value fits the type hint of a setting."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return value in arguments
     if origin in (typing.Union, types.UnionType):
-        return any(_is(value, one) for one in arguments)
+        return any(is_of_type(value, one) for one in arguments)
     if origin is tuple:
         fits = zip(value, arguments, strict=False)
-        return isinstance(value, tuple) and len(value) == len(arguments) and all(_is(v, a) for v, a in fits)
+        return isinstance(value, tuple) and len(value) == len(arguments) and all(is_of_type(v, a) for v, a in fits)
     if hint is float:
         return type(value) in (int, float)
     if hint is Path:
