@@ -30,18 +30,23 @@ from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
 _SUMMARY = "summary.json"
+_CHANGEABLE = {"device", "resume", "output_dir", "together", "checkpoint_seconds"}  # when a folder's run goes on
 _SCALER_SAMPLES = 100_000
 _STEPS_PER_LINE = 50  # of metrics.jsonl
 _SLOPE_POINTS = 20_000
 
 
 def train(config: SdfConfig) -> dict[str, Any]:
-    """Fit what `config` names and return the summary, which is also in the run folder. Raises UserError."""
+    """Fit what `config` names and return the summary, which is also in the run folder.
+
+    Raises UserError for what cannot be used, and SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has
+    been saved.
+    """
     if config.resume is not None:
         config = _resumed(config)
     if config.input is None:
         raise UserError("a mesh, a file of samples or a folder of them must be given (or --resume RUN)")
-    config = config.resolved()
+    config = dataclasses.replace(config.resolved(), input=config.input.absolute())
     assert config.input is not None
     root = config.output_dir or next_run_folder(Path("runs"), "sdf")
     paths, many = find_inputs(config.input, root)
@@ -51,11 +56,11 @@ def train(config: SdfConfig) -> dict[str, Any]:
             return _train_folder(config, paths, root, team)
         if not team.first:
             return {}
-        one = _Group(config, paths, [root])
-        summaries = one.run()
-    if one.stopped:
-        raise UserError(f"stopped at {one.stopped}; continue with --resume {root}")
-    summary = summaries[0]
+        done = _read(root / _SUMMARY)
+        if config.resume is not None and "model" in done:
+            print(f"{root}: is finished")
+            return done
+        (summary,) = _Group(config, paths, [root]).run()
     if "error" in summary:
         raise UserError(summary["error"])
     return summary
@@ -64,14 +69,22 @@ def train(config: SdfConfig) -> dict[str, Any]:
 def _resumed(given: SdfConfig) -> SdfConfig:
     """The settings of the run to continue."""
     assert given.resume is not None
-    source = given.resume / "config.json"
+    saved = _saved(given.resume)
+    if saved is None:
+        source = given.resume / "config.json"
+        raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
+    return dataclasses.replace(saved, output_dir=given.resume, resume=given.resume, device=given.device)
+
+
+def _saved(folder: Path) -> SdfConfig | None:
+    """The settings of a run; None where there is none."""
+    source = folder / "config.json"
     try:
-        saved = SdfConfig.from_json(json.loads(source.read_text()), source)
+        return SdfConfig.from_json(json.loads(source.read_text()), source)
     except FileNotFoundError:
-        raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf") from None
+        return None
     except (OSError, ValueError) as error:
         raise UserError(f"{source}: not readable: {error}") from error
-    return dataclasses.replace(saved, output_dir=given.resume, resume=given.resume, device=given.device)
 
 
 # -------------------------------------------------------------------------------------------------------------- folders
@@ -83,20 +96,24 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
     folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
     if len(set(folders.values())) < len(paths):  # a.stl beside a.obj
         folders = {path: root / path.relative_to(config.input) for path in paths}
+    before = _saved(root) or config
+    for name in sorted(config.to_json().keys() - _CHANGEABLE):
+        old, new = getattr(before, name), getattr(config, name)
+        if old != new:
+            flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
+            raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
     if team.first:
         write_json(root / "config.json", config.to_json())
-    left = [path for path in paths if "model" not in _read(folders[path] / _SUMMARY)]
-    meshes = [path for path in left if path.suffix.lower() != SAMPLE_SUFFIX]
-    samples = [path for path in left if path.suffix.lower() == SAMPLE_SUFFIX]
+    left = {path for path in paths if "model" not in _read(folders[path] / _SUMMARY)}
+    meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
+    samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
+    groups = [rest for group in groups if (rest := [path for path in group if path in left])]
     begin = time.monotonic()
     done = len(paths) - len(left)
     with progress(len(paths), "meshes", done, shown=team.first) as bar:
         for group in groups[team.rank :: team.count]:
-            one = _Group(config, group, [folders[path] for path in group], catch=True)
-            one.run()
-            if one.stopped:
-                raise UserError(f"stopped; continue with --resume {root}")
+            _Group(config, group, [folders[path] for path in group], catch=True).run()
             bar.advance(len(group), ", ".join(path.stem for path in group[:3]))
     team.wait()
     summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
@@ -118,6 +135,8 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         for path, error in failures.items():
             print(f"failed: {path}: {error.removeprefix(f'{path}: ')}")
         print(f"{len(paths) - len(failures)} of {len(paths)} meshes in {root}")
+    if len(failures) == len(paths):
+        raise UserError(f"{config.input}: none of its {len(paths)} meshes could be fitted; see {root / _SUMMARY}")
     return result
 
 
@@ -137,7 +156,6 @@ class _Group:
 
     def __init__(self, config: SdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False) -> None:
         self.config, self.catch = config, catch
-        self.stopped = ""  # where, if it was asked to
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
         self.began = time.monotonic()
@@ -161,7 +179,7 @@ class _Group:
                 self._fail(cases[0].path, cases[0].folder, error)
                 return []
         shutil.rmtree(cases[0].folder / "checkpoints", ignore_errors=True)
-        return [summary for case in cases if not self.stopped for summary in self._fit([case])]
+        return [summary for case in cases for summary in self._fit([case])]
 
     def _fail(self, path: Path, folder: Path, error: Exception) -> None:
         """Note it and go on, or raise it."""
@@ -200,10 +218,9 @@ class _Group:
                     save_checkpoint(lead, trainer.step, trainer.state(), state)
                     saved = time.monotonic()
                 if stop.received:
-                    self.stopped = f"step {trainer.step} of {trainer.steps}"
-                    break
-        if self.stopped:
-            return []
+                    where = f"step {trainer.step} of {trainer.steps}"
+                    print(f"\nstopped at {where} and saved; continue with --resume {config.output_dir}")
+                    raise SystemExit(128 + stop.received)
         times = {
             "truth_seconds": round(opened - self.began, 2),
             "sampling_seconds": round(began - opened, 2),
@@ -230,7 +247,7 @@ class _Group:
             return make_field(self._settings(case), (first.points.cpu(), first.distances.cpu()), case.placement)
 
     def _restore(self, trainer: Trainer, lead: Path, state: dict[str, Any]) -> None:
-        """Go on from the newest checkpoint, if it is one of the same meshes."""
+        """Go on from the newest checkpoint of the same meshes, if there is one."""
         found = list_checkpoints(lead)
         if self.config.resume is None and not self.catch and (found or "model" in _read(lead / _SUMMARY)):
             raise UserError(f"{lead}: holds a run already; continue it with --resume {lead}, or name another folder")
@@ -238,6 +255,10 @@ class _Group:
             tensors, saved = load_checkpoint(found[-1])
             if saved.get("meshes") == state["meshes"]:
                 trainer.restore(tensors, saved, found[-1])
+            elif not self.catch:
+                raise UserError(f"{found[-1]}: is of {saved.get('meshes')}, not of {state['meshes']}")
+            else:  # of a folder, whose meshes were others then
+                print(f"{found[-1]}: is of other meshes; {len(state['meshes'])} start over")
 
     def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
         points = judge.grid_points(self.config.validation_res, trainer.device)

@@ -80,7 +80,9 @@ def test_a_loaded_field_is_rendered(run: Path) -> None:
     assert field(torch.zeros(1, 3)).item() == pytest.approx(-0.9, abs=0.15)
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_goes_on_bit_for_bit(
+    ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
     fit.train(tiny(ball, tmp_path / "whole"))
     advance = Trainer._advance
 
@@ -91,13 +93,25 @@ def test_a_stopped_run_goes_on_bit_for_bit(ball: Path, tmp_path: Path, monkeypat
         return loss
 
     monkeypatch.setattr(Trainer, "_advance", stopping)
-    with pytest.raises(UserError, match=r"stopped at step 11 of 24; continue with --resume .*half"):
-        fit.train(tiny(ball, tmp_path / "half"))
-    monkeypatch.undo()
+    monkeypatch.chdir(ball.parent)
+    with pytest.raises(SystemExit) as stopped:
+        fit.train(tiny(Path(ball.name), tmp_path / "half"))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert f"stopped at step 11 of 24 and saved; continue with --resume {tmp_path / 'half'}" in capsys.readouterr().out
+    monkeypatch.undo()  # the folder too
     assert not (tmp_path / "half" / "model.safetensors").exists()
     with pytest.raises(UserError, match="holds a run already"):
         fit.train(tiny(ball, tmp_path / "half"))
-    fit.train(SdfConfig(resume=tmp_path / "half"))
+    config = tmp_path / "half" / "config.json"
+    right = config.read_text()
+    config.write_text(right.replace("ball.stl", "other.stl"))
+    (ball.parent / "other.stl").write_bytes(ball.read_bytes())
+    with pytest.raises(UserError, match=r"step-0000011: is of \['.*ball.stl'\], not of \['.*other.stl'\]"):
+        fit.train(SdfConfig(resume=tmp_path / "half"))
+    config.write_text(right)
+    summary = fit.train(SdfConfig(resume=tmp_path / "half"))
+    assert fit.train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
+    assert "half: is finished" in capsys.readouterr().out
     whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
     assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
 
@@ -160,6 +174,12 @@ def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: p
     times = (output / "a/model.safetensors").stat().st_mtime_ns
     assert main(line) == 0  # nothing is left to do
     assert (output / "a/model.safetensors").stat().st_mtime_ns == times
+    assert main([*line, "--seed", "1"]) == 2 and "holds a run with --seed 0, not 1" in capsys.readouterr().err
+    for path in meshes.glob("**/[abs]*.*"):
+        path.unlink()
+    (meshes / "bad.stl").write_bytes(b"solid")
+    assert main([*line, "--output-dir", str(tmp_path / "none")]) == 2
+    assert "none of its 2 meshes could be fitted" in capsys.readouterr().err
 
 
 def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,10 +195,16 @@ def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, mo
         return field
 
     monkeypatch.setattr(fit._Group, "_field", spoilt)
-    summary = fit.train(tiny(tmp_path / "in", tmp_path / "out", reconstruction_res=0))
+    config = tiny(tmp_path / "in", tmp_path / "out", reconstruction_res=0, together=2)
+    summary = fit.train(config)
     assert [Path(name).stem for name in summary["failures"]] == ["b"]
     assert "the loss was not finite" in next(iter(summary["failures"].values()))
-    assert load(tmp_path / "out" / "c")(torch.zeros(1, 3)) < 0
+    assert all(load(tmp_path / "out" / name)(torch.zeros(1, 3)) < 0 for name in ("a", "c"))
+    (tmp_path / "out" / "c" / "summary.json").unlink()
+    groups: list[list[str]] = []
+    monkeypatch.setattr(fit._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
+    fit.train(config)
+    assert groups == [["b"], ["c"]]  # of a, b and c: those that share checkpoints do not change
 
 
 @pytest.mark.parametrize("scaler", ["StandardScaler", "PowerTransformer", "QuantileTransformer"])
