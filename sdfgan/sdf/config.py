@@ -37,8 +37,8 @@ class SdfConfig:
     """How much time to spend; what is not given below comes from it (and from the network)."""
     network: Literal["hash", "mlp", "film-siren"] | None = None
     """hash: features of a hash grid and a small network, by far the fastest. mlp: layers of --activation. film-siren:
-    sine layers with a latent, which the fused tracer takes. Default: hash, or mlp where --num-layers, --width or
-    --dam-arch is given."""
+    sine layers with a latent, which the fused tracer takes. Default: hash, or mlp where --num-layers, --width,
+    --dam-arch or --octaves is given."""
     activation: Literal["relu", "leaky-relu", "softplus", "siren"] = "relu"
     """Non-linearity of hash and mlp."""
     num_layers: int | None = None

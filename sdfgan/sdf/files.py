@@ -20,6 +20,8 @@ from sdfgan.sdf.trainer import Stream
 from sdfgan.sdf.truth import GroundTruth
 
 SAMPLE_SUFFIX = ".npz"
+_ARRAYS = ("points", "distances", "sdf", "weights", "normals", "pos", "neg")
+_LARGEST = 2**32  # bytes of them
 _IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
 
 
@@ -58,6 +60,8 @@ def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
     device = torch.device(config.device)
     if path.suffix.lower() == SAMPLE_SUFFIX:
         samples, placement = read_samples(path)
+        if config.normal_weight and not samples.normals.any():
+            raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
         held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
         return Case(path, folder, held, None, placement, None)
     mesh, report = repair(read_mesh(path), str(path))
@@ -93,11 +97,17 @@ def read_samples(path: Path) -> tuple[Samples, Placement]:
     """Samples of an .npz, moved into the cube if they are not in it, and how.
 
     It holds points [N, 3] and distances [N] (or sdf), perhaps weights [N] and normals [N, 3]; or pos and neg [N, 4],
-    points with their distances, as DeepSDF's. Rows that are not finite are dropped. Raises UserError.
+    points with their distances, as DeepSDF's. Rows that are not finite in float32 are dropped. Raises UserError.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            members = [info for info in file.zip.infolist() if info.filename in {f"{name}.npy" for name in _ARRAYS}]
+            claimed = sum(info.file_size for info in members)
+            if claimed > _LARGEST:
+                raise UserError(f"{path}: claims {claimed:,} bytes of samples; at most {_LARGEST:,} are read")
+            arrays = {info.filename[:-4]: file[info.filename] for info in members}
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # a damaged zip raises almost anything
@@ -111,7 +121,7 @@ def read_samples(path: Path) -> tuple[Samples, Placement]:
             distances = arrays["distances" if "distances" in arrays else "sdf"].astype(np.float64).reshape(-1)
         weights = arrays.get("weights", np.ones(len(points))).astype(np.float64).reshape(-1)
         normals = arrays.get("normals", np.zeros((len(points), 3))).astype(np.float64)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (AttributeError, KeyError, IndexError, ValueError, TypeError) as error:
         raise UserError(
             f"{path}: expected points [N, 3] and distances [N], or pos and neg [N, 4], got {error}"
         ) from error
@@ -119,13 +129,19 @@ def read_samples(path: Path) -> tuple[Samples, Placement]:
     count = len(points)
     if shapes != ((count, 3), (count,), (count,), (count, 3)):
         raise UserError(f"{path}: expected points [N, 3] and distances [N], got shapes {', '.join(map(str, shapes))}")
-    finite = np.isfinite(np.column_stack([points, distances, weights, normals])).all(1)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(np.column_stack([points, distances, weights, normals]).astype(np.float32)).all(1)
     if finite.sum() < 2:
         raise UserError(f"{path}: expected at least two finite samples, got {finite.sum()} of {count}")
     points, distances, weights, normals = (a[finite] for a in (points, distances, weights, normals))
+    low, high = points.min(0), points.max(0)
+    if not (high > low).any():
+        raise UserError(f"{path}: all {len(points)} points are one")
     placement = Placement((0.0, 0.0, 0.0), 1.0)
     if np.abs(points).max() > 1:
-        low, high = points.min(0), points.max(0)
         placement = Placement(tuple(((low + high) / 2).tolist()), float(2 / (high - low).max()))
     arrays_ = (placement.normalised(points), distances * placement.scale, weights, normals)
-    return Samples(*(torch.from_numpy(np.ascontiguousarray(a)).float() for a in arrays_)), placement
+    samples = Samples(*(torch.from_numpy(np.ascontiguousarray(a)).float() for a in arrays_))
+    if not samples.distances.isfinite().all():
+        raise UserError(f"{path}: its distances, {np.abs(distances).max():g} at most, are too large for its points")
+    return samples, placement

@@ -33,7 +33,7 @@ def slice_points(axis: int, side: int, device: torch.device) -> Tensor:
 
 def save_slices(folder: Path, field: Field, truth: GroundTruth | None) -> list[Path]:
     """slices.png: planes across x, y, z, below them the true ones; error.png: |difference|, brightest at its 99.9th
-    percentile, which the file's name beside it does not say but summary.json does. Returns what was written."""
+    percentile. Returns what was written."""
     device = next(field.parameters()).device
     planes = [slice_points(axis, _SIDE, device) for axis in range(3)]
     found = torch.stack([evaluate(field, plane).view(_SIDE, _SIDE) for plane in planes]).cpu()

@@ -16,6 +16,7 @@ import trimesh
 from sdfgan.errors import UserError
 
 READ_SUFFIXES = (".stl", ".obj", ".ply", ".off", ".glb")
+_MOST_FACES = 10**8
 _ASCII = bytes(range(128)) + b"?" * 128
 
 
@@ -43,6 +44,10 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
             plain = _plain(suffix, file.read())
         scene = trimesh.load_scene(plain, file_type=suffix[1:], process=False, skip_materials=True)
         points = sum(len(part.vertices) for part in scene.geometry.values())
+        parts = (scene.geometry[scene.graph[node][1]] for node in scene.graph.nodes_geometry)
+        faces = sum(len(getattr(part, "faces", ())) for part in parts)  # parts may come often
+        if faces > _MOST_FACES:
+            raise UserError(f"{path}: its parts have {faces:,} faces together; at most {_MOST_FACES:,} are read")
         mesh = scene.to_mesh() if points else None
     except UserError:
         raise
@@ -118,10 +123,12 @@ def _check_glb(path: Path, file: Any, size: int) -> None:
     total, length = struct.unpack("<II", head[8:16])
     if total > size or length > size - 20:
         raise UserError(f"{path}: a truncated GLB: {total} bytes are claimed, the file has {size}")
-    for accessor in json.loads(file.read(length)).get("accessors", []):
-        # An accessor without data is all zeros, however long.
-        if accessor.get("count", 0) > size:
-            raise UserError(f"{path}: claims {accessor['count']} values, but the file has {size} bytes")
+    accessors = json.loads(file.read(length)).get("accessors", [])
+    # Those without data are all zeros, however long.
+    empty = sum(max(accessor.get("count", 0), 0) for accessor in accessors if "bufferView" not in accessor)
+    for count in (empty, *(accessor.get("count", 0) for accessor in accessors)):
+        if count > size:
+            raise UserError(f"{path}: claims {count} values, but the file has {size} bytes")
 
 
 _CHECKS = {".stl": _check_stl, ".ply": _check_ply, ".off": _check_off, ".glb": _check_glb}

@@ -58,7 +58,7 @@ class RepairReport:
 def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, RepairReport]:
     """A copy with consistent, outward faces, and what was done to it.
 
-    Drops faces that are not finite; welds vertices closer than 1e-7 of the diagonal; drops faces without area and
+    Drops faces that are not finite; welds vertices in one cell of 1e-7 of the diagonal; drops faces without area and
     all but one of those with the same corners; turns faces to agree with their neighbours across edges of two faces;
     turns parts that enclose a negative volume if their faces disagreed, or if they are closed and lie in no other part,
     so that true cavities stay.

@@ -279,14 +279,25 @@ def test_samples_in_both_layouts(tmp_path: Path) -> None:
         ("b.npz", lambda path: np.savez(path, points=np.zeros((3, 3))), "expected points .* and distances"),
         ("c.npz", lambda path: np.savez(path, points=np.zeros((3, 2)), distances=np.zeros(3)), "got shapes"),
         ("d.npz", lambda path: np.savez(path, points=np.array([None] * 3)), "not a readable .npz"),
+        (
+            "e.npz",
+            lambda path: np.savez(path, points=np.full((3, 3), 5.0), distances=np.ones(3)),
+            "all 3 points are one",
+        ),
+        ("f.npz", lambda path: np.savez(path, points=np.full((3, 3), 1e39), distances=np.ones(3)), "got 0 of 3"),
+        ("g.npz", lambda path: np.savez(path, points=np.eye(3), distances=np.ones(3)), "holds no normals"),
+        ("h.npz", lambda path: np.savez_compressed(path, sdf=np.zeros(2**10), note="x"), "claims 8,320 bytes"),
         ("folder", lambda path: path.mkdir(), "a folder without meshes"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path: Path, name: str, make: Any, message: str) -> None:
+def test_bad_input_is_one_line(
+    tmp_path: Path, name: str, make: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sdfgan.sdf.files._LARGEST", 8000)
     if make is not None:
         make(tmp_path / name)
     with pytest.raises(UserError, match=message) as error:
-        fit.train(tiny(tmp_path / name, tmp_path / "out"))
+        fit.train(tiny(tmp_path / name, tmp_path / "out", normal_weight=1.0))
     assert "\n" not in str(error.value)
 
 

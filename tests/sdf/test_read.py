@@ -84,6 +84,7 @@ BAD = {
     "junk.glb": (b"glTX" * 9, "not a GLB file"),
     "short.glb": (b"glTF" + struct.pack("<IIII", 2, 10**9, 10**9, 0x4E4F534A), "a truncated GLB: 1000000000 bytes"),
     "huge.glb": (glb({"accessors": [{"count": 10**10, "type": "VEC3"}]}), "claims 10000000000 values"),
+    "many.glb": (glb({"accessors": [{"count": 150, "type": "VEC3"}] * 2}), "claims 300 values, but the file has 220"),
     "list.glb": (glb({"accessors": 3}), "not a readable GLB"),
 }
 
@@ -106,6 +107,17 @@ def test_folders_and_point_clouds(tmp_path: Path) -> None:
     trimesh.PointCloud(BOX.vertices).export(tmp_path / "cloud.ply")
     with pytest.raises(UserError, match=r"cloud\.ply: holds 8 points, but no faces"):
         read_mesh(tmp_path / "cloud.ply")
+
+
+def test_parts_that_come_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = trimesh.Scene({"box": BOX})
+    for x in range(1, 9):
+        scene.graph.update(f"box {x}", geometry="box", matrix=trimesh.transformations.translation_matrix([4 * x, 0, 0]))
+    scene.export(tmp_path / "nine.glb")
+    assert len(trimesh.load_scene(tmp_path / "nine.glb").geometry) == 1
+    monkeypatch.setattr("sdfgan.sdf.read._MOST_FACES", 100)
+    with pytest.raises(UserError, match=r"nine.glb: its parts have 108 faces together; at most 100 are read"):
+        read_mesh(tmp_path / "nine.glb")
 
 
 def test_files_cut_anywhere(tmp_path: Path) -> None:
