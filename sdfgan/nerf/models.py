@@ -36,6 +36,8 @@ class Batch(NamedTuple):
 class SceneModel(nn.Module):
     """A volume, and how it is learnt and looked at."""
 
+    cones = False  # whether the volume is asked for Gaussians, not points
+
     def __init__(self, config: NerfConfig, bounded: bool) -> None:
         super().__init__()
         self.config, self.bounded = config, bounded
@@ -129,7 +131,7 @@ class NetworkModel(SceneModel):
         assert config.width and config.layers and config.octaves and config.coarse_samples and config.fine_samples
         assert config.proposal_width
         sizes = config.width, config.layers, config.octaves, not bounded
-        self.kind = config.model
+        self.kind, self.cones = config.model, config.model != "nerf"
         self.proposes = config.model in ("mip-nerf-360", "ref-nerf")
         self.network: NerfField | RefNerfField = NerfField(*sizes)
         if config.model == "ref-nerf":
@@ -213,7 +215,7 @@ class NetworkModel(SceneModel):
             sampling=sampling,
             proposals=() if self.coarse is None else (self.coarse,) * (len(sampling.counts) - 1),
             background=background,
-            cones=None if self.kind == "nerf" else "cone",
+            cones="cone" if self.cones else None,
             generator=generator,
         )
 

@@ -17,6 +17,7 @@ from sdfgan.fields.nerf import NerfField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
 from sdfgan.nerf.marching import OccupancyGrid, render_packed
+from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.views import orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.volume import Places, Radiance, Rays, Sampling, render
@@ -158,6 +159,17 @@ def test_fields_answer_densities_colours_and_normals(
         thin = field.density(Places(points, directions, torch.zeros(6, 3)))
         torch.testing.assert_close(thin, answer.density, rtol=1e-4, atol=1e-5)
         assert (field.density(Places(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
+
+
+def test_meshes_ask_models_of_cones_for_gaussians() -> None:
+    torch.manual_seed(0)
+    field, points = NerfField(16, 2, 12), torch.randn(5, 3)
+    down = torch.tensor([0.0, -1, 0]).expand(5, 3)
+    with torch.no_grad():
+        wide = field.density(Places(points, down, torch.full((5, 3), 0.1**2)))
+        for deviation, density in ((None, field.density(Places(points, down))), (0.1, wide)):
+            torch.testing.assert_close(DensitySurface(field, 2.0, deviation=deviation).sdf(points), 1 - density / 2)
+    assert DensitySurface(field, 2.0, deviation=0.1).rgb(points).shape == (5, 3)
 
 
 def test_normals_of_a_density_point_down_its_gradient() -> None:
