@@ -109,10 +109,10 @@ class _Run:
                 smooth = numbers["psnr"] if math.isnan(smooth) else 0.98 * smooth + 0.02 * numbers["psnr"]
                 if self.folder is not None and step % _LOG_INTERVAL == 0:
                     self.folder.log(step, numbers)
-                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
-                    seen = self.glance(step)
                 if step % config.checkpoint_interval == 0 and step < config.steps:
                     self.save()
+                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
+                    seen = self.glance(step)
                 validation = "" if math.isnan(seen) else f"  val {seen:.2f} dB"
                 bar.advance(status=f"PSNR {smooth:.2f} dB{validation}")
                 received = self.team.largest(stop.received or 0, trainer.device)

@@ -18,7 +18,7 @@ from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
 from sdfgan.nerf.marching import OccupancyGrid, render_packed
 from sdfgan.nerf.mesh import DensitySurface
-from sdfgan.nerf.views import orbit, path_cameras
+from sdfgan.nerf.views import Look, depth_span, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.volume import Places, Radiance, Rays, Sampling, render
 
@@ -159,6 +159,12 @@ def test_fields_answer_densities_colours_and_normals(
         thin = field.density(Places(points, directions, torch.zeros(6, 3)))
         torch.testing.assert_close(thin, answer.density, rtol=1e-4, atol=1e-5)
         assert (field.density(Places(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
+
+
+def test_depths_of_large_pictures() -> None:
+    depth = torch.linspace(1, 2, 2**24 + 2).view(1, 2, -1)
+    low, high = depth_span(Look(depth, torch.ones_like(depth), depth, None))
+    assert (low, high) == pytest.approx((1.01, 1.99), abs=1e-3)
 
 
 def test_meshes_ask_models_of_cones_for_gaussians() -> None:

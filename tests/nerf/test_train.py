@@ -181,6 +181,17 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
+    config, data = (
+        NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "chunk": 128}).resolved(),
+        load_scene(scene),
+    )
+    for count, chunks, rays in ((1, 1, 128), (3, 3, 126), (200, 200, 200)):
+        trainer = Trainer(config, data, Workers(0, count))
+        trainer.close()
+        assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
+
+
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     config = NerfConfig(
         data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", grad_clip=1e-3, **CLASSIC
@@ -189,7 +200,8 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     first, crop = trainer._draw(), trainer.middle
     side = posed.SIDE
     rows, columns = crop % side**2 // side, crop % side
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 5, 15)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 5, 14)
+    assert trainer.valid is None  # without a lens all are
     assert torch.isin(first[0].pixels, crop).all()
     rates = [trainer.step()["learning_rate"] for _ in range(10)]
     trainer.close()
