@@ -129,6 +129,9 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
     assert stopped.value.code == 128 + signal.SIGTERM
     assert resolve_checkpoint(tmp_path / "halted").name == "step-0000015"
     train(NerfConfig(device="cpu", resume=tmp_path / "halted"))
+    saved = load_checkpoint(resolve_checkpoint(tmp_path / "halted"))[1]
+    train(NerfConfig(device="cpu", resume=tmp_path / "halted"))  # finished: nothing to save again
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "halted"))[1] == saved
     straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
     assert straight.keys() == halted.keys()
     assert all(torch.equal(straight[name], halted[name]) for name in straight)
@@ -223,6 +226,17 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
 def test_bad_settings_are_named(scene: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         train(NerfConfig(**{"data": scene, "dry_run": True, **FAST, **changes}))
+
+
+def test_lpips_is_checked_before_training(scene: Path, tmp_path: Path) -> None:
+    options = {"data": scene, "output_dir": tmp_path / "run", **FAST}
+    with pytest.raises(UserError, match="none.pth"):
+        train(NerfConfig(lpips=tmp_path / "none.pth", **options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdfgan.lpips.load_lpips", lambda path: torch.nn.Identity())
+        with pytest.raises(UserError, match="--lpips: pictures must be at least 35 pixels wide and high, got 20"):
+            train(NerfConfig(lpips=tmp_path / "some.pth", **options))
+    assert not (tmp_path / "run").exists()
 
 
 def test_alpha_is_needed_for_white(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
