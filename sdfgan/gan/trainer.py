@@ -347,7 +347,10 @@ class _Step:
         if isinstance(self.trainer.generator, PiGanField):
             seeds = torch.randint(2**62, (self.chunks,), generator=random).tolist()
         chunks = zip(self._mine(latents, axes, free, lights), self.trainer.workers.share(seeds), strict=True)
-        return [Fake(*(part.to(device) for part in parts), seed) for parts, seed in chunks]
+        return [
+            Fake(z.to(device), views.to(device), x.to(device), light.to(device), seed)
+            for (z, views, x, light), seed in chunks
+        ]
 
     def draw_reals(self, pictures: Pictures) -> list[Tensor]:
         """Real pictures [b, C, R, R] in [0, 1] of this process's chunks."""

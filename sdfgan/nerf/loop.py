@@ -128,9 +128,9 @@ class _Run:
                 bar.advance(status=f"PSNR {smooth:.2f} dB{validation}")
                 received = self.team.largest(stop.received or 0, trainer.device)
                 if received:
-                    self.save()
+                    saved = self.save()
                     if self.team.first:
-                        print(f"\nstopped at step {step} and saved; continue with --resume {self.path}")
+                        print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
         self.save()
 
@@ -144,15 +144,15 @@ class _Run:
         print(f"done: {scores or 'no views held out'}; look at {self.path}: {', '.join(made)}")
         return summary
 
-    def save(self) -> None:
+    def save(self) -> Path:
         """A checkpoint of what is not saved yet, written by the first process."""
         trainer = self.trainer
         if self.saved is not None and self.saved_at == trainer.steps_done:
-            return
+            return self.saved
         self.team.check_same([trainer.model], trainer.steps_done)
         self.saved, self.saved_at = self.path, trainer.steps_done
         if not self.team.first:
-            return
+            return self.saved
         tensors, state = trainer.state()
         values = {
             "kind": "nerf",
@@ -162,6 +162,7 @@ class _Run:
             **state,
         }
         self.saved = save_checkpoint(self.path, trainer.steps_done, tensors, values)
+        return self.saved
 
     def close(self) -> None:
         """Close the logs."""

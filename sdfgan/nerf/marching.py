@@ -107,7 +107,7 @@ class OccupancyGrid(nn.Module):
         parts = zip(points.split(_CELLS_AT_ONCE), direction.split(_CELLS_AT_ONCE), strict=True)
         density = torch.cat([field.density(Places(*part)) for part in parts])
         self.density *= _FIRST_MEMORY if whole else _MEMORY
-        self.density[cells] = torch.maximum(self.density[cells], density)
+        self.density.scatter_reduce_(0, cells, density.to(self.density), "amax")  # some cells are there twice
         # While all of the scene is thin, what is thicker than the average counts.
         least = torch.clamp(self.density.mean(), max=_LEAST_OPACITY / self.step)
         torch.gt(self.density, least, out=self.occupied)

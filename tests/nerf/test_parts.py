@@ -77,6 +77,19 @@ def test_a_march_ends_where_the_light_does() -> None:
     assert (thick.places.points.norm(dim=1) < 0.6 - 3 * grid.step).sum() == 0  # nothing behind the first few
 
 
+def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
+    class Fog(Ball):
+        def density(self, places: Places, condition: Any = None) -> Tensor:
+            return torch.arange(len(places.points), 0, -1).float()
+
+    grid = OccupancyGrid(8, 64, False)
+    grid.updates.fill_(8)  # from now on some cells
+    grid.update(Fog(), torch.Generator().manual_seed(0))
+    cells = torch.randint(8**3, (64,), generator=torch.Generator().manual_seed(0))
+    expected = {cell: 64 - i for i, cell in reversed(list(enumerate(cells.tolist())))}
+    assert len(expected) < 64 and all(grid.density[cell] == value for cell, value in expected.items())
+
+
 def test_cells_that_no_camera_sees_stay_empty() -> None:
     grid = OccupancyGrid(32, 64, False)
     views = views_of(look_at(torch.tensor([[0.0, 0, 2.5], [0.0, 0.1, 2.4]])))
