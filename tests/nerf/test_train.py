@@ -246,7 +246,7 @@ def test_bad_settings_are_named(scene: Path, changes: dict[str, Any], said: str)
 def test_configurations_of_files_are_checked(changes: dict[str, Any]) -> None:
     saved = NerfConfig(model="mip-nerf", device="cpu").resolved().to_json()
     assert NerfConfig.from_json(saved, Path("state.json")).octaves == 12
-    with pytest.raises(UserError, match="state.json: not a train-nerf configuration of this version: "):
+    with pytest.raises(UserError, match=r"state\.json: not a train-nerf configuration of this version: "):
         NerfConfig.from_json({**saved, **changes}, Path("state.json"))
 
 
