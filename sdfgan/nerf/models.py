@@ -14,7 +14,7 @@ from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_no
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
 from sdfgan.nerf.config import NerfConfig
-from sdfgan.nerf.marching import OccupancyGrid, render_packed
+from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
 
@@ -93,7 +93,7 @@ class GridModel(SceneModel):
             finest=config.hash_finest,
             contracted=not bounded,
         )
-        self.occupancy = OccupancyGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
+        self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
 
     @property
     def field(self) -> VolumeField:
@@ -104,7 +104,7 @@ class GridModel(SceneModel):
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:
-            self.occupancy.update(self.radiance, generator)
+            self.occupancy.ask(self.radiance, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
