@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import get_args
 
+from measure import environment
 from sdfgan.nerf import NerfConfig, train
 from sdfgan.nerf.config import Model
 
@@ -47,7 +48,8 @@ def main() -> None:
                 "minutes": summary["training_seconds"] / 60,
                 "cpu_minutes": (time.process_time() - used) / 60,  # with the final evaluation
                 **scores,
-                **{name: summary[name] for name in ("device", "threads", "torch")},
+                **environment("cpu" if summary["device"] == "cpu" else "cuda"),
+                "threads": summary["threads"],
             }
             rows.append(row)
             if arguments.json is not None:

@@ -24,7 +24,7 @@ _LAYERS = (
     ("net.slice5.10", 256, 256, 3, 1, 1),
 )
 _POOLED = (1, 2)
-_SMALLEST = 35  # pixels that all layers need
+SMALLEST_SIDE = 35  # pixels that all layers need
 
 
 class Lpips(nn.Module):
@@ -38,7 +38,7 @@ class Lpips(nn.Module):
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor) -> float:
         """0 for equal pictures. Raises ValueError for other shapes."""
-        if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < _SMALLEST:
+        if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < SMALLEST_SIDE:
             raise ValueError(f"lpips: both must be [3, H, W], H and W >= 35, got {list(a.shape)}, {list(b.shape)}")
         x = torch.stack((a, b)) * 2 - 1
         x = (x - x.new_tensor(_SHIFT)[:, None, None]) / x.new_tensor(_SCALE)[:, None, None]

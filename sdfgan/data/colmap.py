@@ -27,6 +27,7 @@ _MODEL_NAMES = (
     "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE", "THIN_PRISM_FISHEYE",
 )  # fmt: skip
 _LONGEST_NAME = 4096
+_LARGEST_SIDE = 2**31
 
 
 class ColmapCamera(NamedTuple):
@@ -71,8 +72,8 @@ def _camera(where: str, model: str, width: int, height: int, values: list[float]
     names = _MODELS[model]
     if len(values) != len(names):
         raise UserError(f"{where}: a {model} camera has {len(names)} parameters, got {len(values)}")
-    if width < 1 or height < 1:
-        raise UserError(f"{where}: width and height must be positive, got {width} and {height}")
+    if not (0 < width < _LARGEST_SIDE and 0 < height < _LARGEST_SIDE):
+        raise UserError(f"{where}: width and height must be in (0, 2^31), got {width} and {height}")
     return ColmapCamera(width, height, dict(zip(names, values, strict=True)))
 
 
@@ -163,7 +164,7 @@ def _binary_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapI
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Numbered lines without comments."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     return [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if not line.startswith("#")]

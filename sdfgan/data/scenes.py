@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,7 +102,8 @@ def load_scene(
     """The scene in a folder.
 
     It holds transforms_train.json (and _val, _test: Blender's format), or transforms.json, or a COLMAP model (sparse/0
-    with images/). Where the files name no split, every eighth picture is for validation.
+    with images/). Where the files name no split, every eighth picture is for validation; where they list files for
+    validation or tests only, the others are for training.
 
     Args:
         image_scale: pictures are reduced to this share of their sides, at most 1.
@@ -122,7 +123,11 @@ def load_scene(
     pictures, has_alpha = _read_pictures(frames, image_scale, on_progress)
     bounded = has_alpha and (path / "transforms_train.json").is_file()
     to_file = _box(scene_scale) if bounded else _surroundings(poses, scene_scale)
-    views = _views(frames, pictures, _into_scene(poses, to_file).float(), image_scale)
+    poses = _into_scene(poses, to_file).float()
+    if not poses.isfinite().all():
+        farthest = frames[max(range(len(frames)), key=lambda i: frames[i].pose[:, 3].abs().max().item())]
+        raise UserError(f"{farthest.where}: the camera is too far away: its position is {farthest.pose[:, 3].tolist()}")
+    views = _views(frames, pictures, poses, image_scale)
     splits = [frame.split for frame in frames]
     if not any(splits):
         splits = ["val" if i % _HELD_OUT_EVERY == _HELD_OUT_EVERY // 2 else "train" for i in range(len(frames))]
@@ -156,12 +161,13 @@ def _json_frames(file: Path, split: str | None = None) -> list[_Frame]:
     frames = values.get("frames")
     if not isinstance(frames, list):
         raise UserError(f"{file}: frames must be a list, got {type(frames).__name__}")
-    splits: dict[str, str] = {}
+    splits: dict[PurePosixPath, str] = {}
     for name in ("train", "val", "test"):
         listed = values.get(f"{name}_filenames", [])
         if not isinstance(listed, list):
             raise UserError(f"{file}: {name}_filenames must be a list, got {type(listed).__name__}")
-        splits |= {str(entry): name for entry in listed}
+        splits |= {PurePosixPath(str(entry)): name for entry in listed}
+    rest = "train" if splits and "train_filenames" not in values else None
     result = []
     for index, frame in enumerate(frames):
         where = f"{file}: frame {index}"
@@ -179,7 +185,8 @@ def _json_frames(file: Path, split: str | None = None) -> list[_Frame]:
                 raise UserError(f"{where}: {name} must be 0 (the lens model has k1, k2, p1, p2), got {given[name]}")
         picture = _inside(file.parent, frame["file_path"], where)
         pose = _pose(frame.get("transform_matrix"), where)
-        result.append(_Frame(where, picture, pose, numbers, split or splits.get(frame["file_path"])))
+        own = split or splits.get(PurePosixPath(frame["file_path"]), rest)
+        result.append(_Frame(where, picture, pose, numbers, own))
     return sorted(result, key=lambda frame: natural(frame.path.as_posix()))
 
 
@@ -187,7 +194,7 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise UserError(f"{file}: more than {MOST_BYTES} bytes")
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -239,6 +246,8 @@ def _pose(matrix: Any, where: str) -> Tensor:
 
 def _colmap_frames(root: Path, model: Path) -> list[_Frame]:
     images = read_model(model)
+    if not images:
+        raise UserError(f"{model}: the scene has 0 frames")
     up = torch.tensor([[row[1] for row in image.pose] for image in images], dtype=torch.float64).mean(0)
     upright = _rotation_to_up(up)
     folder = root / "images" if (root / "images").is_dir() else root
@@ -257,7 +266,9 @@ def _colmap_frames(root: Path, model: Path) -> list[_Frame]:
 
 
 def _rotation_to_up(up: Tensor) -> Tensor:
-    """A rotation [3, 3] that takes `up` to +y."""
+    """A rotation [3, 3] that takes `up` to +y; the identity where there is no such direction."""
+    if up.norm() < 1e-6:
+        return torch.eye(3, dtype=up.dtype)
     y = F.normalize(up, dim=0)
     side = torch.eye(3, dtype=up.dtype)[y.abs().argmin()]
     z = F.normalize(torch.linalg.cross(side, y), dim=0)

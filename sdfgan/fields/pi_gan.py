@@ -173,9 +173,9 @@ class PiGanField(Field):
         random = torch.Generator().manual_seed(0)
         latents = torch.randn(_SLOPE_SHAPES, self.latent_size, generator=random)
         points = 2 * torch.rand(_SLOPE_SHAPES * _SLOPE_POINTS, 3, generator=random) - 1
-        image = torch.arange(_SLOPE_SHAPES).repeat_interleave(_SLOPE_POINTS)
+        image = torch.arange(_SLOPE_SHAPES, device=self.slope.device).repeat_interleave(_SLOPE_POINTS)
         self.slope.fill_(1.0)
         with torch.no_grad():
-            condition = self.condition(latents)
-        _, gradient = self.sdf_and_gradient(points, condition, image)
+            condition = self.condition(latents.to(self.slope.device))
+        _, gradient = self.sdf_and_gradient(points.to(self.slope.device), condition, image)
         self.slope.copy_(gradient.detach().norm(dim=1).quantile(_SLOPE_QUANTILE).clamp(min=1e-6))

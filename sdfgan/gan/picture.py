@@ -47,17 +47,24 @@ def draw_lights(axes: Tensor, config: GanConfig, random: torch.Generator) -> Ten
     return torch.cat([*parts, torch.as_tensor(light.direction)], 1)
 
 
-def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig, lights: Tensor | None = None) -> Picture:
+def draw(
+    generator: Field,
+    condition: Any,
+    axes: Tensor,
+    config: GanConfig,
+    lights: Tensor | None = None,
+    seed: int | None = None,
+) -> Picture:
     """Pictures of a condition from cameras [B, 3, 3], as the discriminator sees them.
 
-    lights: see `draw_lights`; None: headlights.
+    lights: see `draw_lights`; None: headlights. seed: of where in its strata a volume is asked; None: in their middles.
     """
     assert config.resolution is not None
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
         return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
     if isinstance(generator, PiGanField):
-        return _draw_volume(generator, condition, axes, config, fov)
+        return _draw_volume(generator, condition, axes, config, fov, seed)
     rendering = render(
         sdf=generator,
         axes=axes,
@@ -70,12 +77,17 @@ def draw(generator: Field, condition: Any, axes: Tensor, config: GanConfig, ligh
     return Picture(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
 
 
-def _draw_volume(generator: PiGanField, condition: Any, axes: Tensor, config: GanConfig, fov: float) -> Picture:
+def _draw_volume(
+    generator: PiGanField, condition: Any, axes: Tensor, config: GanConfig, fov: float, seed: int | None
+) -> Picture:
     """Half of a ray's evaluations place the other half, and both make the picture (pi-GAN)."""
     coarse = max(1, config.march_steps // 2)
-    sampling = Sampling((coarse, coarse), stratified=torch.is_grad_enabled(), merge=True)
+    sampling = Sampling((coarse, coarse), stratified=seed is not None, merge=True)
+    random = None if seed is None else torch.Generator(axes.device).manual_seed(seed)
     assert config.resolution is not None
-    made = render_pictures(generator, axes, condition, resolution=config.resolution, fov=fov, sampling=sampling)
+    made = render_pictures(
+        generator, axes, condition, resolution=config.resolution, fov=fov, sampling=sampling, generator=random
+    )
     return Picture(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
 
 

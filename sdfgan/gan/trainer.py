@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sdfgan.cameras import PoseDistribution, pose_distribution, rotate_axes
 from sdfgan.data.pictures import InMemory, Pictures
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field
+from sdfgan.fields import DfrSDF, Field, PiGanField
 from sdfgan.gan import augment, picture
 from sdfgan.gan.augment import Augmentation
 from sdfgan.gan.config import GanConfig, largest_part
@@ -65,6 +65,7 @@ class Fake(NamedTuple):
     axes: Tensor  # [b, 3, 3]
     free: Tensor  # [b, P, 3] random points for the eikonal term
     lights: Tensor  # [b, 6]
+    seed: int | None = None  # of where volumes are asked
     made: Picture | None = None
     gradients: Tensor | None = None  # [N, 3] of the field at samples and free points
 
@@ -342,8 +343,14 @@ class _Step:
         axes = rotate_axes(self.trainer.poses.sample(self.batch, random))
         free = (2 * torch.rand(self.batch, self.config.eikonal_points, 3, generator=random) - 1) * _EIKONAL_BOX
         lights = picture.draw_lights(axes, self.config, random)
-        chunks = self._mine(latents, axes, free, lights)
-        return [Fake(z.to(device), views.to(device), x.to(device), light.to(device)) for z, views, x, light in chunks]
+        seeds: Sequence[int | None] = [None] * self.chunks
+        if isinstance(self.trainer.generator, PiGanField):
+            seeds = torch.randint(2**62, (self.chunks,), generator=random).tolist()
+        chunks = zip(self._mine(latents, axes, free, lights), self.trainer.workers.share(seeds), strict=True)
+        return [
+            Fake(z.to(device), views.to(device), x.to(device), light.to(device), seed)
+            for (z, views, x, light), seed in chunks
+        ]
 
     def draw_reals(self, pictures: Pictures) -> list[Tensor]:
         """Real pictures [b, C, R, R] in [0, 1] of this process's chunks."""
@@ -374,7 +381,7 @@ class _Step:
         """The same with its pictures and gradients of the field."""
         generator = self.trainer.generator
         condition = generator.condition(fake.latents)
-        made = picture.draw(generator, condition, fake.axes, self.config, fake.lights)
+        made = picture.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
         gradients = made.gradients
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])

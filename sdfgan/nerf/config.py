@@ -154,7 +154,7 @@ class NerfConfig:
         """The same with the device and everything that depends on it and on the model decided, and checked."""
         device = resolve_device(self.device)
         small = device.type == "cpu"
-        defaults = {**_COMMON[small], **_MODELS[self.model][small]}
+        defaults = {**_COMMON[small], **_MODELS.get(self.model, ({}, {}))[small]}
         chosen = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         precision = self.precision
         if precision == "auto":
@@ -167,6 +167,8 @@ class NerfConfig:
 
     def check(self) -> None:
         """Raises UserError for settings that make no sense."""
+        if self.model not in _MODELS:
+            raise UserError(f"--model must be one of {', '.join(_MODELS)}, got {self.model}")
         for name in _POSITIVE.split():
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
@@ -179,10 +181,17 @@ class NerfConfig:
             raise UserError(f"--lr-final must be at most 1, got {self.lr_final}")
         if self.near is not None and self.far is not None and self.far <= self.near:
             raise UserError(f"--far must be more than --near, got {self.far} and {self.near}")
-        if not 1 <= self.ide_levels <= 5:
-            raise UserError(f"--ide-levels must be between 1 and 5, got {self.ide_levels}")
-        if self.model != "ref-nerf" and self.prop_normal:
-            raise UserError(f"--prop-normal is for --model ref-nerf, got {self.model}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise UserError(f"--{name.replace('_', '-')} must be between {least} and {most}, got {value}")
+        for models, names in _ONLY_OF.items():
+            for name in () if self.model in models else names.split():
+                default = next(field.default for field in dataclasses.fields(self) if field.name == name)
+                usual = default, *(defaults.get(name) for defaults in _MODELS[self.model])
+                if getattr(self, name) not in usual:
+                    flag = name.replace("_", "-")
+                    raise UserError(f"--{flag} is for --model {' or '.join(models)}, got {self.model}")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -196,20 +205,29 @@ class NerfConfig:
         unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["kind"]
         if unknown:
             raise UserError(f"{source}: not a train-nerf configuration of this version: field {unknown[0]!r}")
-        paths = {k: Path(v) for k, v in values.items() if "Path" in str(known[k].type) and v is not None}
         try:
+            paths = {k: Path(v) for k, v in values.items() if "Path" in str(known[k].type) and v is not None}
             config = cls(**{**values, **paths})
             config.check()
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, UserError) as error:
             raise UserError(f"{source}: not a train-nerf configuration of this version: {error}") from error
         return config
 
 
 _POSITIVE = """steps rays samples chunk lr lr_final image_scale scene_scale far width layers proposal_width
-    proposal_layers coarse_samples fine_samples hash_levels hash_table hash_finest grid_resolution march_steps
-    checkpoint_interval video_scale fps mesh_level"""
-_NOT_NEGATIVE = """seed warmup_steps near center_crop_steps octaves interlevel_weight distortion_weight opacity_weight
+    proposal_layers coarse_samples fine_samples march_steps checkpoint_interval video_scale fps mesh_level"""
+_NOT_NEGATIVE = """warmup_steps near center_crop_steps interlevel_weight distortion_weight opacity_weight
     bottleneck_noise normal_weight orientation_weight evaluate_interval video_frames mesh_resolution"""
+_RANGES = {
+    "octaves": (1, 32), "hash_levels": (1, 32), "hash_table": (1, 24), "hash_finest": (1, 2**16),
+    "grid_resolution": (1, 512), "ide_levels": (1, 5), "seed": (0, 2**63 - 1),
+}  # fmt: skip
+_ONLY_OF: dict[tuple[str, ...], str] = {
+    ("fast",): "samples hash_levels hash_table hash_finest grid_resolution march_steps",
+    ("nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"): "octaves coarse_samples fine_samples distortion_weight",
+    ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",
+    ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight orientation_weight prop_normal",
+}
 
 # Defaults on a GPU and on a CPU; _MODELS goes first.
 _COMMON: tuple[dict[str, Any], dict[str, Any]] = (

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sdfgan.data.scenes import Views, load_scene
+from sdfgan.data.scenes import Scene, Views, load_scene
 from sdfgan.errors import UserError
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
@@ -30,7 +31,7 @@ _CHANGEABLE_ON_RESUME = """resume output_dir data dataset_name device dry_run vi
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(NerfConfig)}
 _LOG_INTERVAL = 10
 _VIEWS_LOOKED_AT = 3  # of the validation views, while training
-_RAYS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of a picture
+_RAYS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of a picture, at most
 
 
 def train(config: NerfConfig) -> dict[str, Any]:
@@ -45,13 +46,17 @@ def train(config: NerfConfig) -> dict[str, Any]:
         tensors, state = load_checkpoint(checkpoint)
         config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
     config = config.resolved()
-    with workers(torch.device(config.device)) as team:
-        path = checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
-        config = dataclasses.replace(config, output_dir=path, resume=None)
-        scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
-        background_value(config, scene)
-        trainer = Trainer(config, scene, team)
-        try:
+    with ExitStack() as stack:
+        with workers(torch.device(config.device)) as team:
+            path = (
+                checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
+            )
+            config = dataclasses.replace(config, output_dir=path, resume=None)
+            scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+            background_value(config, scene)
+            lpips = _lpips(config, scene)
+            trainer = Trainer(config, scene, team)
+            stack.callback(trainer.close)
             elapsed = 0.0
             if checkpoint is not None:
                 trainer.load_state(tensors, state, checkpoint)
@@ -62,9 +67,11 @@ def train(config: NerfConfig) -> dict[str, Any]:
                 if team.first:
                     print("dry run: everything is in place; nothing was written")
                 return {"dry_run": True, "config": config.to_json()}
-            return _Run(trainer, path, elapsed).finish()
-        finally:
-            trainer.close()
+            run = _Run(trainer, path, elapsed, checkpoint)
+            stack.callback(run.close)
+            run.learn()
+        # The others need not wait for what the first one makes now.
+        return run.finish(lpips) if team.first else {}
 
 
 def config_of(state: dict[str, Any], checkpoint: Path) -> NerfConfig:
@@ -87,18 +94,22 @@ def load_model(path: Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]
 class _Run:
     """A trainer at work in its folder, which only the first process has."""
 
-    def __init__(self, trainer: Trainer, path: Path, elapsed: float) -> None:
+    def __init__(self, trainer: Trainer, path: Path, elapsed: float, saved: Path | None) -> None:
+        """`saved`: the checkpoint that the trainer's state is from."""
         self.trainer, self.config, self.scene, self.path = trainer, trainer.config, trainer.scene, path
+        self.saved, self.saved_at = saved, trainer.steps_done
         self.team: Workers = trainer.workers
         self.started = time.monotonic() - elapsed
         self.folder = None
         if self.team.first:
             self.folder = RunFolder(path, self.config.to_json(), trainer.steps_done or None)
         at_once = _RAYS_AT_ONCE[trainer.device.type]
+        if trainer.device.type == "cuda":  # --chunk says what fits into its memory
+            at_once = min(at_once, self.config.chunk or at_once)
         self.observer = Observer(trainer.model, trainer.background, at_once, trainer.map, trainer.autocast)
 
-    def finish(self) -> dict[str, Any]:
-        """Train what is left, then make pictures, a mesh and the summary."""
+    def learn(self) -> None:
+        """Train what is left, and save."""
         config, trainer = self.config, self.trainer
         assert config.steps and config.checkpoint_interval and config.evaluate_interval is not None
         smooth = seen = math.nan
@@ -109,35 +120,39 @@ class _Run:
                 smooth = numbers["psnr"] if math.isnan(smooth) else 0.98 * smooth + 0.02 * numbers["psnr"]
                 if self.folder is not None and step % _LOG_INTERVAL == 0:
                     self.folder.log(step, numbers)
-                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
-                    seen = self.glance(step)
                 if step % config.checkpoint_interval == 0 and step < config.steps:
                     self.save()
+                if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
+                    seen = self.glance(step)
                 validation = "" if math.isnan(seen) else f"  val {seen:.2f} dB"
                 bar.advance(status=f"PSNR {smooth:.2f} dB{validation}")
                 received = self.team.largest(stop.received or 0, trainer.device)
                 if received:
                     saved = self.save()
-                    self.close()
                     if self.team.first:
                         print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
-        saved = self.save()
-        summary = self.results(saved) if self.team.first else {}
-        if self.team.first:
-            write_json(self.path / "summary.json", summary)
-            scores = ", ".join(f"{k} {v['psnr']:.2f} dB" for k, v in summary["scores"].items())
-            print(f"done: {scores or 'no views held out'}; look at {self.path}: views.png, videos, summary.json")
-        self.team.wait()
-        self.close()
+        self.save()
+
+    def finish(self, lpips: Any) -> dict[str, Any]:
+        """Make pictures, a mesh and the summary."""
+        summary = self.results(lpips)
+        write_json(self.path / "summary.json", summary)
+        scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in summary["scores"].items())
+        made = [Path(file).name for file in (*summary["videos"], summary["mesh"]) if file is not None]
+        made = [*(["views.png"] if scores else []), *made, "summary.json"]
+        print(f"done: {scores or 'no views held out'}; look at {self.path}: {', '.join(made)}")
         return summary
 
     def save(self) -> Path:
-        """A checkpoint, written by the first process."""
+        """A checkpoint of what is not saved yet, written by the first process."""
         trainer = self.trainer
+        if self.saved is not None and self.saved_at == trainer.steps_done:
+            return self.saved
         self.team.check_same([trainer.model], trainer.steps_done)
+        self.saved, self.saved_at = self.path, trainer.steps_done
         if not self.team.first:
-            return self.path
+            return self.saved
         tensors, state = trainer.state()
         values = {
             "kind": "nerf",
@@ -146,9 +161,11 @@ class _Run:
             "elapsed_seconds": time.monotonic() - self.started,
             **state,
         }
-        return save_checkpoint(self.path, trainer.steps_done, tensors, values)
+        self.saved = save_checkpoint(self.path, trainer.steps_done, tensors, values)
+        return self.saved
 
     def close(self) -> None:
+        """Close the logs."""
         if self.folder is not None:
             self.folder.close()
 
@@ -177,15 +194,10 @@ class _Run:
         padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
         return image_grid(torch.stack(padded).cpu(), 3)
 
-    def results(self, checkpoint: Path) -> dict[str, Any]:
+    def results(self, lpips: Any) -> dict[str, Any]:
         """Scores, videos, mesh, and the summary of the run."""
         trained = time.monotonic() - self.started
         config, scene, trainer = self.config, self.scene, self.trainer
-        lpips = None
-        if config.lpips is not None:
-            from sdfgan.lpips import load_lpips
-
-            lpips = load_lpips(config.lpips).to(trainer.device)
         scores = {}
         for name, views in (("val", scene.val), ("test", scene.test)):
             if views is None:
@@ -219,7 +231,7 @@ class _Run:
             },
             "scores": scores,
             "scene_to_file": scene.to_file.tolist(),
-            "checkpoint": str(checkpoint),
+            "checkpoint": str(self.saved),
             "videos": [str(file) for file in files],
             "mesh": None if mesh is None else str(mesh),
         }
@@ -243,6 +255,19 @@ class _Run:
                 self.observer.video(file, cameras, show, config.fps)
                 made.append(file)
         return made
+
+
+def _lpips(config: NerfConfig, scene: Scene) -> Any:
+    """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
+    if config.lpips is None:
+        return None
+    from sdfgan.lpips import SMALLEST_SIDE, load_lpips
+
+    network = load_lpips(config.lpips).to(config.device)
+    smallest = min((int(views.sizes.min()) for views in (scene.val, scene.test) if views), default=SMALLEST_SIDE)
+    if smallest < SMALLEST_SIDE:
+        raise UserError(f"--lpips: pictures must be at least {SMALLEST_SIDE} pixels wide and high, got {smallest}")
+    return network
 
 
 def _resumed_config(given: NerfConfig, saved: NerfConfig, checkpoint: Path) -> NerfConfig:

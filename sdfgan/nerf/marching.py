@@ -7,23 +7,21 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
-from sdfgan.volume import Places, Rays, VolumeField, VolumeRendering, contract, expand
+from sdfgan.volume import OccupancyGrid, Places, Rays, VolumeField, VolumeRendering
 
 _MEMORY = 0.95  # of a cell's density from one update to the next
 _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
 _BLOCK = 48  # steps between looks at which rays go on
-_UPDATED_SHARE = 8  # one cell in so many is asked again at an update
+_UPDATED_SHARE = 1 / 8  # of the cells is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
 _EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
-_CELLS_AT_ONCE = 2**15
 _LENS_MARGIN = 0.1  # of a picture's side, by which a lens may make it see more
-_FARTHEST = 1.999  # of the contracted ball of radius 2
 
 
 class Packed(NamedTuple):
@@ -36,8 +34,8 @@ class Packed(NamedTuple):
     asked: int  # places whose density was asked to find these
 
 
-class OccupancyGrid(nn.Module):
-    """What density a field has had in the cells of the cube [-1, 1]^3, or of the contracted space.
+class MarchingGrid(OccupancyGrid):
+    """What density a field has had in the cells of the cube [-1, 1]^3, or of the contracted space, and marching.
 
     Args:
         resolution: cells along an axis.
@@ -45,31 +43,15 @@ class OccupancyGrid(nn.Module):
         contracted: whether the scene is unbounded; steps then grow with the distance.
     """
 
-    density: Tensor
-    occupied: Tensor
-    seen: Tensor
-    updates: Tensor
-
     def __init__(self, resolution: int, march_steps: int, contracted: bool) -> None:
-        super().__init__()
-        self.resolution, self.contracted = resolution, contracted
-        self.step = 2 * math.sqrt(3) / march_steps
-        self.register_buffer("density", torch.zeros(resolution**3))
-        self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
-        self.register_buffer("seen", torch.ones(resolution**3, dtype=torch.bool))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-
-    def cells(self, points: Tensor) -> Tensor:
-        """The cell [...] of each point [..., 3]."""
-        if self.contracted:
-            points = contract(points) / 2
-        index = ((points + 1) * (self.resolution / 2)).long().clamp_(0, self.resolution - 1)
-        return (index[..., 0] * self.resolution + index[..., 1]) * self.resolution + index[..., 2]
+        step = 2 * math.sqrt(3) / march_steps
+        super().__init__(resolution, threshold=_LEAST_OPACITY / step, contracted=contracted)
+        self.step = step
 
     @torch.no_grad()
     def see(self, cameras: PixelViews, sizes: Tensor) -> None:
         """Leave empty for ever what none of the cameras, of pictures of sizes [B, 2], can see."""
-        points = self._points(torch.arange(self.resolution**3), 0.5).to(self.density.device)
+        points = self.points(torch.arange(self.resolution**3, device=self.density.device))
         cell = 2 / self.resolution * (points.norm(dim=1) if self.contracted else torch.ones_like(points[:, 0]))
         self.seen.zero_()
         for pose, (fx, fy, cx, cy), size in zip(cameras.camera_to_world, cameras.intrinsics, sizes, strict=True):
@@ -82,37 +64,18 @@ class OccupancyGrid(nn.Module):
             self.seen |= across & (row > -margin) & (row < height + margin) & (z < cell)
         self.occupied &= self.seen
 
-    def _points(self, cells: Tensor, inside: Tensor | float) -> Tensor:
-        """A place [N, 3] in each of some cells [N], `inside` [N, 3] its lower corner in units of its side."""
-        n = self.resolution
-        corner = torch.stack((cells // n**2, cells // n % n, cells % n), 1)
-        points = (corner + inside) * (2 / n) - 1
-        if self.contracted:
-            # The corners of the cube [-2, 2]^3 are beyond space: they are asked as what is very far away.
-            points = 2 * points
-            points = expand(points * (_FARTHEST / points.norm(dim=1, keepdim=True)).clamp(max=1))
-        return points
+    def ask(self, field: VolumeField, generator: torch.Generator) -> None:
+        """Ask the field again at a random point of some cells; of all of them the first few times."""
 
-    @torch.no_grad()
-    def update(self, field: VolumeField, generator: torch.Generator) -> None:
-        """Ask the field again at a random point of some cells; all of them the first few times."""
-        count = self.resolution**3
-        whole = bool(self.updates < _WHOLE_UPDATES)
-        some = torch.randint(count, (count // _UPDATED_SHARE,), generator=generator)
-        cells = torch.arange(count) if whole else some
-        points = self._points(cells, torch.rand(len(cells), 3, generator=generator))
-        cells, points = cells.to(self.density.device), points.to(self.density.device)
-        direction = torch.zeros_like(points)
-        direction[:, 2] = 1
-        parts = zip(points.split(_CELLS_AT_ONCE), direction.split(_CELLS_AT_ONCE), strict=True)
-        density = torch.cat([field.density(Places(*part)) for part in parts])
-        self.density *= _FIRST_MEMORY if whole else _MEMORY
-        self.density[cells] = torch.maximum(self.density[cells], density)
-        # While all of the scene is thin, what is thicker than the average counts.
-        least = torch.clamp(self.density.mean(), max=_LEAST_OPACITY / self.step)
-        torch.gt(self.density, least, out=self.occupied)
-        self.occupied &= self.seen
-        self.updates += 1
+        def density(points: Tensor) -> Tensor:
+            direction = torch.zeros_like(points)
+            direction[:, 2] = 1
+            return field.density(Places(points, direction))
+
+        if self.updates < _WHOLE_UPDATES:
+            self.update(density, generator, decay=_FIRST_MEMORY)
+        else:
+            self.update(density, generator, share=_UPDATED_SHARE, decay=_MEMORY)
 
     @torch.no_grad()
     def march(self, rays: Rays, jitter: Tensor, field: VolumeField) -> Packed:

@@ -25,34 +25,40 @@ class DensitySurface(Field):
 
     lipschitz = math.inf
 
-    def __init__(self, volume: VolumeField, level: float, grid: Any = None) -> None:
-        """`grid`: an occupancy grid; where it is empty there is nothing."""
+    def __init__(self, volume: VolumeField, level: float, grid: Any = None, deviation: float | None = None) -> None:
+        """`grid`: an occupancy grid; where it is empty there is nothing. `deviation`: of the Gaussians to ask for."""
         super().__init__()
-        self.volume, self.level, self.grid = volume, level, grid
+        self.volume, self.level, self.grid, self.deviation = volume, level, grid, deviation
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """[N]; see `Field.sdf`."""
-        down = torch.zeros_like(points)
-        down[:, 1] = -1
-        density = self.volume.density(Places(points, down)).float()
+        density = self.volume.density(self._from_above(points)).float()
         if self.grid is not None:
             density = torch.where(self.grid.occupied[self.grid.cells(points)], density, 0.0)
         return 1 - (density / self.level).clamp(max=_DEPTH)
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Colours [N, 3] as seen from straight above each place of the surface."""
+        places = self._from_above(points)
+        _, normals = density_normals(self.volume.density, places, create_graph=False)
+        return self.volume.radiance(places._replace(directions=-normals.contiguous())).rgb.float()
+
+    def _from_above(self, points: Tensor) -> Places:
         down = torch.zeros_like(points)
-        _, normals = density_normals(self.volume.density, Places(points, down), create_graph=False)
-        return self.volume.radiance(Places(points, -normals.contiguous())).rgb.float()
+        down[:, 1] = -1
+        covariances = None if self.deviation is None else torch.full_like(points, self.deviation**2)
+        return Places(points, down, covariances)
 
 
 def export_scene_mesh(model: SceneModel, config: NerfConfig, scene: Scene, path: Path) -> Path:
     """Write the surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none.
 
-    Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid.
+    Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of
+    cones are asked for Gaussians whose deviation is half a cell.
     """
     level = config.mesh_level or math.log(2) * config.mesh_resolution / 4
-    surface = DensitySurface(model.field, level, getattr(model, "occupancy", None))
+    deviation = 1 / config.mesh_resolution if model.cones else None
+    surface = DensitySurface(model.field, level, getattr(model, "occupancy", None), deviation)
     surface.register_buffer("place", torch.zeros((), device=config.device))  # says where to evaluate
     mesh = marching_cubes(surface, resolution=config.mesh_resolution)
     mesh.apply_scale(float(scene.to_file[0, 0]))

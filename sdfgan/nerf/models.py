@@ -14,7 +14,7 @@ from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_no
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
 from sdfgan.nerf.config import NerfConfig
-from sdfgan.nerf.marching import OccupancyGrid, render_packed
+from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
 
@@ -35,6 +35,8 @@ class Batch(NamedTuple):
 
 class SceneModel(nn.Module):
     """A volume, and how it is learnt and looked at."""
+
+    cones = False  # whether the volume is asked for Gaussians, not points
 
     def __init__(self, config: NerfConfig, bounded: bool) -> None:
         super().__init__()
@@ -91,7 +93,7 @@ class GridModel(SceneModel):
             finest=config.hash_finest,
             contracted=not bounded,
         )
-        self.occupancy = OccupancyGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
+        self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
 
     @property
     def field(self) -> VolumeField:
@@ -102,7 +104,7 @@ class GridModel(SceneModel):
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:
-            self.occupancy.update(self.radiance, generator)
+            self.occupancy.ask(self.radiance, generator)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
@@ -129,7 +131,7 @@ class NetworkModel(SceneModel):
         assert config.width and config.layers and config.octaves and config.coarse_samples and config.fine_samples
         assert config.proposal_width
         sizes = config.width, config.layers, config.octaves, not bounded
-        self.kind = config.model
+        self.kind, self.cones = config.model, config.model != "nerf"
         self.proposes = config.model in ("mip-nerf-360", "ref-nerf")
         self.network: NerfField | RefNerfField = NerfField(*sizes)
         if config.model == "ref-nerf":
@@ -213,7 +215,7 @@ class NetworkModel(SceneModel):
             sampling=sampling,
             proposals=() if self.coarse is None else (self.coarse,) * (len(sampling.counts) - 1),
             background=background,
-            cones=None if self.kind == "nerf" else "cone",
+            cones="cone" if self.cones else None,
             generator=generator,
         )
 

@@ -34,6 +34,7 @@ from sdfgan.training.distributed import Workers
 _MOST_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise
+_PIXELS_AT_ONCE = 2**20
 _FEWEST_RAYS = 8  # of a chunk, while the number adapts
 
 T = TypeVar("T")
@@ -60,20 +61,20 @@ class Trainer:
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
         self.views = scene.train.to(self.device)
         self.model.see(self.views)
-        self.valid = valid_pixels(self.views.cameras)
-        self.middle = self.valid[_in_the_middle(self.views.sizes, self.valid)]
-        if len(self.middle) == 0:
-            raise UserError(f"{scene.path}: no pixel has a ray: check the lens distortion")
+        lens = self.views.cameras.distortion is not None
+        self.valid = valid_pixels(self.views.cameras) if lens else None  # None: all
+        self.middle = _middle_pixels(self.views.sizes, self.valid) if config.center_crop_steps else None
+        for pixels, which in ((self.valid, "pixel"), (self.middle, "pixel of the pictures' middles")):
+            if pixels is not None and len(pixels) == 0:
+                raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         assert config.rays and config.chunk and config.lr
         self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, (0.9, 0.99), eps=1e-15, fused=True)
-        self.chunks = max(1, config.rays // config.chunk)
-        if self.chunks % self.workers.count:
-            raise UserError(
-                f"--rays {config.rays} in chunks of {config.chunk} must be a multiple of {self.workers.count} processes"
-            )
-        self.rays_now = config.rays if config.samples is None else self.chunks * _FEWEST_RAYS
+        count = self.workers.count
+        self.chunks = count * math.ceil(config.rays / (config.chunk * count))
+        self.most_rays = max(1, config.rays // self.chunks)  # of a chunk
+        self.rays_now = self.chunks * (self.most_rays if config.samples is None else min(_FEWEST_RAYS, self.most_rays))
         self.steps_done = 0
         self._skipped_in_a_row = 0
         self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
@@ -112,9 +113,8 @@ class Trainer:
         log["gradient_norm"] = self._update(gradients)
         self.steps_done += 1
         if self.config.samples is not None:
-            assert self.config.rays is not None
             wanted = int(self.config.samples / max(log["samples"], 0.1))
-            self.rays_now = min(max(wanted // self.chunks, _FEWEST_RAYS), self.config.rays // self.chunks) * self.chunks
+            self.rays_now = self.chunks * min(max(wanted // self.chunks, _FEWEST_RAYS), self.most_rays)
         mse = log.pop("mse")
         return {
             "psnr": -10 * math.log10(max(mse, 1e-10)),
@@ -126,7 +126,9 @@ class Trainer:
     def _draw(self) -> list[_Chunk]:
         """The chunks of a step, alike in all processes."""
         pixels = self.middle if self.steps_done < self.config.center_crop_steps else self.valid
-        chosen = pixels[torch.randint(len(pixels), (self.rays_now,), generator=self.random).to(self.device)]
+        count = len(self.views.pixels if pixels is None else pixels)
+        chosen = torch.randint(count, (self.rays_now,), generator=self.random).to(self.device)
+        chosen = chosen if pixels is None else pixels[chosen]
         background = self.background.expand(self.rays_now, 3)
         if self.scene.has_alpha and self.config.random_background:
             background = torch.rand(self.rays_now, 3, generator=self.random).to(self.device)
@@ -227,14 +229,20 @@ def background_value(config: NerfConfig, scene: Scene) -> float:
     return float(scene.has_alpha and config.background != "black")
 
 
-def _in_the_middle(sizes: Tensor, pixels: Tensor) -> Tensor:
-    """Which pixels [M] are in the middle half of their picture."""
+def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
+    """Those of the valid pixels, or of all, that are in the middle halves of their pictures of sizes [B, 2]."""
     counts = sizes.prod(1)
     starts = counts.cumsum(0) - counts
-    view = torch.searchsorted(starts, pixels, right=True) - 1
-    offset, (height, width) = pixels - starts[view], sizes[view].unbind(1)
-    row, column = offset // width, offset % width
-    return ((row - height / 2).abs() <= height / 4) & ((column - width / 2).abs() <= width / 4)
+    total = int(counts.sum()) if valid is None else len(valid)
+    found = []
+    for first in range(0, total, _PIXELS_AT_ONCE):
+        some = torch.arange(first, min(first + _PIXELS_AT_ONCE, total), device=sizes.device)
+        some = some if valid is None else valid[some]
+        view = torch.searchsorted(starts, some, right=True) - 1
+        offset, (height, width) = some - starts[view], sizes[view].unbind(1)
+        row, column = offset // width + 0.5, offset % width + 0.5
+        found.append(some[((row - height / 2).abs() <= height / 4) & ((column - width / 2).abs() <= width / 4)])
+    return torch.cat([starts[:0], *found])
 
 
 def _norm(parameters: Sequence[Tensor]) -> float:

@@ -21,6 +21,7 @@ from sdfgan.training.progress import progress
 
 Show = Literal["colour", "depth", "normals"]
 _WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this are orbited all the way
+_DEPTHS_LOOKED_AT = 2**20
 _FARTHEST = 4.0  # depth that is still told apart in a picture, times that of the scene's middle
 
 
@@ -113,6 +114,7 @@ def depth_span(seen: Look) -> tuple[float, float]:
     solid = seen.depth[(seen.opacity > 0.5) & seen.depth.isfinite()]
     if len(solid) == 0:
         return 0.0, 1.0
+    solid = solid[:: len(solid) // _DEPTHS_LOOKED_AT + 1]  # quantile takes no more than 2^24
     low, middle, high = solid.quantile(solid.new_tensor([0.01, 0.5, 0.99])).tolist()
     return low, max(min(high, _FARTHEST * middle), low + 1e-3)
 

@@ -7,48 +7,94 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-_POINTS_AT_ONCE = 2**18
+from sdfgan.volume.contraction import contract, expand
+
+_POINTS_AT_ONCE = 2**16
+_FARTHEST = 1.999  # of the contracted ball of radius 2
+_ROUNDING = 1e-5  # of the mean of equal densities, relative
 
 
 class OccupancyGrid(nn.Module):
-    """Densities of resolution^3 cells of the cube [-extent, extent]^3, as they were seen, and which count as occupied.
-
-    Outside the cube nothing is occupied. To begin with everything inside is.
+    """Densities of resolution^3 cells, as they were seen, and which count as occupied: to begin with all.
 
     Args:
-        decay: of what was seen before, at each update: a cell must be seen empty again and again to count as empty.
+        extent: the cells are those of the cube [-extent, extent]^3, outside of which nothing is occupied.
         threshold: least density of an occupied cell; or the mean of all cells, if that is less.
+        contracted: the cells are those of `contract`ed space, in which the ball of radius `extent` stays as it is;
+            there is no outside.
     """
 
-    seen: Tensor
+    density: Tensor
     occupied: Tensor
+    seen: Tensor  # what is not stays empty
+    updates: Tensor
 
-    def __init__(self, resolution: int = 64, extent: float = 1.0, decay: float = 0.95, threshold: float = 0.1) -> None:
+    def __init__(
+        self, resolution: int = 64, extent: float = 1.0, threshold: float = 0.1, contracted: bool = False
+    ) -> None:
         super().__init__()
-        if resolution < 1 or not extent > 0 or not 0 <= decay < 1:
-            raise ValueError(
-                "OccupancyGrid: resolution must be >= 1, extent > 0 and decay in [0, 1), "
-                f"got {resolution}, {extent} and {decay}"
-            )
-        self.resolution, self.extent, self.decay, self.threshold = resolution, extent, decay, threshold
-        self.register_buffer("seen", torch.zeros(resolution**3))
+        if resolution < 1 or not extent > 0:
+            raise ValueError(f"OccupancyGrid: resolution must be >= 1 and extent > 0, got {resolution} and {extent}")
+        self.resolution, self.extent, self.threshold, self.contracted = resolution, extent, threshold, contracted
+        self.register_buffer("density", torch.zeros(resolution**3))
         self.register_buffer("occupied", torch.ones(resolution**3, dtype=torch.bool))
-
-    @torch.no_grad()
-    def update(self, density: Callable[[Tensor], Tensor], generator: torch.Generator | None = None) -> None:
-        """Look at `density(points [N, 3]) -> [N]` at one random point of every cell. Not differentiable."""
-        device, n = self.seen.device, self.resolution
-        for cells in torch.arange(n**3, device=device).split(_POINTS_AT_ONCE):
-            corner = torch.stack([cells // n**2, cells // n % n, cells % n], 1)
-            inside = torch.rand(len(cells), 3, device=device, generator=generator)
-            points = ((corner + inside) * (2 / n) - 1) * self.extent
-            self.seen[cells] = torch.maximum(self.seen[cells] * self.decay, density(points).to(self.seen.dtype))
-        self.occupied.copy_(self.seen >= self.seen.mean().clamp(max=self.threshold))
+        self.register_buffer("seen", torch.ones(resolution**3, dtype=torch.bool))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
     def forward(self, points: Tensor) -> Tensor:
         """Whether points [..., 3] are in occupied cells: [...] bool."""
+        unit = self._unit(points)
+        return ((unit >= -1) & (unit < 1)).all(-1) & self.occupied[self.cells(points)]
+
+    def cells(self, points: Tensor) -> Tensor:
+        """The cell [...] int64 of each point [..., 3], or the nearest one."""
+        index = ((self._unit(points) + 1) * (self.resolution / 2)).long().clamp_(0, self.resolution - 1)
+        return (index[..., 0] * self.resolution + index[..., 1]) * self.resolution + index[..., 2]
+
+    def points(self, cells: Tensor, inside: Tensor | float = 0.5) -> Tensor:
+        """A place [N, 3] in each of some cells [N], `inside` [N, 3] from its lower corner in units of its side."""
         n = self.resolution
-        cells = ((points / self.extent + 1) * (n / 2)).floor()
-        inside = ((cells >= 0) & (cells < n)).all(-1)
-        x, y, z = cells.clamp(0, n - 1).long().unbind(-1)
-        return inside & self.occupied[(x * n + y) * n + z]
+        corner = torch.stack((cells // n**2, cells // n % n, cells % n), 1)
+        unit = (corner + inside) * (2 / n) - 1
+        if self.contracted:
+            # The corners of the cube [-2, 2]^3 are beyond space: they are asked as what is very far away.
+            unit = 2 * unit
+            unit = expand(unit * (_FARTHEST / unit.norm(dim=1, keepdim=True)).clamp(max=1))
+        return unit * self.extent
+
+    def _unit(self, points: Tensor) -> Tensor:
+        """Points [..., 3] where the cells are those of [-1, 1]^3."""
+        points = points / self.extent
+        return contract(points) / 2 if self.contracted else points
+
+    @torch.no_grad()
+    def update(
+        self,
+        density: Callable[[Tensor], Tensor],
+        generator: torch.Generator | None = None,
+        share: float = 1.0,
+        decay: float = 0.95,
+    ) -> None:
+        """Look at `density(points [N, 3]) -> [N]` at a random point of every cell. Not differentiable.
+
+        Args:
+            generator: of the random numbers; on any device.
+            share: of the cells; less than 1: that many, at random, maybe some of them twice.
+            decay: of what was seen before: a cell must be seen empty again and again to count as empty.
+        """
+        if not 0 < share <= 1 or not 0 <= decay < 1:
+            raise ValueError(f"OccupancyGrid.update: share must be in (0, 1], decay in [0, 1), got {share}, {decay}")
+        here, count = self.density.device, self.resolution**3
+        there = here if generator is None else generator.device
+        cells = torch.arange(count, device=there)
+        if share < 1:
+            cells = torch.randint(count, (max(1, int(share * count)),), device=there, generator=generator)
+        self.density *= decay
+        for some in cells.split(_POINTS_AT_ONCE):
+            inside = torch.rand(len(some), 3, device=there, generator=generator)
+            found = density(self.points(some, inside).to(here)).to(self.density)
+            self.density.scatter_reduce_(0, some.to(here), found, "amax")
+        # While everything is thin, what is not thinner than the average counts.
+        least = self.density.mean().clamp(max=self.threshold) * (1 - _ROUNDING)
+        self.occupied.copy_((self.density >= least) & (self.density > 0) & self.seen)
+        self.updates += 1

@@ -30,6 +30,7 @@ def render_pictures(
     fov: float = DEFAULT_FOV,
     background: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
     sampling: Sampling | None = None,
+    generator: torch.Generator | None = None,
 ) -> Rendering:
     """Pictures of a volume that is also a `Field`.
 
@@ -38,6 +39,7 @@ def render_pictures(
         axes: [B, 3, 3], one camera per row of the condition.
         background: RGB, [3] or [B, 3].
         sampling: 48 samples, then 48, by default.
+        generator: of the random numbers of stratified sampling.
 
     Returns:
         `Rendering`; its field's answers are those at the expected depths of seen pixels, without a graph. Colour, alpha
@@ -57,7 +59,7 @@ def render_pictures(
     for some in seen.split(len(seen) + 1 if graph else max(1, _PLACES_AT_ONCE // max(per_pixel, 1))):
         chosen = (some + pixels * torch.arange(images, device=axes.device)[:, None]).flatten()
         rays = Rays(origins[chosen], directions[chosen], near[chosen], far[chosen])
-        made = render(volume, rays, condition=condition, sampling=sampling)
+        made = render(volume, rays, condition=condition, sampling=sampling, generator=generator)
         parts.append(torch.cat([made.rgb, made.opacity[:, None], made.depth[:, None]], 1).view(images, len(some), 5))
     values = torch.cat(parts, 1) if parts else origins.new_zeros(images, 0, 5)
 

@@ -252,7 +252,9 @@ def _merged(
     rays, width = order.shape
 
     def sorted_(parts: Sequence[Tensor | None]) -> Tensor | None:
-        tensors = [part.reshape(rays, -1, *part.shape[1:]) for part in parts if part is not None]
+        counts = [part.shape[1] for part, _ in kept] + [centres.shape[1]]
+        found = [(part, count) for part, count in zip(parts, counts, strict=True) if part is not None]
+        tensors = [part.reshape(rays, count, *part.shape[1:]) for part, count in found]
         if len(tensors) < len(parts):
             return None
         values = torch.cat(tensors, 1)
@@ -304,7 +306,7 @@ def _composite(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, ops.Composited]:
     """Colour, depth, unit normals and extras of rays, and the rest."""
     parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
-    colors = torch.cat(parts, 1).view(*density.shape, -1)
+    colors = torch.cat(parts, 1).view(*density.shape, sum(part.shape[1] for part in parts))
     done = ops.composite(density, deltas, colors, middles, offsets=offsets)
     assert done.colors is not None and done.depth is not None
     composited = iter(done.colors.split([part.shape[1] for part in parts], 1))

@@ -101,14 +101,19 @@ def test_nerfstudio_splits_and_pictures_of_several_sizes(tmp_path: Path) -> None
     def split(values: dict) -> None:
         names = [frame["file_path"] for frame in values["frames"]]
         values["frames"][1] |= {"w": 80, "h": 60, "fl_x": 100.0, "cx": 40, "cy": 30}
-        values |= {"train_filenames": names[:2], "test_filenames": names[2:], "camera_model": "OPENCV"}
+        values |= {"test_filenames": [names[2].removeprefix("./")], "camera_model": "OPENCV"}
 
-    edit(folder / "transforms.json", split)
+    file = folder / "transforms.json"
+    edit(file, split)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as some editors write it
     scene = load_scene(folder)
     assert scene.val is None and scene.test is not None and scene.test.names == ["r_2.png"]
     assert scene.train.sizes.tolist() == [[20, 20], [30, 40]]
     assert scene.train.cameras.intrinsics[1].tolist() == [50, 50, 20, 15]
     assert (scene.train.picture(1, torch.zeros(3))[:, 7, 3] * 255).round().tolist() == [10, 20, 30]
+    file.write_bytes(file.read_bytes()[3:])
+    edit(file, lambda values: values.update(train_filenames=["images/r_0"]))
+    assert load_scene(folder).train.names == ["r_0.png"]
 
 
 # --------------------------------------------------------------------------------------------------------- COLMAP
@@ -174,6 +179,12 @@ def test_colmap_models(tmp_path: Path, binary: bool) -> None:
         ("cameras.bin", lambda data: data[:30], "cameras.bin: truncated"),
         ("cameras.bin", lambda data: b"", "cameras.bin: truncated"),
         ("cameras.bin", lambda data: data[:12] + struct.pack("<i", 5) + data[16:], "camera 1: camera model must be"),
+        (
+            "cameras.bin",
+            lambda data: data[:16] + struct.pack("<Q", 2**31) + data[24:],
+            r"width and height must be in \(0, ",
+        ),
+        ("images.bin", lambda data: struct.pack("<Q", 0), "0: the scene has 0 frames"),
         ("images.bin", lambda data: data.replace(b"r_1.png", b"r_7.png"), "image r_7.png: no such picture"),
         ("images.bin", lambda data: data[:12] + struct.pack("<d", math.nan) + data[20:], "r_0.png: the pose must be"),
     ],
@@ -183,6 +194,20 @@ def test_bad_colmap_models(tmp_path: Path, name: str, change: Callable[[bytes], 
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(UserError, match=said):
         load_scene(tmp_path)
+
+
+def test_colmap_cameras_that_agree_on_no_upward_direction(tmp_path: Path) -> None:
+    file = colmap(tmp_path, binary=False) / "sparse" / "0" / "images.txt"
+    names = (
+        (tmp_path / "images" / "r_0.png").rename(tmp_path / "images" / "a\u00e4.png"),
+        tmp_path / "images" / "r_1.png",
+    )
+    turned = ("1 0 0 0", "0 0 0 1")  # one upside down
+    lines = (
+        f"{i + 1} {q} 0 0 {4 + i} 1 {name.name}\n\n" for i, (q, name) in enumerate(zip(turned, names, strict=True))
+    )
+    file.write_text("".join(lines), encoding="utf-8")
+    assert load_scene(tmp_path).train.cameras.camera_to_world[:, 1, 1].tolist() == [-1, 1]
 
 
 # ---------------------------------------------------------------------------------------------------------- rejections
@@ -207,6 +232,7 @@ BAD = [
     (lambda values: values.update(camera_angle_x=0.0), r"frame 0 .*: singular intrinsics: camera_angle_x must be"),
     (lambda values: values.update(fl_x=0.0), "frame 0 .*: singular intrinsics: focal lengths must be positive"),
     (lambda values: values.update(fl_x=math.inf), "frame 0 .*: fl_x must be a finite number"),
+    (frame(2, transform_matrix=[[1.0, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0]]), "frame 2 .*: the camera is too far"),
     (lambda values: values.pop("camera_angle_x"), "frame 0 .*: no focal length"),
     (lambda values: values.update(w=40, h=20), "r_0.png is 20 x 20 pixels, which does not fit w and h, 40 x 20"),
     (lambda values: values.update(camera_model="OPENCV_FISHEYE"), "frame 0 .*: camera_model must be one of"),

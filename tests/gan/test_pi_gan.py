@@ -102,6 +102,18 @@ def test_it_begins_as_a_ball_that_can_be_looked_at() -> None:
     assert mesh.is_watertight and 0.3 < mesh.bounds[1].mean() < 0.7
 
 
+def test_the_seed_fixes_a_run_for_any_number_of_threads() -> None:
+    before, logs = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(threads)  # torch's own random numbers do not matter
+            logs.append(trained(GanConfig(**TINY).resolved(), 2)[1])
+    finally:
+        torch.set_num_threads(before)
+    assert logs[0] == logs[1]
+
+
 def test_settings_for_surfaces_are_refused() -> None:
     for name, value in (("eikonal_weight", 0.1), ("back_face_weight", 1.0), ("texture_latent_size", 4)):
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be 0: --generator pi-gan has no surface"):

@@ -16,8 +16,9 @@ from sdfgan.data.scenes import Views
 from sdfgan.fields.nerf import NerfField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
-from sdfgan.nerf.marching import OccupancyGrid, render_packed
-from sdfgan.nerf.views import orbit, path_cameras
+from sdfgan.nerf.marching import MarchingGrid, render_packed
+from sdfgan.nerf.mesh import DensitySurface
+from sdfgan.nerf.views import Look, depth_span, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.volume import Places, Radiance, Rays, Sampling, render
 
@@ -49,9 +50,9 @@ def some_rays(near: float, far: float, count: int = 40) -> Rays:
 @pytest.mark.parametrize("contracted", [False, True])
 def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> None:
     ball = Ball(centre=-2.5 if contracted else 0.0)
-    grid, random = OccupancyGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
+    grid, random = MarchingGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
     for _ in range(8):
-        grid.update(ball, random)
+        grid.ask(ball, random)
     rays = some_rays(2.0, 8.0 if contracted else 4.0)
     ball.asked = 0
     packed = grid.march(rays, torch.full((40,), 0.5), ball)
@@ -68,7 +69,7 @@ def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> Non
 
 
 def test_a_march_ends_where_the_light_does() -> None:
-    grid, rays = OccupancyGrid(8, 400, False), some_rays(2.0, 4.0)
+    grid, rays = MarchingGrid(8, 400, False), some_rays(2.0, 4.0)
     thin, thick = (grid.march(rays, torch.zeros(40), Ball(density)) for density in (0.1, 1000.0))
     assert len(thin.distances) > 1.5 * len(thick.distances) and thin.asked > thick.asked
     assert torch.equal(thin.offsets[1:] - thin.offsets[:-1], torch.full((40,), len(thin.distances) // 40))
@@ -76,18 +77,31 @@ def test_a_march_ends_where_the_light_does() -> None:
     assert (thick.places.points.norm(dim=1) < 0.6 - 3 * grid.step).sum() == 0  # nothing behind the first few
 
 
+def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
+    class Fog(Ball):
+        def density(self, places: Places, condition: Any = None) -> Tensor:
+            return torch.arange(len(places.points), 0, -1).float()
+
+    grid = MarchingGrid(8, 64, False)
+    grid.updates.fill_(8)  # from now on some cells
+    grid.ask(Fog(), torch.Generator().manual_seed(0))
+    cells = torch.randint(8**3, (64,), generator=torch.Generator().manual_seed(0))
+    expected = {cell: 64 - i for i, cell in reversed(list(enumerate(cells.tolist())))}
+    assert len(expected) < 64 and all(grid.density[cell] == value for cell, value in expected.items())
+
+
 def test_cells_that_no_camera_sees_stay_empty() -> None:
-    grid = OccupancyGrid(32, 64, False)
+    grid = MarchingGrid(32, 64, False)
     views = views_of(look_at(torch.tensor([[0.0, 0, 2.5], [0.0, 0.1, 2.4]])))
     grid.see(views.cameras, views.sizes)
     edge = torch.tensor([[0.98, 0.0, 0.98], [0.0, 0.0, 0.9], [0.3, 0.2, -0.9]])
     first = grid.occupied[grid.cells(edge)].tolist()
-    grid.update(Ball(radius=9.0), torch.Generator())
+    grid.ask(Ball(radius=9.0), torch.Generator())
     assert first == grid.occupied[grid.cells(edge)].tolist() == [False, True, True]
 
 
 def test_rays_that_meet_nothing() -> None:
-    grid, ball = OccupancyGrid(8, 64, False), Ball()
+    grid, ball = MarchingGrid(8, 64, False), Ball()
     grid.occupied.zero_()
     packed = grid.march(some_rays(2.0, 4.0), torch.zeros(40), ball)
     seen = render_packed(packed, ball, torch.tensor([0.1, 0.2, 0.3]))
@@ -158,6 +172,23 @@ def test_fields_answer_densities_colours_and_normals(
         thin = field.density(Places(points, directions, torch.zeros(6, 3)))
         torch.testing.assert_close(thin, answer.density, rtol=1e-4, atol=1e-5)
         assert (field.density(Places(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
+
+
+def test_depths_of_large_pictures() -> None:
+    depth = torch.linspace(1, 2, 2**24 + 2).view(1, 2, -1)
+    low, high = depth_span(Look(depth, torch.ones_like(depth), depth, None))
+    assert (low, high) == pytest.approx((1.01, 1.99), abs=1e-3)
+
+
+def test_meshes_ask_models_of_cones_for_gaussians() -> None:
+    torch.manual_seed(0)
+    field, points = NerfField(16, 2, 12), torch.randn(5, 3)
+    down = torch.tensor([0.0, -1, 0]).expand(5, 3)
+    with torch.no_grad():
+        wide = field.density(Places(points, down, torch.full((5, 3), 0.1**2)))
+        for deviation, density in ((None, field.density(Places(points, down))), (0.1, wide)):
+            torch.testing.assert_close(DensitySurface(field, 2.0, deviation=deviation).sdf(points), 1 - density / 2)
+    assert DensitySurface(field, 2.0, deviation=0.1).rgb(points).shape == (5, 3)
 
 
 def test_normals_of_a_density_point_down_its_gradient() -> None:

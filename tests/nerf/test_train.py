@@ -27,9 +27,10 @@ FAST: dict[str, Any] = {
     "samples": 6000, "rays": 512, "chunk": 256, "width": 16, "warmup_steps": 5, "lr": 5e-2,
 }  # fmt: skip
 CLASSIC: dict[str, Any] = {
-    "device": "cpu", "width": 32, "layers": 2, "octaves": 5, "proposal_width": 16, "proposal_layers": 2,
+    "device": "cpu", "width": 32, "layers": 2, "octaves": 5,
     "coarse_samples": 12, "fine_samples": 12, "rays": 128, "chunk": 64, "warmup_steps": 4, "lr": 2e-2,
 }  # fmt: skip
+PROPOSALS: dict[str, Any] = {"proposal_width": 16, "proposal_layers": 2}
 NO_RESULTS: dict[str, Any] = {"video_frames": 0, "mesh_resolution": 0, "evaluate_interval": 0}
 
 
@@ -91,7 +92,8 @@ def test_depth_and_normals_are_those_of_the_ball(finished: Path, scene: Path) ->
 @pytest.mark.parametrize("model", ["nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"])
 @pytest.mark.parametrize("bounded", [True, False])
 def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: bool) -> None:
-    config = NerfConfig(data=scene, model=model, steps=60, prop_normal=model == "ref-nerf", **CLASSIC).resolved()
+    options = CLASSIC | (PROPOSALS if model in ("mip-nerf-360", "ref-nerf") else {})
+    config = NerfConfig(data=scene, model=model, steps=60, prop_normal=model == "ref-nerf", **options).resolved()
     data = load_scene(scene)
     trainer = Trainer(config, data._replace(bounded=bounded))
     try:
@@ -111,7 +113,13 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
 
 @pytest.mark.parametrize("model", ["fast", "ref-nerf"])
 def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model: Any) -> None:
-    options = {**(FAST if model == "fast" else CLASSIC), **NO_RESULTS, "data": scene, "model": model, "steps": 20}
+    options = {
+        **(FAST if model == "fast" else CLASSIC | PROPOSALS),
+        **NO_RESULTS,
+        "data": scene,
+        "model": model,
+        "steps": 20,
+    }
     train(NerfConfig(output_dir=tmp_path / "straight", **options, checkpoint_interval=100))
 
     original, calls = Trainer.step, []
@@ -129,6 +137,9 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
     assert stopped.value.code == 128 + signal.SIGTERM
     assert resolve_checkpoint(tmp_path / "halted").name == "step-0000015"
     train(NerfConfig(device="cpu", resume=tmp_path / "halted"))
+    saved = load_checkpoint(resolve_checkpoint(tmp_path / "halted"))[1]
+    train(NerfConfig(device="cpu", resume=tmp_path / "halted"))  # finished: nothing to save again
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "halted"))[1] == saved
     straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
     assert straight.keys() == halted.keys()
     assert all(torch.equal(straight[name], halted[name]) for name in straight)
@@ -181,6 +192,17 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
+    config, data = (
+        NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "chunk": 128}).resolved(),
+        load_scene(scene),
+    )
+    for count, chunks, rays in ((1, 1, 128), (3, 3, 126), (200, 200, 200)):
+        trainer = Trainer(config, data, Workers(0, count))
+        trainer.close()
+        assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
+
+
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     config = NerfConfig(
         data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", grad_clip=1e-3, **CLASSIC
@@ -189,7 +211,8 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     first, crop = trainer._draw(), trainer.middle
     side = posed.SIDE
     rows, columns = crop % side**2 // side, crop % side
-    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 15, 5, 15)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (5, 14, 5, 14)
+    assert trainer.valid is None  # without a lens all are
     assert torch.isin(first[0].pixels, crop).all()
     rates = [trainer.step()["learning_rate"] for _ in range(10)]
     trainer.close()
@@ -205,12 +228,37 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
         ({"lr_final": 2.0}, "--lr-final must be at most 1, got 2.0"),
         ({"near": 3.0, "far": 2.0}, "--far must be more than --near"),
         ({"prop_normal": True}, "--prop-normal is for --model ref-nerf, got fast"),
+        ({"srgb": False}, "--srgb is for --model ref-nerf, got fast"),
+        ({"octaves": 8}, "--octaves is for --model nerf or mip-nerf or mip-nerf-360 or ref-nerf, got fast"),
+        ({"model": "nerf"}, "--samples is for --model fast, got nerf"),
+        ({"model": "toast"}, "--model must be one of fast, nerf, mip-nerf, mip-nerf-360, ref-nerf, got toast"),
+        ({"hash_table": 30}, "--hash-table must be between 1 and 24, got 30"),
+        ({"seed": 2**63}, "--seed must be between 0 and"),
         ({"image_scale": 2.0}, r"--image-scale must be in \(0, 1\], got 2.0"),
     ],
 )
 def test_bad_settings_are_named(scene: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=said):
         train(NerfConfig(**{"data": scene, "dry_run": True, **FAST, **changes}))
+
+
+@pytest.mark.parametrize("changes", [{"data": 7}, {"model": "toast"}, {"rays": "many"}, {"octaves": [1]}])
+def test_configurations_of_files_are_checked(changes: dict[str, Any]) -> None:
+    saved = NerfConfig(model="mip-nerf", device="cpu").resolved().to_json()
+    assert NerfConfig.from_json(saved, Path("state.json")).octaves == 12
+    with pytest.raises(UserError, match=r"state\.json: not a train-nerf configuration of this version: "):
+        NerfConfig.from_json({**saved, **changes}, Path("state.json"))
+
+
+def test_lpips_is_checked_before_training(scene: Path, tmp_path: Path) -> None:
+    options = {"data": scene, "output_dir": tmp_path / "run", **FAST}
+    with pytest.raises(UserError, match=r"none\.pth"):
+        train(NerfConfig(lpips=tmp_path / "none.pth", **options))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sdfgan.lpips.load_lpips", lambda path: torch.nn.Identity())
+        with pytest.raises(UserError, match="--lpips: pictures must be at least 35 pixels wide and high, got 20"):
+            train(NerfConfig(lpips=tmp_path / "some.pth", **options))
+    assert not (tmp_path / "run").exists()
 
 
 def test_alpha_is_needed_for_white(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

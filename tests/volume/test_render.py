@@ -146,6 +146,14 @@ def test_cones_ask_for_gaussians_of_the_right_size():
     assert torch.linalg.eigvalsh(matrix.double())[:, 0].median().item() == pytest.approx(across, rel=0.2)
 
 
+@pytest.mark.parametrize("merge", [False, True])
+def test_no_rays(merge):
+    rays = some_rays()
+    none = Rays(*(None if part is None else part[:0] for part in rays))
+    seen = volume.render(SdfVolume(fields.Sphere(0.5)), none, sampling=Sampling((8, 8), merge=merge))
+    assert seen.rgb.shape == (0, 3) and seen.levels[-1].weights.shape == (0, 16 if merge else 8)
+
+
 def test_an_occupancy_grid_leaves_out_what_is_empty():
     grid = OccupancyGrid(24, threshold=0.1)
     assert grid.occupied.all()
