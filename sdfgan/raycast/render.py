@@ -152,6 +152,7 @@ def render(
         solid = torch.zeros_like(hit)
         solid[samples.pixel[_alone(samples.pixel) & samples.opaque]] = True
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
+        solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
         picture = torch.cat([colour, alpha, depth, normal], dim=1)
     fine = picture.view(len(axes), size, size, -1).permute(0, 3, 1, 2)
