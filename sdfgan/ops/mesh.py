@@ -73,8 +73,8 @@ def mesh_distance(tree: MeshTree, points: Tensor) -> MeshDistance:
 
     The nearest triangle is found in float32 over the tree, and the distance to it computed in float64. Inside is where
     the generalised winding number (Jacobson et al. 2013) exceeds 1/2; that of far nodes is expanded to the second term
-    (Barill et al. 2018), which keeps it to 0.06, and better where meshes are fine. Points near each other in space share
-    work, in any order.
+    (Barill et al. 2018), which keeps it to 0.06, and better where meshes are fine. Points near each other in space
+    share work, in any order.
 
     Args:
         tree: from `mesh_tree`; trees from elsewhere are not checked.
