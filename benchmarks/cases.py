@@ -461,7 +461,7 @@ class _WithoutNetwork(Field):
 
 
 def _double(condition: FilmCondition) -> FilmCondition:
-    return FilmCondition(*(tensor.double() for tensor in vars(condition).values()))
+    return FilmCondition(condition.scales.double(), condition.shifts.double(), condition.base_color.double())
 
 
 def _precisions(like: Tensor) -> tuple[str, ...]:

@@ -57,7 +57,6 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.activation = ACTIVATIONS[activation]
         self.sizes, self._fused = sizes, _FUSED.get(activation)
-        self._pack: tuple[list, Tensor] | None = None
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, nn.Linear)
             if activation == "siren":
@@ -71,23 +70,12 @@ class Perceptron(nn.Module):
         """[N] from [N, inputs]. Without a graph, on a CPU, by the fused kernel; softplus by layers."""
         if self._fused is not None and not torch.is_grad_enabled() and x.device.type == "cpu":
             sine, constant = self._fused
-            return ops.perceptron(x.contiguous(), self._packed(), self.sizes, sine=sine, constant=constant)
+            layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+            parameters = ops.pack_perceptron([layer.weight for layer in layers], [layer.bias for layer in layers])
+            return ops.perceptron(x.contiguous(), parameters, self.sizes, sine=sine, constant=constant)
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)[:, 0]
-
-    def _packed(self) -> Tensor:
-        """The parameters as the kernel takes them; packed again once one has been replaced or written to."""
-        layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-        key = [(parameter, parameter.data_ptr(), parameter._version) for parameter in parameters]
-        if self._pack is None or not _same(self._pack[0], key):
-            self._pack = key, ops.pack_perceptron([x.weight for x in layers], [x.bias for x in layers])
-        return self._pack[1]
-
-
-def _same(old: list, new: list) -> bool:
-    return all(a[0] is b[0] and a[1:] == b[1:] for a, b in zip(old, new, strict=True))
 
 
 class PositionalEncoding(nn.Module):

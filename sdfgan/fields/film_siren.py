@@ -7,7 +7,7 @@ from a mapping network that runs once per image. A shared trunk feeds an SDF bra
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -24,22 +24,35 @@ class FilmCondition:
     """A batch of latents, as the network sees it: layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]).
 
     scales and shifts are [B, layers, width], for the layers of trunk, SDF and texture in turn; base_color [B, 1, 3] is
-    the colour of the whole shape, before the sigmoid, that the texture varies.
+    the colour of the whole shape, before the sigmoid, that the texture varies. It is of the weights it was made from:
+    make a new one after they have changed. `packs` are these weights as the kernels take them, by precision.
     """
 
     scales: Tensor
     shifts: Tensor
     base_color: Tensor
+    packs: dict[str, _Pack] = field(default_factory=dict, repr=False)
 
     def detach(self) -> FilmCondition:
         """The same numbers without a graph."""
-        return FilmCondition(self.scales.detach(), self.shifts.detach(), self.base_color.detach())
+        return self._with(self.scales.detach(), self.shifts.detach(), self.base_color.detach())
 
     def __len__(self) -> int:
         return len(self.scales)
 
     def __getitem__(self, rows: slice) -> FilmCondition:
-        return FilmCondition(self.scales[rows], self.shifts[rows], self.base_color[rows])
+        return self._with(self.scales[rows], self.shifts[rows], self.base_color[rows])
+
+    def _with(self, scales: Tensor, shifts: Tensor, base_color: Tensor) -> FilmCondition:
+        return replace(self, scales=scales, shifts=shifts, base_color=base_color)
+
+
+class _Pack(NamedTuple):
+    """A network of no images, and the parameters it was packed from, with their versions then."""
+
+    network: ops.FilmSirenNetwork
+    parameters: tuple[Tensor, ...]
+    versions: list[tuple[int, int, int]]
 
 
 class _Groups(NamedTuple):
@@ -102,7 +115,6 @@ class FilmSirenSDF(Field):
         self.latent_size = latent_size + texture_latent_size
         self.color_space = color_space
         self.prior_radius = prior_radius
-        self._packs: dict[str, tuple[list, ops.FilmSirenNetwork, tuple[Tensor, ...]]] = {}
 
         geometry_layers = trunk_layers + sdf_layers
         self.omegas = [omega_first] + [omega_hidden] * (geometry_layers - 1) + [omega_texture] * texture_layers
@@ -153,7 +165,7 @@ class FilmSirenSDF(Field):
         if width is None or precision == ("bf16" if self.sdf_head.is_cuda else "fp16"):
             return None
         scale, shift = (_widen(film.detach(), width).contiguous() for film in (condition.scales, condition.shifts))
-        return self._packed(precision, width)._replace(scale=scale, shift=shift)
+        return self._packed(condition.packs, precision, width)._replace(scale=scale, shift=shift)
 
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
@@ -163,12 +175,14 @@ class FilmSirenSDF(Field):
             return None
         return min((width for width in ops.CUDA_WIDTHS if width >= self.width), default=None)
 
-    def _packed(self, precision: str, width: int) -> ops.FilmSirenNetwork:
-        """The network of no images; packed again once a parameter has been replaced or written to."""
+    def _packed(self, packs: dict[str, _Pack], precision: str, width: int) -> ops.FilmSirenNetwork:
+        """The network of no images, kept in `packs` until a parameter is replaced or written to.
+
+        A condition's own cache, not the field's: fused optimisers write to parameters without counting it.
+        """
         used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
-        key = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
-        cached = self._packs.get(precision)
-        if cached is None or cached[0] != key:
+        versions = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
+        if precision not in packs or packs[precision].versions != versions:
             transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
             hidden = ops.pack_matrices(transposed.transpose(1, 2).contiguous(), precision)
             constants = torch.stack(
@@ -186,10 +200,8 @@ class FilmSirenSDF(Field):
                 shift=no_images,
                 layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
             )
-            # `used` is kept so that no new parameter can get the id of an old one.
-            cached = key, network, used
-            self._packs[precision] = cached
-        return cached[1]
+            packs[precision] = _Pack(network, used, versions)
+        return packs[precision].network
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""

@@ -26,7 +26,8 @@ _MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
 
 def tensors_of(condition: Any) -> dict[str, Tensor]:
     """The tensors [B, ...] of a condition by name."""
-    return {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
+    values = {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def with_tensors(condition: Any, tensors: dict[str, Tensor]) -> Any:
