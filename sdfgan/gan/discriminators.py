@@ -205,7 +205,8 @@ def minibatch_stddev(x: Tensor) -> Tensor:
     batch, _, height, width = x.shape
     group = _STDDEV_GROUP if batch % _STDDEV_GROUP == 0 else batch
     grouped = x.float().unflatten(0, (group, batch // group))  # in half precision 1e-8 is nothing
-    spread = torch.sqrt(grouped.var(0, unbiased=False) + 1e-8).mean((1, 2, 3))  # [B / group]
+    variance = (grouped - grouped.mean(0)).square().mean(0)
+    spread = torch.sqrt(variance + 1e-8).mean((1, 2, 3))  # [B / group]
     return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
 
 

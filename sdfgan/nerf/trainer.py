@@ -29,7 +29,7 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers
+from sdfgan.training.distributed import Workers, assign_gradients
 
 _MOST_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
@@ -171,8 +171,7 @@ class Trainer:
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
         parameters = list(self.model.parameters())
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient / self.loss_scale if self.loss_scale != 1 else gradient
+        assign_gradients(parameters, gradients, self.loss_scale)
         clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item() if math.isfinite(clip) else _norm(parameters)
         if math.isfinite(norm):

@@ -140,6 +140,8 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
             raise UserError(f"{source}: tensor {prefix}.{name} belongs to no parameter")
         if tensor.ndim > 0 and tensor.shape != parameters[int(index)].shape:
             raise UserError(f"{source}: tensor {prefix}.{name} does not fit its parameter")
+        if tensor.ndim > 0:  # laid out as its parameter, which fused optimisers rely on
+            tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
         state.setdefault(int(index), {})[slot] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

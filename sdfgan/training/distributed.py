@@ -8,7 +8,7 @@ random is drawn alike in all processes, and each takes its share, so a run does 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -107,3 +107,13 @@ def local_device(name: str) -> str:
     if name.startswith("cuda") and rank is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"cuda:{rank}"
     return name
+
+
+def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
+    """Give parameters the gradients of a loss that was multiplied by `loss_scale`.
+
+    Each is laid out as its parameter: fused optimisers on a CPU take both for flat arrays, and `torch.autograd.grad`
+    gives transposed ones for the weights of linear layers.
+    """
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(gradient).div_(loss_scale)

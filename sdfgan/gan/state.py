@@ -1,0 +1,207 @@
+"""The networks of a GAN run, and everything else that a checkpoint must hold to continue it exactly."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.errors import UserError
+from sdfgan.fields import DfrSDF, Field
+from sdfgan.gan.config import GanConfig
+from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
+from sdfgan.gan.generator import make_generator
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.training.checkpoint import (
+    pack_generator_state,
+    pack_module,
+    pack_optimizer,
+    unpack_generator_state,
+    unpack_module,
+    unpack_optimizer,
+)
+from sdfgan.training.distributed import Workers, assign_gradients
+
+_MOST_SKIPPED_IN_A_ROW = 20
+_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
+_WORST_PRECONDITIONING = 0.5
+_MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
+
+T = TypeVar("T")
+Gradients = Sequence[Tensor]
+
+
+class TrainingState:
+    """Networks, averages, optimisers and random state of a run, and the threads that work on them."""
+
+    def __init__(
+        self, config: GanConfig, workers: Workers | None = None, poses: PoseDistribution | None = None
+    ) -> None:
+        """`poses` are the cameras', if they are not those of the configuration."""
+        self.config = config
+        self.workers = workers or Workers()
+        self.device = torch.device(config.device)
+        self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
+        if config.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.use_deterministic_algorithms(True, warn_only=True)  # a few operations have no such version
+            torch.backends.cudnn.benchmark = False
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.generator: Field = make_generator(config).to(self.device)
+            self.discriminator = DISCRIMINATORS[config.discriminator](
+                config.resolutions,
+                config.discriminator_channels,
+                config.discriminator_most_channels,
+                picture_channels=config.channels,
+                latent_size=self.generator.latent_size if _ever(config, "latent_weight") else 0,
+                guess_direction=_ever(config, "pose_weight"),
+                sphere=self.loss.sphere,
+            )
+            if self.loss.spectral_norm:
+                add_spectral_norm(self.discriminator)
+            self.discriminator.to(self.device)
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
+        betas = (config.beta1, config.beta2)
+        self.optimizer_g = torch.optim.Adam(self._parts(), config.lr_generator, betas, fused=True)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, betas, fused=True)
+        spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
+        self.poses = poses or pose_distribution(config.poses, *spans)
+        self.fov = math.radians(config.fov)
+        self.steps_done = 0
+        self._skipped_in_a_row = 0
+        self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
+        self._good_steps = 0  # since the loss scale changed
+        self.augmented = 0.0  # the probability of ADA
+        self._signs: list[float] = []  # of real logits, since it changed
+        self.threads = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+        if self.device.type == "cpu":
+            torch.set_num_threads(1)
+            self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    @property
+    def average(self) -> Field:
+        """The moving average of the generator that pictures are made from."""
+        return self.averages["ema"]
+
+    def _parts(self) -> list[dict[str, Any]]:
+        """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""
+        own: list[nn.Parameter] = []
+        mapping: list[nn.Parameter] = []
+        for name, parameter in self.generator.named_parameters():
+            (mapping if name.split(".")[0] in _MAPPINGS else own).append(parameter)
+        if self.config.mapping_rate == 1:
+            return [{"params": list(self.generator.parameters()), "rate": 1.0}]
+        return [{"params": own, "rate": 1.0}, {"params": mapping, "rate": self.config.mapping_rate}]
+
+    def close(self) -> None:
+        """Give torch its threads back, and its freedom."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+            torch.set_num_threads(self.threads)
+        if self.config.deterministic:
+            torch.use_deterministic_algorithms(False)
+
+    def map(self, function: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
+        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
+        mapper = map if self._pool is None else self._pool.map
+        return list(mapper(function, *arguments))
+
+    def precondition(self) -> None:
+        """What some generators need before the first step of a fresh run."""
+        if isinstance(self.generator, DfrSDF):
+            loss = self.generator.precondition(self.config.latent_std, self.random)
+            if not loss < _WORST_PRECONDITIONING:
+                raise UserError(
+                    f"--generator dfr: the fit of a ball before training failed (loss {loss:.2g}); lower its omegas"
+                )
+            for averaged in self.averages.values():
+                averaged.load_state_dict(self.generator.state_dict())
+
+    def latents(self, count: int, random: torch.Generator) -> Tensor:
+        """Random latents [count, L] on the CPU."""
+        return self.config.latent_std * torch.randn(count, self.generator.latent_size, generator=random)
+
+    def apply(
+        self, module: nn.Module, optimizer: torch.optim.Optimizer, gradients: Sequence[Gradients], clip: float
+    ) -> tuple[float, bool]:
+        """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
+        means = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*gradients, strict=True)]
+        assign_gradients(module.parameters(), self.workers.average(means), self.loss_scale)
+        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip).item()
+        finite = math.isfinite(norm)
+        if finite:
+            optimizer.step()
+            self._skipped_in_a_row = 0
+            self._good_steps += 1
+            if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
+                self.loss_scale, self._good_steps = self.loss_scale * 2, 0
+        elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
+            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
+        else:
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row > _MOST_SKIPPED_IN_A_ROW:
+                raise UserError(
+                    f"training stopped at step {self.steps_done}: gradients were not finite "
+                    f"{self._skipped_in_a_row} times in a row; the last checkpoint is good, lower --lr-generator"
+                )
+        for parameter in module.parameters():
+            parameter.grad = None
+        return norm, finite
+
+    # ---------------------------------------------------------------------------------------------------- checkpoint
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values from which `load_state` continues exactly."""
+        tensors = {
+            **pack_module(self.generator, "generator"),
+            **pack_module(self.discriminator, "discriminator"),
+            **pack_optimizer(self.optimizer_g, "optimizer_g"),
+            **pack_optimizer(self.optimizer_d, "optimizer_d"),
+            **pack_generator_state(self.random, "random"),
+        }
+        for name, module in self.averages.items():
+            tensors |= pack_module(module, name)
+        return tensors, {
+            "skipped_in_a_row": self._skipped_in_a_row,
+            "loss_scale": self.loss_scale,
+            "good_steps": self._good_steps,
+            "augmented": self.augmented,
+            "signs": self._signs,
+        }
+
+    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any], step: int, source: Any) -> None:
+        """Undo `state`. Raises UserError, naming `source`, where something is missing or does not fit."""
+        self.load_networks(tensors, source)
+        unpack_optimizer(self.optimizer_g, tensors, "optimizer_g", source)
+        unpack_optimizer(self.optimizer_d, tensors, "optimizer_d", source)
+        unpack_generator_state(self.random, tensors, "random", source)
+        try:
+            self._skipped_in_a_row, self._good_steps = int(state["skipped_in_a_row"]), int(state["good_steps"])
+            self.loss_scale, self.augmented = float(state["loss_scale"]), float(state["augmented"])
+            self._signs = [float(sign) for sign in state["signs"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
+        self.steps_done = step
+
+    def load_networks(self, tensors: dict[str, Tensor], source: Any) -> None:
+        """Take the networks, and nothing else, from another run's tensors."""
+        unpack_module(self.generator, tensors, "generator", source)
+        unpack_module(self.discriminator, tensors, "discriminator", source)
+        for name, module in self.averages.items():
+            unpack_module(module, tensors, name, source)
+
+
+def _ever(config: GanConfig, name: str) -> bool:
+    """Whether a weight is positive at any stage: then the discriminator needs what belongs to it."""
+    return getattr(config, name) > 0 or any(stage.changes.get(name, 0) > 0 for stage in config.stages)
