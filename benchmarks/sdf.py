@@ -1,18 +1,24 @@
-"""Our default against the recipe of Neural Implicit Tools, written in plain torch: quality by wall time.
+"""What `train-sdf` reaches, by wall time.
 
-    python benchmarks/sdf.py MESH... [--preset medium] [--recipe low] [--json results.jsonl]
+    python benchmarks/sdf.py recipe MESH... [--preset medium] [--recipe low]   # against Neural Implicit Tools' recipe
+    python benchmarks/sdf.py scalers MESH...                                   # each scaler with each preset
 
-Both get the same mesh, repaired and normalised, and the same number of threads, and are judged by the same metrics; the
-time of both is that of drawing samples and of training. Ours is as `sdfgan train-sdf` runs it.
+In `recipe` ours, as `sdfgan train-sdf` runs it, and the older recipe in plain torch get the same mesh, repaired and
+normalised, and the same number of threads, and are judged by the same metrics; the time of both is that of drawing
+samples and of training.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import subprocess
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +27,12 @@ from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import marching_cubes
 from sdfgan.sdf import GroundTruth, Placement, SampleStream, judge, normalise, read_mesh, repair
-from sdfgan.sdf.config import PRESETS, SdfConfig
+from sdfgan.sdf.config import PRESETS, ScalerName, SdfConfig
 from sdfgan.sdf.model import make_field
 from sdfgan.sdf.trainer import Trainer
 
 _RESOLUTION = 192
+_SCALER_SAMPLES = 100_000
 _NOWHERE = Placement((0.0, 0.0, 0.0), 1.0)
 
 
@@ -58,14 +65,16 @@ def plain(truth: GroundTruth, preset: str, device: str) -> tuple[nn.Module, floa
     return network, time.perf_counter() - begin
 
 
-def ours(truth: GroundTruth, preset: str, device: str) -> tuple[nn.Module, float]:
-    """What `sdfgan train-sdf --preset ...` does."""
-    config = SdfConfig(preset=preset, device=device).resolved()  # type: ignore[arg-type]
-    torch.manual_seed(0)
+def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> tuple[nn.Module, float]:
+    """What `sdfgan train-sdf --preset ... --scaler ...` does."""
+    config = SdfConfig(preset=preset, scaler=scaler, device=device).resolved()  # type: ignore[arg-type]
     begin = time.perf_counter()
     assert config.num_points is not None
     stream = SampleStream(truth, config.num_points, config.sampling, beta=config.beta)
-    trainer = Trainer([make_field(config, None, _NOWHERE)], [stream], config)
+    first = next(stream.epoch(0, min(_SCALER_SAMPLES, len(stream))))
+    torch.manual_seed(0)
+    field = make_field(config, (first.points.cpu(), first.distances.cpu()), _NOWHERE)
+    trainer = Trainer([field], [stream], config)
     for _ in trainer.run():
         pass
     (field,) = trainer.finish()
@@ -86,30 +95,36 @@ def judged(network: nn.Module, truth: GroundTruth) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=["recipe", "scalers"])
     parser.add_argument("meshes", nargs="+", type=Path)
     parser.add_argument("--preset", default="medium", choices=PRESETS[True])
     parser.add_argument("--recipe", default="low", choices=PRESETS[False], help="the older project's preset")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--only", choices=["ours", "plain"])
+    parser.add_argument("--only", nargs="+", help="beginnings of variants' names")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print(f"{'mesh':20} {'':6} {'seconds':>8} {'IoU':>8} {'Chamfer %':>9} {'normals':>8} {'F-score':>8}")
+    variants: dict[str, Callable[[GroundTruth], tuple[nn.Module, float]]] = {}
+    if given.suite == "scalers":
+        for preset, scaler in itertools.product(PRESETS[True], get_args(ScalerName)):
+            variants[f"{preset}, {scaler}"] = partial(ours, preset=preset, scaler=scaler, device=given.device)
+    else:
+        variants[f"ours, {given.preset}"] = partial(ours, preset=given.preset, scaler="none", device=given.device)
+        variants[f"recipe, {given.recipe}"] = partial(plain, preset=given.recipe, device=given.device)
+    columns = {"IoU": "iou", "Chamfer %": "chamfer_percent", "normals": "normal_consistency", "F-score": "f_score"}
+    print(f"| mesh | variant | seconds | {' | '.join(columns)} |\n{'|---' * (3 + len(columns))}|")
     for path in given.meshes:
         mesh, _ = normalise(repair(read_mesh(path))[0])
         truth = GroundTruth(mesh, device=given.device)
-        for name, train, preset in (("ours", ours, given.preset), ("plain", plain, given.recipe)):
-            if given.only not in (None, name):
+        for name, train in variants.items():
+            if given.only and not any(name.startswith(start) for start in given.only):
                 continue
-            network, seconds = train(truth, preset, given.device)
-            m = judged(network, truth)
-            print(
-                f"{path.stem:20} {name:6} {seconds:8.1f} {m['iou']:8.4f} {m['chamfer_percent']:9.4f} "
-                f"{m['normal_consistency']:8.4f} {m['f_score']:8.4f}",
-                flush=True,
-            )
-            record = {"mesh": path.stem, "what": name, "preset": preset, "seconds": seconds, **m}
+            network, seconds = train(truth)
+            metrics = judged(network, truth)
+            numbers = " | ".join(f"{metrics[column]:.4f}" for column in columns.values())
+            print(f"| {path.stem} | {name} | {seconds:.1f} | {numbers} |", flush=True)
+            record = {"suite": given.suite, "mesh": path.stem, "variant": name, "seconds": seconds, **metrics}
             record |= {"threads": given.threads, "device": given.device, "commit": _commit()}
             if given.json is not None:
                 with given.json.open("a") as file:
