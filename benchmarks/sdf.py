@@ -49,11 +49,10 @@ def plain_network() -> nn.Module:
     return nn.Sequential(*layers, nn.Linear(inputs, 1), nn.Flatten(0))
 
 
-def plain(truth: GroundTruth, preset: str, device: str) -> tuple[nn.Module, float]:
+def plain(truth: GroundTruth, preset: str, device: str) -> nn.Module:
     """The recipe: importance samples, Adam, L1."""
     recipe = PRESETS[False][preset]
     torch.manual_seed(0)
-    begin = time.perf_counter()
     samples = SampleStream(truth, recipe["num_points"], "importance", in_memory=recipe["num_points"])
     network = plain_network().to(device)
     optimizer = torch.optim.Adam(network.parameters(), 1e-3)
@@ -62,13 +61,12 @@ def plain(truth: GroundTruth, preset: str, device: str) -> tuple[nn.Module, floa
             optimizer.zero_grad()
             (network(batch.points) - batch.distances).abs().mean().backward()
             optimizer.step()
-    return network, time.perf_counter() - begin
+    return network
 
 
-def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> tuple[nn.Module, float]:
+def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> nn.Module:
     """What `sdfgan train-sdf --preset ... --scaler ...` does."""
     config = SdfConfig(preset=preset, scaler=scaler, device=device).resolved()  # type: ignore[arg-type]
-    begin = time.perf_counter()
     assert config.num_points is not None
     stream = SampleStream(truth, config.num_points, config.sampling, beta=config.beta)
     first = next(stream.epoch(0, min(_SCALER_SAMPLES, len(stream))))
@@ -78,7 +76,7 @@ def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> tuple[nn.
     for _ in trainer.run():
         pass
     (field,) = trainer.finish()
-    return field.requires_grad_(False), time.perf_counter() - begin
+    return field.requires_grad_(False)
 
 
 def judged(network: nn.Module, truth: GroundTruth) -> dict[str, float]:
@@ -105,7 +103,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    variants: dict[str, Callable[[GroundTruth], tuple[nn.Module, float]]] = {}
+    variants: dict[str, Callable[[GroundTruth], nn.Module]] = {}
     if given.suite == "scalers":
         for preset, scaler in itertools.product(PRESETS[True], get_args(ScalerName)):
             variants[f"{preset}, {scaler}"] = partial(ours, preset=preset, scaler=scaler, device=given.device)
@@ -113,18 +111,27 @@ def main() -> None:
         variants[f"ours, {given.preset}"] = partial(ours, preset=given.preset, scaler="none", device=given.device)
         variants[f"recipe, {given.recipe}"] = partial(plain, preset=given.recipe, device=given.device)
     columns = {"IoU": "iou", "Chamfer %": "chamfer_percent", "normals": "normal_consistency", "F-score": "f_score"}
-    print(f"| mesh | variant | seconds | {' | '.join(columns)} |\n{'|---' * (3 + len(columns))}|")
+    print(f"| mesh | variant | seconds | CPU seconds | {' | '.join(columns)} |\n{'|---' * (4 + len(columns))}|")
     for path in given.meshes:
         mesh, _ = normalise(repair(read_mesh(path))[0])
         truth = GroundTruth(mesh, device=given.device)
         for name, train in variants.items():
             if given.only and not any(name.startswith(start) for start in given.only):
                 continue
-            network, seconds = train(truth)
+            begin, used = time.perf_counter(), time.process_time()
+            network = train(truth)
+            seconds, used = time.perf_counter() - begin, time.process_time() - used
             metrics = judged(network, truth)
             numbers = " | ".join(f"{metrics[column]:.4f}" for column in columns.values())
-            print(f"| {path.stem} | {name} | {seconds:.1f} | {numbers} |", flush=True)
-            record = {"suite": given.suite, "mesh": path.stem, "variant": name, "seconds": seconds, **metrics}
+            print(f"| {path.stem} | {name} | {seconds:.1f} | {used:.1f} | {numbers} |", flush=True)
+            record = {
+                "suite": given.suite,
+                "mesh": path.stem,
+                "variant": name,
+                "seconds": seconds,
+                "processor_seconds": used,
+                **metrics,
+            }
             record |= {"threads": given.threads, "device": given.device, "commit": _commit()}
             if given.json is not None:
                 with given.json.open("a") as file:

@@ -311,6 +311,7 @@ void mesh_distance(WhereTuple where, const std::vector<Address>& tree, Address p
     p.tree.children = pointer<const int32_t>(tree.at(3));
     p.tree.leaves = pointer<const float>(tree.at(4));
     p.tree.leaf_faces = pointer<const int32_t>(tree.at(5));
+    p.tree.closed = pointer<const bool>(tree.at(6));
     p.points = pointer<const float>(points);
     p.order = pointer<const int32_t>(order);
     p.distance = pointer<float>(distance);

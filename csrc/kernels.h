@@ -249,6 +249,7 @@ struct MeshTree {
     const int32_t* children;    // [nodes, 8] node, or ~leaf, or kNone
     const float* leaves;        // [leaves, kTriangleRows, 8] triangles
     const int32_t* leaf_faces;  // [leaves, 8]
+    const bool* closed;         // [] winding numbers are whole; read on the CPU only
 };
 
 // Signed distances to a mesh; see core/mesh.h. Points that are not finite give NaN and face -1.

@@ -17,7 +17,8 @@ SDFGAN_HD void split_exp(float x, float& scale, float& rest) {
         r *
         (1 + r * (1.f / 2 +
                   r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r * (1.f / 720 + r / 5040))))));
-    const int32_t bits = (127 - static_cast<int32_t>(n)) << 23;
+    const float whole = n == n ? n : 0.f;  // not a number stays one by `rest`
+    const int32_t bits = (127 - static_cast<int32_t>(whole)) << 23;
     memcpy(&scale, &bits, sizeof scale);
 }
 

@@ -302,14 +302,15 @@ SDFGAN_HD int nearest_lane(const float* leaf, const Lanes<Real>& p, float& best)
     return nearest;
 }
 
-// The slot (leaf * kLanes + lane) of a triangle nearest to p. `slot` is a guess, or -1; and -1
-// comes back for points that are not finite.
+// The slot (leaf * kLanes + lane) of a triangle nearest to p, and its squared distance. `slot` is a
+// guess, or -1; and -1 comes back for points that are not finite.
 template <class Real>
-SDFGAN_HD int64_t nearest_slot(const MeshTree& tree, const float* point, int64_t slot) {
+SDFGAN_HD int64_t nearest_slot(const MeshTree& tree, const float* point, int64_t slot,
+                               float& best) {
     const Lanes<Real> p(point);
     float stack_square[kMostStack];
     int32_t stack[kMostStack];
-    float best = INFINITY;
+    best = INFINITY;
     if (slot >= 0) {
         const int64_t leaf = slot / kLanes;
         const int lane = nearest_lane(tree.leaves + leaf * kLeafValues, p, best);

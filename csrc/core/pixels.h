@@ -77,6 +77,7 @@ SDFGAN_HD void sample_pixel(const SamplePixels<T>& p, int64_t i) {
     if (!inside) return;
 
     const int64_t view = view_of_pixel(p.starts, p.views, pixel), offset = pixel - p.starts[view];
+    if (p.widths[view] <= 0) return;  // starts and widths that do not agree
     const T* lens = p.intrinsics + 4 * view;
     const double fx = lens[0], fy = lens[1];
     double x = (offset % p.widths[view] + 0.5 - lens[2]) / fx;

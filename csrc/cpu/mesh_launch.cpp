@@ -11,7 +11,6 @@ namespace sdfgan::cpu {
 namespace {
 
 constexpr int64_t kSlab = 1 << 22;  // points that are sorted together: bounds the memory
-constexpr int64_t kPiece = 512;     // points that follow one another on a thread
 constexpr int kBits = 10, kBuckets = 1 << kBits;  // of a coordinate, and of a pass of the sort
 
 struct Key {
@@ -26,8 +25,7 @@ uint32_t spread(uint32_t x) {  // two zeros before each of ten bits
     return (x | x << 2) & 0x09249249;
 }
 
-// Numbers of `count` points along a Morton curve through their box, in pieces of kPiece sorted
-// keys.
+// Numbers of `count` points along a Morton curve through their box, as sorted keys.
 void sort_along_curve(const float* points, int64_t count, int threads, std::vector<Key>& keys,
                       std::vector<Key>& spare) {
     float low[3] = {INFINITY, INFINITY, INFINITY}, scale[3];
@@ -81,13 +79,13 @@ void launch(const MeshDistance& p, const Where& where) {
         // Points differ in work: threads take the next piece when they are done with one. Each
         // piece begins without a guess, so that the result does not depend on who takes it.
         std::atomic<int64_t> next{0};
-        const int64_t pieces = (slab.count + kPiece - 1) / kPiece;
+        const int64_t pieces = (slab.count + kMeshPiece - 1) / kMeshPiece;
         run_threads(
             static_cast<int>(std::min<int64_t>(pieces, where.threads)), [](int) {},
             [&] {
                 for (int64_t i; (i = next.fetch_add(1)) < pieces;) {
-                    table().mesh_distance(slab, order.data(), i * kPiece,
-                                          std::min((i + 1) * kPiece, slab.count));
+                    table().mesh_distance(slab, order.data(), i * kMeshPiece,
+                                          std::min((i + 1) * kMeshPiece, slab.count));
                 }
             });
     }

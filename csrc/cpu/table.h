@@ -49,13 +49,15 @@ struct Kernels {
     void (*perceptron)(const Perceptron<T>&, int64_t begin, int64_t end);
 };
 
+constexpr int64_t kMeshPiece = 512;
+
 struct Table {
     const char* name;
     bool bf16;  // multiplies bfloat16 in hardware
     Kernels<float> f32;
     Kernels<double> f64;
     double (*multiply_adds)(int64_t rounds, bool bf16);  // returns the operations done
-    // The points order[begin] to order[end - 1].
+    // The points order[begin] to order[end - 1], kMeshPiece at most.
     void (*mesh_distance)(const MeshDistance&, const int32_t* order, int64_t begin, int64_t end);
 };
 

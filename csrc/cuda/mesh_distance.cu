@@ -11,7 +11,8 @@ struct MeasurePoint {
     __device__ void operator()(int64_t i) const {
         const int64_t point = p.order ? p.order[i] : i;
         const float* at = p.points + 3 * point;
-        const int64_t slot = nearest_slot<float>(p.tree, at, -1);
+        float square;
+        const int64_t slot = nearest_slot<float>(p.tree, at, -1, square);
         measure_point(p, point, slot, slot < 0 ? 0 : winding_numbers<float>(p.tree, at));
     }
 };

@@ -23,6 +23,7 @@ class MeshTree(NamedTuple):
     children: Tensor  # [M, 8] int32
     leaves: Tensor  # [L, 17, 8] float32
     leaf_faces: Tensor  # [L, 8] int32
+    closed: Tensor  # [] bool, whether the faces bound something: each edge is used as often forwards as backwards
 
     def to(self, device: torch.device | str) -> MeshTree:
         """The same on another device."""
@@ -65,7 +66,7 @@ def mesh_tree(vertices: Tensor, faces: Tensor) -> MeshTree:
     children = torch.empty(built.nodes, 8, dtype=torch.int32)
     leaf_faces = torch.empty(built.leaves, 8, dtype=torch.int32)
     built.write(nodes.data_ptr(), children.data_ptr(), leaves.data_ptr(), leaf_faces.data_ptr())
-    return MeshTree(vertices, faces, nodes, children, leaves, leaf_faces)
+    return MeshTree(vertices, faces, nodes, children, leaves, leaf_faces, _is_closed(faces.long(), len(vertices)))
 
 
 def mesh_distance(tree: MeshTree, points: Tensor) -> MeshDistance:
@@ -74,7 +75,7 @@ def mesh_distance(tree: MeshTree, points: Tensor) -> MeshDistance:
     The nearest triangle is found in float32 over the tree, and the distance to it computed in float64. Inside is where
     the generalised winding number (Jacobson et al. 2013) exceeds 1/2; that of far nodes is expanded to the second term
     (Barill et al. 2018), which keeps it to 0.06, and better where meshes are fine. Points near each other in space
-    share work, in any order.
+    share work, in any order: of a closed mesh, also the winding number, where no surface can lie between them.
 
     Args:
         tree: from `mesh_tree`; trees from elsewhere are not checked.
@@ -89,8 +90,22 @@ def mesh_distance(tree: MeshTree, points: Tensor) -> MeshDistance:
     return MeshDistance(*_op(*tree, points))
 
 
+def _is_closed(faces: Tensor, vertices: int) -> Tensor:
+    """Whether the winding number of faces [F, 3] is a whole number everywhere, so that it only changes at them."""
+    start, end = faces.flatten(), faces.roll(-1, 1).flatten()
+    edges, edge = torch.unique(torch.minimum(start, end) * vertices + torch.maximum(start, end), return_inverse=True)
+    return (torch.zeros_like(edges).index_add(0, edge, (end - start).sign()) == 0).all()
+
+
 def _fake(
-    vertices: Tensor, faces: Tensor, nodes: Tensor, children: Tensor, leaves: Tensor, leaf_faces: Tensor, points: Tensor
+    vertices: Tensor,
+    faces: Tensor,
+    nodes: Tensor,
+    children: Tensor,
+    leaves: Tensor,
+    leaf_faces: Tensor,
+    closed: Tensor,
+    points: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     check, real, whole = Checker("mesh_distance"), (torch.float32,), (torch.int32,)
     check("vertices", vertices, ("V", 3), real)
@@ -99,6 +114,7 @@ def _fake(
     check("children", children, ("M", 8), whole)
     check("leaves", leaves, ("L", 17, 8), real)
     check("leaf_faces", leaf_faces, ("L", 8), whole)
+    check("closed", closed, (), (torch.bool,))
     check("points", points, ("N", 3), real)
     count = len(points)
     distance, winding = points.new_empty(count), points.new_empty(count)
@@ -137,7 +153,7 @@ def _morton(points: Tensor) -> Tensor:
 
 _op = register(
     "mesh_distance(Tensor vertices, Tensor faces, Tensor nodes, Tensor children, Tensor leaves, Tensor leaf_faces, "
-    "Tensor points) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor closed, Tensor points) -> (Tensor, Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
 )

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _CHANGEABLE = {"device", "resume", "output_dir", "together", "checkpoint_seconds
 _SCALER_SAMPLES = 100_000
 _STEPS_PER_LINE = 50  # of metrics.jsonl
 _SLOPE_POINTS = 20_000
+_PATIENCE = timedelta(days=7)  # of a process that has done its share of a folder
 
 
 def train(config: SdfConfig) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def train(config: SdfConfig) -> dict[str, Any]:
     root = config.output_dir or next_run_folder(Path("runs"), "sdf")
     paths, many = find_inputs(config.input, root)
     config = dataclasses.replace(config, output_dir=root)
-    with workers(torch.device(config.device)) as team:
+    with workers(torch.device(config.device), _PATIENCE) as team:
         if many:
             return _train_folder(config, paths, root, team)
         if not team.first:
@@ -102,9 +104,13 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         if old != new:
             flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
             raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
+    left = {path for path in paths if "model" not in _read(folders[path] / _SUMMARY)}
+    team.wait()  # all have chosen the same folder and know what is left before anything is written
     if team.first:
         write_json(root / "config.json", config.to_json())
-    left = {path for path in paths if "model" not in _read(folders[path] / _SUMMARY)}
+        for mesh in left:  # what failed before is tried again
+            (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
+    team.wait()
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
@@ -114,8 +120,11 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
     with progress(len(paths), "meshes", done, shown=team.first) as bar:
         for group in groups[team.rank :: team.count]:
             _Group(config, group, [folders[path] for path in group], catch=True).run()
-            bar.advance(len(group), ", ".join(path.stem for path in group[:3]))
-    team.wait()
+            finished = sum((folders[path] / _SUMMARY).exists() for path in paths)  # by all processes
+            bar.advance(finished - bar.done, ", ".join(path.stem for path in group[:3]))
+        team.wait()
+        if bar.done < len(paths):
+            bar.advance(len(paths) - bar.done)
     summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
     failures = {
         path: summary["error"] if summary else "not finished"

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sdfgan.errors import UserError
 
-_TIMEOUT = timedelta(minutes=30)  # the first process may be making a data set
+_PATIENCE = timedelta(minutes=30)  # the first process may be making a data set
 
 
 class Workers:
@@ -81,8 +81,11 @@ class Workers:
 
 
 @contextmanager
-def workers(device: torch.device) -> Iterator[Workers]:
-    """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone; `device` is this one's."""
+def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[Workers]:
+    """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone; `device` is this one's.
+
+    A process that waits for another longer than `patience` fails.
+    """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         yield Workers()
@@ -93,7 +96,7 @@ def workers(device: torch.device) -> Iterator[Workers]:
     if started:
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:

@@ -268,11 +268,17 @@ void mesh(int64_t faces, int64_t points) {
     std::vector<float> first;
     for (int threads : {1, 4}) {
         const auto tree = cpu::build_mesh_tree(vertices.data(), corners.data(), faces, threads);
+        const bool closed = true;  // it is not, but so points share what they find
         std::vector<float> distance(points), closest(3 * points), winding(points);
         std::vector<int32_t> face(points);
         MeshDistance p;
-        p.tree = {vertices.data(),      corners.data(),     tree.nodes.data(),
-                  tree.children.data(), tree.leaves.data(), tree.leaf_faces.data()};
+        p.tree = {vertices.data(),
+                  corners.data(),
+                  tree.nodes.data(),
+                  tree.children.data(),
+                  tree.leaves.data(),
+                  tree.leaf_faces.data(),
+                  &closed};
         p.points = where.data();
         p.order = nullptr;
         p.distance = distance.data();

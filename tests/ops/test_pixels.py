@@ -84,6 +84,13 @@ def test_pixels_that_no_ray_reaches_are_left_out(device):
     assert torch.equal(valid_pixels(views, mask), valid[valid % 2 == 0])
 
 
+def test_widths_that_do_not_fit_give_no_ray(device):
+    views = some_views(device=device)
+    broken = views._replace(widths=torch.tensor([8, 0, 3], device=device))
+    rays = sample_pixels(broken, torch.tensor([0, 64, 112], device=device))
+    assert rays.directions.isnan().any(1).tolist() == [False, True, False]
+
+
 def test_opcheck_and_compile(device, assert_close):
     views = some_views(device=device)
     pixels = torch.tensor([0, 60, 120], device=device)

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +182,27 @@ def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: p
     (meshes / "bad.stl").write_bytes(b"solid")
     assert main([*line, "--output-dir", str(tmp_path / "none")]) == 2
     assert "none of its 2 meshes could be fitted" in capsys.readouterr().err
+
+
+def test_processes_share_a_folder(ball: Path, tmp_path: Path) -> None:
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    for name in "abc":
+        (meshes / f"{name}.stl").write_bytes(ball.read_bytes())
+    flags = [f"--{name.replace('_', '-')}={value}" for name, value in TINY.items() if name != "metrics"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "sdfgan", "train-sdf", str(meshes), "--no-metrics", "--together=1", *flags]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    root = tmp_path / "runs" / "sdf-001"  # chosen by both
+    assert "meshes 3/3" in done.stdout and "3 of 3 meshes in runs/sdf-001" in done.stdout
+    summary = json.loads((root / "summary.json").read_text())
+    assert summary["processes"] == 2 and summary["failed"] == 0
+    (root / "b/summary.json").unlink()
+    (root / "b/model.safetensors").unlink()
+    fit.train(SdfConfig(resume=root))  # by one process
+    assert json.loads((root / "summary.json").read_text())["processes"] == 1 and (root / "b/mesh.glb").exists()
 
 
 def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
