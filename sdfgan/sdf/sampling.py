@@ -18,7 +18,7 @@ from sdfgan.sdf.truth import GroundTruth
 KINDS = ("mixed", "importance", "surface", "uniform", "curvature")
 BETA = 30.0  # of exp(-beta |s|), as Davies et al. have it ("On the Effectiveness of Weight-Encoded Neural Implicit 3D
 # Shapes", 2020)
-_AT_ONCE = 2**20  # draws
+_AT_ONCE = 2**21  # draws
 _PROBES = 2**17  # draws that find the share that is accepted
 _COARSEST, _MOST_CELLS = 16, 2**20  # cells along a side at first, cells in all
 
@@ -54,8 +54,9 @@ def sample(
 
     Args:
         kind: `uniform` in the cube; `importance`: of a density proportional to exp(-beta |s|), s the signed distance;
-            `mixed`: a tenth uniform, half importance, the rest importance with five times beta; `surface`: points of
-            the surface, uniform by area, moved by normal noise; `curvature`: those, but denser where it bends.
+            `mixed`: a tenth uniform, half importance, the rest importance with five times beta, all of them as they
+            are at the centres of small cells, so that no draw is lost; `surface`: points of the surface, uniform by
+            area, moved by normal noise; `curvature`: those, but denser where it bends.
         noise: standard deviation along each axis, for `surface` and `curvature`.
         generator: of the device of `truth`; the same seed gives the same samples.
 
@@ -67,8 +68,8 @@ def sample(
 class Sampler:
     """Draws samples of one kind of one truth; see `sample`. Making one takes as long as some 100,000 samples.
 
-    Densities that fall with |s| are drawn from exactly, by rejection: cells of an octree, finer near the surface, bound
-    the density from the distance at their centre, since a distance changes by at most the way gone.
+    Densities that fall with |s| are those of cells of an octree, finer near the surface. `importance` is drawn exactly,
+    by rejection: its cells bound the density, since a distance changes by at most the way gone.
     """
 
     def __init__(self, truth: GroundTruth, kind: str = "mixed", *, beta: float = BETA, noise: float = 0.02) -> None:
@@ -79,6 +80,7 @@ class Sampler:
                 raise ValueError(f"sample: {name} must be at least 0, got {value}")
         self.truth, self.noise = truth, noise
         self.weights = None  # of faces
+        self.exact = kind == "importance"
         self.tries = 1.0  # draws per accepted one
         self.decays: dict[float, float] = {}  # beta: share
         if kind == "curvature":
@@ -96,7 +98,7 @@ class Sampler:
             raise ValueError(f"sample: count must be at least 0, got {count}")
         parts, missing = [self._draw(0, generator)], count
         while missing > 0:
-            parts.append(self._draw(min(_AT_ONCE, int(missing * self.tries) + 64), generator).rows(slice(missing)))
+            parts.append(self._draw(min(_AT_ONCE, math.ceil(missing * self.tries)), generator).rows(slice(missing)))
             missing -= len(parts[-1].points)
         return Samples(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
@@ -113,6 +115,8 @@ class Sampler:
         offsets = 2 * torch.rand(count, 3, device=device, generator=generator) - 1
         points = self.centres[cells] + self.halves[cells, None] * offsets
         distances, normals = self.truth.distance_and_normal(points)
+        if not self.exact:
+            return Samples(points, distances, self.mass / self.bounds[cells], normals)
         density = self._density(distances.abs())
         accepted = torch.rand(count, device=device, generator=generator) * self.bounds[cells] <= density
         return Samples(points, distances, self.mass / density, normals).rows(accepted)
@@ -148,13 +152,15 @@ class Sampler:
         if min(integrals.values()) < 1e-20:
             raise ValueError(f"sample: the surface must be in reach of [-1, 1]^3 with beta {steepest:g}, got none")
         self.decays = {beta: share / integrals[beta] for beta, share in self.decays.items()}
-        self.bounds = self._density(nearest)
+        self.bounds = self._density(nearest if self.exact else distance)
         self.cumulative = (volume * self.bounds).cumsum(0)
-        self.mass = 1.0
+        self.mass = self.cumulative[-1].item() / 8  # the mean of the density over the cube
+        if not self.exact:
+            return
         found = self._draw(_PROBES, torch.Generator(self.truth.device).manual_seed(0))
         rate = max(len(found.points), 1) / _PROBES
         self.tries = 1 / rate
-        self.mass = self.cumulative[-1].item() * rate / 8  # the mean of the density over the cube
+        self.mass *= rate
 
 
 def _mixture(beta: float) -> dict[float, float]:
