@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 import sdfgan
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 # The one table of tolerances, (relative, absolute), for values of the order of one.
 TOLERANCES = {
