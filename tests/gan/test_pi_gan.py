@@ -14,6 +14,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
 from sdfgan.gan import GanConfig, make_generator, picture
 from sdfgan.gan.curricula import Stage, load_curriculum
+from sdfgan.gan.inversion import Effort, invert
 from sdfgan.gan.trainer import Trainer
 from sdfgan.gan.views import Viewer
 from sdfgan.meshes import marching_cubes
@@ -100,6 +101,20 @@ def test_it_begins_as_a_ball_that_can_be_looked_at() -> None:
     mesh = marching_cubes(generator, dataclasses.replace(condition, scales=condition.scales[:1],
                                                          shifts=condition.shifts[:1]), 24)  # fmt: skip
     assert mesh.is_watertight and 0.3 < mesh.bounds[1].mean() < 0.7
+
+
+def test_its_own_picture_is_inverted() -> None:
+    config = GanConfig(**TINY).resolved()
+    torch.manual_seed(0)
+    generator = make_generator(config).requires_grad_(False)
+    axes = cameras.rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
+    target = picture.draw(generator, generator.condition(torch.randn(1, 8)), axes, config)
+    effort = Effort(candidates=8, starts=2, latent_steps=4, code_steps=4)
+    losses: list[float] = []
+    poses = cameras.pose_distribution("uniform", (0.2, 0.4), (0.0, 6.28))
+    found = invert(generator, config, target.channels(4)[0], poses, effort, on_progress=losses.append)
+    assert losses[-1] < losses[0] and found.silhouette_iou > 0.8
+    assert found.picture.shape == (4, 16, 16) and len(found.history) == 8
 
 
 def test_the_seed_fixes_a_run_for_any_number_of_threads() -> None:
