@@ -7,7 +7,9 @@ and keeps its traceback.
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -236,11 +238,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_examples(name))
         else:
             run(config)
+        sys.stdout.flush()
     except UserError as error:
         return _error(program, str(error))
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # who read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 import typing
@@ -354,3 +355,12 @@ def test_files_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     (tmp_path / "generator.pth").write_bytes(b"")
     said = error(capsys, "render", str(tmp_path / "generator.pth"))
     assert "sdfgan import-weights" in said
+
+
+def test_a_reader_may_have_seen_enough() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "sdfgan", "train-gan", "--help"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    os.close(write)
+    assert done.returncode == 141 and done.stderr == ""
