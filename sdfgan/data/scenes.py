@@ -107,7 +107,7 @@ def load_scene(
 
     Args:
         image_scale: pictures are reduced to this share of their sides, at most 1.
-        scene_scale: of the half side of the cube around an object, or the distance of the farthest camera.
+        scene_scale: share of the half side (1.5) of the cube around an object, or of the farthest camera's distance.
 
     Raises:
         UserError: naming file and frame, for anything missing, malformed, not finite or outside the folder.

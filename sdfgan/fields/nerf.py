@@ -71,9 +71,9 @@ class SkipMlp(nn.Module):
         return x
 
 
-def softplus_density(raw: Tensor) -> Tensor:
+def softplus_density(raw: Tensor, shift: float = _DENSITY_SHIFT) -> Tensor:
     """A network's output [N, 1] as density [N]."""
-    return F.softplus(raw[:, 0].float() - _DENSITY_SHIFT)
+    return F.softplus(raw[:, 0].float() - shift)
 
 
 class ProposalField(nn.Module):

@@ -18,6 +18,7 @@ from sdfgan.fields.nerf import Encoder, SkipMlp, density_normals, softplus_densi
 from sdfgan.volume import Places, Radiance
 
 _BOTTLENECK = 128
+_DENSITY_SHIFT = -0.5  # the authors' code has it; their paper does not tell
 _ROUGHNESS_SHIFT = 1.0  # softplus(x - shift)
 _DIFFUSE_SHIFT = math.log(3.0)  # diffuse colours begin dark: a quarter
 
@@ -38,7 +39,7 @@ class RefNerfField(nn.Module):
         layers: int = 8,
         octaves: int = 16,
         contracted: bool = False,
-        directional_levels: int = 4,
+        directional_levels: int = 5,
         noise: float = 0.02,
         srgb: bool = True,
     ) -> None:
@@ -57,7 +58,7 @@ class RefNerfField(nn.Module):
 
     def density(self, places: Places, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
-        return softplus_density(self.density_head(self.trunk(self.encoder(places))))
+        return softplus_density(self.density_head(self.trunk(self.encoder(places))), _DENSITY_SHIFT)
 
     def radiance(self, places: Places, condition: Any = None) -> Radiance:
         """See `VolumeField`; `normals` are the predicted ones, `extras` [N, 3] those of the density.
@@ -68,7 +69,7 @@ class RefNerfField(nn.Module):
 
         def density(at: Places) -> Tensor:
             features.append(self.trunk(self.encoder(at)))
-            return softplus_density(self.density_head(features[0]))
+            return softplus_density(self.density_head(features[0]), _DENSITY_SHIFT)
 
         value, true_normals = density_normals(density, places, create_graph=torch.is_grad_enabled())
         if not torch.is_grad_enabled():

@@ -27,10 +27,11 @@ from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
 _CHANGEABLE_ON_RESUME = """resume output_dir data dataset_name device dry_run video_frames video_scale fps render_depth
-    render_normal render_test mesh_resolution mesh_level lpips evaluate_interval checkpoint_interval"""
+    render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views checkpoint_interval"""
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(NerfConfig)}
 _LOG_INTERVAL = 10
 _VIEWS_LOOKED_AT = 3  # of the validation views, while training
+_CPU_VIDEO = 320  # pixels of the longer side of videos on a CPU
 _RAYS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of a picture, at most
 
 
@@ -175,7 +176,7 @@ class _Run:
         if self.folder is None or views is None:
             return math.nan
         views = views.to(self.trainer.device)
-        chosen = torch.linspace(0, len(views) - 1, min(_VIEWS_LOOKED_AT, len(views))).long().tolist()
+        chosen = spread(len(views), _VIEWS_LOOKED_AT)
         scores = self.observer.scores(views, chosen)
         self.folder.log(step, {f"validation/{name}": value for name, value in scores.items()})
         sheet = self.sheet(views, chosen[:1])
@@ -203,8 +204,10 @@ class _Run:
             if views is None:
                 continue
             views = views.to(trainer.device)
-            with progress(len(views), f"{name} views") as bar:
-                scores[name] = self.observer.scores(views, range(len(views)), lpips, bar.advance)
+            scored = spread(len(views), config.evaluate_views or len(views))
+            with progress(len(scored), f"{name} views") as bar:
+                scores[name] = self.observer.scores(views, scored, lpips, bar.advance)
+            scores[name]["views"] = len(scored)
             if name == "val" or scene.val is None:
                 save_image(self.path / "views.png", self.sheet(views, list(range(min(4, len(views))))))
         files = self.videos() if config.video_frames else []
@@ -240,11 +243,14 @@ class _Run:
         """An orbit, and what else is asked for."""
         config = self.config
         views = self.scene.train.to(self.trainer.device)
-        paths = {"orbit": orbit(views, config.video_frames, config.video_scale)}
+        scale = config.video_scale
+        if scale is None:
+            scale = min(1.0, _CPU_VIDEO / int(views.sizes.max())) if views.sizes.device.type == "cpu" else 1.0
+        paths = {"orbit": orbit(views, config.video_frames, scale)}
         held_out = self.scene.test or self.scene.val
         if config.render_test and held_out is not None:
             poses = held_out.cameras.camera_to_world.to(self.trainer.device)
-            paths["test"] = path_cameras(poses, views, config.video_scale)
+            paths["test"] = path_cameras(poses, views, scale)
         shows: list[Show] = ["colour"]
         shows += ["depth"] if config.render_depth else []
         shows += ["normals"] if config.render_normal else []
@@ -255,6 +261,11 @@ class _Run:
                 self.observer.video(file, cameras, show, config.fps)
                 made.append(file)
         return made
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, most)).long().tolist()
 
 
 def _lpips(config: NerfConfig, scene: Scene) -> Any:

@@ -13,7 +13,7 @@ from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.volume import OccupancyGrid, Places, Rays, VolumeField, VolumeRendering
 
-_MEMORY = 0.95  # of a cell's density from one update to the next
+_MEMORY = 0.75  # of a cell's density each time that it is asked again
 _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
@@ -136,8 +136,7 @@ def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> Vol
     """What R rays see over a background [3] or [R, 3]; differentiable in the field."""
     answer = field.radiance(packed.places)
     parts = answer.rgb if answer.normals is None else torch.cat((answer.rgb, answer.normals), 1)
-    middles = packed.distances + packed.deltas / 2
-    done = ops.composite(answer.density, packed.deltas, parts.float(), middles, offsets=packed.offsets)
+    done = ops.composite(answer.density, packed.deltas, parts.float(), packed.distances, offsets=packed.offsets)
     assert done.colors is not None and done.depth is not None
     rgb = done.colors[:, :3] + (1 - done.opacity[:, None]) * background
     normals = None if answer.normals is None else F.normalize(done.colors[:, 3:], dim=1)

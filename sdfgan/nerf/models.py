@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from abc import abstractmethod
 from typing import NamedTuple
 
@@ -18,7 +20,9 @@ from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
 
-_UNBOUNDED = 0.05, 1000.0  # near and far
+_FARTHEST = 1000.0  # of unbounded scenes
+_ANNEALING = 10.0  # how soon weights are trusted (mip-NeRF 360, sec. 3)
+_PADDING = 0.01  # of the weights of cones (mip-NeRF, eq. 18)
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse picture
 _NEAREST = 0.01  # in front of a camera inside the scene's cube
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
@@ -37,6 +41,7 @@ class SceneModel(nn.Module):
     """A volume, and how it is learnt and looked at."""
 
     cones = False  # whether the volume is asked for Gaussians, not points
+    nearest = 0.05  # where rays begin in unbounded scenes
 
     def __init__(self, config: NerfConfig, bounded: bool) -> None:
         super().__init__()
@@ -67,14 +72,13 @@ class SceneModel(nn.Module):
         origins, directions = pixels.origins, pixels.directions
         if self.bounded:
             one_way, other = ((side - origins) / directions for side in (-1.0, 1.0))  # infinite where parallel
-            near = torch.fmin(one_way, other).amax(1).clamp(min=_NEAREST)
-            far = torch.fmax(one_way, other).amin(1)
+            near = torch.fmin(one_way, other).amax(1).clamp(min=max(_NEAREST, config.near or 0))
+            far = torch.fmax(one_way, other).amin(1).clamp(max=config.far or math.inf)
+            met = far > near  # others may be infinite at both ends
+            near, far = torch.where(met, near, _NEAREST), torch.where(met, far, 0.0)
         else:
-            near, far = (torch.full_like(origins[:, 0], value) for value in _UNBOUNDED)
-        if config.near is not None:
-            near = near.clamp(min=config.near)
-        if config.far is not None:
-            far = far.clamp(max=config.far)
+            near = torch.full_like(origins[:, 0], self.nearest if config.near is None else config.near)
+            far = torch.full_like(near, config.far or _FARTHEST)
         return Rays(origins, directions, near, torch.maximum(far, near + 1e-4), pixels.radii)
 
 
@@ -126,6 +130,8 @@ class GridModel(SceneModel):
 class NetworkModel(SceneModel):
     """The classic models: levels of samples, of which the last is the picture's."""
 
+    nearest = 0.2
+
     def __init__(self, config: NerfConfig, bounded: bool) -> None:
         super().__init__(config, bounded)
         assert config.width and config.layers and config.octaves and config.coarse_samples and config.fine_samples
@@ -148,11 +154,18 @@ class NetworkModel(SceneModel):
             merge=config.model == "nerf",
             blur=config.model == "mip-nerf",
             pictures=config.model in _COARSE_WEIGHT,
+            padding=_PADDING if self.cones else 1e-5,
         )
+        self.trust = 1.0  # in the proposals, while training
 
     @property
     def field(self) -> VolumeField:
         return self.network
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        assert self.config.steps
+        done = step / self.config.steps
+        self.trust = _ANNEALING * done / ((_ANNEALING - 1) * done + 1) if self.proposes else 1.0
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         config = self.config
@@ -206,7 +219,8 @@ class NetworkModel(SceneModel):
     ) -> VolumeRendering:
         """Stratified where there is a generator, that is in training."""
         training = generator is not None
-        sampling = Sampling(**{**vars(self.sampling), "stratified": training})
+        sharpness = self.trust if training else 1.0
+        sampling = dataclasses.replace(self.sampling, stratified=training, sharpness=sharpness)
         field: VolumeField = WithNormals(self.network) if normals and self.kind != "ref-nerf" else self.network
         return render(
             field,
@@ -214,8 +228,9 @@ class NetworkModel(SceneModel):
             condition=generator if self.kind == "ref-nerf" else None,
             sampling=sampling,
             proposals=() if self.coarse is None else (self.coarse,) * (len(sampling.counts) - 1),
-            background=background,
+            background=background if self.bounded else "last",
             cones="cone" if self.cones else None,
+            full_covariance=not self.bounded,
             generator=generator,
         )
 

@@ -70,7 +70,9 @@ class Trainer:
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         assert config.rays and config.chunk and config.lr
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, (0.9, 0.99), eps=1e-15, fused=True)
+        # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
+        betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas, eps=eps, fused=True)
         count = self.workers.count
         self.chunks = count * math.ceil(config.rays / (config.chunk * count))
         self.most_rays = max(1, config.rays // self.chunks)  # of a chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -79,22 +80,24 @@ class OccupancyGrid(nn.Module):
 
         Args:
             generator: of the random numbers; on any device.
-            share: of the cells; less than 1: that many, at random, maybe some of them twice.
-            decay: of what was seen before: a cell must be seen empty again and again to count as empty.
+            share: of the cells that can be seen; less than 1: that many, at random, maybe some of them twice.
+            decay: of what was seen before in these cells: one must be seen empty again and again to count as empty.
         """
         if not 0 < share <= 1 or not 0 <= decay < 1:
             raise ValueError(f"OccupancyGrid.update: share must be in (0, 1], decay in [0, 1), got {share}, {decay}")
-        here, count = self.density.device, self.resolution**3
+        here = self.density.device
         there = here if generator is None else generator.device
-        cells = torch.arange(count, device=there)
-        if share < 1:
-            cells = torch.randint(count, (max(1, int(share * count)),), device=there, generator=generator)
-        self.density *= decay
+        cells = self.seen.nonzero()[:, 0].to(there)
+        if share < 1 and len(cells):
+            chosen = torch.randint(len(cells), (math.ceil(share * len(cells)),), device=there, generator=generator)
+            cells = cells[chosen]
+        self.density[cells.to(here)] = decay * self.density[cells.to(here)]  # once, also of those that come twice
         for some in cells.split(_POINTS_AT_ONCE):
             inside = torch.rand(len(some), 3, device=there, generator=generator)
             found = density(self.points(some, inside).to(here)).to(self.density)
             self.density.scatter_reduce_(0, some.to(here), found, "amax")
         # While everything is thin, what is not thinner than the average counts.
-        least = self.density.mean().clamp(max=self.threshold) * (1 - _ROUNDING)
+        mean = (self.density * self.seen).sum() / self.seen.sum().clamp(min=1)
+        least = mean.clamp(max=self.threshold) * (1 - _ROUNDING)
         self.occupied.copy_((self.density >= least) & (self.density > 0) & self.seen)
         self.updates += 1

@@ -25,7 +25,8 @@ class Sampling:
         spacing: of s: "linear" in distance, or "disparity", linear in 1 / distance.
         stratified: move samples at random within their strata, for training.
         merge: whether the last level also takes the places of the levels before (NeRF, pi-GAN).
-        padding: added to every weight before it is sampled, as a share of their mean.
+        padding: added to every weight before it is sampled, so that no part of a ray is given up (mip-NeRF, eq. 18).
+        sharpness: power of the weights that is sampled: less than 1 explores (mip-NeRF 360, sec. 3, its annealing).
         blur: replace weights by the larger of theirs and a neighbour's, averaged (mip-NeRF, sec. 3.3).
         pictures: also composite the levels before the last, for a loss on them.
     """
@@ -34,7 +35,8 @@ class Sampling:
     spacing: Literal["linear", "disparity"] = "linear"
     stratified: bool = False
     merge: bool = False
-    padding: float = 0.01
+    padding: float = 1e-5
+    sharpness: float = 1.0
     blur: bool = False
     pictures: bool = False
 
@@ -69,8 +71,9 @@ def finer_centres(
         padded = F.pad(weights[:, None], (1, 1), "replicate")[:, 0]
         larger = torch.maximum(padded[:, :-1], padded[:, 1:])
         weights = (larger[:, :-1] + larger[:, 1:]) / 2
-    share = weights.mean(1, keepdim=True) if weights.shape[1] else weights
-    weights = weights + sampling.padding * share
+    if sampling.sharpness != 1:
+        weights = weights**sampling.sharpness
+    weights = weights + sampling.padding
     return ops.sample_pdf(
         spans.detach(), weights.contiguous(), count, stratified=sampling.stratified, generator=generator
     )

@@ -216,8 +216,8 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     assert torch.isin(first[0].pixels, crop).all()
     rates = [trainer.step()["learning_rate"] for _ in range(10)]
     trainer.close()
-    assert rates[0] == pytest.approx(0.01 * 2e-2) and rates[2] == pytest.approx(2e-2 * 0.01**0.2 * 0.505)
-    assert rates[9] == pytest.approx(2e-2 * 0.01**0.9)
+    assert rates[0] == pytest.approx(0.01 * 2e-2) and rates[2] == pytest.approx(2e-2 * 0.1**0.2 * 0.505)
+    assert rates[9] == pytest.approx(2e-2 * 0.1**0.9)
 
 
 @pytest.mark.parametrize(
