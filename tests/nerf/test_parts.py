@@ -16,11 +16,14 @@ from sdfgan.data.scenes import Views
 from sdfgan.fields.nerf import NerfField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
+from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.nerf.mesh import DensitySurface
+from sdfgan.nerf.models import make_model
 from sdfgan.nerf.views import Look, depth_span, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
-from sdfgan.volume import Places, Radiance, Rays, Sampling, render
+from sdfgan.ops.pixels import PixelSamples
+from sdfgan.volume import OccupancyGrid, Places, Radiance, Rays, Sampling, render
 
 
 class Ball:
@@ -88,6 +91,53 @@ def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
     cells = torch.randint(8**3, (64,), generator=torch.Generator().manual_seed(0))
     expected = {cell: 64 - i for i, cell in reversed(list(enumerate(cells.tolist())))}
     assert len(expected) < 64 and all(grid.density[cell] == value for cell, value in expected.items())
+
+
+def test_only_cells_that_are_asked_forget() -> None:
+    grid = OccupancyGrid(8)
+    grid.density.fill_(1.0)
+    grid.seen[: 8**3 // 2] = False
+    asked: list[Tensor] = []
+
+    def nothing(points: Tensor) -> Tensor:
+        asked.append(grid.cells(points))
+        return torch.zeros(len(points))
+
+    grid.update(nothing, torch.Generator().manual_seed(0), share=0.25, decay=0.5)
+    (cells,) = asked
+    assert len(cells) == 64 > len(cells.unique()) and grid.seen[cells].all()
+    expected = torch.ones(8**3)
+    expected[cells] = 0.5
+    assert torch.equal(grid.density, expected)
+
+
+def test_depth_of_a_march_is_where_the_field_was_asked() -> None:
+    """The front of a very dense ball, met anywhere within a step of its surface."""
+    grid, ball = MarchingGrid(8, 200, False), Ball(density=1e6)
+    ray = Rays(torch.tensor([[0.0, 0, 3]]), torch.tensor([[0.0, 0, -1]]), torch.tensor([2.0]), torch.tensor([4.0]))
+    jitters = torch.linspace(0, 0.95, 20)
+    marched = (grid.march(ray, jitter[None], ball) for jitter in jitters)
+    depths = torch.cat([render_packed(packed, ball, torch.zeros(3)).depth for packed in marched])
+    assert ((depths >= 2.4) & (depths <= 2.4 + grid.step)).all()
+    assert depths.mean().item() == pytest.approx(2.4 + grid.step / 2, abs=0.1 * grid.step)
+
+
+@pytest.mark.parametrize("model", ["nerf", "mip-nerf-360"])
+def test_rays_beside_the_cube_and_ends_that_are_given(model: Any) -> None:
+    sizes = {"width": 8, "layers": 2, "coarse_samples": 4, "fine_samples": 4, "device": "cpu"}
+    beside = PixelSamples(torch.tensor([[0.0, -3, 5]]), torch.tensor([[0.0, 0, -1]]), torch.tensor([1e-3]), None)
+    bounded = make_model(NerfConfig(model=model, **sizes).resolved(), bounded=True)
+    assert bounded.look(bounded.rays(beside), torch.ones(3)).rgb.isfinite().all()
+    given = make_model(NerfConfig(model=model, near=0.01, far=5000.0, **sizes).resolved(), bounded=False)
+    assert (given.rays(beside).near.item(), given.rays(beside).far.item()) == (pytest.approx(0.01), 5000)
+    usual = make_model(NerfConfig(model=model, **sizes).resolved(), bounded=False)
+    rays = usual.rays(beside)
+    assert (rays.near.item(), rays.far.item()) == (pytest.approx(0.2), 1000)
+    asked: list[Tensor | None] = []
+    usual.network.encoder.register_forward_hook(lambda _, places, __: asked.append(places[0].covariances))
+    usual.look(rays, torch.zeros(3))
+    if model != "nerf":
+        assert asked[0] is not None and asked[0].shape == (4, 3, 3)  # whole: contraction mixes their axes
 
 
 def test_cells_that_no_camera_sees_stay_empty() -> None:
