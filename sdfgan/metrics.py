@@ -185,8 +185,11 @@ def pairwise_chamfer(a: Tensor, b: Tensor) -> Tensor:
     from scipy.spatial import cKDTree  # a hundred times faster than all distances
 
     trees_a, trees_b = ([cKDTree(cloud) for cloud in clouds.cpu().numpy()] for clouds in (a, b))
-    result = np.empty((len(a), len(b)), np.float32)
+    result = np.zeros((len(a), len(b)), np.float32)
     for i, tree in enumerate(trees_a):
         for j, other in enumerate(trees_b):
+            if a is b and j <= i:  # the same as [j, i], or 0
+                result[i, j] = result[j, i]
+                continue
             result[i, j] = (tree.query(other.data)[0].mean() + other.query(tree.data)[0].mean()) / 2
     return torch.from_numpy(result)
