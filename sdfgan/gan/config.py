@@ -21,7 +21,8 @@ from sdfgan.training.distributed import local_device
 class GanConfig:
     """Train a GAN whose generator is a signed-distance field, from pictures alone.
 
-    Fields that are `None` here depend on the device: small on a CPU (about five minutes on two cores), larger on a GPU.
+    Fields that are `None` here depend on the device: small on a CPU (about eight minutes on two cores), larger on a
+    GPU.
     """
 
     output_dir: Path | None = None

@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import list_checkpoints, remove_partial
+from sdfgan.training.checkpoint import list_checkpoints, remove_partial, set_aside_after
 from sdfgan.training.files import disk_errors, write_json, write_text
 
 
 class RunFolder:
     """config.json, metrics.jsonl, TensorBoard events, samples/, checkpoints/ and summary.json of one training run.
 
-    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped.
+    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped, and
+    checkpoints past it are set aside.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], resumed_step: int | None = None) -> None:
@@ -29,6 +30,8 @@ class RunFolder:
             (path / "samples").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
         remove_partial(path)
+        if resumed_step is not None:
+            set_aside_after(path, resumed_step)
         write_json(path / "config.json", config)
         self._drop_lines_after(resumed_step or 0)
         with disk_errors(path):
