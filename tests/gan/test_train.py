@@ -156,6 +156,20 @@ def test_gradients_that_are_not_finite_are_skipped_then_stop_the_run() -> None:
         trainer.close()
 
 
+def test_one_network_that_is_never_finite_stops_the_run_though_the_other_is() -> None:
+    trainer = Trainer(GanConfig(**TINY).resolved())
+    good = [[torch.zeros_like(p) for p in trainer.generator.parameters()]]
+    bad = [[torch.full_like(p, torch.nan) for p in trainer.discriminator.parameters()]]
+    try:
+        with pytest.raises(UserError, match="21 times in a row in the discriminator"):
+            for _ in range(21):
+                trainer.apply("generator", good, 1.0)
+                trainer.apply("discriminator", bad, 1.0)
+        assert trainer.state()[1]["skipped_in_a_row"] == {"generator": 0, "discriminator": 21}
+    finally:
+        trainer.close()
+
+
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     result = train(GanConfig(output_dir=tmp_path / "run", dry_run=True, **TINY))
     assert result["dry_run"] and not (tmp_path / "run").exists()
@@ -181,6 +195,10 @@ def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, mon
     train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
     old, new = weights(finished), weights(tmp_path / "next")
     assert torch.equal(old["generator.sdf_head"], new["generator.sdf_head"])
+    # Averages go on from what was loaded, rather than from the generator.
+    behind = [(w["generator.sdf_head"] - w["ema.sdf_head"]).norm().item() for w in (old, new)]
+    assert behind[1] == pytest.approx(behind[0], rel=0.01) and behind[0] > 0
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "next"))[1]["averages_warm_up"] is False
 
 
 def test_training_from_shards_with_poses_and_labels(
