@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,29 @@ class RunFolder:
             except (ValueError, KeyError, TypeError):
                 continue  # cut off when the process died
         write_text(path, "".join(kept))
+
+
+def changed_on_resume(
+    given: Any, saved: Any, changeable: Collection[str], run: Path, instead: str = ""
+) -> dict[str, Any]:
+    """Settings given to go on with `run` that differ from its `saved` ones, both of one dataclass.
+
+    Defaults count as not given. Raises UserError for what is not `changeable`, ending with what to do `instead`.
+    """
+    changed = {}
+    for field in dataclasses.fields(saved):
+        value, before = getattr(given, field.name), getattr(saved, field.name)
+        if value in (field.default, before):
+            continue
+        if field.name == "output_dir":
+            raise UserError(f"--output-dir: a run is continued in its own folder, {run}")
+        if field.name not in changeable:
+            flag = field.name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from the run's {before} ({run}): a run is continued as it was{instead}"
+            )
+        changed[field.name] = value
+    return changed
 
 
 def next_run_folder(parent: Path, name: str) -> Path:

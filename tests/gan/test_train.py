@@ -220,7 +220,8 @@ def test_training_from_shards_with_poses_and_labels(
     settings = {"discriminator": "strided", "channels": 3, "poses": "data", "data_cache": "none"}
     curriculum = tmp_path / "mine.json"
     curriculum.write_text(json.dumps({"settings": settings, "stages": stages}))
-    options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum), "chunk_size": None}
+    options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum)}
+    options |= dict.fromkeys(("resolution", "batch_size", "chunk_size"))  # the curriculum's
     train(GanConfig(output_dir=tmp_path / "run", steps=3, checkpoint_interval=1, **options))
     assert "20 pictures to learn from" in capsys.readouterr().out
     curriculum.unlink()  # a run needs it no more
