@@ -24,7 +24,7 @@ from sdfgan.cli import COMMANDS, main
 from sdfgan.commands.arguments import parse_seeds, run_folder
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, make_generator
-from sdfgan.training.checkpoint import pack_module, save_checkpoint
+from sdfgan.training.checkpoint import load_checkpoint, pack_module, resolve_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
 
@@ -319,6 +319,16 @@ def test_evaluate(
     capsys.readouterr()
     assert "--images must be positive" in error(capsys, "evaluate", str(run), "--images", "0")
     assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--real", str(tmp_path / "nowhere"))
+
+
+def test_a_run_that_grows_is_evaluated_as_it_was_at_the_checkpoint(run: Path, tmp_path: Path) -> None:
+    tensors, state = load_checkpoint(resolve_checkpoint(run))
+    stages = [{"step": 0, "resolution": 16}, {"step": state["step"] + 1, "resolution": 32}]
+    config = {**state["config"], "discriminator": "progressive", "stages": stages}
+    save_checkpoint(tmp_path / "growing", state["step"], tensors, {"kind": "gan", "config": config})
+    scores = tmp_path / "scores.json"
+    assert main(["evaluate", str(tmp_path / "growing"), "--images", "4", "--output", str(scores)]) == 0
+    assert json.loads(scores.read_text())["resolution"] == 16
 
 
 class StandIn(torch.nn.Module):

@@ -11,6 +11,7 @@ import trimesh
 
 from sdfgan import cameras, fields, meshes
 from sdfgan.cli import main
+from sdfgan.pictures import VideoWriter
 from sdfgan.raycast import render
 from sdfgan.raycast.rasterise import render_mesh
 
@@ -52,6 +53,21 @@ def test_a_mesh_is_fitted(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["steps"] == 60 and metrics["psnr"] > 18 and metrics["chamfer_percent_of_diagonal"] < 5
     assert all((out / name).stat().st_size > 0 for name in ("views.png", "mesh.glb", "fit.mp4"))
+
+
+def test_an_interrupted_fit_leaves_no_half_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writers: list[VideoWriter] = []
+
+    def interrupted(self: VideoWriter, frame: torch.Tensor) -> None:
+        if writers:
+            raise KeyboardInterrupt
+        writers.append(self)
+        add(self, frame)
+
+    add = VideoWriter.add
+    monkeypatch.setattr(VideoWriter, "add", interrupted)
+    assert main(["fit-image", "csg", "--output-dir", str(tmp_path), "--resolution", "16", "--steps", "2"]) == 130
+    assert list(tmp_path.iterdir()) == [] and writers[0]._writer.closed
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,21 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             ["--trajectory is now --mode", "--num_frames", "--ray_step_multiplier", "--depth_map"],
         ),
         (
+            "render RUN --trajectory orbit --output_dir vids",
+            {"mode": "orbit", "output": Path("vids/orbit.mp4")},
+            ["--trajectory is now --mode", "--output_dir is now --output"],
+        ),
+        (
+            "render RUN --output_dir=vids --trajectory=front",
+            {"mode": "front", "output": Path("vids/front.mp4")},
+            ["--output_dir is now --output", "--trajectory is now --mode"],
+        ),
+        (
+            "render RUN --output_dir views",
+            {"mode": "images", "output": Path("views")},
+            ["--output_dir is now --mode images --output"],
+        ),
+        (
             "interpolate RUN --seeds 0 1 --psi 0.7 --num_frames=36 --output_dir vids",
             {"frames": 36, "output": Path("vids/interpolation.mp4")},
             ["--num_frames", "--output_dir"],

@@ -24,7 +24,7 @@ from sdfgan.gan.generator import load_generator
 from sdfgan.gan.loop import load_training_data
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.training.checkpoint import resolve_checkpoint
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
 
@@ -67,8 +67,7 @@ def run(config: EvaluateConfig) -> None:
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
     generator, trained = load_generator(checkpoint, weights)  # type: ignore[arg-type]
-    assert trained.steps is not None
-    now = dataclasses.replace(trained.at(trained.steps), device=str(device))
+    now = dataclasses.replace(trained.at(load_checkpoint(checkpoint)[1]["step"]), device=str(device))
     found = find_weights(config.inception)
     inception = None if found is None else load_inception(found).to(device)
     if inception is None:

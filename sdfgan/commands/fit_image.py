@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,7 +56,7 @@ class FitImageConfig:
     """Units per layer of the network."""
     lr: float = 1e-3
     """Adam's learning rate, falling to a twentieth."""
-    eikonal_weight: float = 0.1
+    eikonal_weight: float = 0.01
     """Weight of (|gradient| - 1)^2."""
     video_frames: int = 60
     """Frames of the video of the optimisation; 0: none."""
@@ -122,10 +123,10 @@ def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
     ).to(device)
     latents = torch.zeros(1, 1, device=device)
     optimizer = torch.optim.Adam(field.parameters(), config.lr, betas=(0.9, 0.99))
-    frames = _Frames(config, axes, field, latents)
     random = torch.Generator().manual_seed(config.seed)
     begin, done, step = time.perf_counter(), 0.0, 0
-    with progress(config.steps, "fitting") as bar:
+    with _video(config) as video, progress(config.steps, "fitting") as bar:
+        frames = _Frames(video, config.video_frames, axes, field, latents)
         while step < config.steps and done < 1:
             done = max(step / config.steps, (time.perf_counter() - begin) / (60 * config.minutes))
             frames.show(done)
@@ -140,7 +141,6 @@ def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
             optimizer.step()
             step += 1
             bar.advance(1, f"loss {loss.item():.5f}")
-    frames.close()
     seconds = time.perf_counter() - begin
     with torch.no_grad():
         seen = [_look(field, latents, camera, config.resolution) for camera in axes.split(1)]
@@ -167,7 +167,7 @@ def _mesh_loss(
     free = (2 * torch.rand(_EIKONAL_POINTS, 3, generator=random) - 1).to(axes)
     gradients = torch.cat([picture.field.gradient, evaluate(field, free, field.condition(latents)).gradient])
     eikonal = (gradients.norm(dim=-1) - 1).square().mean()
-    return (picture.rgba - target).square().mean() + config.eikonal_weight * eikonal * 0.1
+    return (picture.rgba - target).square().mean() + config.eikonal_weight * eikonal
 
 
 def _views_all_round(count: int) -> Tensor:
@@ -210,8 +210,7 @@ def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
     p = {name: torch.nn.Parameter(torch.tensor(value, device=device)) for name, value in _START.items()}
     optimizer = torch.optim.Adam(p.values(), 0.02, betas=(0.8, 0.95))
     steps = min(config.steps, _CSG_STEPS)
-    video = _video(config)
-    with progress(steps, "fitting") as bar:
+    with _video(config) as video, progress(steps, "fitting") as bar:
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
             field, axes, light = csg_scene(p)
@@ -226,8 +225,6 @@ def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
             if video is not None:
                 video.add(_beside(picture.rgba.detach(), target))
             bar.advance(1, f"loss {loss.item():.2e}")
-    if video is not None:
-        video.__exit__(None, None, None)
     save_image(config.output_dir / "views.png", _beside(picture.rgba.detach(), target))
     metrics: dict[str, Any] = {"steps": steps, "psnr": _psnr(picture.rgba.detach(), target)}
     for name, value in p.items():
@@ -243,8 +240,8 @@ def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
 class _Frames:
     """A video of some views during the optimisation."""
 
-    def __init__(self, config: FitImageConfig, axes: Tensor, field: Field, latents: Tensor) -> None:
-        self._video, self._count, self._shown = _video(config), config.video_frames, 0
+    def __init__(self, video: VideoWriter | None, count: int, axes: Tensor, field: Field, latents: Tensor) -> None:
+        self._video, self._count, self._shown = video, count, 0
         self._look: Callable[[Tensor], Tensor] = lambda camera: _look(field, latents, camera, _FRAME)
         self._axes = axes[:: max(1, len(axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
 
@@ -256,14 +253,9 @@ class _Frames:
             self._video.add(image_grid(_on_white(pictures), len(pictures)))
             self._shown += 1
 
-    def close(self) -> None:
-        """Finish the file."""
-        if self._video is not None:
-            self._video.__exit__(None, None, None)
 
-
-def _video(config: FitImageConfig) -> VideoWriter | None:
-    return VideoWriter(config.output_dir / "fit.mp4", 24).__enter__() if config.video_frames > 0 else None
+def _video(config: FitImageConfig) -> AbstractContextManager[VideoWriter | None]:
+    return VideoWriter(config.output_dir / "fit.mp4", 24) if config.video_frames > 0 else nullcontext()
 
 
 def _look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tensor:

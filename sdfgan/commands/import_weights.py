@@ -25,7 +25,7 @@ class ImportWeightsConfig:
     fov: float | None = None
     """Field of view it was trained with, degrees. Default: 25 for dfr, 12 for pi-GAN."""
     level: float = 10.0
-    """Density at which pi-GAN's radiance field is cut to a surface."""
+    """Density at which extract-mesh cuts pi-GAN's radiance field to a surface; pictures are of the volume."""
     omega_first: float = 5.0
     """Frequency of dfr's first layer."""
     omega_hidden: float = 15.0

@@ -22,7 +22,9 @@ def _renamed(flag: str) -> Old:
 _MARCH = Old(1, (), "has no meaning any more: rays march until they hit, whatever that takes")
 _BATCHES = Old(1, (), "has no meaning any more: batches are as large as memory is sure to allow")
 _CURRICULUM = Old(1, (), "has no meaning any more: a run knows its own settings")
-_VIEW = Old(0, (), "has no meaning any more: colours never depend on the direction of view")
+_VIEW = Old(
+    0, (), "has no meaning any more: a surface's colours never depend on the direction of view, a pi-GAN's always do"
+)
 _LOOKING = {
     "--lock-view-dependence": _VIEW,
     "--image-size": _renamed("--resolution"),
@@ -137,7 +139,10 @@ def _kebab(argument: str) -> str:
 
 def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments of today, and what to say about each old flag among those given."""
-    known = OLD_FLAGS.get(command, {})
+    known = dict(OLD_FLAGS.get(command, {}))
+    trajectory = re.search(r"(?:^|\s)--trajectory(?:=|\s)(\w+)", " ".join(arguments))
+    if command == "render" and trajectory:  # videos: where a folder was meant for them, not for single pictures
+        known["--output-dir"] = Old(1, ("--output", f"{{}}/{trajectory[1]}.mp4"), "is now --output")
     now: list[str] = []
     notes: list[str] = []
     rest = list(arguments)

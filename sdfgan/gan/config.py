@@ -21,13 +21,15 @@ from sdfgan.training.distributed import local_device
 class GanConfig:
     """Train a GAN whose generator is a signed-distance field, from pictures alone.
 
-    Fields that are `None` here depend on the device: small on a CPU (about five minutes on two cores), larger on a GPU.
+    Fields that are `None` here depend on the device: small on a CPU (about eight minutes on two cores), larger on a
+    GPU.
     """
 
     output_dir: Path | None = None
     """Folder of the run; runs/gan-001, -002 ... if not given."""
     curriculum: str | None = None
-    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file; flags that are given go before it."""
+    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags that are given go before its
+    settings; what its stages change cannot be given."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
     """What changes at which step; it comes from the curriculum."""
 
@@ -220,6 +222,7 @@ class GanConfig:
         config = self
         if self.curriculum is not None and not self.stages:
             curriculum = load_curriculum(self.curriculum, self)
+            self._check_given(curriculum.stages)
             ours = {name: value for name, value in curriculum.settings.items() if getattr(self, name) == DEFAULTS[name]}
             config = dataclasses.replace(self, stages=curriculum.stages, **ours)
         if config.generator == "pi-gan":
@@ -241,8 +244,8 @@ class GanConfig:
         config = dataclasses.replace(config, device=str(device), **chosen)
         assert config.batch_size is not None
         if config.chunk_size is None:
-            chunk = min(8, config.batch_size) if small else config.batch_size
-            config = dataclasses.replace(config, chunk_size=first.get("chunk_size", chunk))
+            most = first.get("chunk_size", 8 if small else config.batch_size)
+            config = dataclasses.replace(config, chunk_size=largest_part(config.batch_size, most))
         config.check()
         return config
 
@@ -287,6 +290,16 @@ class GanConfig:
                 f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
             )
 
+    def _check_given(self, stages: tuple[Stage, ...]) -> None:
+        """Raises UserError for a flag that a stage of the curriculum would silently set to something else."""
+        for stage in stages:
+            for name, value in stage.changes.items():
+                if getattr(self, name) not in (DEFAULTS[name], value):
+                    raise UserError(
+                        f"--{name.replace('_', '-')} {getattr(self, name)}: --curriculum {self.curriculum} sets it to "
+                        f"{value} at step {stage.step}; leave it out, or write a curriculum (JSON) of your own"
+                    )
+
     def _check(self) -> None:
         assert self.resolution is not None and self.batch_size is not None and self.chunk_size is not None
         if self.resolution < 16 or self.resolution & (self.resolution - 1):
@@ -303,11 +316,14 @@ class GanConfig:
             "texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images evaluate_interval "
             "evaluate_shapes seed lr_generator lr_discriminator mesh_resolution fade_steps gradient_penalty "
             "top_k_interval latent_weight mapping_rate pose_weight back_face_weight instance_noise "
-            "instance_noise_steps blur blur_steps latent_std"
+            "instance_noise_steps blur blur_steps latent_std eikonal_final"
         )
         for name in not_negative.split():
             if getattr(self, name) is not None and not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        for name in ("gradient_clip", "gradient_clip_discriminator"):
+            if getattr(self, name) is not None and not getattr(self, name) > 0:
+                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         if self.batch_size % self.chunk_size:
             raise UserError(
                 f"--batch-size must be a multiple of --chunk-size, got {self.batch_size} and {self.chunk_size}"

@@ -16,7 +16,7 @@ from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
-from sdfgan.gan.config import DEFAULTS, GanConfig, resolve_device
+from sdfgan.gan.config import GanConfig, resolve_device
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
@@ -31,9 +31,9 @@ from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
-from sdfgan.training.run import RunFolder, next_run_folder
+from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
-_CHANGEABLE_ON_RESUME = ("resume", "output_dir", "steps", "device", "dry_run", "evaluate_interval", "inception")
+_CHANGEABLE_ON_RESUME = ("resume", "steps", "device", "dry_run", "evaluate_interval", "inception")
 _LOG_INTERVAL = 10
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
@@ -329,20 +329,14 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
 
 def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> GanConfig:
     """The saved configuration; what else was given on the command line must agree with it."""
-    changed = {}
-    for field in dataclasses.fields(GanConfig):
-        value = getattr(given, field.name)
-        if value == DEFAULTS[field.name] or value == getattr(saved, field.name):
-            continue
-        if field.name not in _CHANGEABLE_ON_RESUME:
-            flag = field.name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {value} differs from the run's {getattr(saved, field.name)} ({checkpoint}): a run is "
-                "continued as it was; use --load-dir to start another from it"
-            )
-        changed[field.name] = value
-    if "output_dir" in changed:
-        raise UserError(f"--output-dir: a run is continued in its own folder, {checkpoint.parent.parent}")
+    run, instead = checkpoint.parent.parent, "; use --load-dir to start another from it"
+    changed = changed_on_resume(given, saved, _CHANGEABLE_ON_RESUME, run, instead)
+    if "device" not in changed:
+        try:
+            resolve_device(saved.device)
+        except UserError:
+            print(f"{run}: was on {saved.device}, which is not here; it goes on where a new run would")
+            changed["device"] = "auto"
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
 

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ from sdfgan.training.distributed import Workers, assign_gradients
 _MOST_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 _WORST_PRECONDITIONING = 0.5
+_NETWORKS = ("generator", "discriminator")
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class TrainingState:
         self.poses = poses or pose_distribution(config.poses, *spans)
         self.fov = math.radians(config.fov)
         self.steps_done = 0
-        self._skipped_in_a_row = 0
+        self._skipped_in_a_row = dict.fromkeys(_NETWORKS, 0)
+        self.averages_warm_up = True
         self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
         self._good_steps = 0  # since the loss scale changed
         self.augmented = 0.0  # the probability of ADA
@@ -133,27 +135,31 @@ class TrainingState:
         return self.config.latent_std * torch.randn(count, self.generator.latent_size, generator=random)
 
     def apply(
-        self, module: nn.Module, optimizer: torch.optim.Optimizer, gradients: Sequence[Gradients], clip: float
+        self, name: Literal["generator", "discriminator"], gradients: Sequence[Gradients], clip: float
     ) -> tuple[float, bool]:
         """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
+        module: nn.Module = self.generator if name == "generator" else self.discriminator
+        optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
         means = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*gradients, strict=True)]
         assign_gradients(module.parameters(), self.workers.average(means), self.loss_scale)
+        _leave_out_unreached(module, optimizer)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip).item()
         finite = math.isfinite(norm)
         if finite:
             optimizer.step()
-            self._skipped_in_a_row = 0
+            self._skipped_in_a_row[name] = 0
             self._good_steps += 1
             if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
                 self.loss_scale, self._good_steps = self.loss_scale * 2, 0
         elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
             self.loss_scale, self._good_steps = self.loss_scale / 2, 0
         else:
-            self._skipped_in_a_row += 1
-            if self._skipped_in_a_row > _MOST_SKIPPED_IN_A_ROW:
+            self._skipped_in_a_row[name] += 1
+            if self._skipped_in_a_row[name] > _MOST_SKIPPED_IN_A_ROW:
                 raise UserError(
                     f"training stopped at step {self.steps_done}: gradients were not finite "
-                    f"{self._skipped_in_a_row} times in a row; the last checkpoint is good, lower --lr-generator"
+                    f"{self._skipped_in_a_row[name]} times in a row in the {name}; the last checkpoint is good, lower "
+                    f"--lr-{name}"
                 )
         for parameter in module.parameters():
             parameter.grad = None
@@ -174,6 +180,7 @@ class TrainingState:
             tensors |= pack_module(module, name)
         return tensors, {
             "skipped_in_a_row": self._skipped_in_a_row,
+            "averages_warm_up": self.averages_warm_up,
             "loss_scale": self.loss_scale,
             "good_steps": self._good_steps,
             "augmented": self.augmented,
@@ -187,7 +194,8 @@ class TrainingState:
         unpack_optimizer(self.optimizer_d, tensors, "optimizer_d", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:
-            self._skipped_in_a_row, self._good_steps = int(state["skipped_in_a_row"]), int(state["good_steps"])
+            self._skipped_in_a_row = {name: int(state["skipped_in_a_row"][name]) for name in _NETWORKS}
+            self.averages_warm_up, self._good_steps = bool(state["averages_warm_up"]), int(state["good_steps"])
             self.loss_scale, self.augmented = float(state["loss_scale"]), float(state["augmented"])
             self._signs = [float(sign) for sign in state["signs"]]
         except (KeyError, TypeError, ValueError) as error:
@@ -195,11 +203,25 @@ class TrainingState:
         self.steps_done = step
 
     def load_networks(self, tensors: dict[str, Tensor], source: Any) -> None:
-        """Take the networks, and nothing else, from another run's tensors."""
+        """Take the networks, and nothing else, from another run's tensors. Their averages are warm already."""
+        self.averages_warm_up = False
         unpack_module(self.generator, tensors, "generator", source)
         unpack_module(self.discriminator, tensors, "discriminator", source)
         for name, module in self.averages.items():
             unpack_module(module, tensors, name, source)
+
+
+def _leave_out_unreached(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """No gradient, rather than zeros, for what has never had another, such as layers of a resolution still to come.
+
+    Adam would count steps of zeros, and correct its averages too little for them when the true ones come.
+    """
+    fresh = [parameter for parameter in module.parameters() if parameter not in optimizer.state]
+    if fresh:
+        reached = torch.stack([parameter.grad.any() for parameter in fresh if parameter.grad is not None]).tolist()
+        for parameter, is_reached in zip(fresh, reached, strict=True):
+            if not is_reached:
+                parameter.grad = None
 
 
 def _ever(config: GanConfig, name: str) -> bool:

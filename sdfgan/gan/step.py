@@ -167,7 +167,7 @@ class Step:
         log = self._mean([numbers for numbers, _ in judged])
         clip = self.config.gradient_clip_discriminator or math.inf
         gradients = [gradients for _, gradients in judged]
-        norm, finite = trainer.apply(trainer.discriminator, trainer.optimizer_d, gradients, clip)
+        norm, finite = trainer.apply("discriminator", gradients, clip)
         seen = torch.cat([fake.made.channels(self.config.channels).detach() for fake in fakes if fake.made is not None])
         alpha = torch.cat([fake.made.alpha.detach() for fake in fakes if fake.made is not None])
         return (
@@ -230,7 +230,7 @@ class Step:
         improved = trainer.map(self._generator_chunk, fakes, views, weights)
         log = self._mean([numbers for numbers, _ in improved])
         gradients = [gradients for _, gradients in improved]
-        norm, finite = trainer.apply(trainer.generator, trainer.optimizer_g, gradients, self.config.gradient_clip)
+        norm, finite = trainer.apply("generator", gradients, self.config.gradient_clip)
         return log | {"gradient_norm_g": norm} | ({} if finite else {"skipped": 1.0})
 
     def _logits(self, fake: Fake, view: View) -> Tensor:
@@ -270,13 +270,10 @@ class Step:
 
     def _silhouettes(self, alpha: Tensor) -> dict[str, float]:
         coverage = alpha.mean((1, 2, 3))
-        return self._mean(
-            [{
-                "coverage": coverage.mean(),
-                "empty": (coverage < 0.005).float().mean(),
-                "full": (coverage > 0.98).float().mean(),
-            }]
-        )  # fmt: skip
+        log = {"coverage": coverage.mean()}
+        if self.config.channels == 4:  # else they may be what they like: nobody looks
+            log |= {"empty": (coverage < 0.005).float().mean(), "full": (coverage > 0.98).float().mean()}
+        return self._mean([log])
 
     def _variety(self, fakes: Tensor, reals: Tensor) -> dict[str, float]:
         """How much mean colours and coverage differ between fakes, relative to reals."""

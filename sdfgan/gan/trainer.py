@@ -7,14 +7,11 @@ its share of the chunks; all draw the same random numbers, so their number does 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from sdfgan.data.pictures import InMemory, Pictures
-from sdfgan.fields import Field
-from sdfgan.gan import augment, picture
+from sdfgan.gan import augment
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.state import TrainingState
 from sdfgan.gan.step import Step
@@ -45,11 +42,6 @@ class Trainer(TrainingState):
         log["learning_rate"] = self.optimizer_g.param_groups[0]["lr"]
         return log
 
-    def picture(self, generator: Field, condition: Any, axes: Tensor) -> Tensor:
-        """Pictures [B, C, R, R] as the discriminator sees them: at the resolution in force, premultiplied on black."""
-        config = self.config.at(self.steps_done)
-        return picture.draw(generator, condition, axes, config).channels(config.channels)
-
     def _set_learning_rates(self, config: GanConfig) -> None:
         """Constant, then linearly down to 5%."""
         assert config.steps is not None
@@ -64,7 +56,7 @@ class Trainer(TrainingState):
     @torch.no_grad()
     def _update_averages(self) -> None:
         # Early on averages follow quickly, so that the first pictures are not of the initialisation.
-        warm = (1 + self.steps_done) / (10 + self.steps_done)
+        warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
         decays = (self.config.ema_decay, self.config.ema_decay_slow)
         for module, decay in zip(self.averages.values(), decays, strict=True):
             for averaged, current in zip(module.parameters(), self.generator.parameters(), strict=True):

@@ -162,6 +162,8 @@ class SdfConfig:
         assert self.together is not None
         if self.network == "film-siren" and self.scaler != "none":
             raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")
+        if self.weighted and self.sampling in ("surface", "curvature"):
+            raise UserError(f"--weighted: samples of --sampling {self.sampling} have no weights (all are 1)")
         if self.together > 1 and (self.eikonal_weight or self.normal_weight):
             raise UserError("--together must be 1 where the loss takes gradients (--eikonal-weight, --normal-weight)")
 

@@ -28,10 +28,10 @@ from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
-from sdfgan.training.run import RunFolder, next_run_folder
+from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _SUMMARY = "summary.json"
-_CHANGEABLE = {"device", "resume", "output_dir", "together", "checkpoint_seconds"}  # when a folder's run goes on
+_CHANGEABLE = {"device", "resume", "output_dir", "together", "checkpoint_seconds"}  # when a run goes on
 _SCALER_SAMPLES = 100_000
 _STEPS_PER_LINE = 50  # of metrics.jsonl
 _SLOPE_POINTS = 20_000
@@ -69,13 +69,17 @@ def train(config: SdfConfig) -> dict[str, Any]:
 
 
 def _resumed(given: SdfConfig) -> SdfConfig:
-    """The settings of the run to continue."""
+    """The settings of the run to continue; what else was given must agree with them, or be harmless."""
     assert given.resume is not None
     saved = _saved(given.resume)
     if saved is None:
         source = given.resume / "config.json"
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
-    return dataclasses.replace(saved, output_dir=given.resume, resume=given.resume, device=given.device)
+    if given.input is not None and given.input.absolute() != saved.input:
+        raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({given.resume})")
+    asked = dataclasses.replace(given, input=None)
+    changed = changed_on_resume(asked, saved, _CHANGEABLE, given.resume, "; name another --output-dir for a new one")
+    return dataclasses.replace(saved, **{**changed, "output_dir": given.resume, "device": given.device})
 
 
 def _saved(folder: Path) -> SdfConfig | None:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import PARTIAL, atomic_folder
+from sdfgan.training.files import PARTIAL, atomic_folder, disk_errors
 
 FORMAT = 1
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
@@ -54,10 +54,21 @@ def remove_partial(run: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def set_aside_after(run: Path, step: int) -> None:
+    """Rename checkpoints past `step`, from which a run now goes on another way, to superseded-step-N."""
+    for old in list_checkpoints(run):
+        if int(old.name[5:]) > step:
+            aside = old.with_name(f"superseded-{old.name}")
+            with disk_errors(aside):
+                if aside.exists():
+                    shutil.rmtree(aside)
+                old.rename(aside)
+
+
 def resolve_checkpoint(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or the newest of the run folder it is. Raises UserError."""
     if (path / _STATE).exists() or (path / _TENSORS).exists() or _NAME.fullmatch(path.name):
-        return path
+        return path if path.parent.name == "checkpoints" else path.resolve()  # so that its run can be told
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint folder")
     if path.is_file():

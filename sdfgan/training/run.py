@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import list_checkpoints, remove_partial
+from sdfgan.training.checkpoint import list_checkpoints, remove_partial, set_aside_after
 from sdfgan.training.files import disk_errors, write_json, write_text
 
 
 class RunFolder:
     """config.json, metrics.jsonl, TensorBoard events, samples/, checkpoints/ and summary.json of one training run.
 
-    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped.
+    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped, and
+    checkpoints past it are set aside.
     """
 
     def __init__(self, path: Path, config: dict[str, Any], resumed_step: int | None = None) -> None:
@@ -29,6 +32,8 @@ class RunFolder:
             (path / "samples").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
         remove_partial(path)
+        if resumed_step is not None:
+            set_aside_after(path, resumed_step)
         write_json(path / "config.json", config)
         self._drop_lines_after(resumed_step or 0)
         with disk_errors(path):
@@ -77,6 +82,29 @@ class RunFolder:
             except (ValueError, KeyError, TypeError):
                 continue  # cut off when the process died
         write_text(path, "".join(kept))
+
+
+def changed_on_resume(
+    given: Any, saved: Any, changeable: Collection[str], run: Path, instead: str = ""
+) -> dict[str, Any]:
+    """Settings given to go on with `run` that differ from its `saved` ones, both of one dataclass.
+
+    Defaults count as not given. Raises UserError for what is not `changeable`, ending with what to do `instead`.
+    """
+    changed = {}
+    for field in dataclasses.fields(saved):
+        value, before = getattr(given, field.name), getattr(saved, field.name)
+        if value in (field.default, before):
+            continue
+        if field.name == "output_dir":
+            raise UserError(f"--output-dir: a run is continued in its own folder, {run}")
+        if field.name not in changeable:
+            flag = field.name.replace("_", "-")
+            raise UserError(
+                f"--{flag} {value} differs from the run's {before} ({run}): a run is continued as it was{instead}"
+            )
+        changed[field.name] = value
+    return changed
 
 
 def next_run_folder(parent: Path, name: str) -> Path:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
+from sdfgan.gan.loop import _resumed_config
 
 
 def test_defaults_for_a_cpu() -> None:
     config = GanConfig(device="cpu").resolved()
     assert (config.resolution, config.batch_size, config.width) == (32, 16, 64)
+    assert GanConfig(device="cpu", batch_size=10).resolved().chunk_size == 5
+
+
+def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    saved = dataclasses.replace(GanConfig(device="cpu").resolved(), device="cuda:99")
+    checkpoint = Path("run/checkpoints/step-0000001")
+    assert _resumed_config(GanConfig(), saved, checkpoint).device == "auto"
+    assert "run: was on cuda:99, which is not here" in capsys.readouterr().out
+    assert _resumed_config(GanConfig(device="cpu"), saved, checkpoint).device == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -21,6 +32,17 @@ def test_defaults_for_a_cpu() -> None:
         ({"resolution": 48}, "--resolution must be a power of two from 16, got 48"),
         ({"steps": 0}, "--steps must be at least 1, got 0"),
         ({"batch_size": 12, "chunk_size": 8}, "--batch-size must be a multiple of --chunk-size"),
+        ({"gradient_clip": 0.0}, "--gradient-clip must be positive, got 0.0"),
+        ({"gradient_clip_discriminator": -1.0}, "--gradient-clip-discriminator must be positive, got -1.0"),
+        ({"eikonal_final": -0.5}, "--eikonal-final must not be negative, got -0.5"),
+        (
+            {"curriculum": "growing", "resolution": 64},
+            "--resolution 64: --curriculum growing sets it to 32 at step 0; leave it out",
+        ),
+        (
+            {"curriculum": "growing", "lr_generator": 2.5e-4},
+            "--lr-generator 0.00025: --curriculum growing sets it to 0.0005 at step 0",
+        ),
         ({"lr_generator": -1.0}, "--lr-generator must not be negative"),
         ({"fov": 200.0}, "--fov must be between 1 and 150 degrees"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),

@@ -18,7 +18,7 @@ from torch import Tensor
 from sdfgan.data.pictures import InMemory
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import DISCRIMINATORS, GanConfig
+from sdfgan.gan import DISCRIMINATORS, GanConfig, picture
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -129,6 +129,7 @@ def _fit_quickly(self: Any, latent_std: float, random: torch.Generator) -> float
 def test_options(options: dict, pictures: Tensor) -> None:
     _, logs = trained(pictures, **options)
     check(logs)
+    assert ("full" in logs[0]) == (options.get("channels") != 3), "silhouettes are judged only where they are seen"
     if "pose_weight" in options:
         first, last = (sum(log["pose_d"] for log in part) / 10 for part in (logs[:10], logs[-10:]))
         assert last < first, "the discriminator learns to tell poses"
@@ -280,12 +281,16 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         assert logs[3]["learning_rate"] == 5e-4 and logs[4]["learning_rate"] == 1e-4
         for _ in range(5):
             halted.step(pictures)
+        # Adam counts the steps of the second resolution's layers from where they began.
+        later, always = (halted.optimizer_d.state[halted.discriminator.stems[side].weight] for side in ("32", "16"))
+        assert (later["step"], always["step"]) == (1, 5)
         resumed.load_state(*halted.state(), 5, "here")
         for _ in range(3):
             resumed.step(pictures)
         latents = straight.latents(2, torch.Generator())
         axes = torch.eye(3).expand(2, 3, 3)
-        assert straight.picture(straight.average, straight.average.condition(latents), axes).shape[-1] == 32
+        now = straight.config.at(straight.steps_done)
+        assert picture.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
     finally:
         for trainer in (straight, halted, resumed):
             trainer.close()

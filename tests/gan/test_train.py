@@ -156,6 +156,20 @@ def test_gradients_that_are_not_finite_are_skipped_then_stop_the_run() -> None:
         trainer.close()
 
 
+def test_one_network_that_is_never_finite_stops_the_run_though_the_other_is() -> None:
+    trainer = Trainer(GanConfig(**TINY).resolved())
+    good = [[torch.zeros_like(p) for p in trainer.generator.parameters()]]
+    bad = [[torch.full_like(p, torch.nan) for p in trainer.discriminator.parameters()]]
+    try:
+        with pytest.raises(UserError, match="21 times in a row in the discriminator"):
+            for _ in range(21):
+                trainer.apply("generator", good, 1.0)
+                trainer.apply("discriminator", bad, 1.0)
+        assert trainer.state()[1]["skipped_in_a_row"] == {"generator": 0, "discriminator": 21}
+    finally:
+        trainer.close()
+
+
 def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     result = train(GanConfig(output_dir=tmp_path / "run", dry_run=True, **TINY))
     assert result["dry_run"] and not (tmp_path / "run").exists()
@@ -181,6 +195,10 @@ def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, mon
     train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
     old, new = weights(finished), weights(tmp_path / "next")
     assert torch.equal(old["generator.sdf_head"], new["generator.sdf_head"])
+    # Averages go on from what was loaded, rather than from the generator.
+    behind = [(w["generator.sdf_head"] - w["ema.sdf_head"]).norm().item() for w in (old, new)]
+    assert behind[1] == pytest.approx(behind[0], rel=0.01) and behind[0] > 0
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "next"))[1]["averages_warm_up"] is False
 
 
 def test_training_from_shards_with_poses_and_labels(
@@ -202,7 +220,8 @@ def test_training_from_shards_with_poses_and_labels(
     settings = {"discriminator": "strided", "channels": 3, "poses": "data", "data_cache": "none"}
     curriculum = tmp_path / "mine.json"
     curriculum.write_text(json.dumps({"settings": settings, "stages": stages}))
-    options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum), "chunk_size": None}
+    options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum)}
+    options |= dict.fromkeys(("resolution", "batch_size", "chunk_size"))  # the curriculum's
     train(GanConfig(output_dir=tmp_path / "run", steps=3, checkpoint_interval=1, **options))
     assert "20 pictures to learn from" in capsys.readouterr().out
     curriculum.unlink()  # a run needs it no more

@@ -111,6 +111,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     with pytest.raises(UserError, match=r"step-0000011: is of \['.*ball.stl'\], not of \['.*other.stl'\]"):
         fit.train(SdfConfig(resume=tmp_path / "half"))
     config.write_text(right)
+    with pytest.raises(UserError, match=r"--epochs 20 differs from the run's \d+ \(.*half\): a run is continued as it"):
+        fit.train(SdfConfig(resume=tmp_path / "half", epochs=20))
+    with pytest.raises(UserError, match=r"MESH .*other.stl differs from the run's .*ball.stl"):
+        fit.train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
+    assert fit._resumed(SdfConfig(resume=tmp_path / "half", checkpoint_seconds=7.0)).checkpoint_seconds == 7
     summary = fit.train(SdfConfig(resume=tmp_path / "half"))
     assert fit.train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
@@ -330,6 +335,7 @@ def test_bad_input_is_one_line(
         ({"epochs": 0}, "--epochs must be at least 1, got 0"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"network": "film-siren", "scaler": "StandardScaler"}, "--scaler is for --network hash and mlp"),
+        ({"weighted": True, "sampling": "curvature"}, "--weighted: samples of --sampling curvature have no weights"),
         ({"together": 4, "eikonal_weight": 0.1}, "--together must be 1"),
         ({"log2_size": 40}, "--log2-size must be at most 28, got 40"),
         ({"finest": 2_000_000}, "--finest must be at most 1048576"),

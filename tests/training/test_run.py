@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import save_checkpoint
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, next_run_folder
@@ -33,6 +33,23 @@ def test_resuming_drops_lines_past_the_checkpoint(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [1, 2, 3, 3] and lines[-2] == {"step": 3, "loss": 0.25, "norm": None}
     assert lines[-1] == {"step": 3, "warning": "empty", "words": "silhouettes are empty"}
     assert json.loads((run.path / "config.json").read_text()) == {"x": 1}
+
+
+def test_resuming_from_an_earlier_checkpoint_sets_later_ones_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (5, 10, 15):
+        save_checkpoint(tmp_path, step, {"a": torch.full((1,), float(step))}, {})
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    start = resolve_checkpoint(Path("step-0000005"))
+    assert start.parent.parent == tmp_path
+    for _ in range(2):  # the second time what was set aside is replaced
+        RunFolder(start.parent.parent, {}, resumed_step=5).close()
+        assert resolve_checkpoint(tmp_path).name == "step-0000005"
+        aside = tmp_path / "checkpoints" / "superseded-step-0000010"
+        value = load_checkpoint(resolve_checkpoint(aside))[0]["a"].item()
+        save_checkpoint(tmp_path, 10, {"a": torch.zeros(1)}, {})
+    assert value == 0
 
 
 def test_a_run_is_not_overwritten(tmp_path: Path) -> None:
