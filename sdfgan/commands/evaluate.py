@@ -18,13 +18,14 @@ from sdfgan.data.pictures import InMemory, Pictures
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan import codes
-from sdfgan.gan.config import GanConfig, resolve_device
+from sdfgan.gan.config import GanConfig
 from sdfgan.gan.evaluation import SEED, picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.loop import load_training_data
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
 

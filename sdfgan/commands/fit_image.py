@@ -20,10 +20,10 @@ from sdfgan import cameras, fields, meshes
 from sdfgan.commands.arguments import require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.gan.config import resolve_device
 from sdfgan.pictures import VideoWriter, image_grid, save_image
 from sdfgan.raycast import Lighting, evaluate, render
 from sdfgan.raycast.rasterise import render_mesh
+from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
 

@@ -18,13 +18,13 @@ from sdfgan.data.images import decode
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
-from sdfgan.gan.config import resolve_device
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.views import Viewer, shown
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
 

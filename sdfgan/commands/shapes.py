@@ -14,8 +14,9 @@ from sdfgan.commands.arguments import parse_seeds
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
-from sdfgan.gan.config import GanConfig, resolve_device
+from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
+from sdfgan.training.device import resolve_device
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from sdfgan.errors import UserError
 from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.training.distributed import local_device
+from sdfgan.training.device import resolve_device
 
 
 @dataclass(frozen=True)
@@ -386,20 +386,3 @@ def largest_part(whole: int, most: int) -> int:
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GanConfig)}
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises UserError if there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(local_device(name))
-    except RuntimeError:
-        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
-    if device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: this machine (or this build of torch) has no CUDA device")
-    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
-    return device

@@ -16,7 +16,7 @@ from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
-from sdfgan.gan.config import GanConfig, resolve_device
+from sdfgan.gan.config import GanConfig
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
@@ -26,6 +26,7 @@ from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
@@ -331,12 +332,7 @@ def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> Gan
     """The saved configuration; what else was given on the command line must agree with it."""
     run, instead = checkpoint.parent.parent, "; use --load-dir to start another from it"
     changed = changed_on_resume(given, saved, _CHANGEABLE_ON_RESUME, run, instead)
-    if "device" not in changed:
-        try:
-            resolve_device(saved.device)
-        except UserError:
-            print(f"{run}: was on {saved.device}, which is not here; it goes on where a new run would")
-            changed["device"] = "auto"
+    changed.setdefault("device", device_here(saved.device, run))
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
 

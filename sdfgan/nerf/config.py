@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from sdfgan.errors import UserError
-from sdfgan.gan.config import resolve_device
+from sdfgan.training.device import resolve_device
 
 Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 

@@ -20,15 +20,15 @@ from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, orbit, path_cameras, shown
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
+from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
-from sdfgan.training.run import RunFolder, next_run_folder
+from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
-_CHANGEABLE_ON_RESUME = """resume output_dir data dataset_name device dry_run video_frames video_scale fps render_depth
+_CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_scale fps render_depth
     render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views checkpoint_interval"""
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(NerfConfig)}
 _LOG_INTERVAL = 10
 _VIEWS_LOOKED_AT = 3  # of the validation views, while training
 _CPU_VIDEO = 320  # pixels of the longer side of videos on a CPU
@@ -283,20 +283,9 @@ def _lpips(config: NerfConfig, scene: Scene) -> Any:
 
 def _resumed_config(given: NerfConfig, saved: NerfConfig, checkpoint: Path) -> NerfConfig:
     """The saved configuration; what else was given on the command line must agree with it, or be harmless."""
-    changed = {}
-    for name, default in _DEFAULTS.items():
-        value = getattr(given, name)
-        if value == default or value == getattr(saved, name):
-            continue
-        if name not in _CHANGEABLE_ON_RESUME.split():
-            flag = name.replace("_", "-")
-            raise UserError(
-                f"--{flag} {value} differs from the run's {getattr(saved, name)} ({checkpoint}): a run is continued as "
-                "it was"
-            )
-        changed[name] = value
-    if "output_dir" in changed:
-        raise UserError(f"--output-dir: a run is continued in its own folder, {checkpoint.parent.parent}")
+    run = checkpoint.parent.parent
+    changed = changed_on_resume(given, saved, _CHANGEABLE_ON_RESUME.split(), run)
+    changed.setdefault("device", device_here(saved.device, run))
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
 

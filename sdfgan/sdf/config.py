@@ -13,8 +13,8 @@ import tyro
 
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
-from sdfgan.gan.config import resolve_device
 from sdfgan.gan.curricula import is_of_type
+from sdfgan.training.device import resolve_device
 
 _MOST = {
     "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,

@@ -104,14 +104,6 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
             dist.destroy_process_group()
 
 
-def local_device(name: str) -> str:
-    """The device of this process: with several, a GPU is the one of the local rank."""
-    rank = os.environ.get("LOCAL_RANK")
-    if name.startswith("cuda") and rank is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return f"cuda:{rank}"
-    return name
-
-
 def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
     """Give parameters the gradients of a loss that was multiplied by `loss_scale`.
 

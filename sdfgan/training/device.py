@@ -1,0 +1,45 @@
+"""Which device a command works on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from sdfgan.errors import UserError
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises UserError if there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(local_device(name))
+    except RuntimeError:
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: this machine (or this build of torch) has no CUDA device")
+    if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def device_here(saved: str, run: Path) -> str:
+    """The device of a run that goes on: its own, or "auto" where this machine has no such one, which is said."""
+    try:
+        resolve_device(saved)
+        return saved
+    except UserError:
+        print(f"{run}: was on {saved}, which is not here; it goes on where a new run would")
+        return "auto"
+
+
+def local_device(name: str) -> str:
+    """The device of this process: with several, a GPU is the one of the local rank."""
+    rank = os.environ.get("LOCAL_RANK")
+    if name.startswith("cuda") and rank is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"cuda:{rank}"
+    return name
