@@ -27,7 +27,7 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers, assign_gradients
+from sdfgan.training.distributed import Workers, assign_gradients, mean_gradients
 
 _MOST_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
@@ -140,8 +140,8 @@ class TrainingState:
         """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
         module: nn.Module = self.generator if name == "generator" else self.discriminator
         optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
-        means = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*gradients, strict=True)]
-        assign_gradients(module.parameters(), self.workers.average(means), self.loss_scale)
+        means = self.workers.average(mean_gradients(gradients))
+        assign_gradients(module.parameters(), means, self.loss_scale)
         _leave_out_unreached(module, optimizer)
         norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip).item()
         finite = math.isfinite(norm)

@@ -29,7 +29,7 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers, assign_gradients
+from sdfgan.training.distributed import Workers, assign_gradients, mean_gradients
 
 _MOST_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
@@ -108,7 +108,7 @@ class Trainer:
             self.model.before_step(self.steps_done, self.random)
         chunks = self._draw()
         results = self.map(self._gradients, self.workers.share(chunks))
-        gradients = [sum(parts[1:], parts[0]) / len(parts) for parts in zip(*(g for g, _ in results), strict=True)]
+        gradients = mean_gradients([gradients for gradients, _ in results])
         numbers = torch.stack([torch.stack([log[name] for _, log in results]).mean() for name in results[0][1]])
         *gradients, numbers = self.workers.average([*gradients, numbers])
         log = dict(zip(results[0][1], numbers.tolist(), strict=True))

@@ -104,6 +104,17 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
             dist.destroy_process_group()
 
 
+def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The mean over chunks of each parameter's gradient, summed in their order."""
+    means = []
+    for first, *others in zip(*chunks, strict=True):
+        total = first / len(chunks)  # the result is ours: autograd may give views, and one tensor twice
+        for other in others:
+            total.add_(other, alpha=1 / len(chunks))
+        means.append(total)
+    return means
+
+
 def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
     """Give parameters the gradients of a loss that was multiplied by `loss_scale`.
 
@@ -111,4 +122,6 @@ def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Ten
     gives transposed ones for the weights of linear layers.
     """
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = torch.empty_like(parameter).copy_(gradient).div_(loss_scale)
+        if gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        parameter.grad = gradient if loss_scale == 1 else gradient / loss_scale
