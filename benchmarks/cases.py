@@ -67,7 +67,8 @@ def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tenso
     variants: dict[str, Callable[[], Any]] = {}
     facts: dict[str, dict[str, Any]] = {}
     with torch.enable_grad():  # plain torch
-        exact = copy.deepcopy(field).double().sdf(points.double(), _double(condition), image)
+        film = (tensor.double() for tensor in (condition.scales, condition.shifts, condition.base_color))
+        exact = copy.deepcopy(field).double().sdf(points.double(), FilmCondition(*film), image)
     for precision in _precisions(points):
         network = field.network(condition, precision)
         variants[f"fused {precision}"] = lambda network=network: ops.film_siren(points, image, network)
@@ -458,10 +459,6 @@ class _WithoutNetwork(Field):
         with torch.enable_grad():  # the plain-torch path
             value = self.field.sdf(points, condition, image)
         return value if graph else value.detach()
-
-
-def _double(condition: FilmCondition) -> FilmCondition:
-    return FilmCondition(condition.scales.double(), condition.shifts.double(), condition.base_color.double())
 
 
 def _precisions(like: Tensor) -> tuple[str, ...]:
