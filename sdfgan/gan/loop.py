@@ -110,7 +110,7 @@ class _Run:
         self.started = time.monotonic() - elapsed
         resumed = trainer.steps_done or None
         self.folder = RunFolder(path, self.config.to_json(), resumed) if self.team.first else None
-        self.viewer = Viewer(trainer.average, trainer.fov, trainer.map)
+        self.viewer = Viewer(trainer.average, trainer.fov, trainer.threads.map)
         self.elevation = sum(trainer.poses.elevation) / 2
         weights = find_weights(self.config.inception)
         self.inception = None if weights is None else load_inception(weights).to(trainer.device)
@@ -239,7 +239,7 @@ class _Run:
         if count == 0:
             return None
         now = self.config.at(trainer.steps_done)
-        fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.map, workers=self.team)
+        fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.threads.map, workers=self.team)
         if self.folder is None:
             return None
         scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
@@ -268,7 +268,7 @@ class _Run:
             "steps": self.trainer.steps_done,
             "device": _device_name(self.trainer.device),
             "processes": self.team.count,
-            "threads": self.trainer.threads,
+            "threads": self.trainer.threads.count,
             "torch": torch.__version__,
             "wall_seconds": round(time.monotonic() - self.started, 1),
             "training_seconds": round(trained, 1),
@@ -341,9 +341,10 @@ def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
     parameters = [sum(p.numel() for p in net.parameters()) for net in (trainer.generator, trainer.discriminator)]
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
     stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
+    threads = trainer.threads.count
     print(
         f"{path}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px{stages} on "
-        f"{_device_name(trainer.device)}, {processes}{trainer.threads} threads; {len(data.train)} pictures to learn "
+        f"{_device_name(trainer.device)}, {processes}{threads} threads; {len(data.train)} pictures to learn "
         f"from; {parameters[0]:,} parameters in the generator, {parameters[1]:,} in the discriminator"
     )
 

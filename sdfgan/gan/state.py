@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, TypeVar
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,15 +26,13 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers, assign_gradients, mean_gradients
+from sdfgan.training.distributed import Workers
+from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
-_MOST_SKIPPED_IN_A_ROW = 20
-_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 _WORST_PRECONDITIONING = 0.5
-_NETWORKS = ("generator", "discriminator")
+_RATES = {"generator": "--lr-generator", "discriminator": "--lr-discriminator"}
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
-T = TypeVar("T")
 Gradients = Sequence[Tensor]
 
 
@@ -78,17 +75,11 @@ class TrainingState:
         self.poses = poses or pose_distribution(config.poses, *spans)
         self.fov = math.radians(config.fov)
         self.steps_done = 0
-        self._skipped_in_a_row = dict.fromkeys(_NETWORKS, 0)
+        self.steps = Steps(_RATES, config.precision)
         self.averages_warm_up = True
-        self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
-        self._good_steps = 0  # since the loss scale changed
         self.augmented = 0.0  # the probability of ADA
         self._signs: list[float] = []  # of real logits, since it changed
-        self.threads = torch.get_num_threads()
-        self._pool: ThreadPoolExecutor | None = None
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
-            self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.threads = ChunkThreads(self.device)
 
     @property
     def average(self) -> Field:
@@ -107,17 +98,9 @@ class TrainingState:
 
     def close(self) -> None:
         """Give torch its threads back, and its freedom."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-            torch.set_num_threads(self.threads)
+        self.threads.close()
         if self.config.deterministic:
             torch.use_deterministic_algorithms(False)
-
-    def map(self, function: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
-        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
-        mapper = map if self._pool is None else self._pool.map
-        return list(mapper(function, *arguments))
 
     def precondition(self) -> None:
         """What some generators need before the first step of a fresh run."""
@@ -141,29 +124,9 @@ class TrainingState:
         module: nn.Module = self.generator if name == "generator" else self.discriminator
         optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
         means = self.workers.average(mean_gradients(gradients))
-        assign_gradients(module.parameters(), means, self.loss_scale)
+        assign_gradients(module.parameters(), means, self.steps.loss_scale)
         _leave_out_unreached(module, optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(module.parameters(), clip).item()
-        finite = math.isfinite(norm)
-        if finite:
-            optimizer.step()
-            self._skipped_in_a_row[name] = 0
-            self._good_steps += 1
-            if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
-                self.loss_scale, self._good_steps = self.loss_scale * 2, 0
-        elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
-            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
-        else:
-            self._skipped_in_a_row[name] += 1
-            if self._skipped_in_a_row[name] > _MOST_SKIPPED_IN_A_ROW:
-                raise UserError(
-                    f"training stopped at step {self.steps_done}: gradients were not finite "
-                    f"{self._skipped_in_a_row[name]} times in a row in the {name}; the last checkpoint is good, lower "
-                    f"--lr-{name}"
-                )
-        for parameter in module.parameters():
-            parameter.grad = None
-        return norm, finite
+        return self.steps.take(name, optimizer, module.parameters(), clip, self.steps_done)
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 
@@ -179,10 +142,8 @@ class TrainingState:
         for name, module in self.averages.items():
             tensors |= pack_module(module, name)
         return tensors, {
-            "skipped_in_a_row": self._skipped_in_a_row,
+            **self.steps.state(),
             "averages_warm_up": self.averages_warm_up,
-            "loss_scale": self.loss_scale,
-            "good_steps": self._good_steps,
             "augmented": self.augmented,
             "signs": self._signs,
         }
@@ -194,9 +155,8 @@ class TrainingState:
         unpack_optimizer(self.optimizer_d, tensors, "optimizer_d", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:
-            self._skipped_in_a_row = {name: int(state["skipped_in_a_row"][name]) for name in _NETWORKS}
-            self.averages_warm_up, self._good_steps = bool(state["averages_warm_up"]), int(state["good_steps"])
-            self.loss_scale, self.augmented = float(state["loss_scale"]), float(state["augmented"])
+            self.steps.load_state(state)
+            self.averages_warm_up, self.augmented = bool(state["averages_warm_up"]), float(state["augmented"])
             self._signs = [float(sign) for sign in state["signs"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {error}") from error

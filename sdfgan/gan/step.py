@@ -163,7 +163,9 @@ class Step:
         shares: Sequence[Tensor | None] = [None] * len(fakes)
         if trainer.loss.gradient_penalty:
             shares = [share for (share,) in self._mine(torch.rand(self.batch, generator=trainer.random))]
-        judged = trainer.map(self._discriminator_chunk, fakes, reals, self.draw_views(), self.draw_views(), shares)
+        judged = trainer.threads.map(
+            self._discriminator_chunk, fakes, reals, self.draw_views(), self.draw_views(), shares
+        )
         log = self._mean([numbers for numbers, _ in judged])
         clip = self.config.gradient_clip_discriminator or math.inf
         gradients = [gradients for _, gradients in judged]
@@ -223,11 +225,11 @@ class Step:
         trainer, views = self.trainer, self.draw_views()
         weights: Sequence[Tensor | None] = [None] * len(fakes)
         if self.config.top_k_interval:
-            logits = torch.cat(trainer.map(torch.no_grad()(self._logits), fakes, views))
+            logits = torch.cat(trainer.threads.map(torch.no_grad()(self._logits), fakes, views))
             interval, floor = self.config.top_k_interval, self.config.top_k_floor
             chosen = top_k_weights(trainer.workers.gather(logits), trainer.steps_done, interval, floor)
             weights = [weight for (weight,) in self._mine(chosen)]
-        improved = trainer.map(self._generator_chunk, fakes, views, weights)
+        improved = trainer.threads.map(self._generator_chunk, fakes, views, weights)
         log = self._mean([numbers for numbers, _ in improved])
         gradients = [gradients for _, gradients in improved]
         norm, finite = trainer.apply("generator", gradients, self.config.gradient_clip)
@@ -259,7 +261,7 @@ class Step:
 
     def _gradients(self, loss: Tensor, module: nn.Module) -> Gradients:
         return torch.autograd.grad(
-            loss * self.trainer.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
+            loss * self.trainer.steps.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
         )
 
     def _mean(self, logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:

@@ -33,7 +33,7 @@ class Trainer(TrainingState):
             fakes = now.draw_fakes()
             # One rendering serves both updates, unless its graph would take too much memory.
             keep_graph = last and not self.config.recompute
-            fakes = self.map(now.render if keep_graph else torch.no_grad()(now.render), fakes)
+            fakes = self.threads.map(now.render if keep_graph else torch.no_grad()(now.render), fakes)
             log = now.update_discriminator(fakes, now.draw_reals(reals))
         log |= now.update_generator(fakes)
         self._update_averages()

@@ -107,7 +107,7 @@ class _Run:
         at_once = _RAYS_AT_ONCE[trainer.device.type]
         if trainer.device.type == "cuda":  # --chunk says what fits into its memory
             at_once = min(at_once, self.config.chunk or at_once)
-        self.observer = Observer(trainer.model, trainer.background, at_once, trainer.map, trainer.autocast)
+        self.observer = Observer(trainer.model, trainer.background, at_once, trainer.threads.map, trainer.autocast)
 
     def learn(self) -> None:
         """Train what is left, and save."""
@@ -224,7 +224,7 @@ class _Run:
             "steps": trainer.steps_done,
             "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",
             "processes": self.team.count,
-            "threads": trainer.threads,
+            "threads": trainer.threads.count,
             "torch": torch.__version__,
             "training_seconds": round(trained, 1),
             "wall_seconds": round(time.monotonic() - self.started, 1),
@@ -297,6 +297,6 @@ def _describe(trainer: Trainer, path: Path) -> None:
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
     print(
         f"{path}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays on "
-        f"{config.device}, {processes}{trainer.threads} threads; {config.scene}: {len(scene.train)} views of "
+        f"{config.device}, {processes}{trainer.threads.count} threads; {config.scene}: {len(scene.train)} views of "
         f"{width} x {height} to learn from ({held or 'none'} held out), {'bounded' if scene.bounded else 'unbounded'}"
     )

@@ -8,10 +8,9 @@ its share of the chunks; all draw the same random numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,15 +28,12 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers, assign_gradients, mean_gradients
+from sdfgan.training.distributed import Workers
+from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
-_MOST_SKIPPED_IN_A_ROW = 20
-_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise
 _PIXELS_AT_ONCE = 2**20
 _FEWEST_RAYS = 8  # of a chunk, while the number adapts
-
-T = TypeVar("T")
 
 
 class _Chunk(NamedTuple):
@@ -78,26 +74,12 @@ class Trainer:
         self.most_rays = max(1, config.rays // self.chunks)  # of a chunk
         self.rays_now = self.chunks * (self.most_rays if config.samples is None else min(_FEWEST_RAYS, self.most_rays))
         self.steps_done = 0
-        self._skipped_in_a_row = 0
-        self.loss_scale = _FIRST_LOSS_SCALE if config.precision == "fp16" else 1.0
-        self._good_steps = 0  # since the loss scale changed
-        self.threads = torch.get_num_threads()
-        self._pool: ThreadPoolExecutor | None = None
-        if self.device.type == "cpu":
-            torch.set_num_threads(1)
-            self._pool = ThreadPoolExecutor(self.threads, initializer=torch.set_num_threads, initargs=(1,))
+        self.steps = Steps({"model": "--lr"}, config.precision)
+        self.threads = ChunkThreads(self.device)
 
     def close(self) -> None:
         """Give torch its threads back."""
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
-            torch.set_num_threads(self.threads)
-
-    def map(self, function: Callable[..., T], *arguments: Sequence[Any]) -> list[T]:
-        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
-        mapper = map if self._pool is None else self._pool.map
-        return list(mapper(function, *arguments))
+        self.threads.close()
 
     # ------------------------------------------------------------------------------------------------------- a step
 
@@ -107,7 +89,7 @@ class Trainer:
         with self.autocast():
             self.model.before_step(self.steps_done, self.random)
         chunks = self._draw()
-        results = self.map(self._gradients, self.workers.share(chunks))
+        results = self.threads.map(self._gradients, self.workers.share(chunks))
         gradients = mean_gradients([gradients for gradients, _ in results])
         numbers = torch.stack([torch.stack([log[name] for _, log in results]).mean() for name in results[0][1]])
         *gradients, numbers = self.workers.average([*gradients, numbers])
@@ -150,7 +132,7 @@ class Trainer:
         parameters = list(self.model.parameters())
         if not loss.requires_grad:  # no ray met anything
             return [torch.zeros_like(parameter) for parameter in parameters], log
-        gradients = torch.autograd.grad(loss * self.loss_scale, parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss * self.steps.loss_scale, parameters, allow_unused=True)
         zeros = zip(gradients, parameters, strict=True)
         return [torch.zeros_like(parameter) if g is None else g for g, parameter in zeros], log
 
@@ -173,26 +155,9 @@ class Trainer:
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
         parameters = list(self.model.parameters())
-        assign_gradients(parameters, gradients, self.loss_scale)
+        assign_gradients(parameters, gradients, self.steps.loss_scale)
         clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
-        norm = torch.nn.utils.clip_grad_norm_(parameters, clip).item() if math.isfinite(clip) else _norm(parameters)
-        if math.isfinite(norm):
-            self.optimizer.step()
-            self._skipped_in_a_row = 0
-            self._good_steps += 1
-            if self.config.precision == "fp16" and self._good_steps >= _STEPS_TO_DOUBLE_IT:
-                self.loss_scale, self._good_steps = self.loss_scale * 2, 0
-        elif self.loss_scale > 1:  # fp16 overflows: that is how its scale is found
-            self.loss_scale, self._good_steps = self.loss_scale / 2, 0
-        else:
-            self._skipped_in_a_row += 1
-            if self._skipped_in_a_row > _MOST_SKIPPED_IN_A_ROW:
-                raise UserError(
-                    f"training stopped at step {self.steps_done}: gradients were not finite "
-                    f"{self._skipped_in_a_row} times in a row; the last checkpoint is good, lower --lr"
-                )
-        self.optimizer.zero_grad()
-        return norm
+        return self.steps.take("model", self.optimizer, parameters, clip, self.steps_done)[0]
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 
@@ -203,12 +168,7 @@ class Trainer:
             **pack_optimizer(self.optimizer, "optimizer"),
             **pack_generator_state(self.random, "random"),
         }
-        return tensors, {
-            "rays_now": self.rays_now,
-            "skipped_in_a_row": self._skipped_in_a_row,
-            "loss_scale": self.loss_scale,
-            "good_steps": self._good_steps,
-        }
+        return tensors, {"rays_now": self.rays_now, **self.steps.state()}
 
     def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any], source: Any) -> None:
         """Undo `state`. Raises UserError, naming `source`, where something is missing or does not fit."""
@@ -217,8 +177,7 @@ class Trainer:
         unpack_generator_state(self.random, tensors, "random", source)
         try:
             self.steps_done, self.rays_now = int(state["step"]), int(state["rays_now"])
-            self._skipped_in_a_row, self._good_steps = int(state["skipped_in_a_row"]), int(state["good_steps"])
-            self.loss_scale = float(state["loss_scale"])
+            self.steps.load_state(state)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
 
@@ -244,7 +203,3 @@ def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
         row, column = offset // width + 0.5, offset % width + 0.5
         found.append(some[((row - height / 2).abs() <= height / 4) & ((column - width / 2).abs() <= width / 4)])
     return torch.cat([starts[:0], *found])
-
-
-def _norm(parameters: Sequence[Tensor]) -> float:
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]).item()

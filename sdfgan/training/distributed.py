@@ -8,7 +8,7 @@ random is drawn alike in all processes, and each takes its share, so a run does 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -102,26 +102,3 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
     finally:
         if started:
             dist.destroy_process_group()
-
-
-def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """The mean over chunks of each parameter's gradient, summed in their order."""
-    means = []
-    for first, *others in zip(*chunks, strict=True):
-        total = first / len(chunks)  # the result is ours: autograd may give views, and one tensor twice
-        for other in others:
-            total.add_(other, alpha=1 / len(chunks))
-        means.append(total)
-    return means
-
-
-def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
-    """Give parameters the gradients of a loss that was multiplied by `loss_scale`.
-
-    Each is laid out as its parameter: fused optimisers on a CPU take both for flat arrays, and `torch.autograd.grad`
-    gives transposed ones for the weights of linear layers.
-    """
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        if gradient.stride() != parameter.stride():
-            gradient = torch.empty_like(parameter).copy_(gradient)
-        parameter.grad = gradient if loss_scale == 1 else gradient / loss_scale

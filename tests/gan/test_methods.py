@@ -179,19 +179,19 @@ def test_fp16(pictures: Tensor) -> None:
     """An overflow is skipped and halves the scale; nothing else is skipped."""
     trainer, logs = trained(pictures, precision="fp16")
     check([log for log in logs if not log["skipped"]])
-    assert sum(log["skipped"] for log in logs) < 10 and trainer.loss_scale >= 1
+    assert sum(log["skipped"] for log in logs) < 10 and trainer.steps.loss_scale >= 1
     _, exact = trained(pictures, steps=1)
     assert logs[0]["loss_d"] == pytest.approx(exact[0]["loss_d"], rel=0.01)
 
 
 def test_fp16_halves_its_scale_when_it_overflows(pictures: Tensor) -> None:
     trainer = Trainer(GanConfig(**{**TINY, "precision": "fp16"}).resolved())
-    trainer.loss_scale = 2.0**60
+    trainer.steps.loss_scale = 2.0**60
     try:
         log = trainer.step(pictures)
     finally:
         trainer.close()
-    assert log["skipped"] == 1 and trainer.loss_scale == 2.0**58  # once for each network
+    assert log["skipped"] == 1 and trainer.steps.loss_scale == 2.0**58  # once for each network
 
 
 # --------------------------------------------------------------------------------------------------------- curricula

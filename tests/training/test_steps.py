@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from sdfgan.training.distributed import assign_gradients
+from sdfgan.training.steps import assign_gradients
 
 
 def test_transposed_gradients_reach_a_fused_optimizer_as_they_are() -> None:

@@ -1,0 +1,123 @@
+"""What is around a step of an optimiser: chunks in parallel, their mean gradient, and what if that is not finite."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan.errors import UserError
+
+_MOST_SKIPPED_IN_A_ROW = 20
+_FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
+
+T = TypeVar("T")
+
+
+class ChunkThreads:
+    """On a CPU, as many threads as torch had, of one torch thread each: results do not depend on their number."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.count = torch.get_num_threads()
+        self._pool: ThreadPoolExecutor | None = None
+        if device.type == "cpu":
+            torch.set_num_threads(1)
+            self._pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
+
+    def map(self, function: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
+        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
+        mapper = map if self._pool is None else self._pool.map
+        return list(mapper(function, *arguments))
+
+    def close(self) -> None:
+        """Give torch its threads back."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+            torch.set_num_threads(self.count)
+
+
+class Steps:
+    """Steps of a run's optimisers, each left out if its gradient is not finite, and the factor of fp16's losses.
+
+    `rates` gives each network's name the flag of its learning rate, for the error after more than twenty steps in a
+    row that were left out. With `precision` "fp16" overflows are how the factor, `loss_scale`, is found, and do not
+    count.
+    """
+
+    def __init__(self, rates: Mapping[str, str], precision: str | None) -> None:
+        self._rates = rates
+        self._skipped_in_a_row = dict.fromkeys(rates, 0)
+        self._scaled = precision == "fp16"
+        self.loss_scale = _FIRST_LOSS_SCALE if self._scaled else 1.0
+        self._good = 0  # since the factor changed
+
+    def take(
+        self, name: str, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float, done: int
+    ) -> tuple[float, bool]:
+        """Step on the parameters' gradients, clipped to the norm `clip`; gives their norm, and whether it was finite.
+
+        The gradients are gone afterwards. `done` is the number of steps for the message of UserError.
+        """
+        parameters = list(parameters)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        total = torch.nn.utils.get_total_norm(gradients)
+        if math.isfinite(clip):
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, total)
+        norm = total.item()
+        finite = math.isfinite(norm)
+        if finite:
+            optimizer.step()
+            self._skipped_in_a_row[name] = 0
+            self._good += 1
+            if self._scaled and self._good >= _STEPS_TO_DOUBLE_IT:
+                self.loss_scale, self._good = self.loss_scale * 2, 0
+        elif self.loss_scale > 1:
+            self.loss_scale, self._good = self.loss_scale / 2, 0
+        else:
+            self._skipped_in_a_row[name] += 1
+            if self._skipped_in_a_row[name] > _MOST_SKIPPED_IN_A_ROW:
+                raise UserError(
+                    f"training stopped at step {done}: gradients of the {name} were not finite "
+                    f"{self._skipped_in_a_row[name]} times in a row; the last checkpoint is good, "
+                    f"lower {self._rates[name]}"
+                )
+        for parameter in parameters:
+            parameter.grad = None
+        return norm, finite
+
+    def state(self) -> dict[str, Any]:
+        """Plain values from which `load_state` continues."""
+        return {"skipped_in_a_row": self._skipped_in_a_row, "loss_scale": self.loss_scale, "good_steps": self._good}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Undo `state`. Raises KeyError, TypeError or ValueError for what is not one."""
+        self._skipped_in_a_row = {name: int(state["skipped_in_a_row"][name]) for name in self._skipped_in_a_row}
+        self.loss_scale, self._good = float(state["loss_scale"]), int(state["good_steps"])
+
+
+def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """The mean over chunks of each parameter's gradient, summed in their order."""
+    means = []
+    for first, *others in zip(*chunks, strict=True):
+        total = first / len(chunks)  # the result is ours: autograd may give views, and one tensor twice
+        for other in others:
+            total.add_(other, alpha=1 / len(chunks))
+        means.append(total)
+    return means
+
+
+def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
+    """Give parameters the gradients of a loss that was multiplied by `loss_scale`.
+
+    Each is laid out as its parameter: fused optimisers on a CPU take both for flat arrays, and `torch.autograd.grad`
+    gives transposed ones for the weights of linear layers.
+    """
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient.stride() != parameter.stride():
+            gradient = torch.empty_like(parameter).copy_(gradient)
+        parameter.grad = gradient if loss_scale == 1 else gradient / loss_scale
