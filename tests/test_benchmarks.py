@@ -15,6 +15,7 @@ import baselines
 import cases
 from measure import Comparison, measure
 from sdfgan import cameras, fields, ops, raycast
+from sdfgan.raycast.seed import seed_points
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -47,6 +48,9 @@ def test_the_seeds_march_is_the_seeds(scales: tuple[int, ...]) -> None:
     assert abs(ours.queries - plain.queries) <= 1e-3 * plain.queries
     depth = torch.zeros(found.shape).masked_scatter(ours.mask, ours.distances)
     assert (depth - plain.distance)[found & plain.hit].abs().quantile(0.99) < 1e-5
+    points = seed_points(field, field.condition(latents), axes, scales, cameras.DEFAULT_FOV)
+    assert torch.equal(points.mask, plain.shaded)
+    assert (points.distances - plain.start[plain.shaded]).abs().quantile(0.99) < 1e-5
 
 
 def test_the_captured_march_is_the_same() -> None:

@@ -2,7 +2,7 @@
 
 `--renderer dfr` is how dfr, an older project, makes pictures, kept so that its recipe can be compared with ours: hits
 do not move, and a pixel's opacity is 1 where the sdf at its sample is negative and falls over one pixel's width
-outside, so silhouettes are too large. Points that no ray of the finest level was sent to do not enter the eikonal term.
+outside, so silhouettes are too large. The field is asked, and the eikonal term learns, at every pixel of the disc.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from torch import Tensor
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import GanConfig
-from sdfgan.raycast import Lighting, Rendering, multiscale, render
+from sdfgan.raycast import Lighting, Rendering, render
+from sdfgan.raycast.seed import fuzzy_coverage, seed_points
 from sdfgan.volume.pictures import render_pictures
 from sdfgan.volume.sampling import Sampling
 
-_DFR_THRESHOLD = 5e-3
-_DFR_OUTSIDE = 0.7  # brightness of near misses
 _DFR_COARSEST = 16
 
 
@@ -30,7 +29,7 @@ class Picture(NamedTuple):
 
     rgb: Tensor  # [B, 3, R, R]
     alpha: Tensor  # [B, 1, R, R]
-    normals: Tensor  # [B, 3, R, R]; 0 where alpha is 0
+    normals: Tensor  # [B, 3, R, R]; 0 where no point is
     gradients: Tensor  # [N, 3] of the field at the samples
 
     def channels(self, count: int) -> Tensor:
@@ -100,18 +99,16 @@ def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rend
 
 def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
     scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution > _DFR_COARSEST else (resolution,)
-    traced = multiscale(axes, scales, None, generator, fov=fov, algorithm="seed", condition=condition)
-    answer = generator.evaluate(traced.points, condition, traced.image)
-    value = answer.sdf - _DFR_THRESHOLD
+    mask, rays, distances = seed_points(generator, condition, axes, scales, fov)
+    answer = generator.evaluate(rays.at(distances), condition, rays.image)
     normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
-    light = ((normals * axes[traced.image, 2]).sum(-1) + 1) / 2
-    light = torch.where(value > 0, _DFR_OUTSIDE, light)
-    alpha = torch.where(value < 0, torch.ones_like(value), (1 - value * resolution / 2).clamp(0, 1))
-    pixels = traced.mask.flatten().nonzero()[:, 0]
+    light = ((normals * axes[rays.image, 2]).sum(-1, keepdim=True) + 1) / 2
+    alpha, light = fuzzy_coverage(answer.sdf, resolution, light)
+    pixels = mask.flatten().nonzero()[:, 0]
 
     def picture(values: Tensor) -> Tensor:
-        flat = values.new_zeros(traced.mask.numel(), values.shape[1]).index_put((pixels,), values)
-        return flat.view(*traced.mask.shape, -1).permute(0, 3, 1, 2)
+        flat = values.new_zeros(mask.numel(), values.shape[1]).index_put((pixels,), values)
+        return flat.view(*mask.shape, -1).permute(0, 3, 1, 2)
 
-    rgb = picture(light[:, None] * answer.rgb * alpha[:, None])
+    rgb = picture(light * answer.rgb * alpha[:, None])
     return Picture(rgb, picture(alpha[:, None]), picture(normals), answer.gradient)

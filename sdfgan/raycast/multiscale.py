@@ -233,7 +233,7 @@ class Tracer:
             rays = ops.start_level(self.camera, level, self.fov, parent, jitter if last else None)
             if last and most_layers:
                 own = ops.LayerState.none(most_layers, rays.start)
-            counts += march(self.field, self.condition, rays, level, partial(_image_of, level.size**2), own)
+            counts += march(self.field, self.condition, rays, level, partial(image_of, level.size**2), own)
             parent = level, rays.state, rays.status
         t, nearest, nearest_t, *_ = rays.state
         distance = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
@@ -251,7 +251,8 @@ class Tracer:
         return Rays(pixels // resolution**2, origins, directions, start, far)
 
 
-def _image_of(pixels: int, ray: Tensor) -> Tensor:
+def image_of(pixels: int, ray: Tensor) -> Tensor:
+    """Which picture rays belong to, if each has that many pixels."""
     return (ray // pixels).long()
 
 

@@ -21,7 +21,7 @@ from sdfgan.errors import UserError
 from sdfgan.gan import DISCRIMINATORS, GanConfig, picture
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss
 from sdfgan.gan.trainer import Trainer
 
 TINY = {
@@ -192,6 +192,24 @@ def test_fp16_halves_its_scale_when_it_overflows(pictures: Tensor) -> None:
     finally:
         trainer.close()
     assert log["skipped"] == 1 and trainer.steps.loss_scale == 2.0**58  # once for each network
+
+
+def test_the_renderer_of_dfr_learns_from_empty_pictures() -> None:
+    """As the project does: the eikonal term asks every pixel of the disc, whether a surface is there or not."""
+    config = GanConfig(**{**TINY, "generator": "dfr", "renderer": "dfr"}).resolved()
+    trainer = Trainer(config)
+    try:
+        with torch.no_grad():
+            trainer.generator.get_submodule("film")[-1].bias.fill_(1.0)  # far from flat
+            trainer.generator.get_parameter("sdf_head.bias").fill_(5.0)
+        condition = trainer.generator.condition(trainer.latents(2, trainer.random))
+        made = picture.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
+        assert not made.alpha.any()
+        assert len(made.gradients) > 2 * 0.7 * config.resolution**2
+        eikonal_loss(made.gradients).backward()
+        assert trainer.generator.get_parameter("layers.0.weight").grad.norm() > 1e-3
+    finally:
+        trainer.close()
 
 
 # --------------------------------------------------------------------------------------------------------- curricula
