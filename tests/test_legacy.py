@@ -68,13 +68,19 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ),
         (
             "render RUN --seeds 0 1 2 3 --lock_view_dependence --image_size 512 --num_steps 36 --psi 0.7",
-            {"seeds": ("0", "1", "2", "3"), "resolution": 512, "psi": 0.7},
-            ["--lock_view_dependence has no meaning", "--image_size", "--num_steps has no meaning"],
+            {
+                "seeds": ("0", "1", "2", "3"),
+                "resolution": 512,
+                "psi": 0.7,
+                "lock_view_dependence": True,
+                "samples": 36,
+            },
+            ["--image_size", "--num_steps is now --samples"],
         ),
         (
             "render RUN --seeds 0 --trajectory orbit --num_frames 36 --ray_step_multiplier 2 --depth_map",
-            {"mode": "orbit", "frames": 36, "show": "depth"},
-            ["--trajectory is now --mode", "--num_frames", "--ray_step_multiplier", "--depth_map"],
+            {"mode": "orbit", "frames": 36, "show": "depth", "ray_step_multiplier": 2.0},
+            ["--trajectory is now --mode", "--num_frames", "--depth_map"],
         ),
         (
             "render RUN --trajectory orbit --output_dir vids",
@@ -95,6 +101,35 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             "interpolate RUN --seeds 0 1 --psi 0.7 --num_frames=36 --output_dir vids",
             {"frames": 36, "output": Path("vids/interpolation.mp4")},
             ["--num_frames", "--output_dir"],
+        ),
+        (
+            "train-gan -d pictures -r runs -v chairs",
+            {"data": Path("pictures"), "output_dir": None},
+            [
+                "-d is now --data",
+                "-r has no meaning any more: --output-dir is the folder of the run",
+                "-v has no",
+            ],
+        ),
+        (
+            "evaluate RUN --dataset CelebA --img_size 128 --num_imgs 8000",
+            {"images": 8000, "real": None},
+            ["--dataset has no meaning any more: --real", "--img_size has no meaning", "--num_imgs is now --images"],
+        ),
+        (
+            "extract-mesh RUN -v chairs -e 40 -r 64",
+            {"run": Path("RUN"), "resolution": 64},
+            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --resolution"],
+        ),
+        (
+            "dataset convert a b.zip -d a -o b --random-count 1",
+            {"data": Path("a"), "output": Path("b.zip"), "views_per_object": 1},
+            ["-d has no meaning any more: DATA and OUTPUT", "-o has no meaning", "--random-count is now"],
+        ),
+        (
+            "invert RUN a.png --lock_view_dependence --num_steps 24 --ray_step_multiplier 2",
+            {"lock_view_dependence": True, "samples": 24, "ray_step_multiplier": 2.0},
+            ["--num_steps is now --samples"],
         ),
         (
             "extract-mesh RUN --seed 0 --cube_size 0.3 --voxel_resolution 256",

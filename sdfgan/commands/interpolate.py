@@ -11,15 +11,15 @@ import torch
 
 from sdfgan.cameras import orbit_path
 from sdfgan.commands.arguments import require_positive, run_folder
-from sdfgan.commands.shapes import ShapeFlags, load_shapes
+from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan import codes
 from sdfgan.gan.generator import sample_latents
-from sdfgan.gan.views import Show, Viewer
+from sdfgan.gan.views import Show
 
 
 @dataclass(frozen=True)
-class InterpolateConfig(ShapeFlags):
+class InterpolateConfig(CameraFlags):
     """Make a video that goes from shape to shape and back to the first."""
 
     seeds: tuple[str, ...] = ("0-3",)
@@ -30,10 +30,11 @@ class InterpolateConfig(ShapeFlags):
     """Frames from one shape to the next."""
     fps: int = 24
     """Frames per second."""
-    turns: float = 1.0
-    """How often the camera goes round in all; 0: it stands still."""
-    elevation: float = 20.0
-    """Height of the camera above the horizon, degrees."""
+    turns: float | None = None
+    """How often the camera goes round in all; 0: it stands still. Default: once, or within the azimuths of a run that
+    has not learned from all round."""
+    azimuth: float | None = None
+    """Where the camera starts, degrees. Default: 30; of a run that has not learned from all round the middle."""
     show: Literal["colour", "depth", "normals"] = "colour"
     """What is shown."""
     resolution: int = 256
@@ -45,8 +46,6 @@ class InterpolateConfig(ShapeFlags):
 def run(config: InterpolateConfig) -> None:
     """Write the video, and say where it is."""
     require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps)
-    if not -90 <= config.elevation <= 90:
-        raise UserError(f"--elevation must be between -90 and 90 degrees, got {config.elevation}")
     output = config.output or run_folder(config.run) / "renders" / "interpolation.mp4"
     if output.suffix.lower() != ".mp4":
         raise UserError(f"--output: a video is written as .mp4, got {output}")
@@ -68,8 +67,13 @@ def run(config: InterpolateConfig) -> None:
         condition = shapes.generator.condition(slerp(a, b, share))
         return condition if shapes.mean is None else codes.lerp(shapes.mean, condition, config.psi)
 
-    path = orbit_path(total, math.radians(config.elevation), start=math.radians(30), turns=config.turns)
-    viewer = Viewer(shapes.generator, math.radians(shapes.config.fov))
+    sides = sides_of(config, shapes.config)
+    start = sides.slant if config.azimuth is None else math.radians(config.azimuth)
+    if config.turns is None:
+        path = sides.turntable(total, start)
+    else:
+        path = orbit_path(total, sides.elevation, start=start, turns=config.turns)
+    viewer = viewer_of(config, shapes.generator, shapes.config)
     show: Show = config.show
     viewer.video(output, condition_at, path, config.resolution, config.fps, show)
     print(f"wrote {output}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,16 +11,19 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
-from sdfgan.cameras import orbit_path, pose_distribution, rotate_axes
+from sdfgan.cameras import rotate_axes
 from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.shapes import VolumeFlags, poses_of, viewer_of
 from sdfgan.data.archives import Entry
 from sdfgan.data.images import decode
+from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
+from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
-from sdfgan.gan.views import Viewer, shown
+from sdfgan.gan.views import Sides, Viewer, shown
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.pictures import VideoWriter, image_grid, save_image
@@ -30,15 +33,20 @@ from sdfgan.training.progress import progress
 
 
 @dataclass(frozen=True)
-class InvertConfig:
-    """Find the shape and the camera of a picture: mesh, videos, codes and the picture beside what was found."""
+class InvertConfig(VolumeFlags):
+    """Find the shape and the camera of a picture: mesh, videos, codes and the picture beside what was found.
+
+    The picture is prepared as the run's were. With alpha, or on a plain background (--background, or the run's), it is
+    padded to a square. Of an opaque photograph, for runs that learned from RGB (--channels 3), the central square is
+    taken, for --data-layout celeba 0.8 of it; all of it is then compared, without a silhouette.
+    """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """A picture of one object, with alpha or on a plain background."""
+    """A picture of one object, with alpha or on a plain background; for runs of --channels 3 any photograph."""
     background: tuple[float, float, float] | None = None
-    """Plain background colour (RGB in 0..1) of an opaque picture."""
+    """Plain background colour (RGB in 0..1) of an opaque picture. Default: the run's."""
     resolution: int = 32
     """Side at which pictures are compared."""
     candidates: int = 512
@@ -82,10 +90,11 @@ def run(config: InvertConfig) -> None:
         view_resolution=config.view_resolution,
         frames=config.frames,
     )
-    target = _target(config)
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
+    target = _target(config, trained)
     generator = generator.to(device)
+    viewer = viewer_of(config, generator, trained)
     effort = Effort(
         candidates=config.candidates,
         starts=config.starts,
@@ -94,8 +103,7 @@ def run(config: InvertConfig) -> None:
         mask_weight=config.mask_weight,
         perceptual_weight=config.perceptual,
     )
-    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (trained.elevation, trained.azimuth)]
-    poses = pose_distribution("uniform" if trained.poses == "data" else trained.poses, *spans)
+    poses = poses_of(trained)
     with progress(effort.latent_steps + effort.code_steps, "inverting") as bar:
         found = invert(
             generator,
@@ -108,22 +116,28 @@ def run(config: InvertConfig) -> None:
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
     folder = config.output_dir or run_folder(config.run) / "inverted" / config.image.stem
-    _write(config, found, target, generator, math.radians(trained.fov), folder)
+    _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
+    _export(config, found, generator, folder)
+    likeness = f"loss {found.loss:.5f}"
+    if found.silhouette_iou is not None:
+        likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
     print(
-        f"silhouette IoU {found.silhouette_iou:.3f}, camera at elevation {math.degrees(found.elevation):.1f} and "
+        f"{likeness}, camera at elevation {math.degrees(found.elevation):.1f} and "
         f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; wrote {folder}"
     )
 
 
-def _target(config: InvertConfig) -> torch.Tensor:
+def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
+    """The picture [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such picture")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
-    pixels = decode(entry, config.resolution, config.background)
+    crop = CONVENTIONS["plain" if trained.data_layout == "auto" else trained.data_layout].crop
+    pixels = decode(entry, config.resolution, config.background or trained.background, crop)
     if isinstance(pixels, str):
         raise UserError(f"{config.image}: {pixels}")
     target = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-    if target[3].min() == 1:
+    if trained.channels == 4 and target[3].min() == 1:
         raise UserError(f"{config.image}: has no alpha; name its plain background: --background R G B")
     return target
 
@@ -138,13 +152,14 @@ def _features(config: InvertConfig, device: torch.device) -> Features | None:
 
 
 def _write(
-    config: InvertConfig, found: Inverted, target: torch.Tensor, generator: Field, fov: float, folder: Path
+    config: InvertConfig, found: Inverted, target: torch.Tensor, viewer: Viewer, sides: Sides, folder: Path
 ) -> None:
-    viewer = Viewer(generator, fov)
+    """The sheet and the videos."""
     size = config.view_resolution
-    on_white = torch.stack([image[:3] + 1 - image[3:] for image in (target, found.picture)])
-    seen = torch.nn.functional.interpolate(on_white, (size, size), mode="nearest")
-    views = shown(viewer.look(*viewer.views(found.condition, 4, found.elevation), size))
+    pair = torch.stack([target, found.picture])
+    compared = pair[:, :3] if found.silhouette_iou is None else pair[:, :3] + 1 - pair[:, 3:]
+    seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
+    views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))
     save_image(folder / "found.png", image_grid(torch.cat([seen, views]), 6))
     # Every other step of the optimisation, from the camera as it was, beside the target.
     with VideoWriter(folder / "optimisation.mp4", 24) as video:
@@ -152,8 +167,12 @@ def _write(
             axes = rotate_axes((torch.tensor([elevation]), torch.tensor([azimuth])))
             now = shown(viewer.look(condition, axes, size))
             video.add(image_grid(torch.cat([seen[:1], now]), 2))
-    path = orbit_path(config.frames, found.elevation, start=found.azimuth)
+    path = sides.turntable(config.frames, found.azimuth)
     viewer.video(folder / "turntable.mp4", lambda frame: found.condition, path, size)
+
+
+def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Path) -> None:
+    """The mesh, the codes and the numbers."""
     try:
         mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
         export_mesh(mesh, folder / "mesh.glb")

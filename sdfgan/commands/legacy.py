@@ -19,23 +19,25 @@ def _renamed(flag: str) -> Old:
     return Old(1, (flag, "{}"), f"is now {flag}")
 
 
-_MARCH = Old(1, (), "has no meaning any more: rays march until they hit, whatever that takes")
 _BATCHES = Old(1, (), "has no meaning any more: batches are as large as memory is sure to allow")
 _CURRICULUM = Old(1, (), "has no meaning any more: a run knows its own settings")
-_VIEW = Old(
-    0, (), "has no meaning any more: a surface's colours never depend on the direction of view, a pi-GAN's always do"
-)
 _LOOKING = {
-    "--lock-view-dependence": _VIEW,
     "--image-size": _renamed("--resolution"),
-    "--ray-step-multiplier": _MARCH,
-    "--num-steps": _MARCH,
+    "--num-steps": _renamed("--samples"),
     "--max-batch-size": _BATCHES,
     "--num-frames": _renamed("--frames"),
     "--depth-map": Old(0, ("--show", "depth"), "is now --show depth"),
     "--curriculum": _CURRICULUM,
 }
 _CHECKPOINTS = "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"
+_CHECKPOINT_OF_RUN = {
+    flag: Old(1, (), "has no meaning any more: RUN, the first argument, is a run folder or one of its checkpoints")
+    for flag in ("-v", "--ckpt", "-e", "--epoch")
+}
+_RUNS = Old(
+    1, (), "has no meaning any more: --output-dir is the folder of the run itself, a new one in runs by default"
+)
+_PLACES = Old(1, (), "has no meaning any more: DATA and OUTPUT come after the action, without flags")
 
 _APEX = Old(1, (), "has no meaning any more: --precision says what products are made in")
 
@@ -47,8 +49,8 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--eval-freq": _renamed("--evaluate-interval"),
         "--set-step": Old(1, (), "has no meaning any more: --resume knows its step"),
         "-d": _renamed("--data"),
-        "-r": _renamed("--output-dir"),
-        "--run-dir": _renamed("--output-dir"),
+        "-r": _RUNS,
+        "--run-dir": _RUNS,
         "-v": Old(1, (), _CHECKPOINTS),
         "--ckpt": Old(1, (), _CHECKPOINTS),
         "-e": Old(1, (), _CHECKPOINTS),
@@ -101,13 +103,16 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
     "interpolate": {
         **_LOOKING,
         "--output-dir": Old(1, ("--output", "{}/interpolation.mp4"), "is now --output"),
+        "--trajectory": Old(1, (), "has no meaning any more: --turns is how often the camera goes round"),
     },
     "extract-mesh": {
         "--seed": _renamed("--seeds"),
         "--voxel-resolution": _renamed("--resolution"),
         "--cube-size": Old(1, (), "has no meaning any more: objects are in the unit ball"),
         "--max-batch-size": _BATCHES,
-        "--num-steps": _MARCH,
+        "--num-steps": Old(1, (), "has no meaning any more: a mesh is made without rays"),
+        "-r": _renamed("--resolution"),
+        **_CHECKPOINT_OF_RUN,
         "--curriculum": _CURRICULUM,
     },
     "evaluate": {
@@ -115,16 +120,23 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--num-images": _renamed("--images"),
         "--output-dir": Old(1, ("--output", "{}/evaluation.json"), "is now --output"),
         "--max-batch-size": _BATCHES,
-        "--num-steps": _MARCH,
+        "--num-steps": _CURRICULUM,
+        "--dataset": Old(1, (), "has no meaning any more: --real is a folder of pictures, or those held out are taken"),
+        "--img-size": Old(1, (), "has no meaning any more: pictures have the size that the run learned from"),
+        "--num-imgs": _renamed("--images"),
         "--curriculum": _CURRICULUM,
     },
     "invert": {
         "--image-size": _renamed("--resolution"),
         "--num-frames": _renamed("--frames"),
         "--max-batch-size": _BATCHES,
-        "--num-steps": _MARCH,
-        "--lock-view-dependence": _VIEW,
+        "--num-steps": _renamed("--samples"),
         "--curriculum": _CURRICULUM,
+    },
+    "dataset": {
+        "-d": _PLACES,
+        "-o": _PLACES,
+        "--random-count": _renamed("--views-per-object"),
     },
 }
 

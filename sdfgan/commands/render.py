@@ -10,26 +10,25 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import orbit_path, rotate_axes
+from sdfgan.cameras import rotate_axes
 from sdfgan.commands.arguments import require_positive, run_folder
-from sdfgan.commands.shapes import ShapeFlags, Shapes, load_shapes
+from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan.views import Show, Viewer, shown
+from sdfgan.gan.views import Show, Sides, Viewer, shown
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")
-_SWING = math.radians(15)  # of the elevation in "orbit"
 
 
 @dataclass(frozen=True)
-class RenderConfig(ShapeFlags):
+class RenderConfig(CameraFlags):
     """Render shapes of a trained generator: sheets, single pictures, videos; colours, depth or normals."""
 
     mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
     """grid: one row per seed, seen from several sides. seeds: one picture of each. images: the same as files.
-    Videos of all seeds: turntable goes round, orbit also up and down, front swings to both sides. depth, normals: a
-    grid of these."""
+    Videos of all seeds: turntable goes round, or swings where the run has not learned from all round; orbit also goes
+    up and down; front swings to both sides. depth, normals: a grid of these."""
     show: Literal["colour", "depth", "normals"] = "colour"
     """What is shown, in any mode."""
     resolution: int = 256
@@ -38,10 +37,9 @@ class RenderConfig(ShapeFlags):
     """Frames of a video."""
     fps: int = 24
     """Frames per second of a video."""
-    elevation: float = 20.0
-    """Height of the camera above the horizon, degrees."""
-    azimuth: float = 30.0
-    """Where the camera stands in modes seeds and images, and how far it swings in front, degrees."""
+    azimuth: float | None = None
+    """Where the camera stands in modes seeds and images, and how far it swings in front, degrees. Default: 30; of a run
+    that has not learned from all round the middle of its azimuths, and as far as they go."""
     views: int = 6
     """Sides from which each shape is seen in a grid."""
     output: Path | None = None
@@ -51,18 +49,16 @@ class RenderConfig(ShapeFlags):
 def run(config: RenderConfig) -> None:
     """Write the pictures or video, and say where they are."""
     require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps, views=config.views)
-    if not -90 <= config.elevation <= 90:
-        raise UserError(f"--elevation must be between -90 and 90 degrees, got {config.elevation}")
     output = _output(config)
     shapes = load_shapes(config)
-    viewer = Viewer(shapes.generator, math.radians(shapes.config.fov))
+    viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:
-        viewer.video(output, lambda frame: shapes.condition, _path(config), config.resolution, config.fps, show)
+        viewer.video(output, lambda frame: shapes.condition, _path(config, sides), config.resolution, config.fps, show)
     elif config.mode in ("seeds", "images"):
-        _single(viewer, config, shapes, show, output)
+        _single(viewer, config, shapes, sides, show, output)
     else:
-        _grid(viewer, config, shapes, show, output)
+        _grid(viewer, config, shapes, sides, show, output)
     print(f"wrote {output}")
 
 
@@ -75,17 +71,17 @@ def _output(config: RenderConfig) -> Path:
     return output
 
 
-def _path(config: RenderConfig) -> tuple[Tensor, Tensor]:
-    elevation, azimuth = math.radians(config.elevation), math.radians(config.azimuth)
+def _path(config: RenderConfig, sides: Sides) -> tuple[Tensor, Tensor]:
     if config.mode == "front":
+        reach = sides.reach if config.azimuth is None else math.radians(config.azimuth)
         phase = 2 * math.pi * torch.arange(config.frames) / config.frames
-        return torch.full_like(phase, elevation), azimuth * phase.sin()
-    return orbit_path(config.frames, elevation, swing=_SWING if config.mode == "orbit" else 0.0)
+        return torch.full_like(phase, sides.elevation), sides.front + reach * phase.sin()
+    return sides.turntable(config.frames, swing=sides.swing if config.mode == "orbit" else 0.0)
 
 
-def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, show: Show, output: Path) -> None:
-    angles = torch.tensor([math.radians(config.elevation)]), torch.tensor([math.radians(config.azimuth)])
-    axes = rotate_axes(angles).expand(len(shapes.seeds), 3, 3)
+def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, show: Show, output: Path) -> None:
+    azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
+    axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(shapes.seeds), 3, 3)
     with progress(len(axes), config.mode) as bar:
         pictures = shown(viewer.look(shapes.condition, axes, config.resolution, bar.advance), show)
     if config.mode == "seeds":
@@ -95,8 +91,8 @@ def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, show: Show, ou
         save_image(output / f"shape-{seed}.png", picture)
 
 
-def _grid(viewer: Viewer, config: RenderConfig, shapes: Shapes, show: Show, output: Path) -> None:
-    wanted = viewer.views(shapes.condition, config.views, math.radians(config.elevation))
+def _grid(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, show: Show, output: Path) -> None:
+    wanted = viewer.views(shapes.condition, config.views, sides)
     with progress(len(wanted[1]), config.mode) as bar:
         renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)
     save_image(output, image_grid(shown(renderings, show), config.views))

@@ -1,8 +1,10 @@
-"""What all commands that look at a trained generator share: its flags, and how shapes come from seeds."""
+"""What all commands that look at a trained generator share: flags, how shapes come from seeds, who looks at them."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -10,13 +12,18 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 
-from sdfgan.commands.arguments import parse_seeds
+from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.commands.arguments import parse_seeds, require_positive
 from sdfgan.errors import UserError
-from sdfgan.fields import Field
+from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
+from sdfgan.gan.views import Sides, Viewer
 from sdfgan.training.device import resolve_device
+from sdfgan.volume.sampling import Sampling
+
+_MOST_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,28 @@ class ShapeFlags:
     """Which generator: the moving average, the slower one, or what was last trained."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeFlags:
+    """Flags of every command that makes pictures, for radiance fields (`--generator pi-gan`, imported pi-GANs)."""
+
+    lock_view_dependence: bool = False
+    """Colours of a radiance field as seen from the front, wherever the camera is."""
+    samples: int = 48
+    """Samples along each ray of a radiance field, and as many again where those found something."""
+    ray_step_multiplier: float = 1.0
+    """Multiplies --samples."""
+
+
+@dataclass(frozen=True)
+class CameraFlags(VolumeFlags, ShapeFlags):
+    """Flags of commands that choose where the camera stands."""
+
+    elevation: float | None = None
+    """Height of the camera above the horizon, degrees. Default: the middle of those that the run learned from."""
+    azimuth_range: tuple[float, float] | None = None
+    """Azimuths in which cameras stay, degrees; 0 360: all round. Default: those that the run learned from."""
 
 
 class Shapes(NamedTuple):
@@ -64,3 +93,41 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
         mean = codes.cached_mean(flags.run, generator, config, weights)
         condition = codes.lerp(mean, condition, flags.psi)
     return Shapes(generator, config, seeds, condition, mean)
+
+
+def poses_of(config: GanConfig) -> PoseDistribution:
+    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
+    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
+    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
+
+
+def sides_of(flags: CameraFlags, config: GanConfig) -> Sides:
+    """From where a run's shapes are looked at. Raises UserError for angles that are none."""
+    elevation, azimuths = flags.elevation, flags.azimuth_range
+    if elevation is not None and not -90 <= elevation <= 90:
+        raise UserError(f"--elevation must be between -90 and 90 degrees, got {elevation}")
+    if azimuths is not None and not (-math.inf < azimuths[0] <= azimuths[1] < math.inf):
+        raise UserError(f"--azimuth-range must be LOW HIGH, low <= high, got {azimuths[0]} {azimuths[1]}")
+    if azimuths is not None:
+        config = dataclasses.replace(config, azimuth=azimuths)
+    sides = Sides.of(poses_of(config))
+    return sides if elevation is None else dataclasses.replace(sides, elevation=math.radians(elevation))
+
+
+def viewer_of(flags: VolumeFlags, generator: Field, config: GanConfig) -> Viewer:
+    """Who looks at shapes as the flags say; says which of them mean nothing for a surface. Raises UserError."""
+    require_positive(samples=flags.samples, ray_step_multiplier=flags.ray_step_multiplier)
+    samples = flags.samples * flags.ray_step_multiplier
+    if samples > _MOST_SAMPLES:
+        raise UserError(f"--samples: at most {_MOST_SAMPLES} along a ray, got {samples:g}")
+    fov = math.radians(config.fov)
+    if isinstance(generator, PiGanField):
+        generator.view_locked = flags.lock_view_dependence
+        count = max(1, round(samples))
+        return Viewer(generator, fov, sampling=Sampling((count, count), merge=True))
+    for field in dataclasses.fields(VolumeFlags):
+        if getattr(flags, field.name) != field.default:
+            name = field.name.replace("_", "-")
+            reason = "rays march until they hit, and colours do not depend on the direction of view"
+            print(f"--{name} means nothing for a surface: {reason}", file=sys.stderr)
+    return Viewer(generator, fov)

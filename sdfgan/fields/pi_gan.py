@@ -53,6 +53,8 @@ class PiGanField(Field):
         extent: nothing is farther from the origin.
     """
 
+    view_locked = False  # whether a volume's colours are those seen from the front (pi-GAN's lock_view_dependence)
+
     level: Tensor
     scale: Tensor
     slope: Tensor
@@ -123,10 +125,11 @@ class PiGanField(Field):
         return self._density(places.points, self._features(places.points, condition, places.image))
 
     def radiance(self, places: Places, condition: Any = None) -> Radiance:
-        """Density and colours as seen along the directions; see `sdfgan.volume.VolumeField`."""
+        """Density and colours as seen along the directions, or as `view_locked`; see `sdfgan.volume.VolumeField`."""
         features = self._features(places.points, condition, places.image)
+        directions = self._front(places.points) if self.view_locked else places.directions
         return Radiance(
-            self._density(places.points, features), self._color(features, places.directions, condition, places.image)
+            self._density(places.points, features), self._color(features, directions, condition, places.image)
         )
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
@@ -135,8 +138,10 @@ class PiGanField(Field):
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Colours [N, 3] as seen from the front."""
-        front = points.new_tensor(_FRONT).expand(len(points), 3)
-        return self._color(self._features(points, condition, image), front, condition, image)
+        return self._color(self._features(points, condition, image), self._front(points), condition, image)
+
+    def _front(self, points: Tensor) -> Tensor:
+        return points.new_tensor(_FRONT).expand(len(points), 3)
 
     def _raw(self, points: Tensor, features: Tensor) -> Tensor:
         distance = (points.square().sum(1) + _PRIOR_SOFTNESS).sqrt()

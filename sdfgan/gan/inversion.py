@@ -53,7 +53,7 @@ class Inverted:
     elevation: float  # radians
     azimuth: float
     loss: float
-    silhouette_iou: float
+    silhouette_iou: float | None  # None for a generator of pictures without a silhouette (channels 3)
     picture: Tensor  # [4, R, R] premultiplied
     history: list[tuple[Any, float, float]]  # condition, elevation and azimuth as they went
 
@@ -70,6 +70,8 @@ def invert(
     on_progress: Callable[[float], None] | None = None,
 ) -> Inverted:
     """The shape and camera of a picture [4, R, R], premultiplied on black, R being the resolution worked at.
+
+    Where the configuration has 3 channels, colours alone are compared, over the whole picture.
 
     Args:
         poses: where candidates' cameras are; the optimised one may leave it.
@@ -145,7 +147,7 @@ def invert(
         elevation=elevation,
         azimuth=azimuth,
         loss=kept.losses[0].item(),
-        silhouette_iou=silhouette_iou(made[0, 3], target.to(device)[3]),
+        silhouette_iou=silhouette_iou(made[0, 3], target.to(device)[3]) if config.channels == 4 else None,
         picture=made[0].cpu(),
         history=history,
     )
@@ -165,6 +167,7 @@ class _Judge:
         self, generator: Field, config: GanConfig, target: Tensor, effort: Effort, features: Features | None
     ) -> None:
         self.generator, self.config, self.target, self.effort = generator, config, target, effort
+        self.mask_weight = effort.mask_weight if config.channels == 4 else 0.0
         self.features = features if effort.perceptual_weight > 0 else None
         self.wanted = None if self.features is None else self.features(target[None, :3])
 
@@ -179,7 +182,7 @@ class _Judge:
         losses = torch.zeros(len(made), device=made.device)
         for factor in (1, 4):
             difference = (F.avg_pool2d(made - self.target, factor)).square().mean((2, 3))
-            losses = losses + difference[:, :3].sum(1) + self.effort.mask_weight * difference[:, 3]
+            losses = losses + difference[:, :3].sum(1) + self.mask_weight * difference[:, 3]
         if self.features is not None:
             features = self.features(made[:, :3])
             assert self.wanted is not None

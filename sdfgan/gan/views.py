@@ -1,16 +1,17 @@
-"""Looking at a generator's shapes: any number of pictures, a few at a time, and videos along camera paths."""
+"""Looking at a generator's shapes: from which sides, any number of pictures, and videos along camera paths."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import camera_distance, rotate_axes
+from sdfgan.cameras import PoseDistribution, Range, camera_distance, orbit_path, rotate_axes
 from sdfgan.fields import Field
 from sdfgan.gan import codes, picture
 from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid
@@ -19,16 +20,77 @@ from sdfgan.training.progress import progress
 
 _RAYS_AT_ONCE = 2**17
 _WHITE = (1.0, 1.0, 1.0)
+_FULL_TURN = math.radians(345)  # the poses of a data set go round with a gap
+_SLANT, _SWING = math.radians(30), math.radians(15)
 
 Map = Callable[..., Iterable[Rendering]]
 Show = Literal["colour", "depth", "normals"]
 
 
-class Viewer:
-    """Renders shapes of a generator on white; `map_` may work on several batches at a time."""
+@dataclass(frozen=True)
+class Sides:
+    """From where a run's shapes are looked at: all round, or from no other azimuths than it learned from. Radians."""
 
-    def __init__(self, generator: Field, fov: float, map_: Map = map) -> None:
-        self._generator, self._fov, self._map = generator, fov, map_
+    elevation: float
+    azimuths: Range = (0.0, 2 * math.pi)
+    swing: float = _SWING  # of the elevation in an orbit
+
+    @classmethod
+    def of(cls, poses: PoseDistribution) -> Sides:
+        """The middle elevation of the poses that a run learned from, and the range of their azimuths."""
+        low, high = poses.elevation
+        sides = cls((low + high) / 2, poses.azimuth)
+        return sides if sides.all_round else cls(sides.elevation, sides.azimuths, min(_SWING, (high - low) / 2))
+
+    @property
+    def all_round(self) -> bool:
+        """Whether the azimuths are those of a full turn."""
+        return self.azimuths[1] - self.azimuths[0] >= _FULL_TURN
+
+    @property
+    def front(self) -> float:
+        """The azimuth in the middle; 0 all round."""
+        return 0.0 if self.all_round else sum(self.azimuths) / 2
+
+    @property
+    def reach(self) -> float:
+        """How far a camera goes to both sides of the front; 30 degrees all round."""
+        return _SLANT if self.all_round else (self.azimuths[1] - self.azimuths[0]) / 2
+
+    @property
+    def slant(self) -> float:
+        """The azimuth that one picture shows most from."""
+        return _SLANT if self.all_round else self.front
+
+    def spread(self, count: int) -> tuple[Tensor, Tensor]:
+        """Elevations and azimuths [count] each: all round from azimuth 0, or from end to end of the range."""
+        azimuth = 2 * math.pi * torch.arange(count) / count
+        if not self.all_round:
+            low, high = self.azimuths if count > 1 else (self.front, self.front)
+            azimuth = torch.linspace(low, high, count)
+        return torch.full_like(azimuth, self.elevation), azimuth
+
+    def turntable(self, frames: int, start: float | None = None, swing: float = 0.0) -> tuple[Tensor, Tensor]:
+        """A path [frames] of cameras that loops: once round, or to both ends of the range, which takes in `start`."""
+        if self.all_round:
+            return orbit_path(frames, self.elevation, start=start or 0.0, swing=swing)
+        start = self.front if start is None else self.front + math.remainder(start - self.front, 2 * math.pi)
+        low, high = min(self.azimuths[0], start), max(self.azimuths[1], start)
+        middle, reach = (low + high) / 2, (high - low) / 2
+        phase = 2 * math.pi * torch.arange(frames) / frames
+        first = math.asin((start - middle) / reach) if reach else 0.0
+        elevation = (self.elevation + swing * phase.cos()).clamp(-math.pi / 2, math.pi / 2)
+        return elevation, middle + reach * (phase + first).sin()
+
+
+class Viewer:
+    """Renders shapes of a generator on white, with any options of `picture.look`.
+
+    `map_` may work on several batches at a time.
+    """
+
+    def __init__(self, generator: Field, fov: float, map_: Map = map, **options: Any) -> None:
+        self._generator, self._fov, self._map, self._options = generator, fov, map_, options
         distance = camera_distance(fov)
         self._span = (distance - 1, distance + 1)  # of depths in a video, so that frames do not flicker
 
@@ -47,6 +109,7 @@ class Viewer:
                     resolution=resolution,
                     fov=self._fov,
                     background=_WHITE,
+                    **self._options,
                 )
             if on_progress is not None:
                 on_progress(len(rows))
@@ -55,17 +118,16 @@ class Viewer:
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
         return list(self._map(some, torch.arange(len(axes)).split(at_once)))
 
-    def views(self, condition: Any, count: int, elevation: float) -> tuple[Any, Tensor]:
-        """What `look` needs to see each row from `count` sides all round, one row after the other."""
-        azimuth = 2 * math.pi * torch.arange(count) / count
-        axes = rotate_axes((torch.full_like(azimuth, elevation), azimuth))
+    def views(self, condition: Any, count: int, sides: Sides | float) -> tuple[Any, Tensor]:
+        """What `look` needs to see each row from `count` sides, one row after the other; a number is an elevation."""
+        axes = rotate_axes((sides if isinstance(sides, Sides) else Sides(sides)).spread(count))
         shapes = len(next(iter(codes.tensors_of(condition).values())))
         repeated = torch.arange(shapes).repeat_interleave(count)
         return codes.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
-    def grid(self, condition: Any, count: int, elevation: float, resolution: int, columns: int) -> Tensor:
+    def grid(self, condition: Any, count: int, sides: Sides | float, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one picture [3, H, W]."""
-        return image_grid(shown(self.look(*self.views(condition, count, elevation), resolution)), columns)
+        return image_grid(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 
     def video(
         self,
