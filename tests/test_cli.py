@@ -337,8 +337,10 @@ class StandIn(torch.nn.Module):
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.adaptive_avg_pool2d(pictures, 2).flatten(1)
 
+    early = forward
 
-def test_invert(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+
+def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--mode", "images", "--seeds", "5", "--resolution", "32"]
     assert main(["render", str(run), *arguments, "--output", str(tmp_path)]) == 0
     effort = ["--candidates", "16", "--starts", "2", "--latent-steps", "4", "--code-steps", "4"]
@@ -355,6 +357,11 @@ def test_invert(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert trimesh.load(output / "mesh.glb", force="mesh").is_watertight
     tensors = load_file(output / "codes.safetensors")
     assert tensors["latent"].shape == (1, 4) and tensors["code.scales"].shape[0] == 1
+    loss = json.loads((output / "found.json").read_text())["loss"]
+    monkeypatch.setattr("sdfgan.commands.invert.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.commands.invert.load_inception", lambda path: StandIn())
+    assert main(["invert", *arguments, "--background", "1", "1", "1", "--perceptual", "100"]) == 0
+    assert json.loads((output / "found.json").read_text())["loss"] > loss + 1e-4
     capsys.readouterr()
     assert "nowhere.png: no such picture" in error(capsys, "invert", str(run), "nowhere.png")
     (tmp_path / "bad.png").write_text("text")

@@ -35,7 +35,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_flags_of_all_commands_exist() -> None:
-    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures", "lock_view_dependence", "image_size"}
+    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures"}
+    flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
     for command in COMMANDS.values():
         names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])}
         flags |= names | {f"no-{name}" for name in names}

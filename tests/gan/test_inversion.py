@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -9,9 +10,13 @@ import pytest
 import torch
 
 from sdfgan.cameras import pose_distribution, rotate_axes
+from sdfgan.commands.invert import InvertConfig
+from sdfgan.commands.invert import _target as prepared
+from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF
 from sdfgan.gan import GanConfig, codes, make_generator, picture
-from sdfgan.gan.inversion import Effort, invert, silhouette_iou
+from sdfgan.gan.inversion import Effort, Inverted, invert, silhouette_iou
+from sdfgan.pictures import save_image
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 
 
@@ -40,6 +45,49 @@ def test_a_generators_own_picture_is_found() -> None:
     assert found.loss < 0.3 * seen[0] and found.loss <= min(seen) + 1e-6
     assert found.picture.shape == made.shape
     torch.testing.assert_close(found.picture, made, atol=0.35, rtol=0)
+
+
+def test_an_opaque_photograph_is_found_by_its_colours(tmp_path: Path) -> None:
+    """Of a run of RGB, with the layout's crop: the silhouette, which is all of it, does not count."""
+    generator, config = varied()
+    config = dataclasses.replace(config, channels=3, data_layout="celeba", resolution=16)
+    latent = torch.tensor([[1.0, -1.0, 0.5, 1.0]])
+    axes = rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
+    with torch.no_grad():
+        made = picture.draw(generator, generator.condition(latent), axes, config).rgb[0]
+    framed = torch.ones(3, 20, 20)  # a white border, which celeba's crop of 0.8 takes away
+    framed[:, 2:18, 2:18] = made
+    save_image(tmp_path / "photo.png", framed)
+    target = prepared(InvertConfig(tmp_path, tmp_path / "photo.png", resolution=16), config)
+    torch.testing.assert_close(target, torch.cat([made, torch.ones(1, 16, 16)]), atol=2 / 255, rtol=0)
+    with pytest.raises(UserError, match="has no alpha; name its plain background"):
+        prepared(InvertConfig(tmp_path, tmp_path / "photo.png"), dataclasses.replace(config, channels=4))
+
+    poses = pose_distribution("uniform", (0.2, 0.5), (0.0, 2 * math.pi))
+    seen: list[float] = []
+    effort = Effort(candidates=48, starts=2, latent_steps=10, code_steps=8, mask_weight=1e3)
+    found = invert(generator, config, target, poses, effort, on_progress=seen.append)
+    assert found.silhouette_iou is None and found.loss < 0.5 * seen[0] < 1
+    assert (found.picture[:3] - made).abs().mean() < 0.01 < made.mean()
+
+
+def test_features_count() -> None:
+    """Their weighted mean squared difference is part of the loss."""
+    generator, config = varied()
+    target = torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(1))
+    poses = pose_distribution("uniform", (0.2, 0.5), (0.0, 2 * math.pi))
+
+    def features(pictures: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(pictures, 2) ** 2
+
+    def found(weight: float) -> Inverted:
+        effort = Effort(candidates=1, starts=1, latent_steps=0, code_steps=0, perceptual_weight=weight)
+        return invert(generator, config, target, poses, effort, features=features)
+
+    without, counted = found(0.0), found(1e3)
+    torch.testing.assert_close(counted.picture, without.picture)
+    strayed = (features(without.picture[None, :3]) - features(target[None, :3])).square().mean().item()
+    assert counted.loss - without.loss == pytest.approx(1e3 * strayed, rel=1e-3) and strayed > 1e-3
 
 
 def test_silhouette_iou() -> None:
