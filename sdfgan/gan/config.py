@@ -96,8 +96,7 @@ class GanConfig:
     """random: a light from the viewer's side for each picture, and ambient light; for pictures whose light differs."""
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
-    pi-gan is a radiance field, rendered as a volume: trunk_layers are the sine layers before the density, and there is
-    no eikonal term."""
+    pi-gan is a radiance field, rendered as a volume: trunk_layers are those before the density; no eikonal term."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0
@@ -212,8 +211,7 @@ class GanConfig:
     inception: Path | None = None
     """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall."""
     evaluate_shapes: int = 0
-    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA) with the built-in set, which is learned from; 0:
-    none."""
+    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA), in runs on the built-in set; 0: none."""
     view_resolution: int = 128
     """Side of each view in the pictures and the video made at the end."""
     video_frames: int = 48
