@@ -89,7 +89,7 @@ def one_run(suite: str, name: str, seed: int, minutes: float, folder: Path, opti
         "training_seconds": summary["training_seconds"],
         "processor_minutes": spent / 60,
         "eikonal": statistics.mean(line["eikonal"] for line in lines[-20:]),
-        "skipped": sum(line["skipped"] for line in lines),
+        "skipped": statistics.mean(line["skipped"] for line in lines),  # share of the steps
         "warnings": sorted({warning["warning"] for warning in warnings}),
         "commit": commit.stdout.strip(),
         "device": summary["device"],
