@@ -47,7 +47,8 @@ class GanConfig:
     background: tuple[float, float, float] | None = None
     """Plain background colour (RGB in 0..1) of pictures without alpha: it becomes transparent."""
     resume: Path | None = None
-    """Continue a run exactly: its folder, or one of its checkpoints. Other settings come from the run."""
+    """Continue a run exactly: its folder, or one of its checkpoints. Other settings come from the run; --data says
+    where its pictures are if they have moved."""
     load_dir: Path | None = None
     """Start a new run from the networks of another run or checkpoint."""
     dry_run: bool = False
