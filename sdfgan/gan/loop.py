@@ -252,7 +252,7 @@ class _Run:
         if self.folder is None:
             return None
         scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
-        if self.config.evaluate_shapes and self.config.data is None:
+        if self.config.evaluate_shapes:
             self.measure_slope()
             scores |= set_scores(trainer.average, self.config, self.config.evaluate_shapes)
         self.folder.log(trainer.steps_done, {f"evaluation/{name}": value for name, value in scores.items()})
