@@ -186,7 +186,10 @@ COMMANDS = {
     "import-weights": Command(
         "Use a generator that dfr or pi-GAN trained.",
         _import_weights,
-        (("generator.safetensors runs/imported", "then: sdfgan extract-mesh runs/imported"),),
+        (
+            ("generator.safetensors runs/imported", "then: sdfgan extract-mesh runs/imported"),
+            ("faces.pth runs/faces --curriculum celeba", "a pi-GAN, and the cameras it was trained with"),
+        ),
     ),
     "extract-mesh": Command(
         "Coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",

@@ -321,6 +321,15 @@ def test_evaluate(
     assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--real", str(tmp_path / "nowhere"))
 
 
+def test_shapes_of_a_run_with_data_of_its_own_are_not_compared_with_solids(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, state = load_checkpoint(resolve_checkpoint(run))
+    config = {**state["config"], "data": "chairs"}
+    save_checkpoint(tmp_path / "chairs", state["step"], tensors, {"kind": "gan", "config": config})
+    assert "comes from chairs: leave it out" in error(capsys, "evaluate", str(tmp_path / "chairs"), "--shapes", "7")
+
+
 def test_a_run_that_grows_is_evaluated_as_it_was_at_the_checkpoint(run: Path, tmp_path: Path) -> None:
     tensors, state = load_checkpoint(resolve_checkpoint(run))
     stages = [{"step": 0, "resolution": 16}, {"step": state["step"] + 1, "resolution": 32}]

@@ -22,7 +22,7 @@ from sdfgan.commands.arguments import require_positive
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
 from sdfgan.data.images import decode, require_some
-from sdfgan.data.layouts import CONVENTIONS, is_shapenet, object_of, read_labels, read_poses
+from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
@@ -67,12 +67,13 @@ def run(config: DatasetConfig) -> None:
     entries = _chosen(config, archive, layout)
     labels = read_labels(archive, layout, config.data)
     poses = read_poses(archive, config.data)
+    crop = crop_of(archive, layout, config.data)
     if config.action == "convert":
-        _convert(config, entries, layout, labels, poses)
+        _convert(config, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
     elif config.action == "preview":
-        _preview(config, entries, layout)
+        _preview(config, entries, crop)
     else:
-        _check(config, archive, entries, layout, labels, poses)
+        _check(config, archive, entries, layout, crop, labels, poses)
 
 
 def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]:
@@ -95,13 +96,13 @@ def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]
     return entries
 
 
-def _pictures(config: DatasetConfig, entries: list[Entry], layout: str) -> Iterator[tuple[Entry, np.ndarray | str]]:
+def _pictures(config: DatasetConfig, entries: list[Entry], crop: float) -> Iterator[tuple[Entry, np.ndarray | str]]:
     """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
     Image.init()  # loads the decoders here, once, rather than in every thread
     with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
 
         def read(entry: Entry) -> np.ndarray | str:
-            return decode(entry, config.resolution, config.background, CONVENTIONS[layout].crop)
+            return decode(entry, config.resolution, config.background, crop)
 
         for start in range(0, len(entries), _AT_ONCE):
             group = entries[start : start + _AT_ONCE]
@@ -115,12 +116,13 @@ def _check(
     archive: Archive,
     entries: list[Entry],
     layout: str,
+    crop: float,
     labels: dict[str, int],
     poses: dict[str, tuple[float, float]],
 ) -> None:
     bad, coverage, opaque = list(archive.refused), [], 0
     digests: Counter[bytes] = Counter()
-    for entry, found in _pictures(config, entries, layout):
+    for entry, found in _pictures(config, entries, crop):
         if isinstance(found, str):
             bad.append((entry.name, found))
         else:
@@ -152,8 +154,8 @@ def _check(
     print(f"checked {config.data}: {'good' if not bad else 'the bad pictures will be left out'}")
 
 
-def _preview(config: DatasetConfig, entries: list[Entry], layout: str) -> None:
-    found = [picture for _, picture in _pictures(config, entries, layout) if not isinstance(picture, str)]
+def _preview(config: DatasetConfig, entries: list[Entry], crop: float) -> None:
+    found = [picture for _, picture in _pictures(config, entries, crop) if not isinstance(picture, str)]
     require_some(config.data, len(found), [])
     pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
     on_white = pictures[:, :3] + 1 - pictures[:, 3:]
@@ -165,7 +167,8 @@ def _preview(config: DatasetConfig, entries: list[Entry], layout: str) -> None:
 def _convert(
     config: DatasetConfig,
     entries: list[Entry],
-    layout: str,
+    crop: float,
+    cropped: bool,
     labels: dict[str, int],
     poses: dict[str, tuple[float, float]],
 ) -> None:
@@ -173,7 +176,7 @@ def _convert(
     written: dict[str, str] = {}
     bad: list[tuple[str, str]] = []
     with writer(config.output) as write:
-        for entry, found in _pictures(config, entries, layout):
+        for entry, found in _pictures(config, entries, crop):
             if isinstance(found, str):
                 bad.append((entry.name, found))
             else:
@@ -182,8 +185,8 @@ def _convert(
                 written[name] = entry.name
         require_some(config.data, len(written), bad)
         kept_labels: dict[str, Any] = {name: labels[old] for name, old in written.items() if old in labels}
-        if kept_labels:
-            write("dataset.json", dataset_json(kept_labels))
+        if kept_labels or cropped:
+            write("dataset.json", dataset_json(kept_labels, cropped))
         kept_poses = {n: [math.degrees(a) for a in poses[old]] for n, old in written.items() if old in poses}
         if kept_poses:
             write("poses.json", json.dumps(kept_poses).encode())

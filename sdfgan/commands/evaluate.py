@@ -46,7 +46,7 @@ class EvaluateConfig:
     inception: Path | None = None
     """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or in the cache folder."""
     shapes: int = 0
-    """Shapes on each side of the set metrics, 105 for example; 0: none."""
+    """Shapes on each side of the set metrics, 105 for example, for runs on the built-in set; 0: none."""
     psi: float = 1.0
     """Truncation towards the mean shape. 1, none, is what distances are usually given for."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
@@ -68,7 +68,15 @@ def run(config: EvaluateConfig) -> None:
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
     generator, trained = load_generator(checkpoint, weights)  # type: ignore[arg-type]
-    now = dataclasses.replace(trained.at(load_checkpoint(checkpoint)[1]["step"]), device=str(device))
+    state = load_checkpoint(checkpoint)[1]
+    source = trained.data or state.get("imported_from")
+    if config.shapes and source is not None:
+        raise UserError(
+            f"--shapes compares with the solids of the built-in set, but {config.run} comes from {source}: leave it out"
+        )
+    if config.real is None and "imported_from" in state:
+        raise UserError(f"{config.run} was imported, without what it learned from: name real pictures by --real")
+    now = dataclasses.replace(trained.at(state["step"]), device=str(device))
     found = find_weights(config.inception)
     inception = None if found is None else load_inception(found).to(device)
     if inception is None:

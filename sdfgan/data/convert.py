@@ -69,6 +69,7 @@ def writer(path: Path) -> Iterator[Write]:
         raise UserError(f"{path}: must be a .zip, a .tar or a folder without a suffix")
 
 
-def dataset_json(labels: dict[str, Any]) -> bytes:
-    """StyleGAN's dataset.json."""
-    return json.dumps({"labels": [[name, label] for name, label in labels.items()]}).encode()
+def dataset_json(labels: dict[str, Any], cropped: bool = False) -> bytes:
+    """StyleGAN's dataset.json; `cropped` tells `layouts.is_cropped` that a layout's crop has been done."""
+    pairs = [[name, label] for name, label in labels.items()] or None
+    return json.dumps({"labels": pairs, **({"cropped": True} if cropped else {})}).encode()

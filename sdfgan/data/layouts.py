@@ -77,6 +77,7 @@ def open_data(
     if layout == "auto":
         layout = "shapenet" if is_shapenet(archive) else "plain"
     convention = CONVENTIONS[layout]
+    crop = crop_of(archive, layout, path)
     entries = archive.pictures
     labels = read_labels(archive, layout, path)
     if label is not None:
@@ -92,13 +93,13 @@ def open_data(
         cache = "memory" if len(entries) * 4 * resolution**2 <= _MOST_IN_MEMORY else "none"
     if cache == "memory":
         images, good, skipped = decode_all(
-            entries, resolution, background=background, crop=convention.crop, on_progress=on_progress
+            entries, resolution, background=background, crop=crop, on_progress=on_progress
         )
         entries = [entries[index] for index in good]
         pictures = InMemory(images, _poses_of(entries, poses), _labels_of(entries, labels))
     else:
         skipped = []
-        decoder = partial(_decode_or_next, entries, background, convention.crop)
+        decoder = partial(_decode_or_next, entries, background, crop, set())
         indices = torch.arange(len(entries))
         pictures = OnDisk(decoder, indices, _poses_of(entries, poses), _labels_of(entries, labels))
     skipped = archive.refused + skipped
@@ -107,19 +108,33 @@ def open_data(
 
 
 def _decode_or_next(
-    entries: list[Entry], background: Colour | None, crop: float, index: int, resolution: int
+    entries: list[Entry], background: Colour | None, crop: float, known: set[str], index: int, resolution: int
 ) -> Tensor:
-    """A picture [4, R, R], or the next one that can be read."""
+    """A picture [4, R, R], or the next one that can be read; those that cannot are told once, and `known` then."""
     for offset in range(len(entries)):
         entry = entries[(index + offset) % len(entries)]
         found = decode(entry, resolution, background, crop)
         if not isinstance(found, str):
             return torch.from_numpy(found).permute(2, 0, 1)
-        _log.warning("%s: skipped (%s); the next picture takes its place", entry.name, found)
+        if entry.name not in known:
+            known.add(entry.name)
+            _log.warning("%s: skipped (%s); the next picture takes its place", entry.name, found)
     raise UserError("none of the pictures can be read")
 
 
 # ------------------------------------------------------------------------------------------------ labels and poses
+
+
+def crop_of(archive: Archive, layout: str, path: Path) -> float:
+    """The crop of a layout; 1 if the pictures have had theirs."""
+    crop = CONVENTIONS[layout].crop
+    return crop if crop == 1 or not is_cropped(archive, path) else 1.0
+
+
+def is_cropped(archive: Archive, path: Path) -> bool:
+    """Whether `dataset convert` has cropped the pictures, as a layout has it, and said so in dataset.json."""
+    marks = (_json(entry, path) for name, entry in archive.side.items() if PurePosixPath(name).name == "dataset.json")
+    return any(isinstance(mark, dict) and mark.get("cropped") is True for mark in marks)
 
 
 def is_shapenet(archive: Archive) -> bool:

@@ -51,6 +51,7 @@ class PiGanField(Field):
             the origin. 0, as in pi-GAN, begins with fog, from which training finds shapes more slowly.
         activation: what makes raw densities positive, "relu" or "softplus".
         extent: nothing is farther from the origin.
+        near_far: where on its ray the volume is asked, in distances of the camera from the origin, or None.
     """
 
     view_locked = False  # whether a volume's colours are those seen from the front (pi-GAN's lock_view_dependence)
@@ -73,11 +74,12 @@ class PiGanField(Field):
         prior: float = 0.0,
         activation: str = "relu",
         extent: float = math.sqrt(3),
+        near_far: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         if activation not in _ACTIVATIONS:
             raise ValueError(f"PiGanField: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
-        self.latent_size, self.width = latent_size, width
+        self.latent_size, self.width, self.near_far = latent_size, width, near_far
         self.activation, self._extent = _ACTIVATIONS[activation], extent
         modules: list[nn.Module] = []
         inputs = latent_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,7 +47,8 @@ class GanConfig:
     background: tuple[float, float, float] | None = None
     """Plain background colour (RGB in 0..1) of pictures without alpha: it becomes transparent."""
     resume: Path | None = None
-    """Continue a run exactly: its folder, or one of its checkpoints. Other settings come from the run."""
+    """Continue a run exactly: its folder, or one of its checkpoints. Other settings come from the run; --data says
+    where its pictures are if they have moved."""
     load_dir: Path | None = None
     """Start a new run from the networks of another run or checkpoint."""
     dry_run: bool = False
@@ -85,7 +87,9 @@ class GanConfig:
     mirror: bool = True
     """Flip real pictures left to right at random. Turn it off for things with a left and a right."""
     march_steps: int = 24
-    """Most evaluations of the field per ray in training."""
+    """Most evaluations of the field per ray in training; of pi-gan as many again, which the first ones place."""
+    near_far: tuple[float, float] | None = None
+    """Where rays ask a pi-gan, in distances of the camera from the origin. Default: in the ball around the object."""
 
     renderer: Literal["sdfgan", "dfr"] = "sdfgan"
     """dfr: the older project's renderer, for comparison."""
@@ -93,8 +97,7 @@ class GanConfig:
     """random: a light from the viewer's side for each picture, and ambient light; for pictures whose light differs."""
     generator: Literal["film-siren", "mlp", "dfr", "pi-gan"] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
-    pi-gan is a radiance field, rendered as a volume: half of march_steps are placed by the other half, trunk_layers are
-    the sine layers before the density, and there is no eikonal term."""
+    pi-gan is a radiance field, rendered as a volume: trunk_layers are those before the density; no eikonal term."""
     latent_size: int = 64
     """Length of the latent."""
     latent_std: float = 1.0
@@ -103,8 +106,8 @@ class GanConfig:
     """Length of a second latent that drives the texture alone; 0: one latent drives shape and texture."""
     width: int | None = None
     """Units per layer of the field. Default: 64 on a CPU, 128 on a GPU."""
-    trunk_layers: int = 3
-    """Sine layers shared by shape and texture."""
+    trunk_layers: int | None = None
+    """Sine layers shared by shape and texture. Default: 3; 8 for pi-gan."""
     sdf_layers: int = 1
     """Sine layers of the shape branch."""
     texture_layers: int = 1
@@ -209,7 +212,7 @@ class GanConfig:
     inception: Path | None = None
     """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall."""
     evaluate_shapes: int = 0
-    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA) with the built-in set; 0: none."""
+    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA), in runs on the built-in set; 0: none."""
     view_resolution: int = 128
     """Side of each view in the pictures and the video made at the end."""
     video_frames: int = 48
@@ -237,6 +240,7 @@ class GanConfig:
             "dataset_size": 8192 if small else 32768,
             "width": 64 if small else 128,
             "precision": "bf16" if not small and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32",
+            "trunk_layers": 8 if config.generator == "pi-gan" else 3,
             "eikonal_weight": 0.0 if config.generator == "pi-gan" else 0.5,
             "r1_gamma": ADVERSARIAL_LOSSES[config.gan_loss].r1_gamma,
         }
@@ -328,6 +332,15 @@ class GanConfig:
             raise UserError(
                 f"--batch-size must be a multiple of --chunk-size, got {self.batch_size} and {self.chunk_size}"
             )
+        if self.chunk_size == 1 and self.discriminator in ("small", "stylegan2"):
+            raise UserError(
+                f"--chunk-size must be at least 2 with --discriminator {self.discriminator}, which compares the "
+                f"pictures of a chunk (a divisor of --batch-size, {self.batch_size}); got 1"
+            )
+        if self.evaluate_shapes and self.data is not None:
+            raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")
+        if self.near_far is not None and not 0 <= self.near_far[0] < self.near_far[1] < math.inf:
+            raise UserError(f"--near-far must be NEAR FAR with 0 <= NEAR < FAR, got {self.near_far}")
         fractions = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
         for name in fractions.split():
             if not 0 <= getattr(self, name) <= 1:

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sdfgan.cameras import camera_distance
 from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
@@ -22,7 +23,7 @@ _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
 
 def make_generator(config: GanConfig) -> Field:
     """An untrained generator of a resolved configuration; initialised from torch's global generator."""
-    assert config.width is not None
+    assert config.width is not None and config.trunk_layers is not None
     if config.generator == "dfr":
         return DfrSDF(
             width=config.width,
@@ -42,7 +43,8 @@ def make_generator(config: GanConfig) -> Field:
             gain=_DENSITY_GAIN,
             prior=_DENSITY_PRIOR,
             activation=config.activation,
-            extent=1.0 if config.channels == 4 else math.sqrt(3),  # photographs with a background fill the picture
+            extent=1.0 if config.channels == 4 else _reach(config),  # photographs with a background fill the picture
+            near_far=config.near_far,
         )
     layers = {
         "width": config.width,
@@ -62,6 +64,15 @@ def make_generator(config: GanConfig) -> Field:
         omega_texture=config.omega_texture,
         color_space=config.color_space,
     )
+
+
+def _reach(config: GanConfig) -> float:
+    """How far from the origin the rays of a picture can ask a volume that fills it."""
+    if config.near_far is None:
+        return math.sqrt(3)
+    distance = camera_distance(math.radians(config.fov))
+    cosine = distance / math.sqrt(distance**2 + 2)  # between the rays of a corner and of the middle
+    return distance * max(math.sqrt(1 + t * t - 2 * t * cosine) for t in config.near_far)
 
 
 Weights = Literal["ema", "ema_slow", "raw"]

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from sdfgan.cameras import pose_distribution
 from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field, PiGanField
 from sdfgan.fields.dfr import LAYERS as DFR_LAYERS
 from sdfgan.gan.config import GanConfig
+from sdfgan.gan.curricula import load_curriculum
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 from sdfgan.training.weights import load_weights
 
 Kind = Literal["auto", "dfr", "pi-gan"]
 _BOX_WARP = 2 / 0.24  # pi-GAN's spatial variants scale coordinates by this
+_RESOLUTION = 64  # where a curriculum says nothing
+_CAMERA = ["poses", "elevation", "azimuth", "fov", "near_far", "resolution", "background", "data_layout"]
+
+
+class Imported(NamedTuple):
+    """What an import made."""
+
+    checkpoint: Path
+    config: GanConfig
+    curriculum: str  # that the camera is of, as far as nothing else was said
 
 
 def import_generator(
@@ -26,18 +40,21 @@ def import_generator(
     run: Path,
     kind: Kind = "auto",
     *,
-    fov: float | None = None,
+    curriculum: str | None = None,
+    camera: Mapping[str, Any] | None = None,
     level: float = 10.0,
     omegas: tuple[float, float] = (5.0, 15.0),
     box_warp: bool = True,
-) -> tuple[Path, str]:
-    """Write the generator in a file as the checkpoint of a new run folder; returns its path, and the kind.
+) -> Imported:
+    """Write the generator in a file as the checkpoint of a new run folder.
 
     Args:
-        fov: degrees; default 25 for dfr and 12 for pi-GAN.
+        curriculum: whose pictures it learned from, by name or as a file: `_CAMERA` are taken from it. Default: dfr;
+            for pi-GAN celeba, or carla without `box_warp`.
+        camera: what goes before that.
         level: density of pi-GAN's surface.
         omegas: frequencies of dfr's first and other layers.
-        box_warp: pi-GAN's spatial variants, whose coordinates are scaled; not so TALLSIREN.
+        box_warp: pi-GAN's spatial variants, whose coordinates are scaled; not so TALLSIREN, and carla's.
 
     Raises UserError for what is no such file, or does not fit.
     """
@@ -47,19 +64,33 @@ def import_generator(
     found = "dfr" if any("sdfLayers." in n for n in tensors) else "pi-gan" if _siren_prefix(tensors) is not None else ""
     if not found or kind not in ("auto", found):
         raise UserError(f"{path}: expected the generator of {'dfr or pi-GAN' if kind == 'auto' else kind}; it has none")
+    curriculum = curriculum or ("dfr" if found == "dfr" else "celeba" if box_warp else "carla")
+    config = _seen_as(curriculum, camera or {}, found)
     generator: Field
     if found == "dfr":
         generator, settings = _dfr(tensors, path, omegas)
-        fov = 25.0 if fov is None else fov
     else:
-        fov = 12.0 if fov is None else fov
-        generator, settings = _pi_gan(tensors, path, level, math.tan(math.radians(fov) / 2), box_warp)
-    config = GanConfig(device="cpu", generator=found, fov=fov, **settings).resolved()  # type: ignore[arg-type]
+        box_warp = box_warp and curriculum.lower() != "carla"
+        generator, settings = _pi_gan(tensors, path, level, math.tan(math.radians(config.fov) / 2), box_warp)
+    config = dataclasses.replace(config, **settings)
+    config.check()
     packed: dict[str, Tensor] = {}
     for name in ("generator", "ema", "ema_slow"):
         packed |= {key: tensor.clone() for key, tensor in pack_module(generator, name).items()}
     state = {"kind": "gan", "config": config.to_json(), "imported_from": str(path)}
-    return save_checkpoint(run, 0, packed, state), found
+    return Imported(save_checkpoint(run, 0, packed, state), config, curriculum)
+
+
+def _seen_as(curriculum: str, camera: Mapping[str, Any], generator: str) -> GanConfig:
+    """Of a generator that saw its shapes as a curriculum does in the end, but for what `camera` says; UserError."""
+    found = load_curriculum(curriculum, GanConfig())
+    settings = {"resolution": _RESOLUTION, **found.settings}
+    for stage in found.stages:
+        settings |= stage.changes
+    seen = {name: settings[name] for name in _CAMERA if name in settings} | dict(camera)
+    config = GanConfig(**{"device": "cpu", "generator": generator, **seen}).resolved()
+    pose_distribution(config.poses, config.elevation, config.azimuth)
+    return config
 
 
 def _dfr(tensors: dict[str, Tensor], path: Path, omegas: tuple[float, float]) -> tuple[DfrSDF, dict]:

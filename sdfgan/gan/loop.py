@@ -35,7 +35,7 @@ from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _CHANGEABLE_ON_RESUME = ("resume", "steps", "device", "dry_run", "evaluate_interval", "inception")
-_LOG_INTERVAL = 10
+_LOG_INTERVAL = 10  # steps, whose means are logged
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
@@ -115,6 +115,7 @@ class _Run:
         weights = find_weights(self.config.inception)
         self.inception = None if weights is None else load_inception(weights).to(trainer.device)
         self.health = Health()
+        self.recent: dict[str, list[float]] = {}  # numbers of the steps since the last line of the log
         resolution = self.config.at(trainer.steps_done).resolution
         assert resolution is not None
         if self.team.first and self.config.channels == 4:
@@ -186,8 +187,11 @@ class _Run:
         """Log a step's numbers, and what they say about the run's health."""
         if self.folder is None:
             return
+        for name, value in numbers.items():  # some are not measured at every step
+            self.recent.setdefault(name, []).append(value)
         if step % _LOG_INTERVAL == 0:
-            self.folder.log(step, numbers)
+            self.folder.log(step, {name: sum(values) / len(values) for name, values in self.recent.items()})
+            self.recent = {}
         for ailment in self.health.look(step, numbers):
             self.folder.warn(step, ailment.name, ailment.words)
             print(f"\nstep {step}: {ailment.words}", flush=True)
@@ -231,6 +235,11 @@ class _Run:
             made.append(path)
         return made
 
+    def measure_slope(self) -> None:
+        """Radiance fields need it for meshes: how fast their density changes with distance."""
+        if isinstance(self.trainer.average, PiGanField):
+            self.trainer.average.measure_slope()
+
     # ------------------------------------------------------------------------------------------------------- judging
 
     def evaluate(self) -> dict[str, float] | None:
@@ -243,7 +252,8 @@ class _Run:
         if self.folder is None:
             return None
         scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
-        if self.config.evaluate_shapes and self.config.data is None:
+        if self.config.evaluate_shapes:
+            self.measure_slope()
             scores |= set_scores(trainer.average, self.config, self.config.evaluate_shapes)
         self.folder.log(trainer.steps_done, {f"evaluation/{name}": value for name, value in scores.items()})
         return scores
@@ -259,8 +269,7 @@ class _Run:
         if half:
             floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
         print("drawing the final pictures")
-        if isinstance(self.trainer.average, PiGanField):
-            self.trainer.average.measure_slope()
+        self.measure_slope()
         self.final_pictures()
         meshes = self.meshes(range(3))
         return {
@@ -331,7 +340,8 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
 def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> GanConfig:
     """The saved configuration; what else was given on the command line must agree with it."""
     run, instead = checkpoint.parent.parent, "; use --load-dir to start another from it"
-    changed = changed_on_resume(given, saved, _CHANGEABLE_ON_RESUME, run, instead)
+    moved = () if saved.data is None else ("data",)  # the same pictures may be elsewhere now
+    changed = changed_on_resume(given, saved, (*_CHANGEABLE_ON_RESUME, *moved), run, instead)
     changed.setdefault("device", device_here(saved.device, run))
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
@@ -342,6 +352,8 @@ def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
     stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
     threads = trainer.threads.count
+    if config.load_dir is not None and trainer.steps_done == 0:
+        print(f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}")
     print(
         f"{path}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px{stages} on "
         f"{_device_name(trainer.device)}, {processes}{threads} threads; {len(data.train)} pictures to learn "

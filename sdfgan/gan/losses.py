@@ -27,6 +27,7 @@ class AdversarialLoss(NamedTuple):
     real: Score  # the discriminator's, of reals
     fake: Score  # the discriminator's, of fakes
     r1_gamma: float  # the default of --r1-gamma
+    classifies: bool = False  # reals have logits above 0, fakes below
     gradient_penalty: bool = False
     spectral_norm: bool = False
     sphere: bool = False  # logits are distances on a sphere
@@ -41,8 +42,8 @@ def _itself(logits: Tensor) -> Tensor:
 
 
 ADVERSARIAL_LOSSES = {
-    "logistic": AdversarialLoss(lambda x: F.softplus(-x), lambda x: F.softplus(-x), F.softplus, r1_gamma=5.0),
-    "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), r1_gamma=5.0),
+    "logistic": AdversarialLoss(lambda x: F.softplus(-x), lambda x: F.softplus(-x), F.softplus, 5.0, classifies=True),
+    "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), 5.0, classifies=True),
     "wgan-gp": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, gradient_penalty=True),
     "wgan-sn": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, spectral_norm=True),
     "sphere": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, sphere=True),

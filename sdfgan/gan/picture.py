@@ -79,21 +79,19 @@ def draw(
 def _draw_volume(
     generator: PiGanField, condition: Any, axes: Tensor, config: GanConfig, fov: float, seed: int | None
 ) -> Picture:
-    """Half of a ray's evaluations place the other half, and both make the picture (pi-GAN)."""
-    coarse = max(1, config.march_steps // 2)
-    sampling = Sampling((coarse, coarse), stratified=seed is not None, merge=True)
+    """`march_steps` evaluations of a ray place as many others, and both make the picture (pi-GAN)."""
+    sampling = Sampling((config.march_steps, config.march_steps), stratified=seed is not None, merge=True)
     random = None if seed is None else torch.Generator(axes.device).manual_seed(seed)
     assert config.resolution is not None
-    made = render_pictures(
-        generator, axes, condition, resolution=config.resolution, fov=fov, sampling=sampling, generator=random
-    )
+    options: dict[str, Any] = {"resolution": config.resolution, "fov": fov, "near_far": generator.near_far}
+    made = render_pictures(generator, axes, condition, sampling=sampling, generator=random, **options)
     return Picture(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
 
 
 def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rendering:
     """Pictures for people: `raycast.render`, or of volumes `volume.render_pictures`, with its options."""
     if isinstance(generator, PiGanField):
-        return render_pictures(generator, axes, condition, **options)
+        return render_pictures(generator, axes, condition, near_far=generator.near_far, **options)
     return render(sdf=generator, axes=axes, condition=condition, **options)
 
 

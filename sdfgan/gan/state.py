@@ -45,6 +45,11 @@ class TrainingState:
         """`poses` are the cameras', if they are not those of the configuration."""
         self.config = config
         self.workers = workers or Workers()
+        for stage in (config, *(config.at(stage.step) for stage in config.stages)):
+            assert stage.batch_size is not None
+            if stage.batch_size % self.workers.count:
+                batch, count = stage.batch_size, self.workers.count
+                raise UserError(f"--batch-size {batch} must be a multiple of the {count} processes, at every stage")
         self.device = torch.device(config.device)
         self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
         if config.deterministic:

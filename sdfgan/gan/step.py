@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.data.pictures import Pictures
-from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
 from sdfgan.gan import augment, picture
 from sdfgan.gan.augment import Augmentation
@@ -56,8 +55,6 @@ class Step:
         config, workers, done = self.config, self.trainer.workers, self.trainer.steps_done
         assert config.resolution is not None and config.batch_size is not None and config.chunk_size is not None
         assert config.steps is not None and config.r1_gamma is not None
-        if config.batch_size % workers.count:
-            raise UserError(f"--batch-size {config.batch_size} must be a multiple of the {workers.count} processes")
         chunk = largest_part(config.batch_size // workers.count, config.chunk_size)
         self.batch, self.resolution, self.chunks = config.batch_size, config.resolution, config.batch_size // chunk
         since = done - self.trainer.config.stage_start(done)
@@ -196,10 +193,11 @@ class Step:
             "logit_real": of_reals.logit.mean(),
             "logit_fake": of_fakes.logit.mean(),
             "sign_real": of_reals.logit.sign().mean(),
-            "accuracy": ((of_reals.logit > 0).float().mean() + (of_fakes.logit < 0).float().mean()) / 2,
             "gap": of_reals.logit.mean() - of_fakes.logit.mean(),
             "logit_spread": torch.cat([of_reals.logit, of_fakes.logit]).std(unbiased=False),
         }
+        if loss.classifies:
+            log["accuracy"] = ((of_reals.logit > 0).float().mean() + (of_fakes.logit < 0).float().mean()) / 2
         identity, guesses = self._identity(of_fakes, fake)
         total, log = total + identity, log | {f"{name}_d": value for name, value in guesses.items()}
         if self.with_r1:

@@ -40,6 +40,8 @@ class Trainer(TrainingState):
         self.steps_done += 1
         self._adjust_augmentation(log, now.config)
         log["learning_rate"] = self.optimizer_g.param_groups[0]["lr"]
+        if now.config.precision == "fp16":
+            log["loss_scale"] = self.steps.loss_scale
         return log
 
     def _set_learning_rates(self, config: GanConfig) -> None:

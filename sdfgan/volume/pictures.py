@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.cameras import DEFAULT_FOV, orbit_camera
+from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.volume import VolumeField
 from sdfgan.raycast.render import Rendering
@@ -28,6 +28,7 @@ def render_pictures(
     *,
     resolution: int = 128,
     fov: float = DEFAULT_FOV,
+    near_far: tuple[float, float] | None = None,
     background: Tensor | Sequence[float] = (0.0, 0.0, 0.0),
     sampling: Sampling | None = None,
     generator: torch.Generator | None = None,
@@ -37,6 +38,8 @@ def render_pictures(
     Args:
         field: rendered within the ball of its extent; normals are those of its `sdf`.
         axes: [B, 3, 3], one camera per row of the condition.
+        near_far: the part of each ray that is rendered, in distances of the camera from the origin; None: all of it
+            within the ball.
         background: RGB, [3] or [B, 3].
         sampling: 48 samples, then 48, by default.
         generator: of the random numbers of stratified sampling.
@@ -50,6 +53,9 @@ def render_pictures(
     images, pixels = len(axes), resolution**2
     every = torch.arange(images * pixels, device=axes.device)
     origins, directions, near, far = ops.generate_rays(cameras, every, resolution, resolution, fov, field.extent)
+    if near_far is not None:
+        nearest, farthest = (share * camera_distance(fov) for share in near_far)
+        near, far = near.clamp(min=nearest), far.clamp(max=farthest)
     # Orbit cameras see the ball alike: which pixels see it is asked of the first.
     seen = (far > near)[:pixels].nonzero()[:, 0]
     volume = cast(VolumeField, field)

@@ -149,11 +149,14 @@ def test_conventions_crop_and_flip(tmp_path: Path) -> None:
     assert not open_data(tmp_path, 16, layout="carla").convention.mirror
 
 
-def test_pictures_that_stay_on_disk(tmp_path: Path) -> None:
+def test_pictures_that_stay_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(5)} | {"2.png": b"no picture"})
     found = open_data(tmp_path, 8, cache="none")
     assert isinstance(found.pictures, OnDisk) and len(found.pictures) == 5
     assert reds(found.pictures) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1 and told[0].startswith("2.png: skipped (not a picture)")
+    assert reds(found.pictures.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is told once"
     some = found.pictures.select(torch.tensor([4, 0]))
     assert reds(some) == [4, 0] and some.batch(torch.tensor([0]), 16).shape == (1, 4, 16, 16)
 
@@ -207,6 +210,25 @@ def test_convert_keeps_pictures_labels_and_poses(
     capsys.readouterr()
     assert main(["dataset", "convert", str(source), str(tmp_path / "out.rar")]) == 2
     assert main(["dataset", "convert", str(source)]) == 2
+
+
+@pytest.mark.parametrize("target", ["out.zip", "out.tar", "out"])
+def test_what_was_cropped_is_not_cropped_again(target: str, tmp_path: Path) -> None:
+    """Whatever layout it is read with, and after another conversion."""
+    pixels = np.zeros((218, 178, 3), np.uint8)
+    pixels[:, :] = np.arange(178, dtype=np.uint8)[:, None]  # its colour says where it was
+    source = tmp_path / "in"
+    source.mkdir()
+    Image.fromarray(pixels).save(source / "a.png")
+    once, twice = tmp_path / target, tmp_path / f"again-{target}"
+    arguments = ["--resolution", "16", "--layout"]
+    assert main(["dataset", "convert", str(source), str(once), *arguments, "celeba"]) == 0
+    assert main(["dataset", "convert", str(once), str(twice), *arguments, "plain"]) == 0
+    expected = open_data(source, 16, layout="celeba").pictures.batch(torch.tensor([0]), 16)
+    for path, layout in ((once, "celeba"), (once, "plain"), (twice, "celeba")):
+        found = open_data(path, 16, layout=layout)
+        assert (found.pictures.batch(torch.tensor([0]), 16).int() - expected.int()).abs().max() <= 1
+        assert found.pictures.labels is None
 
 
 def test_views_of_shapenet_objects_are_chosen_without_replacement(tmp_path: Path) -> None:

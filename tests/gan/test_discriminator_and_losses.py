@@ -149,6 +149,8 @@ def test_top_k_keeps_the_best() -> None:
     assert top_k_weights(logits, 0, 10, 0.5).tolist() == [1, 1, 1, 1]
     assert top_k_weights(logits, 10**6, 10, 0.5).tolist() == [2, 0, 2, 0]
     assert top_k_weights(logits, 10**6, 10, 0.0).tolist() == [4, 0, 0, 0]
+    # After n intervals 0.99^n of the pictures are kept, rounded up: 0.99^20 = 0.818.
+    assert (top_k_weights(torch.arange(1000.0), 20 * 7, 7, 0.5) > 0).sum() == 818
 
 
 # ------------------------------------------------------------------------------------------------------- augmentation

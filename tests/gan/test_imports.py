@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sdfgan.cli import main
 from sdfgan.errors import UserError
 from sdfgan.fields.volume import Places
 from sdfgan.gan import load_generator
@@ -64,10 +65,11 @@ def test_dfr(shared: bool, suffix: str, tmp_path: Path) -> None:
         torch.save({"gen": theirs.state_dict()}, path)
     else:
         save_file(theirs.state_dict(), path)
-    checkpoint, kind = import_generator(path, tmp_path / "run", omegas=(5.0, 7.0))
-    assert kind == "dfr" and checkpoint.name == "step-0000000"
+    made = import_generator(path, tmp_path / "run", omegas=(5.0, 7.0))
+    assert made.curriculum == "dfr" and made.checkpoint.name == "step-0000000"
     ours, config = load_generator(tmp_path / "run")
-    assert config.latent_std == 2.5 and config.fov == 25
+    assert config == made.config and config.generator == "dfr" and config.renderer == "sdfgan"
+    assert (config.latent_std, config.fov, config.resolution, config.poses) == (2.5, 25, 64, "uniform")
     points, latent = torch.rand(50, 3), torch.randn(1, 6)
     sdf, colour = theirs(points, latent, (5.0, 7.0))
     condition = ours.condition(latent)
@@ -109,18 +111,24 @@ class Siren(nn.Module):
         return self.final_layer(x)[:, 0], self.color_layer_linear(last).sigmoid()
 
 
-def test_pi_gan(tmp_path: Path) -> None:
+def pi_gan(path: Path) -> nn.Module:
+    """A generator as pi-GAN has it, in a file."""
     torch.manual_seed(0)
     theirs = nn.Module()
     theirs.siren = Siren()
     with torch.no_grad():  # about the size that trained weights have
         for index, layer in enumerate(theirs.siren.network):
             layer.layer.weight *= 0.5 if index == 0 else math.sqrt(6) / 25
-    path = tmp_path / "generator.pth"
     torch.save(theirs.state_dict(), path)
-    _, kind = import_generator(path, tmp_path / "run", level=0.1)
+    return theirs
+
+
+def test_pi_gan(tmp_path: Path) -> None:
+    path = tmp_path / "generator.pth"
+    theirs = pi_gan(path)
+    made = import_generator(path, tmp_path / "run", level=0.1)
     ours, config = load_generator(tmp_path / "run")
-    assert kind == "pi-gan" and config.fov == 12
+    assert made.config == config and config.generator == "pi-gan" and config.fov == 12 and made.curriculum == "celeba"
     points, latent = torch.rand(50, 3) * 2 - 1, torch.randn(1, 6)
     # World units there are camera distances: the view's half-width at the object is tan(fov / 2).
     density, colour = theirs.siren(points * math.tan(math.radians(6)), latent)
@@ -135,6 +143,57 @@ def test_pi_gan(tmp_path: Path) -> None:
     scale = math.tan(math.radians(6))
     torch.testing.assert_close(radiance.density, density.clamp(min=0) * scale, atol=1e-5, rtol=1e-3)
     torch.testing.assert_close(radiance.rgb, colour, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected", "said"),
+    [
+        (["--curriculum", "CelebA"],
+         ("gaussian", (-17.189, 17.189), 12, 64, (0.88, 1.12), "celeba", None), "12 degrees"),
+        (["--curriculum", "carla", "--fov", "35", "--resolution", "32"],
+         ("spherical_uniform", (-180, 180), 35, 32, (0.7, 1.3), "carla", (1, 1, 1)), "asked between 0.7 and 1.3"),
+        (["--poses", "fixed", "--azimuth", "-9", "9", "--elevation", "0", "5", "--near-far", "0.9", "1"],
+         ("fixed", (-9, 9), 12, 64, (0.9, 1), "celeba", None), "assumed to be as in celeba"),
+        (["--no-box-warp"],
+         ("spherical_uniform", (-180, 180), 30, 128, (0.7, 1.3), "carla", (1, 1, 1)), "assumed to be as in carla"),
+    ],
+)  # fmt: skip
+def test_the_command_keeps_the_camera(
+    arguments: list[str], expected: tuple, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pi_gan(tmp_path / "generator.pth")
+    assert main(["import-weights", str(tmp_path / "generator.pth"), str(tmp_path / "run"), *arguments]) == 0
+    out = capsys.readouterr().out
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-0000000"
+    assert said in out and out.splitlines()[-1] == f"imported the generator of pi-gan; wrote {checkpoint}"
+    assert ("assumed" in out) == ("--curriculum" not in arguments)
+    generator, config = load_generator(tmp_path / "run")
+    names = ["poses", "azimuth", "fov", "resolution", "near_far", "data_layout", "background"]
+    assert tuple(getattr(config, name) for name in names) == expected
+    box = 1 if expected[5] == "carla" else 2 / 0.24
+    assert generator.near_far == expected[4]
+    assert generator.scale.item() == pytest.approx(box * math.tan(math.radians(config.fov / 2)))
+
+
+def test_the_command_names_what_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pi_gan(tmp_path / "generator.pth")
+    arguments = ["import-weights", str(tmp_path / "generator.pth"), str(tmp_path / "run")]
+    for flags, message in (
+        (["--curriculum", "faces"], "--curriculum must be one of carla, cats, celeba"),
+        (["--fov", "200"], "--fov must be between 1 and 150 degrees"),
+        (["--near-far", "1.2", "0.8"], "--near-far must be NEAR FAR with 0 <= NEAR < FAR, got (1.2, 0.8)"),
+        (["--poses", "data"], "pose distribution: must be one of uniform"),
+        (["--azimuth", "9", "-9"], "azimuth range must be (low, high)"),
+        (["--resolution", "48"], "--resolution must be a power of two from 16"),
+    ):
+        assert main([*arguments, *flags]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+    assert main(arguments) == 0
+    run = str(tmp_path / "run")
+    for flags, message in (([], "name real pictures by --real"), (["--shapes", "5"], "leave it out")):
+        assert main(["evaluate", run, *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_bad_files_are_named(tmp_path: Path) -> None:

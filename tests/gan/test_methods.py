@@ -21,8 +21,11 @@ from sdfgan.errors import UserError
 from sdfgan.gan import DISCRIMINATORS, GanConfig, picture
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss
+from sdfgan.gan.discriminators import logits_of
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss, r1_penalty
+from sdfgan.gan.step import Step, View
 from sdfgan.gan.trainer import Trainer
+from sdfgan.training.health import SIGNS
 
 TINY = {
     "device": "cpu",
@@ -44,10 +47,13 @@ def pictures() -> Tensor:
     return render_shapes(128, 32).images
 
 
-def trained(pictures: Tensor, steps: int = 50, **options: Any) -> tuple[Trainer, list[dict[str, float]]]:
-    """A trainer after some steps, and the numbers of each."""
+def trained(
+    pictures: Tensor, steps: int = 50, augmented: float = 0.0, **options: Any
+) -> tuple[Trainer, list[dict[str, float]]]:
+    """A trainer after some steps, and the numbers of each. `augmented` is the probability of ADA at the start."""
     trainer = Trainer(GanConfig(**{**TINY, **options}).resolved())
     trainer.precondition()
+    trainer.augmented = augmented
     try:
         return trainer, [trainer.step(pictures) for _ in range(steps)]
     finally:
@@ -69,6 +75,41 @@ def test_losses(loss: str, pictures: Tensor) -> None:
     assert logs[-1]["eikonal"] < 0.1 and 0.02 < logs[-1]["coverage"] < 0.6
     # The discriminator has found something out: it puts reals above fakes.
     assert sum(log["gap"] for log in logs[-20:]) > 0
+
+
+@pytest.mark.parametrize(("of", "interval"), [("logit", 4), ("probability", 1)])
+def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: int, pictures: Tensor) -> None:
+    """Times the interval, since it is left out in between."""
+    config = GanConfig(**{**TINY, "r1_gamma": 3.0, "r1_interval": interval, "r1_of": of}).resolved()
+    trainer = Trainer(config)
+    try:
+        now = Step(trainer, config)
+        with torch.no_grad():
+            fake = now.render(now.draw_fakes()[0])
+        reals = now.draw_reals(InMemory(pictures))[0]
+        assert now.with_r1
+        gradients = {}
+        for now.with_r1 in (True, False):
+            gradients[now.with_r1] = now._discriminator_chunk(fake, reals, View(None, None), View(None, None), None)[1]
+        penalty = 1.5 * interval * r1_penalty(logits_of(trainer.discriminator, 1.0), reals, of)
+        expected = torch.autograd.grad(
+            penalty, list(trainer.discriminator.parameters()), allow_unused=True, materialize_grads=True
+        )
+        difference = [one - other for one, other in zip(gradients[True], gradients[False], strict=True)]
+        assert sum(part.abs().sum() for part in expected) > 1e-3
+        torch.testing.assert_close(difference, list(expected), atol=1e-5, rtol=1e-3)
+    finally:
+        trainer.close()
+
+
+@pytest.mark.parametrize("loss", ["logistic", "wgan-gp"])
+def test_every_sign_of_ill_health_finds_its_numbers(loss: str, pictures: Tensor) -> None:
+    """`blobs` are measured now and then; whether reals and fakes are on the right side of 0 means nothing to WGAN."""
+    _, logs = trained(pictures, steps=1, gan_loss=loss)
+    measured = logs[0].keys() | {"blobs", "real_blobs"}
+    assert [sign.name for sign in SIGNS if not sign.needs <= measured] == (
+        [] if loss == "logistic" else ["discriminator wins"]
+    )
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
@@ -355,6 +396,7 @@ pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
 with workers(torch.device("cpu")) as team:
     trainer = Trainer(config, team)
+    trainer.augmented = 0.5
     logs = [trainer.step(pictures) for _ in range(4)]
     team.check_same([trainer.generator, trainer.discriminator, trainer.average], 4)
     trainer.close()
@@ -375,7 +417,7 @@ def torchrun(*arguments: str, processes: int = 2) -> str:
 def test_two_processes_are_one_with_the_doubled_batch(pictures: Tensor, tmp_path: Path) -> None:
     """Each of two processes takes 2 of the 4 pictures that one takes; options that need all of a batch included."""
     options = {**TINY, "top_k_interval": 1, "ada_target": 0.6, "instance_noise": 0.1, "gan_loss": "logistic"}
-    _, alone = trained(pictures, steps=4, **{k: v for k, v in options.items() if k not in TINY})
+    _, alone = trained(pictures, steps=4, augmented=0.5, **{k: v for k, v in options.items() if k not in TINY})
     torch.save(pictures, tmp_path / "pictures.pt")
     (tmp_path / "worker.py").write_text(WORKER)
     said = torchrun(str(tmp_path / "worker.py"), str(tmp_path / "pictures.pt"), json.dumps(options))
@@ -397,22 +439,27 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
         assert said.count("done: look at") == 1 and "2 processes" in said
         command = [sys.executable, "-m", "sdfgan", "train-gan", "--resume", str(run), "--steps", "6"]
         subprocess.run(command, check=True, capture_output=True)
+        subprocess.run([*command[:3], "train-gan", "--output-dir", str(tmp_path / "alone"), *listed], check=True)
     finally:
         del os.environ["SDFGAN_CACHE"]
     summary = json.loads((run / "summary.json").read_text())
     assert summary["steps"] == 6 and summary["processes"] == 1
     assert len(list(run.glob("events.*"))) == 2
+    judged = [
+        [line["evaluation/swd"] for line in map(json.loads, lines) if "evaluation/swd" in line]
+        for lines in ((folder / "metrics.jsonl").read_text().splitlines() for folder in (run, tmp_path / "alone"))
+    ]
+    assert judged[0][:2] == pytest.approx(judged[1], rel=1e-3)  # two processes judge as one does
 
 
-def test_a_batch_that_processes_cannot_share(pictures: Tensor) -> None:
+def test_a_batch_that_processes_cannot_share() -> None:
     from sdfgan.training.distributed import Workers
 
-    trainer = Trainer(GanConfig(**TINY).resolved(), Workers(0, 3))
-    try:
-        with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes"):
-            trainer.step(pictures)
-    finally:
-        trainer.close()
+    config = GanConfig(**TINY).resolved()
+    later = dataclasses.replace(config, stages=(Stage(0, {"batch_size": 6}), Stage(50, {"batch_size": 4})))
+    for wrong in (config, later):
+        with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
+            Trainer(wrong, Workers(0, 3))
 
 
 def test_pictures_from_somewhere_else(pictures: Tensor) -> None:

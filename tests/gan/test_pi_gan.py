@@ -12,6 +12,7 @@ from sdfgan import cameras
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
+from sdfgan.fields.volume import Places, Radiance
 from sdfgan.gan import GanConfig, make_generator, picture
 from sdfgan.gan.curricula import Stage, load_curriculum
 from sdfgan.gan.inversion import Effort, invert
@@ -31,7 +32,8 @@ TINY = {
     "latent_size": 8,
     "discriminator_channels": 8,
     "discriminator_most_channels": 16,
-    "march_steps": 8,
+    "march_steps": 4,
+    "trunk_layers": 3,
 }
 
 
@@ -53,7 +55,7 @@ def test_curricula(name: str) -> None:
     for index, stage in enumerate(curriculum.stages):
         resolution = max(16, stage.changes["resolution"] // 4)
         stages.append(Stage(2 * index, {**stage.changes, "resolution": resolution, "batch_size": 4, "chunk_size": 2,
-                                        "march_steps": 8}))  # fmt: skip
+                                        "march_steps": 4}))  # fmt: skip
     options = {**TINY, **settings, "fade_steps": 2, "data_layout": "auto", "stages": tuple(stages)}
     config = GanConfig(**options).resolved()
     before = {key: value.clone() for key, value in Trainer(config).generator.named_parameters()}
@@ -127,6 +129,33 @@ def test_the_seed_fixes_a_run_for_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(before)
     assert logs[0] == logs[1]
+
+
+def test_what_pi_gan_has_of_layers_and_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 sine layers; N samples that place N more; in photographs all between near and far, up to the corners."""
+    config = GanConfig(
+        **{**TINY, "trunk_layers": None, "channels": 3, "fov": 12.0, "near_far": (0.88, 1.12)}
+    ).resolved()
+    generator = make_generator(config)
+    assert isinstance(generator, PiGanField) and len(generator.layers) == 8
+    assert len(make_generator(GanConfig(device="cpu").resolved()).weights) == 5  # 3, and one of each branch
+    asked, radiance = [], generator.radiance
+
+    def spy(places: Places, condition: object) -> Radiance:
+        asked.append(places.points)
+        return radiance(places, condition)
+
+    monkeypatch.setattr(generator, "radiance", spy)
+    axes = cameras.rotate_axes((torch.tensor([0.2]), torch.tensor([1.0])))
+    distance = cameras.camera_distance(math.radians(12))
+    for seed, count in ((None, 2 * config.march_steps), (0, 2 * config.march_steps)):
+        asked.clear()
+        picture.draw(generator, generator.condition(torch.zeros(1, 8)), axes, config, seed=seed)
+        points = torch.cat(asked)
+        assert len(points) == 16 * 16 * count
+        depths = (points - distance * axes[0, 2]).norm(dim=1) / distance
+        assert 0.88 <= depths.min() < 0.92 and 1.08 < depths.max() <= 1.12
+        assert points.norm(dim=1).max() < generator.extent
 
 
 def test_settings_for_surfaces_are_refused() -> None:

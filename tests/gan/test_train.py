@@ -20,6 +20,7 @@ from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, load_generator, loop, sample_latents, train
 from sdfgan.gan.trainer import Trainer
+from sdfgan.training import health
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
 
 TINY = {
@@ -72,6 +73,7 @@ def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
     assert summary["meshes"] and all(Path(path).stat().st_size > 0 for path in summary["meshes"])
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss_d" in line] == list(range(10, 121, 10))
+    assert all(line["r1"] > 0 for line in lines if "loss_d" in line)  # of the step in eight that has it
     evaluations = {line["step"]: line for line in lines if "evaluation/swd" in line}
     assert list(evaluations) == [0, 60, 120] and evaluations[120]["evaluation/coverage"] >= 0
     assert evaluations[120]["evaluation/swd"] == distance["end"] == summary["evaluation"]["swd"]
@@ -175,6 +177,22 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert result["dry_run"] and not (tmp_path / "run").exists()
 
 
+def test_a_warning_is_said_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here for numbers that are measured at each step, with each sample, and once."""
+    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    monkeypatch.setattr(health, "WINDOW", 2)
+    monkeypatch.setattr(
+        health, "SIGNS", (health.Sign("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),)
+    )
+    options = {**TINY, "evaluate_images": 0, "sample_interval": 1, "steps": 3}
+    train(GanConfig(output_dir=tmp_path / "run", **options))
+    assert "step 2: odd: 0" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "words": "odd: 0"}]
+
+
 def test_bad_resumes_are_named(finished: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds a run already"):
         train(GanConfig(output_dir=finished, **TINY))
@@ -182,6 +200,8 @@ def test_bad_resumes_are_named(finished: Path, tmp_path: Path) -> None:
         train(GanConfig(resume=tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"--resolution 64 differs from the run's 16"):
         train(GanConfig(resume=finished, resolution=64))
+    with pytest.raises(UserError, match=r"--data \S+ differs from the run's None"):
+        train(GanConfig(resume=finished, data=tmp_path))
     foreign = tmp_path / "checkpoints" / "step-0000001"
     foreign.mkdir(parents=True)
     (foreign / "state.json").write_text('{"format": 1, "kind": "other"}')
@@ -225,7 +245,8 @@ def test_training_from_shards_with_poses_and_labels(
     train(GanConfig(output_dir=tmp_path / "run", steps=3, checkpoint_interval=1, **options))
     assert "20 pictures to learn from" in capsys.readouterr().out
     curriculum.unlink()  # a run needs it no more
-    train(GanConfig(device="cpu", resume=tmp_path / "run", steps=4))
+    moved = (tmp_path / "shard.tar").rename(tmp_path / "moved.tar")
+    train(GanConfig(device="cpu", resume=tmp_path / "run", steps=4, data=moved))
     assert weights(tmp_path / "run")["discriminator.stems.32.weight"].shape[1] == 3
     with pytest.raises(UserError, match="--poses data: the built-in set has none"):
         train(GanConfig(**{**TINY, "poses": "data"}))
