@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sdfgan.cameras import Empirical, PoseDistribution, orbit_path
+from sdfgan.cameras import Empirical, PoseDistribution
 from sdfgan.data.layouts import open_data
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.data.shapes import shape_set
@@ -20,7 +20,7 @@ from sdfgan.gan.config import GanConfig
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
-from sdfgan.gan.views import Viewer, alphas
+from sdfgan.gan.views import Sides, Viewer, alphas
 from sdfgan.inception import find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
@@ -111,7 +111,7 @@ class _Run:
         resumed = trainer.steps_done or None
         self.folder = RunFolder(path, self.config.to_json(), resumed) if self.team.first else None
         self.viewer = Viewer(trainer.average, trainer.fov, trainer.threads.map)
-        self.elevation = sum(trainer.poses.elevation) / 2
+        self.sides = Sides.of(trainer.poses)
         weights = find_weights(self.config.inception)
         self.inception = None if weights is None else load_inception(weights).to(trainer.device)
         self.health = Health()
@@ -200,7 +200,7 @@ class _Run:
         """A grid of twelve shapes, each seen from four sides."""
         resolution = self.config.at(step).resolution
         assert resolution is not None and self.folder is not None
-        looked = self.viewer.look(*self.viewer.views(self.shapes(12), 4, self.elevation), max(64, resolution))
+        looked = self.viewer.look(*self.viewer.views(self.shapes(12), 4, self.sides), max(64, resolution))
         self.health.note({"blobs": separate_parts(alphas(looked))})
         grid = image_grid(torch.cat([rendering.rgb.cpu() for rendering in looked]), 12)
         save_image(self.path / "samples" / f"step-{step:07d}.png", grid)
@@ -209,9 +209,9 @@ class _Run:
     def final_pictures(self) -> None:
         """grid.png and turntable.mp4."""
         config = self.config
-        grid = self.viewer.grid(self.shapes(10), 6, self.elevation, config.view_resolution, columns=12)
+        grid = self.viewer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
-        shapes, path = self.shapes(9), orbit_path(config.video_frames, self.elevation)
+        shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
         self.viewer.video(self.path / "turntable.mp4", lambda frame: shapes, path, config.view_resolution)
 
     @torch.no_grad()

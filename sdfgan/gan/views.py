@@ -32,7 +32,7 @@ class Sides:
     """From where a run's shapes are looked at: all round, or from no other azimuths than it learned from. Radians."""
 
     elevation: float
-    azimuths: Range = (0.0, 2 * math.pi)
+    azimuths: Range
     swing: float = _SWING  # of the elevation in an orbit
 
     @classmethod
@@ -118,14 +118,14 @@ class Viewer:
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
         return list(self._map(some, torch.arange(len(axes)).split(at_once)))
 
-    def views(self, condition: Any, count: int, sides: Sides | float) -> tuple[Any, Tensor]:
-        """What `look` needs to see each row from `count` sides, one row after the other; a number is an elevation."""
-        axes = rotate_axes((sides if isinstance(sides, Sides) else Sides(sides)).spread(count))
+    def views(self, condition: Any, count: int, sides: Sides) -> tuple[Any, Tensor]:
+        """What `look` needs to see each row from `count` sides, one row after the other."""
+        axes = rotate_axes(sides.spread(count))
         shapes = len(next(iter(codes.tensors_of(condition).values())))
         repeated = torch.arange(shapes).repeat_interleave(count)
         return codes.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
-    def grid(self, condition: Any, count: int, sides: Sides | float, resolution: int, columns: int) -> Tensor:
+    def grid(self, condition: Any, count: int, sides: Sides, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one picture [3, H, W]."""
         return image_grid(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 

@@ -16,7 +16,7 @@ from sdfgan.commands.render import RenderConfig, _path
 from sdfgan.commands.shapes import sides_of
 from sdfgan.fields import PiGanField
 from sdfgan.fields.volume import Places
-from sdfgan.gan import GanConfig, make_generator
+from sdfgan.gan import GanConfig, make_generator, train
 from sdfgan.gan.views import Sides, Viewer
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 
@@ -150,3 +150,22 @@ def test_videos_keep_to_what_the_run_learned_from(
     azimuths.clear()
     assert main(["interpolate", str(run), *lines, "--turns", "1", "--azimuth", "5"]) == 0
     assert azimuths == pytest.approx([5, 95, -175, -85], abs=1e-3)
+
+
+def test_pictures_of_a_run_keep_to_what_it_learns_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    azimuths: list[float] = []
+    look = Viewer.look
+
+    def watched(self: Viewer, condition: object, axes: torch.Tensor, *arguments: int) -> list:
+        azimuths.extend(torch.rad2deg(torch.atan2(axes[:, 2, 0], axes[:, 2, 2])).tolist())
+        return look(self, condition, axes, *arguments)
+
+    monkeypatch.setattr(Viewer, "look", watched)
+    config = GanConfig(
+        device="cpu", output_dir=tmp_path / "run", azimuth=(-20, 40), steps=1, sample_interval=1, batch_size=2,
+        chunk_size=2, resolution=16, width=16, mapping_width=16, latent_size=4, dataset_size=8, evaluate_images=0,
+        discriminator_channels=8, view_resolution=16, video_frames=4, mesh_resolution=8,
+    )  # fmt: skip
+    train(config)
+    assert len(azimuths) == 12 * 4 + 10 * 6 + 9 * 4 and min(azimuths) > -20.01 and max(azimuths) < 40.01
+    assert max(azimuths) - min(azimuths) > 59
