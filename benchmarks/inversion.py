@@ -18,7 +18,7 @@ import torch
 from sdfgan.cameras import pose_distribution
 from sdfgan.data.shapes import render_shapes
 from sdfgan.gan import load_generator
-from sdfgan.gan.inversion import invert
+from sdfgan.gan.inversion import invert, silhouette_iou
 from sdfgan.pictures import image_grid, save_image
 
 _SEED = 424_242  # of pictures that no run has learned from
@@ -40,7 +40,7 @@ def main() -> None:
     for index, picture in enumerate(pictures):
         started = time.perf_counter()
         found = invert(generator, config, picture, poses)
-        ious.append(found.silhouette_iou)
+        ious.append(silhouette_iou(found.picture[3], picture[3]))
         seconds.append(time.perf_counter() - started)
         sheet += [picture[:3], found.picture[:3]]
         print(
