@@ -212,8 +212,11 @@ class Step:
     def _identity(self, verdict: Verdict, fake: Fake) -> tuple[Tensor | float, dict[str, Tensor]]:
         """How far the guesses of latent and direction are off, weighted, and each for the log."""
         weights = {"latent": self.config.latent_weight, "pose": self.config.pose_weight}
-        truths = {"latent": (verdict.latent, fake.latents), "pose": (verdict.direction, fake.axes[:, 2])}
-        errors = {n: (truths[n][0] - truths[n][1]).square().mean() for n, weight in weights.items() if weight > 0}
+        errors = {}
+        if weights["latent"] > 0:
+            errors["latent"] = (verdict.latent - fake.latents).square().mean()
+        if weights["pose"] > 0:  # for small errors the mean over two angles, as in pi-GAN
+            errors["pose"] = (verdict.direction - fake.axes[:, 2]).square().sum(1).mean() / 2
         return sum((weights[name] * error for name, error in errors.items()), start=0.0), errors
 
     # ----------------------------------------------------------------------------------------------- the generator
