@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import torch
 import tyro
 
 from sdfgan.errors import UserError
+from sdfgan.gan.checks import check_settings
 from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -218,7 +218,7 @@ class GanConfig:
     video_frames: int = 48
     """Frames of the turntable made at the end."""
     mesh_resolution: int = 128
-    """Grid cells per axis of the meshes made at the end."""
+    """Grid cells per axis of the meshes made at the end; 0: none."""
 
     def resolved(self) -> GanConfig:
         """The same with curriculum, device and everything that depends on them decided, and checked; UserError."""
@@ -281,11 +281,11 @@ class GanConfig:
 
     def check(self) -> None:
         """Raises UserError for settings that make no sense, at any stage."""
-        self._check()
+        check_settings(self)
         check_stages(self.stages)
         for stage in self.stages:
             try:
-                self.at(stage.step)._check()
+                check_settings(self.at(stage.step))
             except UserError as error:
                 raise UserError(f"stage of step {stage.step}: {error}") from None
         sides = sorted(set(self.resolutions))
@@ -303,71 +303,6 @@ class GanConfig:
                         f"--{name.replace('_', '-')} {getattr(self, name)}: --curriculum {self.curriculum} sets it to "
                         f"{value} at step {stage.step}; leave it out, or write a curriculum (JSON) of your own"
                     )
-
-    def _check(self) -> None:
-        assert self.resolution is not None and self.batch_size is not None and self.chunk_size is not None
-        if self.resolution < 16 or self.resolution & (self.resolution - 1):
-            raise UserError(f"--resolution must be a power of two from 16, got {self.resolution}")
-        positive = (
-            "steps batch_size dataset_size chunk_size march_steps latent_size width trunk_layers sdf_layers "
-            "texture_layers mapping_width discriminator_channels discriminator_most_channels discriminator_steps "
-            "r1_interval sample_interval checkpoint_interval view_resolution video_frames octaves ada_pictures"
-        )
-        for name in positive.split():
-            if getattr(self, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        not_negative = (
-            "texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images evaluate_interval "
-            "evaluate_shapes seed lr_generator lr_discriminator mesh_resolution fade_steps gradient_penalty "
-            "top_k_interval latent_weight mapping_rate pose_weight back_face_weight instance_noise "
-            "instance_noise_steps blur blur_steps latent_std eikonal_final"
-        )
-        for name in not_negative.split():
-            if getattr(self, name) is not None and not getattr(self, name) >= 0:
-                raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
-        for name in ("gradient_clip", "gradient_clip_discriminator"):
-            if getattr(self, name) is not None and not getattr(self, name) > 0:
-                raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
-        if self.batch_size % self.chunk_size:
-            raise UserError(
-                f"--batch-size must be a multiple of --chunk-size, got {self.batch_size} and {self.chunk_size}"
-            )
-        if self.chunk_size == 1 and self.discriminator in ("small", "stylegan2"):
-            raise UserError(
-                f"--chunk-size must be at least 2 with --discriminator {self.discriminator}, which compares the "
-                f"pictures of a chunk (a divisor of --batch-size, {self.batch_size}); got 1"
-            )
-        if self.evaluate_shapes and self.data is not None:
-            raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")
-        if self.near_far is not None and not 0 <= self.near_far[0] < self.near_far[1] < math.inf:
-            raise UserError(f"--near-far must be NEAR FAR with 0 <= NEAR < FAR, got {self.near_far}")
-        fractions = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
-        for name in fractions.split():
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(self, name)}")
-        if not 1 <= self.fov <= 150:
-            raise UserError(f"--fov must be between 1 and 150 degrees, got {self.fov}")
-        if self.ada_target and self.gan_loss not in ("logistic", "hinge"):
-            raise UserError(f"--ada-target needs logits with a sign: --gan-loss logistic or hinge, not {self.gan_loss}")
-        if self.generator != "film-siren" and self.color_space != "rgb":
-            raise UserError(f"--color-space hsv is for --generator film-siren, got {self.generator}")
-        if self.generator == "dfr" and self.texture_latent_size:
-            raise UserError("--texture-latent-size: the dfr generator has one latent")
-        if self.generator == "pi-gan":
-            self._check_pi_gan()
-        if self.light != "headlight" and (self.renderer == "dfr" or self.generator == "pi-gan"):
-            raise UserError(f"--light {self.light} is for surfaces and our renderer: not for dfr's, nor for pi-gan")
-        if self.resume is not None and self.load_dir is not None:
-            raise UserError("--resume and --load-dir exclude each other: continue a run, or start a new one from it")
-
-    def _check_pi_gan(self) -> None:
-        for name in ("texture_latent_size", "eikonal_weight", "back_face_weight"):
-            if getattr(self, name):
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be 0: --generator pi-gan has no surface to apply it to"
-                )
-        if self.renderer != "sdfgan":
-            raise UserError(f"--renderer {self.renderer} is for surfaces: not for --generator pi-gan")
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

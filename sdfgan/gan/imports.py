@@ -58,8 +58,10 @@ def import_generator(
 
     Raises UserError for what is no such file, or does not fit.
     """
-    if run.exists() and any(run.iterdir()):
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise UserError(f"{run}: exists; name a new folder")
+    if not 0 < level < math.inf:
+        raise UserError(f"--level must be a positive density, got {level}")
     tensors = load_weights(path)
     found = "dfr" if any("sdfLayers." in n for n in tensors) else "pi-gan" if _siren_prefix(tensors) is not None else ""
     if not found or kind not in ("auto", found):

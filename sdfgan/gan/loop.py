@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
 from sdfgan.data.layouts import open_data
@@ -32,7 +33,7 @@ from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
-from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
+from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 
 _CHANGEABLE_ON_RESUME = ("resume", "steps", "device", "dry_run", "evaluate_interval", "inception")
 _LOG_INTERVAL = 10  # steps, whose means are logged
@@ -60,16 +61,22 @@ def train(config: GanConfig) -> dict[str, Any]:
 
 
 def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
-    checkpoint = None
-    if config.resume is not None:
-        checkpoint = resolve_checkpoint(config.resume)
+    resumed, source = config.resume is not None, config.resume or config.load_dir
+    checkpoint, tensors = Path(), dict[str, Tensor]()
+    state: dict[str, Any] = {}
+    if source is not None:
+        checkpoint = resolve_checkpoint(source)
         tensors, state = load_checkpoint(checkpoint)
-        config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
+        if "imported_from" in state:
+            raise UserError(f"{source}: was imported, without a discriminator: it cannot be trained")
+    if resumed:
+        config = _resumed_config(config, config_of(state, checkpoint), checkpoint, int(state["step"]))
     config = config.resolved()
-    if checkpoint is not None:
+    if resumed:
         path = checkpoint.parent.parent
     else:
         path = config.output_dir or next_run_folder(Path("runs"), "gan")
+        check_new_run(path)
     config = dataclasses.replace(config, output_dir=path, resume=None)
     if team.first:
         data = load_training_data(config, talk=True)
@@ -80,19 +87,18 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
     trainer = Trainer(config, team, data.poses)
     try:
         elapsed, start = 0.0, None
-        if checkpoint is not None:
+        if resumed:
             trainer.load_state(tensors, state, int(state["step"]), checkpoint)
             elapsed, start = float(state["elapsed_seconds"]), state["start"]
-        elif config.load_dir is not None:
-            source = resolve_checkpoint(config.load_dir)
-            trainer.load_networks(load_checkpoint(source)[0], source)
+        elif source is not None:
+            trainer.load_networks(tensors, checkpoint)
         if team.first:
             _describe(trainer, data, path)
         if config.dry_run:
             if team.first:
                 print("dry run: everything is in place; nothing was written")
             return {"dry_run": True, "config": config.to_json()}
-        if checkpoint is None and config.load_dir is None:
+        if source is None:
             trainer.precondition()
         return _Run(trainer, data, path, elapsed, start).finish()
     finally:
@@ -223,7 +229,7 @@ class _Run:
     def meshes(self, seeds: range) -> list[Path]:
         """Coloured meshes of some shapes; shapes without a surface are left out, and that is said."""
         average, made = self.trainer.average, []
-        for seed in seeds:
+        for seed in seeds if self.config.mesh_resolution else ():
             latents = sample_latents(self.config, [seed]).to(self.trainer.device)
             path = self.path / "meshes" / f"shape-{seed}.glb"
             try:
@@ -325,6 +331,9 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _FEWEST_HELD_OUT:
+        if config.evaluate_images and talk:
+            fewest = f"--evaluate-images {_FEWEST_HELD_OUT // 2} and {5 * _FEWEST_HELD_OUT} pictures"
+            print(f"{config.data}: no pictures are held out to measure distances by: that takes {fewest} at least")
         held = 0
     poses = None
     if config.poses == "data":
@@ -337,12 +346,14 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path) -> GanConfig:
+def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path, done: int) -> GanConfig:
     """The saved configuration; what else was given on the command line must agree with it."""
     run, instead = checkpoint.parent.parent, "; use --load-dir to start another from it"
     moved = () if saved.data is None else ("data",)  # the same pictures may be elsewhere now
     changed = changed_on_resume(given, saved, (*_CHANGEABLE_ON_RESUME, *moved), run, instead)
     changed.setdefault("device", device_here(saved.device, run))
+    if changed.get("steps", done) < done:
+        raise UserError(f"--steps {changed['steps']}: {checkpoint} has {done} behind it already")
     return dataclasses.replace(saved, **{**changed, "resume": None})
 
 

@@ -97,7 +97,8 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _others(folder: Path) -> str:
     """What to do about a bad checkpoint."""
     others = [path for path in list_checkpoints(folder.parent.parent) if path != folder]
-    return f"; an earlier checkpoint is {others[-1]}" if others else ""
+    whole = [path for path in others if (path / _STATE).is_file() and (path / _TENSORS).is_file()]
+    return f"; another checkpoint is {whole[-1]}" if whole else ""
 
 
 def _one_line(error: Exception) -> str:

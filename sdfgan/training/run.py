@@ -26,8 +26,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: dict[str, Any], resumed_step: int | None = None) -> None:
         self.path = path
-        if resumed_step is None and list_checkpoints(path):
-            raise UserError(f"{path}: holds a run already; continue it with --resume {path}, or name another folder")
+        if resumed_step is None:
+            check_new_run(path)
         with disk_errors(path):
             (path / "samples").mkdir(parents=True, exist_ok=True)
             (path / "checkpoints").mkdir(exist_ok=True)
@@ -105,6 +105,14 @@ def changed_on_resume(
             )
         changed[field.name] = value
     return changed
+
+
+def check_new_run(path: Path) -> None:
+    """Raises UserError for what cannot become the folder of a new run: a file, or a folder that holds one."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is a file; name a folder for the run")
+    if list_checkpoints(path):
+        raise UserError(f"{path}: holds a run already; continue it with --resume {path}, or name another folder")
 
 
 def next_run_folder(parent: Path, name: str) -> Path:

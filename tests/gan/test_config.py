@@ -21,16 +21,22 @@ def test_defaults_for_a_cpu() -> None:
 def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     saved = dataclasses.replace(GanConfig(device="cpu").resolved(), device="cuda:99")
     checkpoint = Path("run/checkpoints/step-0000001")
-    assert _resumed_config(GanConfig(), saved, checkpoint).device == "auto"
+    assert _resumed_config(GanConfig(), saved, checkpoint, 0).device == "auto"
     assert "run: was on cuda:99, which is not here" in capsys.readouterr().out
-    assert _resumed_config(GanConfig(device="cpu"), saved, checkpoint).device == "cpu"
+    assert _resumed_config(GanConfig(device="cpu"), saved, checkpoint, 0).device == "cpu"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"resolution": 48}, "--resolution must be a power of two from 16, got 48"),
-        ({"steps": 0}, "--steps must be at least 1, got 0"),
+        ({"steps": 0}, "--steps must be positive, got 0"),
+        ({"omega_first": 0.0}, "--omega-first must be positive, got 0.0"),
+        ({"omega_hidden": float("nan")}, "--omega-hidden must be finite, got nan"),
+        ({"seed": 10**23}, "--seed must be at most 9223372036854775807"),
+        ({"width": 10**8}, "--width must be at most 4096, got 100000000"),
+        ({"elevation": (100.0, 200.0)}, "--elevation must be LOW HIGH in degrees within -90 and 90, got 100 200"),
+        ({"azimuth": (30.0, 10.0)}, "--azimuth must be LOW HIGH in degrees, got 30 10"),
         ({"batch_size": 12, "chunk_size": 8}, "--batch-size must be a multiple of --chunk-size"),
         ({"gradient_clip": 0.0}, "--gradient-clip must be positive, got 0.0"),
         ({"gradient_clip_discriminator": -1.0}, "--gradient-clip-discriminator must be positive, got -1.0"),

@@ -193,13 +193,19 @@ def test_a_warning_is_said_and_written(
     assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "words": "odd: 0"}]
 
 
-def test_bad_resumes_are_named(finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds a run already"):
-        train(GanConfig(output_dir=finished, **TINY))
+def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "load_training_data", None)  # nothing is made before the folder has been looked at
+    for dry in (False, True):
+        with pytest.raises(UserError, match="holds a run already"):
+            train(GanConfig(output_dir=finished, dry_run=dry, **TINY))
+    with pytest.raises(UserError, match="is a file; name a folder"):
+        train(GanConfig(output_dir=finished / "config.json", **TINY))
     with pytest.raises(UserError, match="no such run"):
         train(GanConfig(resume=tmp_path / "nowhere"))
     with pytest.raises(UserError, match=r"--resolution 64 differs from the run's 16"):
         train(GanConfig(resume=finished, resolution=64))
+    with pytest.raises(UserError, match=r"--steps 60: \S+ has 120 behind it already"):
+        train(GanConfig(resume=finished, steps=60))
     with pytest.raises(UserError, match=r"--data \S+ differs from the run's None"):
         train(GanConfig(resume=finished, data=tmp_path))
     foreign = tmp_path / "checkpoints" / "step-0000001"

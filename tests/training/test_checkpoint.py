@@ -80,7 +80,7 @@ def test_a_bad_checkpoint_is_named_and_an_earlier_one_offered(tmp_path: Path, da
         state.write_text('{"format": 1, "st')
     else:
         state.write_text(json.dumps({"weights": [1, 2]}))
-    with pytest.raises(UserError, match=r"an earlier checkpoint is .*step-0000001") as caught:
+    with pytest.raises(UserError, match=r"another checkpoint is .*step-0000001") as caught:
         ckpt.load_checkpoint(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
