@@ -227,6 +227,10 @@ def test_render_turntable_beside_the_run_of_a_checkpoint(run: Path, capsys: pyte
     frames = [frame.shape for frame in imageio.get_reader(output)]
     assert frames == [(64, 64, 3)] * 4
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
+    first = output.read_bytes()
+    assert main(["render", str(checkpoint), *arguments, "--show", "depth"]) == 0
+    assert output.read_bytes() == first
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output.with_name('turntable-2.mp4')}"
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
@@ -262,6 +266,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         ("render RUN --resolution 40000", "--resolution must be between 1 and 8192, got 40000"),
+        ("render RUN --resolution 2000", "--resolution: 48 pictures in one can have 1672 px each, got 2000"),
         ("render RUN --mode seeds --azimuth nan", "--azimuth must be between -360 and 360, got nan"),
         ("render RUN --mode front --azimuth inf", "--azimuth must be between -360 and 360, got inf"),
         ("render RUN --truncation 1e30", "--truncation must be between -10 and 10, got 1e+30"),

@@ -19,6 +19,7 @@ from sdfgan.pictures import save_image
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")
+_MOST_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ def run(config: RenderConfig) -> None:
         raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
     shapes = load_shapes(config)
     output = _output(config)
+    count = len(shapes.seeds) * (config.views if config.mode in ("grid", "depth", "normals") else 1)
+    if config.mode != "images" and count * config.resolution**2 > _MOST_AT_ONCE:
+        most = math.isqrt(_MOST_AT_ONCE // count)
+        raise UserError(f"--resolution: {count} pictures in one can have {most} px each, got {config.resolution}")
     viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:
