@@ -26,11 +26,11 @@ def save_image(path: str | Path, image: Tensor) -> None:
         imageio.imwrite(partial, to_bytes(image))
 
 
-def image_grid(images: Tensor, columns: int) -> Tensor:
-    """Images [N, C, H, W] as one [C, rows * H, columns * W], row by row; the last row is filled with zeros."""
+def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
+    """Images [N, C, H, W] as one [C, rows * H, columns * W], row by row; `fill` is the rest of the last row."""
     count, channels, height, width = images.shape
     rows = -(-count // columns)
-    filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - count))
+    filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - count), value=fill)
     tiles = filled.view(rows, columns, channels, height, width)
     return tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
 

@@ -21,9 +21,11 @@ from safetensors.torch import load_file
 
 import sdfgan.gan
 from sdfgan.cli import COMMANDS, main
-from sdfgan.commands.arguments import parse_seeds, run_folder
+from sdfgan.commands.arguments import output_path, parse_seeds, run_folder
 from sdfgan.errors import UserError
-from sdfgan.gan import GanConfig, make_generator
+from sdfgan.gan import GanConfig, make_generator, picture
+from sdfgan.pictures import save_image
+from sdfgan.raycast import Rendering
 from sdfgan.training.checkpoint import load_checkpoint, pack_module, resolve_checkpoint, save_checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +170,29 @@ def test_run_folder(tmp_path: Path) -> None:
     assert run_folder(tmp_path) == run_folder(tmp_path / "checkpoints" / "step-0000005") == tmp_path
 
 
+def test_output_path(tmp_path: Path) -> None:
+    """Default names that exist are left alone, given ones are not; what is read is never written."""
+    file, folder = tmp_path / "a.b.png", tmp_path / "pictures"
+    assert output_path(None, file) == file and output_path(None, folder, folder=True) == folder
+    file.touch()
+    folder.mkdir()
+    (tmp_path / "a.b-2.png").touch()
+    assert output_path(None, file) == tmp_path / "a.b-3.png"
+    assert output_path(None, folder, folder=True) == tmp_path / "pictures-2"
+    assert output_path(file, file) == file and output_path(folder, file, folder=True) == folder
+    assert output_path(folder / "new.png", file, reads=[folder]) == folder / "new.png"
+    for given, is_folder, message in [
+        (folder, False, "is a folder, expected a file"),
+        (file, True, "is a file, expected a folder"),
+        (file / "x" / "y.png", False, "cannot be written: .*a.b.png is not a folder"),
+        (folder / ".." / "a.b.png", False, "is read; name another file"),
+        (tmp_path / ("x" * 300), False, "cannot be written"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            output_path(given, file, folder=is_folder, reads=[tmp_path])
+    assert not (tmp_path / "x").exists() and len(list(tmp_path.iterdir())) == 3, "nothing is made"
+
+
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert torch.__version__ in capsys.readouterr().out
@@ -202,6 +227,10 @@ def test_render_turntable_beside_the_run_of_a_checkpoint(run: Path, capsys: pyte
     frames = [frame.shape for frame in imageio.get_reader(output)]
     assert frames == [(64, 64, 3)] * 4
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
+    first = output.read_bytes()
+    assert main(["render", str(checkpoint), *arguments, "--show", "depth"]) == 0
+    assert output.read_bytes() == first
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output.with_name('turntable-2.mp4')}"
 
 
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
@@ -220,14 +249,60 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     assert "expected a run folder" in error(capsys, "extract-mesh", str(tmp_path))
     assert "--seeds must be numbers" in error(capsys, "render", here, "--seeds", "x")
     assert "--seeds" in error(capsys, "extract-mesh", here, "--seeds", "3-1")
-    assert "--resolution must be positive" in error(capsys, "render", here, "--resolution", "0")
+    assert "--resolution must be between 1 and" in error(capsys, "render", here, "--resolution", "0")
     assert "--elevation must be between" in error(capsys, "render", here, "--elevation", "100")
     assert "--truncation" in error(capsys, "render", here, "--truncation", "nan")
     assert "--output: turntable is written as .mp4" in error(
         capsys, "render", here, "--mode", "turntable", "--output", "a.png"
     )
+    assert "--mode depth shows depth, not --show normals" in error(
+        capsys, "render", here, "--mode", "depth", "--show", "normals"
+    )
     assert "--device" in error(capsys, "extract-mesh", here, "--device", "tpu")
     assert "RUN" in error(capsys, "render")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("render RUN --resolution 40000", "--resolution must be between 1 and 8192, got 40000"),
+        ("render RUN --resolution 2000", "--resolution: 48 pictures in one can have 1672 px each, got 2000"),
+        ("render RUN --mode seeds --azimuth nan", "--azimuth must be between -360 and 360, got nan"),
+        ("render RUN --mode front --azimuth inf", "--azimuth must be between -360 and 360, got inf"),
+        ("render RUN --truncation 1e30", "--truncation must be between -10 and 10, got 1e+30"),
+        ("render RUN --output FILE/a.png", "FILE is not a folder"),
+        ("render RUN --mode images --output FILE", "FILE: is a file, expected a folder"),
+        ("interpolate RUN --turns nan", "--turns must be between -1000 and 1000, got nan"),
+        ("interpolate RUN --output RUN", "RUN: is a folder, expected a file"),
+        ("extract-mesh RUN --resolution 4000", "--resolution must be between 1 and 1024, got 4000"),
+        ("extract-mesh RUN --output-dir FILE", "FILE: is a file, expected a folder"),
+        ("evaluate RUN --shapes -2", "--shapes must be at least 0, got -2"),
+        ("evaluate RUN --seed -1", "--seed must be at least 0, got -1"),
+        ("evaluate RUN --output FILE --real FILE", "FILE: is read; name another file"),
+        ("evaluate RUN --output FILE/a.json", "FILE is not a folder"),
+        ("invert RUN FILE --resolution 1", "--resolution must be between 4 and 8192, got 1"),
+        ("invert RUN FILE --candidates -3", "--candidates must be positive, got -3"),
+        ("invert RUN FILE --mask-weight nan", "--mask-weight must be between 0 and 1e+06, got nan"),
+        ("invert RUN FILE --background 255 255 255", "--background must be RGB in 0..1, got 255 255 255"),
+        ("invert RUN FILE --background 1 1 1", "FILE: has neither alpha nor the background (1.0, 1.0, 1.0)"),
+        ("invert RUN FILE --background 0 0 0", "FILE: nothing is to be seen in it"),
+        ("invert RUN CLEAR", "CLEAR: nothing is to be seen in it: all of it is transparent"),
+        ("invert RUN HALF --output-dir FOLDER", "found.png: is read; name another file"),
+    ],
+)
+def test_it_is_refused_before_the_work(
+    arguments: str, message: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"RUN": run, "FILE": tmp_path / "black.png", "CLEAR": tmp_path / "clear.png", "FOLDER": tmp_path}
+    places["HALF"] = tmp_path / "found.png"
+    save_image(places["FILE"], torch.zeros(3, 8, 8))
+    save_image(places["CLEAR"], torch.zeros(4, 8, 8))
+    save_image(places["HALF"], torch.eye(8).expand(4, 8, 8))
+    for name, path in places.items():
+        arguments, message = arguments.replace(name, str(path)), message.replace(name, str(path))
+    before = files(run)
+    assert message in error(capsys, *arguments.split())
+    assert files(run) == before
 
 
 # ---------------------------------------------------------------------------------------- what one does with a run
@@ -252,6 +327,37 @@ def test_one_picture_of_each_shape(run: Path, tmp_path: Path) -> None:
     assert imageio.imread(tmp_path / "a.png").shape == (64, 64, 3)
     assert main(["render", str(run), "--mode", "images", *arguments, "--output", str(tmp_path / "many")]) == 0
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [f"shape-{i}.png" for i in range(4)]
+
+
+def test_pictures_are_written_as_they_are_made(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After Ctrl-C there are those of the batches before; a sheet's empty place is white."""
+    arguments = ["--seeds", "0-2", "--resolution", "32", "--azimuth", "10", "--output"]
+    assert main(["render", str(run), "--mode", "seeds", *arguments, str(tmp_path / "a.png")]) == 0
+    assert imageio.imread(tmp_path / "a.png")[32:, 32:].min() == 255
+    looked: list[int] = []
+
+    def interrupted(*given: object, **options: object) -> Rendering:
+        looked.append(1)
+        if len(looked) == 3:
+            raise KeyboardInterrupt
+        return look(*given, **options)
+
+    look = picture.look
+    monkeypatch.setattr(picture, "look", interrupted)
+    monkeypatch.setattr("sdfgan.gan.views._RAYS_AT_ONCE", 32**2)
+    assert main(["render", str(run), "--mode", "images", *arguments, str(tmp_path / "many")]) == 130
+    assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["shape-0.png", "shape-1.png"]
+
+
+def test_a_full_disk_is_no_missing_shape(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(mesh: object, path: Path) -> None:
+        raise UserError(f"{path}: no space left on the disk")
+
+    monkeypatch.setattr("sdfgan.commands.extract_mesh.export_mesh", full)
+    said = error(capsys, "extract-mesh", str(run), "--resolution", "16", "--output-dir", str(tmp_path))
+    assert "shape-0.glb: no space left" in said and "no mesh" not in said
 
 
 def test_truncation_tends_to_the_mean_shape(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

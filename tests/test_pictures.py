@@ -17,6 +17,7 @@ def test_grid_order_and_filling() -> None:
     grid = image_grid(images, 2)
     assert grid.shape == (1, 4, 4)
     assert grid[0, ::2, ::2].tolist() == [[1, 2], [3, 0]]
+    assert image_grid(images, 2, fill=9)[0, ::2, ::2].tolist() == [[1, 2], [3, 9]]
 
 
 def test_images_round_trip(tmp_path: Path) -> None:

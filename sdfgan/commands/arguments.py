@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from sdfgan.errors import UserError
+from sdfgan.training.files import disk_errors
 
+MOST_PIXELS, MOST_CELLS = 8192, 1024  # along a side of a picture, and of a grid: more would not fit into memory
 _MOST_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 
@@ -35,8 +40,43 @@ def run_folder(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "checkpoints" else path
 
 
+def output_path(given: Path | None, default: Path, *, folder: bool = False, reads: Sequence[Path] = ()) -> Path:
+    """Where results go: a file or folder that the user names may exist, a default one that does becomes NAME-2, -3 ...
+
+    Raises UserError, before any work is done, where it could not be written, and for a file that is one of `reads` or
+    in one of these.
+    """
+    with disk_errors(given or default):
+        path = given or _free(default, folder)
+        if path.exists() and path.is_dir() != folder:
+            raise UserError(f"{path}: is {'a file, expected a folder' if folder else 'a folder, expected a file'}")
+        if not folder and path.exists() and any(path.resolve().is_relative_to(read.resolve()) for read in reads):
+            raise UserError(f"{path}: is read; name another file to write")
+        there = path.absolute() if folder else path.absolute().parent
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "not writable" if there.is_dir() else "not a folder"
+            raise UserError(f"{path}: cannot be written: {there} is {what}")
+    return path
+
+
+def _free(path: Path, folder: bool) -> Path:
+    stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
+    names = (path.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([path], names) if not name.exists())
+
+
 def require_positive(**values: float) -> None:
     """Raises UserError, naming the flag, for a value that is not positive."""
     for name, value in values.items():
         if not value > 0:
             raise UserError(f"--{name.replace('_', '-')} must be positive, got {value}")
+
+
+def require_between(low: float, high: float, **values: float | None) -> None:
+    """Raises UserError, naming the flag, for a value outside [low, high] or not a number; None was not given."""
+    for name, value in values.items():
+        if value is not None and not low <= value <= high:
+            wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            raise UserError(f"--{name.replace('_', '-')} must be {wanted}, got {value}")

@@ -11,21 +11,23 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 import tyro
 from PIL import Image
 
-from sdfgan.commands.arguments import require_positive
+from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
-from sdfgan.data.images import decode, require_some
+from sdfgan.data.images import check_background, decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
+
+Value = TypeVar("Value")
 
 _BAD_SHOWN = 20
 _AT_ONCE = 256
@@ -58,15 +60,18 @@ class DatasetConfig:
 
 def run(config: DatasetConfig) -> None:
     """Do it, and say what came of it. A set without a readable picture is an error."""
-    require_positive(resolution=config.resolution, most=1 if config.most is None else config.most)
+    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, math.inf, most=config.most)
+    require_between(0, math.inf, views_per_object=config.views_per_object, seed=config.seed)
+    check_background(config.background)
     if config.action == "convert" and config.output is None:
         raise UserError("convert needs an OUTPUT: a .zip, a .tar or a new folder")
     archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
     require_some(config.data, len(archive.pictures), archive.refused)
     entries = _chosen(config, archive, layout)
-    labels = read_labels(archive, layout, config.data)
-    poses = read_poses(archive, config.data)
+    labels = _of_pictures("labels", read_labels(archive, layout, config.data), archive)
+    poses = _of_pictures("poses", read_poses(archive, config.data), archive)
     crop = crop_of(archive, layout, config.data)
     if config.action == "convert":
         _convert(config, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
@@ -74,6 +79,15 @@ def run(config: DatasetConfig) -> None:
         _preview(config, entries, crop)
     else:
         _check(config, archive, entries, layout, crop, labels, poses)
+
+
+def _of_pictures(what: str, values: dict[str, Value], archive: Archive) -> dict[str, Value]:
+    """Those whose names are names of pictures; says which are not."""
+    names = {entry.name for entry in archive.pictures}
+    strange = [name for name in values if name not in names]
+    if strange:
+        print(f"{len(strange)} {what} belong to no picture, the first: {strange[0]}")
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]:
@@ -155,12 +169,14 @@ def _check(
 
 
 def _preview(config: DatasetConfig, entries: list[Entry], crop: float) -> None:
+    output = output_path(config.output, Path("preview.png"))
+    if output.suffix.lower() not in (".png", ".jpg") or output.exists():
+        raise UserError(f"{output}: {'exists; ' if output.exists() else ''}name a new .png or .jpg")
     found = [picture for _, picture in _pictures(config, entries, crop) if not isinstance(picture, str)]
     require_some(config.data, len(found), [])
     pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
     on_white = pictures[:, :3] + 1 - pictures[:, 3:]
-    output = config.output or Path("preview.png")
-    save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found)))))
+    save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found))), fill=1.0))
     print(f"wrote {len(found)} pictures to {output}")
 
 

@@ -12,7 +12,7 @@ import torch
 import tyro
 
 from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
-from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.arguments import output_path, require_between, require_positive, run_folder
 from sdfgan.data.layouts import open_data
 from sdfgan.data.pictures import InMemory, Pictures
 from sdfgan.data.shapes import shape_set
@@ -54,7 +54,7 @@ class EvaluateConfig:
     seed: int = SEED
     """Of latents, poses and true shapes."""
     output: Path | None = None
-    """JSON file to write. Default: evaluation-STEP.json in the run folder."""
+    """JSON file to write. Default: evaluation-STEP.json in the run folder, or evaluation-STEP-2.json ..."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -62,8 +62,8 @@ class EvaluateConfig:
 def run(config: EvaluateConfig) -> None:
     """Print the distances, write them, and say where."""
     require_positive(images=config.images)
-    if not math.isfinite(config.psi):
-        raise UserError(f"--psi must be a number, got {config.psi}")
+    require_between(-10, 10, psi=config.psi)
+    require_between(0, math.inf, shapes=config.shapes, seed=config.seed)
     device = resolve_device(config.device)
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
@@ -76,6 +76,8 @@ def run(config: EvaluateConfig) -> None:
         )
     if config.real is None and "imported_from" in state:
         raise UserError(f"{config.run} was imported, without what it learned from: name real pictures by --real")
+    default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
+    output = output_path(config.output, default, reads=[checkpoint, *filter(None, (config.real, config.inception))])
     now = dataclasses.replace(trained.at(state["step"]), device=str(device))
     found = find_weights(config.inception)
     inception = None if found is None else load_inception(found).to(device)
@@ -120,7 +122,6 @@ def run(config: EvaluateConfig) -> None:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         **scores,
     }
-    output = config.output or run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
     write_json(output, result)
     print(f"{count} pictures on each side at {now.resolution} px; wrote {output}")
 

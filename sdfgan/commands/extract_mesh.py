@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.arguments import MOST_CELLS, output_path, require_between, run_folder
 from sdfgan.commands.shapes import ShapeFlags, load_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import codes
@@ -29,29 +29,31 @@ class ExtractMeshConfig(ShapeFlags):
     """File format; glb, obj and ply hold the colours. mrc: the field itself on the grid, negated, so that the surface
     is at level 0 and the inside above it."""
     output_dir: Path | None = None
-    """Folder to write shape-SEED.FORMAT to. Default: meshes in the run folder."""
+    """Folder to write shape-SEED.FORMAT to. Default: meshes in the run folder, or meshes-2 ..."""
 
 
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
-    require_positive(resolution=config.resolution)
-    folder = config.output_dir or run_folder(config.run) / "meshes"
+    require_between(1, MOST_CELLS, resolution=config.resolution)
     shapes = load_shapes(config)
+    folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0
     with progress(len(shapes.seeds), "meshes") as bar:
         for index, seed in enumerate(shapes.seeds):
             condition = codes.rows(shapes.condition, slice(index, index + 1))
             path = folder / f"shape-{seed}.{config.format}"
-            try:
-                if config.format == "mrc":
-                    export_volume(-sample_grid(shapes.generator, condition, config.resolution), path)
-                else:
-                    export_mesh(marching_cubes(shapes.generator, condition, config.resolution), path)
-            except UserError as error:
-                print(f"seed {seed}: no mesh: {error}", file=sys.stderr)
-            else:
+            if config.format == "mrc":
+                export_volume(-sample_grid(shapes.generator, condition, config.resolution), path)
                 made += 1
+            else:
+                try:
+                    mesh = marching_cubes(shapes.generator, condition, config.resolution)
+                except UserError as error:
+                    print(f"seed {seed}: no mesh: {error}", file=sys.stderr)
+                else:
+                    export_mesh(mesh, path)
+                    made += 1
             bar.advance()
     if made == 0:
         raise UserError(f"{config.run}: none of the {len(shapes.seeds)} shapes has a surface")

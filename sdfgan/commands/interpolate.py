@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from sdfgan.cameras import orbit_path
-from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan import codes
@@ -40,16 +40,19 @@ class InterpolateConfig(CameraFlags):
     resolution: int = 256
     """Side of the video in pixels."""
     output: Path | None = None
-    """File to write. Default: renders/interpolation.mp4 in the run folder."""
+    """File to write. Default: renders/interpolation.mp4 in the run folder, or interpolation-2.mp4 ..."""
 
 
 def run(config: InterpolateConfig) -> None:
     """Write the video, and say where it is."""
-    require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps)
-    output = config.output or run_folder(config.run) / "renders" / "interpolation.mp4"
+    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_positive(frames=config.frames, fps=config.fps)
+    require_between(-360, 360, azimuth=config.azimuth)
+    require_between(-1000, 1000, turns=config.turns)
+    shapes = load_shapes(config)
+    output = output_path(config.output, run_folder(config.run) / "renders" / "interpolation.mp4")
     if output.suffix.lower() != ".mp4":
         raise UserError(f"--output: a video is written as .mp4, got {output}")
-    shapes = load_shapes(config)
     if len(shapes.seeds) < 2:
         raise UserError(f"--seeds: at least two shapes are needed to go from one to the next, got {len(shapes.seeds)}")
     device = next(shapes.generator.parameters()).device

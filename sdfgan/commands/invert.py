@@ -12,10 +12,17 @@ import tyro
 from safetensors.torch import save_file
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.arguments import (
+    MOST_CELLS,
+    MOST_PIXELS,
+    output_path,
+    require_between,
+    require_positive,
+    run_folder,
+)
 from sdfgan.commands.shapes import VolumeFlags, poses_of, viewer_of
 from sdfgan.data.archives import Entry
-from sdfgan.data.images import decode
+from sdfgan.data.images import check_background, decode
 from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
@@ -30,6 +37,9 @@ from sdfgan.pictures import VideoWriter, image_grid, save_image
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
+
+_FEWEST_PIXELS = 4  # pictures are also compared at a quarter of the size
+_MOST_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,7 @@ class InvertConfig(VolumeFlags):
     frames: int = 72
     """Frames of the turntable."""
     output_dir: Path | None = None
-    """Folder for what is found. Default: inverted/IMAGE in the run folder."""
+    """Folder for what is found. Default: inverted/IMAGE in the run folder, or IMAGE-2 ..."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -82,17 +92,22 @@ class InvertConfig(VolumeFlags):
 def run(config: InvertConfig) -> None:
     """Write what was found, and say where."""
     require_positive(
-        resolution=config.resolution,
+        candidates=config.candidates,
         starts=config.starts,
         latent_steps=config.latent_steps,
         code_steps=config.code_steps,
-        mesh_resolution=config.mesh_resolution,
-        view_resolution=config.view_resolution,
         frames=config.frames,
     )
+    require_between(_FEWEST_PIXELS, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MOST_PIXELS, view_resolution=config.view_resolution)
+    require_between(1, MOST_CELLS, mesh_resolution=config.mesh_resolution)
+    require_between(0, _MOST_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
+    check_background(config.background)
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
     target = _target(config, trained)
+    folder = output_path(config.output_dir, run_folder(config.run) / "inverted" / config.image.stem, folder=True)
+    output_path(folder / "found.png", folder, reads=[config.image])  # the only picture there
     generator = generator.to(device)
     viewer = viewer_of(config, generator, trained)
     effort = Effort(
@@ -115,7 +130,6 @@ def run(config: InvertConfig) -> None:
             seed=config.seed,
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
-    folder = config.output_dir or run_folder(config.run) / "inverted" / config.image.stem
     _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
     _export(config, found, generator, folder)
     likeness = f"loss {found.loss:.5f}"
@@ -133,12 +147,16 @@ def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
         raise UserError(f"{config.image}: no such picture")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
     crop = CONVENTIONS["plain" if trained.data_layout == "auto" else trained.data_layout].crop
-    pixels = decode(entry, config.resolution, config.background or trained.background, crop)
+    background = config.background or trained.background
+    pixels = decode(entry, config.resolution, background, crop)
     if isinstance(pixels, str):
         raise UserError(f"{config.image}: {pixels}")
     target = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    if target[3].max() == 0:
+        raise UserError(f"{config.image}: nothing is to be seen in it: all of it is transparent, or background")
     if trained.channels == 4 and target[3].min() == 1:
-        raise UserError(f"{config.image}: has no alpha; name its plain background: --background R G B")
+        lacks = "has no alpha" if background is None else f"has neither alpha nor the background {background}"
+        raise UserError(f"{config.image}: {lacks}; name its plain background: --background R G B")
     return target
 
 
@@ -175,9 +193,10 @@ def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Pat
     """The mesh, the codes and the numbers."""
     try:
         mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
-        export_mesh(mesh, folder / "mesh.glb")
     except UserError as error:
         print(f"no mesh: {error}")
+    else:
+        export_mesh(mesh, folder / "mesh.glb")
     tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in codes.tensors_of(found.condition).items()}}
     with atomic_file(folder / "codes.safetensors") as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)

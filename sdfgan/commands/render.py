@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.commands.arguments import require_positive, run_folder
+from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan.views import Show, Sides, Viewer, shown
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.gan.views import Show, Sides, Viewer, sheet, shown
+from sdfgan.pictures import save_image
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")
+_MOST_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class RenderConfig(CameraFlags):
     Videos of all seeds: turntable goes round, or swings where the run has not learned from all round; orbit also goes
     up and down; front swings to both sides. depth, normals: a grid of these."""
     show: Literal["colour", "depth", "normals"] = "colour"
-    """What is shown, in any mode."""
+    """What is shown, in any mode but depth and normals."""
     resolution: int = 256
     """Side of each picture in pixels."""
     frames: int = 72
@@ -43,14 +44,22 @@ class RenderConfig(CameraFlags):
     views: int = 6
     """Sides from which each shape is seen in a grid."""
     output: Path | None = None
-    """File to write. Default: renders/MODE.png (videos: .mp4; images: a folder) in the run folder."""
+    """File to write. Default: renders/MODE.png (videos: .mp4; images: a folder) in the run folder, or MODE-2.png ..."""
 
 
 def run(config: RenderConfig) -> None:
     """Write the pictures or video, and say where they are."""
-    require_positive(resolution=config.resolution, frames=config.frames, fps=config.fps, views=config.views)
-    output = _output(config)
+    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_positive(frames=config.frames, fps=config.fps, views=config.views)
+    require_between(-360, 360, azimuth=config.azimuth)
+    if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
+        raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
     shapes = load_shapes(config)
+    output = _output(config)
+    count = len(shapes.seeds) * (config.views if config.mode in ("grid", "depth", "normals") else 1)
+    if config.mode != "images" and count * config.resolution**2 > _MOST_AT_ONCE:
+        most = math.isqrt(_MOST_AT_ONCE // count)
+        raise UserError(f"--resolution: {count} pictures in one can have {most} px each, got {config.resolution}")
     viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:
@@ -65,7 +74,8 @@ def run(config: RenderConfig) -> None:
 def _output(config: RenderConfig) -> Path:
     suffixes = (".mp4",) if config.mode in _VIDEOS else (".png", ".jpg")
     name = config.mode if config.mode == "images" else f"{config.mode}{suffixes[0]}"
-    output = config.output or run_folder(config.run) / "renders" / name
+    default = run_folder(config.run) / "renders" / name
+    output = output_path(config.output, default, folder=config.mode == "images")
     if config.mode != "images" and output.suffix.lower() not in suffixes:
         raise UserError(f"--output: {config.mode} is written as {' or '.join(suffixes)}, got {output}")
     return output
@@ -83,16 +93,18 @@ def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, 
     azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
     axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(shapes.seeds), 3, 3)
     with progress(len(axes), config.mode) as bar:
-        pictures = shown(viewer.look(shapes.condition, axes, config.resolution, bar.advance), show)
-    if config.mode == "seeds":
-        save_image(output, image_grid(pictures, math.ceil(math.sqrt(len(pictures)))))
-        return
-    for seed, picture in zip(shapes.seeds, pictures, strict=True):
-        save_image(output / f"shape-{seed}.png", picture)
+        if config.mode == "seeds":
+            pictures = shown(viewer.look(shapes.condition, axes, config.resolution, bar.advance), show)
+            save_image(output, sheet(pictures, math.ceil(math.sqrt(len(pictures))), show))
+            return
+        seeds = iter(shapes.seeds)
+        for batch in viewer.batches(shapes.condition, axes, config.resolution, bar.advance):
+            for picture in shown([batch], show, viewer.span):
+                save_image(output / f"shape-{next(seeds)}.png", picture)
 
 
 def _grid(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, show: Show, output: Path) -> None:
     wanted = viewer.views(shapes.condition, config.views, sides)
     with progress(len(wanted[1]), config.mode) as bar:
         renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)
-    save_image(output, image_grid(shown(renderings, show), config.views))
+    save_image(output, sheet(shown(renderings, show), config.views, show))

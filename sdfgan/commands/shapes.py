@@ -13,7 +13,7 @@ import torch
 import tyro
 
 from sdfgan.cameras import PoseDistribution, pose_distribution
-from sdfgan.commands.arguments import parse_seeds, require_positive
+from sdfgan.commands.arguments import parse_seeds, require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import codes
@@ -80,9 +80,7 @@ class Shapes(NamedTuple):
 def load_shapes(flags: ShapeFlags) -> Shapes:
     """The generator of a run, and the conditions of its seeds, truncated. Raises UserError."""
     seeds = parse_seeds(flags.seeds)
-    for name in ("truncation", "psi"):
-        if not math.isfinite(getattr(flags, name)):
-            raise UserError(f"--{name} must be a number, got {getattr(flags, name)}")
+    require_between(-10, 10, truncation=flags.truncation, psi=flags.psi)
     device = resolve_device(flags.device)
     weights = flags.weights.replace("-", "_")
     generator, config = load_generator(flags.run, weights)  # type: ignore[arg-type]
@@ -104,8 +102,7 @@ def poses_of(config: GanConfig) -> PoseDistribution:
 def sides_of(flags: CameraFlags, config: GanConfig) -> Sides:
     """From where a run's shapes are looked at. Raises UserError for angles that are none."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
-    if elevation is not None and not -90 <= elevation <= 90:
-        raise UserError(f"--elevation must be between -90 and 90 degrees, got {elevation}")
+    require_between(-90, 90, elevation=elevation)
     if azimuths is not None and not (-math.inf < azimuths[0] <= azimuths[1] < math.inf):
         raise UserError(f"--azimuth-range must be LOW HIGH, low <= high, got {azimuths[0]} {azimuths[1]}")
     if azimuths is not None:

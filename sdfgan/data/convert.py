@@ -41,7 +41,9 @@ def encode(premultiplied: np.ndarray) -> bytes:
 
 @contextmanager
 def writer(path: Path) -> Iterator[Write]:
-    """A function `write(name, bytes)` into a .zip, a .tar or a new folder, which appears whole or not at all."""
+    """A function `write(name, bytes)` into a new .zip, .tar or folder, which appears whole or not at all."""
+    if path.exists():
+        raise UserError(f"{path}: exists; name a new .zip, .tar or folder")
     suffix = path.suffix.lower()
     if suffix == ".zip":
         with atomic_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
@@ -56,8 +58,6 @@ def writer(path: Path) -> Iterator[Write]:
 
             yield add
     elif suffix == "":
-        if path.exists():
-            raise UserError(f"{path}: exists; name a new folder, or a .zip or .tar")
         with atomic_folder(path) as folder:
 
             def put(name: str, data: bytes) -> None:

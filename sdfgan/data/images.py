@@ -7,7 +7,7 @@ opaque ones are cropped to their central square. Values are taken as they are st
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -59,14 +59,19 @@ def load_images(
     """
     if resolution < 1:
         raise ValueError(f"load_images: resolution must be at least 1, got {resolution}")
-    if background is not None and (len(background) != 3 or not all(0 <= value <= 1 for value in background)):
-        raise UserError(f"background: must be three numbers in 0..1, got {background}")
+    check_background(background)
     path = Path(path)
     archive = open_archive(path)
     images, good, skipped = decode_all(archive.pictures, resolution, background=background, on_progress=on_progress)
     skipped = archive.refused + skipped
     require_some(path, len(good), skipped)
     return ImageSet(images, skipped)
+
+
+def check_background(background: Sequence[float] | None) -> None:
+    """Raises UserError for a background colour that is not RGB in [0, 1]."""
+    if background is not None and (len(background) != 3 or not all(0 <= value <= 1 for value in background)):
+        raise UserError(f"--background must be RGB in 0..1, got {' '.join(f'{value:g}' for value in background)}")
 
 
 def require_some(path: Path, count: int, skipped: list[tuple[str, str]]) -> None:

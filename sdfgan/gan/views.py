@@ -92,12 +92,18 @@ class Viewer:
     def __init__(self, generator: Field, fov: float, map_: Map = map, **options: Any) -> None:
         self._generator, self._fov, self._map, self._options = generator, fov, map_, options
         distance = camera_distance(fov)
-        self._span = (distance - 1, distance + 1)  # of depths in a video, so that frames do not flicker
+        self.span = (distance - 1, distance + 1)  # of depths that are to be comparable, as frames of a video
 
     def look(
         self, condition: Any, axes: Tensor, resolution: int, on_progress: Callable[[int], None] | None = None
     ) -> list[Rendering]:
         """One picture per row of a condition and of axes [N, 3, 3], in batches; `on_progress` gets their sizes."""
+        return list(self.batches(condition, axes, resolution, on_progress))
+
+    def batches(
+        self, condition: Any, axes: Tensor, resolution: int, on_progress: Callable[[int], None] | None = None
+    ) -> Iterable[Rendering]:
+        """The same, each batch when it is asked for, as far as `map_` waits."""
         device = next(self._generator.parameters()).device
 
         def some(rows: Tensor) -> Rendering:
@@ -116,7 +122,7 @@ class Viewer:
             return rendering
 
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
-        return list(self._map(some, torch.arange(len(axes)).split(at_once)))
+        return self._map(some, torch.arange(len(axes)).split(at_once))
 
     def views(self, condition: Any, count: int, sides: Sides) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
@@ -127,7 +133,7 @@ class Viewer:
 
     def grid(self, condition: Any, count: int, sides: Sides, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one picture [3, H, W]."""
-        return image_grid(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
+        return sheet(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 
     def video(
         self,
@@ -145,7 +151,7 @@ class Viewer:
                 condition = condition_at(index)
                 shapes = len(next(iter(codes.tensors_of(condition).values())))
                 pictures = self.look(condition, axes.expand(shapes, 3, 3), resolution)
-                video.add(image_grid(shown(pictures, show, self._span), math.ceil(math.sqrt(shapes))))
+                video.add(sheet(shown(pictures, show, self.span), math.ceil(math.sqrt(shapes)), show))
                 bar.advance()
 
 
@@ -157,6 +163,11 @@ def shown(renderings: Iterable[Rendering], show: Show = "colour", span: tuple[fl
     if show == "normals":
         return torch.cat([colour_normals(rendering.normals, rendering.alpha).cpu() for rendering in renderings])
     return torch.cat([rendering.rgb.cpu() for rendering in renderings])
+
+
+def sheet(pictures: Tensor, columns: int, show: Show = "colour") -> Tensor:
+    """What `shown` gave as one picture [3, H, W], with empty places as what is behind shapes: white, else black."""
+    return image_grid(pictures, columns, fill=1.0 if show == "colour" else 0.0)
 
 
 def alphas(renderings: Iterable[Rendering]) -> Tensor:

@@ -113,7 +113,7 @@ def test_background_becomes_transparent(tmp_path: Path) -> None:
     assert pixel(found, 16, 16) == [255, 0, 0, 255]
     assert (found[0, :, :, :8] == 0).all() and (found[0, :, :8] == 0).all()
     assert (found[:, :3] <= found[:, 3:]).all()
-    with pytest.raises(UserError, match=r"background: must be three numbers in 0\.\.1"):
+    with pytest.raises(UserError, match=r"--background must be RGB in 0\.\.1, got 255 255 255"):
         load_images(tmp_path, 32, background=(255, 255, 255))
 
 

@@ -201,13 +201,13 @@ def test_convert_keeps_pictures_labels_and_poses(
     assert (images[0] - images[1]).abs().max() <= 1
     assert after.pictures.labels.tolist() == [3, -1]
     torch.testing.assert_close(before.pictures.poses, after.pictures.poses)
-    first = output.read_bytes() if output.is_file() else None
-    if first is not None:
-        assert main(["dataset", "convert", str(source), str(output), "--resolution", "8"]) == 0
-        assert output.read_bytes() == first, "the same pictures give the same bytes"
-    else:
-        assert main(["dataset", "convert", str(source), str(output)]) == 2
-    capsys.readouterr()
+    if output.is_file():
+        again, first = tmp_path / f"again-{target}", output.read_bytes()
+        assert main(["dataset", "convert", str(source), str(again), "--resolution", "8"]) == 0
+        assert again.read_bytes() == first, "the same pictures give the same bytes"
+        assert main(["dataset", "convert", str(output), str(output)]) == 2 and output.read_bytes() == first
+    assert main(["dataset", "convert", str(source), str(output)]) == 2
+    assert f"{output}: exists; name a new" in capsys.readouterr().err.splitlines()[-1]
     assert main(["dataset", "convert", str(source), str(tmp_path / "out.rar")]) == 2
     assert main(["dataset", "convert", str(source)]) == 2
 
@@ -246,4 +246,44 @@ def test_views_of_shapenet_objects_are_chosen_without_replacement(tmp_path: Path
 def test_preview(tmp_path: Path) -> None:
     source = put(tmp_path / "in", {f"{i}.png": png((i * 20, 0, 0)) for i in range(5)})
     assert main(["dataset", "preview", str(source), str(tmp_path / "sheet.png"), "--resolution", "16"]) == 0
-    assert Image.open(tmp_path / "sheet.png").size == (48, 32)
+    sheet = Image.open(tmp_path / "sheet.png")
+    assert sheet.size == (48, 32) and sheet.getpixel((40, 24)) == (255, 255, 255), "nothing is shown as white"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("preview IN IN/a.png", "a.png: exists; name a new .png or .jpg"),
+        ("preview IN IN/new.txt", "new.txt: name a new .png or .jpg"),
+        ("preview IN IN", "is a folder, expected a file"),
+        ("preview IN IN/a.png/new.png", "a.png is not a folder"),
+        ("convert IN IN/a.png/new.zip", "cannot be written"),
+        ("check IN --seed -1 --most 2", "--seed must be at least 0, got -1"),
+        ("check IN --most 0", "--most must be at least 1, got 0"),
+        ("check IN --views-per-object -3 --layout shapenet", "--views-per-object must be at least 0, got -3"),
+        ("check IN --resolution 40000", "--resolution must be between 1 and 8192, got 40000"),
+        ("check IN --background 255 255 255", "--background must be RGB in 0..1, got 255 255 255"),
+        ("check IN --background 1 nan 1", "--background must be RGB in 0..1, got 1 nan 1"),
+        ("check IN --background 1 1 -1", "--background must be RGB in 0..1, got 1 1 -1"),
+    ],
+)
+def test_bad_arguments(arguments: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = png((1, 2, 3))
+    source = put(tmp_path / "in", {"a.png": picture})
+    assert main(["dataset", *arguments.replace("IN", str(source)).split()]) == 2
+    said = capsys.readouterr()
+    assert message in said.err and said.err.count("\n") == 1 and said.out == ""
+    assert [path.read_bytes() for path in source.iterdir()] == [picture]
+
+
+@pytest.mark.parametrize("action", ["check", "convert"])
+def test_labels_and_poses_of_no_picture_are_told(
+    action: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"a.png": png((1, 2, 3)), "dataset.json": '{"labels": [["a.png", 3], ["typo.png", 4]]}'}
+    source = put(tmp_path / "in", {**files, "poses.json": '{"A.png": [1, 2]}'})
+    assert main(["dataset", action, str(source), str(tmp_path / "out.zip")]) == 0
+    said = capsys.readouterr().out
+    assert "1 labels belong to no picture, the first: typo.png" in said
+    assert "1 poses belong to no picture, the first: A.png" in said
+    assert "1 labels, 1 different" in said or action == "convert"
