@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from sdfgan.data.images import check_background
 from sdfgan.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def check_settings(config: GanConfig) -> None:
     if config.resolution < 16 or config.resolution & (config.resolution - 1):
         raise UserError(f"--resolution must be a power of two from 16, got {config.resolution}")
     _check_numbers(config)
+    check_background(config.background)
     for name, limit in (("elevation", 90.0), ("azimuth", math.inf)):
         low, high = getattr(config, name)
         if not -limit <= low <= high <= limit:

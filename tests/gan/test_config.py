@@ -31,6 +31,7 @@ def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(capsys: pytest.Capt
     [
         ({"resolution": 48}, "--resolution must be a power of two from 16, got 48"),
         ({"steps": 0}, "--steps must be positive, got 0"),
+        ({"background": (255.0, 255.0, 255.0)}, "--background must be RGB in 0..1, got 255 255 255"),
         ({"omega_first": 0.0}, "--omega-first must be positive, got 0.0"),
         ({"omega_hidden": float("nan")}, "--omega-hidden must be finite, got nan"),
         ({"seed": 10**23}, "--seed must be at most 9223372036854775807"),
