@@ -199,12 +199,16 @@ class Hybrid(PoseDistribution):
 
 
 class Fixed(PoseDistribution):
-    """One pose: the middle of each range."""
+    """One pose: the middle of each range, of which nothing else is left."""
+
+    def __init__(self, elevation: Range, azimuth: Range) -> None:
+        middles = [sum(span) / 2 for span in (elevation, azimuth)]
+        super().__init__(*((middle, middle) for middle in middles))
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = None if generator is None else generator.device
-        elevation, azimuth = (sum(span) / 2 for span in (self.elevation, self.azimuth))
-        return _clip(torch.full((n,), elevation, device=device)), torch.full((n,), azimuth, device=device)
+        elevation, azimuth = (torch.full((n,), span[0], device=device) for span in (self.elevation, self.azimuth))
+        return _clip(elevation), azimuth
 
 
 @dataclass(frozen=True)
@@ -215,9 +219,13 @@ class Empirical(PoseDistribution):
 
     @classmethod
     def of(cls, angles: Tensor) -> Empirical:
-        """The distribution of `angles`, whose ranges are those of the data."""
-        low, high = angles.amin(0).tolist(), angles.amax(0).tolist()
-        return cls((low[0], high[0]), (low[1], high[1]), angles)
+        """The distribution of `angles`. Elevations are a range, azimuths all but the widest gap."""
+        turn = 2 * math.pi
+        azimuths = angles[:, 1].remainder(turn).sort().values
+        gaps = torch.diff(azimuths, append=azimuths[:1] + turn)
+        low = math.remainder(azimuths.roll(-1)[gaps.argmax()].item(), turn)
+        span = (angles[:, 0].min().item(), angles[:, 0].max().item())
+        return cls(span, (low, low + turn - gaps.max().item()), angles)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = None if generator is None else generator.device

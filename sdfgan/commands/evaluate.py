@@ -63,7 +63,8 @@ def run(config: EvaluateConfig) -> None:
     """Print the distances, write them, and say where."""
     require_positive(images=config.images)
     require_between(-10, 10, psi=config.psi)
-    require_between(0, math.inf, shapes=config.shapes, seed=config.seed)
+    require_between(0, math.inf, shapes=config.shapes)
+    require_between(0, 2**63 - 1, seed=config.seed)
     device = resolve_device(config.device)
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)

@@ -101,6 +101,7 @@ def run(config: InvertConfig) -> None:
     require_between(_FEWEST_PIXELS, MOST_PIXELS, resolution=config.resolution)
     require_between(1, MOST_PIXELS, view_resolution=config.view_resolution)
     require_between(1, MOST_CELLS, mesh_resolution=config.mesh_resolution)
+    require_between(0, 2**63 - 1, seed=config.seed)
     require_between(0, _MOST_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
     check_background(config.background)
     device = resolve_device(config.device)
@@ -130,8 +131,8 @@ def run(config: InvertConfig) -> None:
             seed=config.seed,
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
-    _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
     _export(config, found, generator, folder)
+    _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"

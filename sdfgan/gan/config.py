@@ -253,6 +253,11 @@ class GanConfig:
         config.check()
         return config
 
+    def chunk_of(self, processes: int) -> int:
+        """Pictures of a chunk when so many processes share a batch."""
+        assert self.batch_size is not None and self.chunk_size is not None
+        return largest_part(self.batch_size // processes, self.chunk_size)
+
     def at(self, step: int) -> GanConfig:
         """The settings in force at a step; the last stage goes on for ever."""
         changes: dict[str, Any] = {}

@@ -193,8 +193,9 @@ class _Run:
         """Log a step's numbers, and what they say about the run's health."""
         if self.folder is None:
             return
-        for name, value in numbers.items():  # some are not measured at every step
-            self.recent.setdefault(name, []).append(value)
+        for name, value in numbers.items():  # some are not measured at every step, or not finite: fp16 overflows
+            if math.isfinite(value):
+                self.recent.setdefault(name, []).append(value)
         if step % _LOG_INTERVAL == 0:
             self.folder.log(step, {name: sum(values) / len(values) for name, values in self.recent.items()})
             self.recent = {}

@@ -96,7 +96,7 @@ def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rend
 
 
 def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
-    scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution > _DFR_COARSEST else (resolution,)
+    scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution % _DFR_COARSEST == 0 else (resolution,)
     mask, rays, distances = seed_points(generator, condition, axes, scales, fov)
     answer = generator.evaluate(rays.at(distances), condition, rays.image)
     normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import os
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field
+from sdfgan.gan.checks import check_settings
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.generator import make_generator
@@ -50,6 +52,7 @@ class TrainingState:
             if stage.batch_size % self.workers.count:
                 batch, count = stage.batch_size, self.workers.count
                 raise UserError(f"--batch-size {batch} must be a multiple of the {count} processes, at every stage")
+            check_settings(dataclasses.replace(stage, chunk_size=stage.chunk_of(self.workers.count)))
         self.device = torch.device(config.device)
         self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
         if config.deterministic:

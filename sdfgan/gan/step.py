@@ -16,7 +16,7 @@ from sdfgan.data.pictures import Pictures
 from sdfgan.fields import PiGanField
 from sdfgan.gan import augment, picture
 from sdfgan.gan.augment import Augmentation
-from sdfgan.gan.config import GanConfig, largest_part
+from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminators import Verdict, logits_of, update_spectral_norm
 from sdfgan.gan.losses import back_face_loss, eikonal_loss, gradient_penalty, r1_penalty, top_k_weights
 from sdfgan.gan.picture import Picture
@@ -53,10 +53,10 @@ class Step:
 
     def __post_init__(self) -> None:
         config, workers, done = self.config, self.trainer.workers, self.trainer.steps_done
-        assert config.resolution is not None and config.batch_size is not None and config.chunk_size is not None
+        assert config.resolution is not None and config.batch_size is not None
         assert config.steps is not None and config.r1_gamma is not None
-        chunk = largest_part(config.batch_size // workers.count, config.chunk_size)
-        self.batch, self.resolution, self.chunks = config.batch_size, config.resolution, config.batch_size // chunk
+        self.batch, self.resolution = config.batch_size, config.resolution
+        self.chunks = self.batch // config.chunk_of(workers.count)
         since = done - self.trainer.config.stage_start(done)
         grown = done > since  # the first resolution has nothing to fade in from
         self.fade = min(1.0, (since + 1) / config.fade_steps) if grown and config.fade_steps else 1.0

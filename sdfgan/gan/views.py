@@ -20,7 +20,7 @@ from sdfgan.training.progress import progress
 
 _RAYS_AT_ONCE = 2**17
 _WHITE = (1.0, 1.0, 1.0)
-_FULL_TURN = math.radians(345)  # the poses of a data set go round with a gap
+_FULL_TURN = math.radians(300)  # the poses of a data set go round with gaps
 _SLANT, _SWING = math.radians(30), math.radians(15)
 
 Map = Callable[..., Iterable[Rendering]]
@@ -78,7 +78,7 @@ class Sides:
         low, high = min(self.azimuths[0], start), max(self.azimuths[1], start)
         middle, reach = (low + high) / 2, (high - low) / 2
         phase = 2 * math.pi * torch.arange(frames) / frames
-        first = math.asin((start - middle) / reach) if reach else 0.0
+        first = math.asin(min(max((start - middle) / reach, -1.0), 1.0)) if reach else 0.0
         elevation = (self.elevation + swing * phase.cos()).clamp(-math.pi / 2, math.pi / 2)
         return elevation, middle + reach * (phase + first).sin()
 

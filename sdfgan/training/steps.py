@@ -96,7 +96,10 @@ class Steps:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Undo `state`. Raises KeyError, TypeError or ValueError for what is not one."""
-        self._skipped_in_a_row = {name: int(state["skipped_in_a_row"][name]) for name in self._skipped_in_a_row}
+        skipped = state["skipped_in_a_row"]
+        if isinstance(skipped, int):  # of the only network, as runs on scenes once wrote it
+            skipped = dict.fromkeys(self._rates, skipped)
+        self._skipped_in_a_row = {name: int(skipped[name]) for name in self._rates}
         self.loss_scale, self._good = float(state["loss_scale"]), int(state["good_steps"])
 
 

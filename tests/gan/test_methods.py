@@ -460,6 +460,8 @@ def test_a_batch_that_processes_cannot_share() -> None:
     for wrong in (config, later):
         with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
             Trainer(wrong, Workers(0, 3))
+    with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator small"):
+        Trainer(config, Workers(0, 4))
 
 
 def test_pictures_from_somewhere_else(pictures: Tensor) -> None:

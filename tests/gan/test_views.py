@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sdfgan.cameras import orbit_path, pose_distribution
+from sdfgan.cameras import Empirical, orbit_path, pose_distribution
 from sdfgan.cli import main
 from sdfgan.commands.interpolate import InterpolateConfig
 from sdfgan.commands.render import RenderConfig, _path
@@ -45,7 +45,20 @@ def test_a_range_is_kept_to() -> None:
         assert elevation.min() == pytest.approx(-0.1) and elevation.max() == pytest.approx(0.2)
         ends = torch.stack([azimuth[-1] - azimuth[0], elevation[-1] - elevation[0]])
         assert ends.norm() < 0.08, "it ends where it began"
-    assert FACES.turntable(48, 2.0)[1].max() == pytest.approx(2.0), "a start beyond the range widens it"
+    for start in torch.linspace(-3, 3, 301).tolist():  # one beyond the range widens it
+        _, azimuth = FACES.turntable(48, start)
+        assert azimuth[0].item() == pytest.approx(0.1 + math.remainder(start - 0.1, 2 * math.pi), abs=1e-3)
+    assert FACES.turntable(48, 2.0)[1].max() == pytest.approx(2.0)
+    still = Sides.of(pose_distribution("fixed", (0.1, 0.3), (0.0, 2 * math.pi)))
+    assert not still.all_round and still.front == still.slant == pytest.approx(math.pi)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"), [((350, 355, 5, 10), (-10, 10)), ((10, 350), (-10, 10)), ((40, 90), (40, 90))]
+)
+def test_the_azimuths_of_data_are_a_range_that_may_go_through_0(degrees: tuple, expected: tuple) -> None:
+    angles = torch.tensor([[0.1, math.radians(azimuth)] for azimuth in degrees])
+    assert np.degrees(Empirical.of(angles).azimuth) == pytest.approx(expected, abs=1e-4)
 
 
 def test_flags_go_before_the_runs_poses() -> None:
