@@ -5,7 +5,8 @@
 
 Minutes are of processor time of one thread, so that runs side by side, or whatever else the machine does, do not count.
 Each run is measured for a few steps first, so that its schedule ends when its time does. Pictures are compared with
-2,000 that no run has learned from, shapes with 105 of the set. Runs that the JSON file has are not repeated.
+2,000 that no run has learned from, shapes of the recipes with 105 of the set. Runs that the JSON file has are not
+repeated.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import statistics
 import subprocess
 import time
@@ -78,7 +80,8 @@ def one_run(suite: str, name: str, seed: int, minutes: float, folder: Path, opti
     summary = train(dataclasses.replace(config, steps=steps, output_dir=run, **quiet))
     spent = time.process_time() - started  # what the pictures at the end cost is in it: about half a minute
     scores = run / "evaluation.json"
-    sdfgan(["evaluate", str(run), "--images", str(_PICTURES), "--shapes", str(_SHAPES), "--output", str(scores)])
+    shapes = _SHAPES if suite == "recipes" else 0
+    sdfgan(["evaluate", str(run), "--images", str(_PICTURES), "--shapes", str(shapes), "--output", str(scores)])
     warnings = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"warning"' in line]
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss_d"' in line]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
@@ -109,9 +112,10 @@ def table(records: list[dict[str, Any]]) -> str:
         own = [record for record in records if record["name"] == name]
         medians = [statistics.median(record.get(column, float("nan")) for record in own) for column in columns]
         warnings = ", ".join(sorted({warning for record in own for warning in record["warnings"]})) or "none"
-        numbers = " | ".join(f"{value:.4g}" for value in medians)
+        numbers = " | ".join("" if math.isnan(value) else f"{value:.4g}" for value in medians)
         lines.append(f"| {name} | {numbers} | {max(record['swd'] for record in own):.4g} | {warnings} |")
-    floors = {k: statistics.median(r[k] for r in records) for k in ("swd_floor", "floor_mmd", "floor_coverage")}
+    names = [name for name in ("swd_floor", "floor_mmd", "floor_coverage") if all(name in r for r in records)]
+    floors = {name: statistics.median(record[name] for record in records) for name in names}
     lines.append("\nfloors: " + ", ".join(f"{name} {value:.4g}" for name, value in floors.items()))
     return "\n".join(lines)
 
