@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from sdfgan.cli import main as sdfgan
+from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, train
 from sdfgan.gan.loop import load_training_data
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -140,7 +141,11 @@ def main() -> None:
             records = [json.loads(line) for line in path.read_text().splitlines()]
             if any((r["name"], r["seed"], r["minutes"]) == (name, seed, arguments.minutes) for r in records):
                 continue
-            record = one_run(arguments.suite, name, seed, arguments.minutes, arguments.output, options)
+            try:
+                record = one_run(arguments.suite, name, seed, arguments.minutes, arguments.output, options)
+            except UserError as error:  # dfr's fit of a ball before training fails with some seeds
+                print(f"{name}, seed {seed}: no record: {error}")
+                continue
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
     records = [json.loads(line) for line in path.read_text().splitlines()]
