@@ -47,6 +47,7 @@ def test_flags_of_all_commands_exist() -> None:
 
 def test_flags_exist() -> None:
     flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help", "no-mirror"}
+    flags |= set(re.findall(r'"--([a-z]+)"', (ROOT / "benchmarks" / "gan.py").read_text()))
     for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
         assert flag in flags, flag
 
