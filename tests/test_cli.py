@@ -277,7 +277,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("extract-mesh RUN --resolution 4000", "--resolution must be between 1 and 1024, got 4000"),
         ("extract-mesh RUN --output-dir FILE", "FILE: is a file, expected a folder"),
         ("evaluate RUN --shapes -2", "--shapes must be at least 0, got -2"),
-        ("evaluate RUN --seed -1", "--seed must be at least 0, got -1"),
+        ("evaluate RUN --seed -1", "--seed must be between 0 and 9.22337e+18, got -1"),
         ("evaluate RUN --output FILE --real FILE", "FILE: is read; name another file"),
         ("evaluate RUN --output FILE/a.json", "FILE is not a folder"),
         ("invert RUN FILE --resolution 1", "--resolution must be between 4 and 8192, got 1"),
