@@ -24,6 +24,7 @@ from sdfgan.gan.losses import sphere_logit
 _SLOPE = 0.2
 _STDDEV_GROUP = 4
 _SPHERE_FEATURES = 128
+_SPHERE_SCALE = 0.15  # of a Sphere GAN's features, so that they begin on the far half of the sphere
 _SMALLEST = 4  # side of the features that the last layers see
 
 
@@ -82,7 +83,7 @@ class Discriminator(nn.Module):
             raise ValueError(f"{type(self).__name__}: pictures must be {wanted}, got {list(images.shape)}")
         outputs = self.features((images * 2 - 1).contiguous(memory_format=torch.channels_last), fade).float()
         logit, latent, direction = outputs.split(self._guesses, 1)
-        return Verdict(sphere_logit(logit) if self._sphere else logit[:, 0], latent, direction)
+        return Verdict(sphere_logit(_SPHERE_SCALE * logit) if self._sphere else logit[:, 0], latent, direction)
 
     def _initialise(self, last: nn.Module, scale: float = 0.3) -> None:
         for module in self.modules():

@@ -4,7 +4,8 @@ logistic  non-saturating, Goodfellow et al. 2014; with R1, Mescheder et al. 2018
 hinge     Lim and Ye 2017; with R1
 wgan-gp   Gulrajani et al. 2017: Wasserstein, with a penalty on the gradient between reals and fakes
 wgan-sn   Wasserstein with a discriminator under spectral normalisation, Miyato et al. 2018
-sphere    Sphere GAN, Park and Kwon 2019: moments of the distance on a sphere, bounded by themselves
+sphere    Sphere GAN, Park and Kwon 2019: moments of the distance on a sphere; under spectral normalisation,
+          since otherwise the noise of the updates makes features ever longer, and at the pole all pictures are alike
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ADVERSARIAL_LOSSES = {
     "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), 5.0, classifies=True),
     "wgan-gp": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, gradient_penalty=True),
     "wgan-sn": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, spectral_norm=True),
-    "sphere": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, sphere=True),
+    "sphere": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, spectral_norm=True, sphere=True),
 }
 
 

@@ -198,6 +198,8 @@ class Step:
         }
         if loss.classifies:
             log["accuracy"] = ((of_reals.logit > 0).float().mean() + (of_fakes.logit < 0).float().mean()) / 2
+        if loss.sphere:
+            log["moments"] = (of_reals.logit.mean() + of_fakes.logit.mean()) / 2
         identity, guesses = self._identity(of_fakes, fake)
         total, log = total + identity, log | {f"{name}_d": value for name, value in guesses.items()}
         if self.with_r1:

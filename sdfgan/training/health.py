@@ -56,6 +56,13 @@ SIGNS = (
         "--r1-gamma or a larger --lr-discriminator",
     ),
     Sign(
+        "discriminator at the pole",
+        {"moments"},
+        lambda n: n["moments"] < 1,
+        "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 47), "
+        "where nothing tells them apart; try a smaller --lr-discriminator, or --gan-loss logistic",
+    ),
+    Sign(
         "empty",
         {"empty"},
         lambda n: n["empty"] > 0.5,

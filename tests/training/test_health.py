@@ -36,6 +36,8 @@ def ailments(steps: int = WINDOW, notes: dict[str, float] | None = None, **numbe
         ({"accuracy": 1.0, "gap": 9.0}, "discriminator wins"),
         ({"accuracy": 1.0, "gap": 0.5}, None),  # barely, but rightly: as it should be
         ({"logit_spread": 1e-5, "gradient_norm_d": 1e-6}, "discriminator vanished"),
+        ({"moments": 0.2}, "discriminator at the pole"),
+        ({"moments": 30.0}, None),
         ({"empty": 0.8}, "empty"),
         ({"full": 0.9}, "full"),
         ({"skipped": 0.1}, "not finite"),
