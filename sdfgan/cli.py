@@ -244,6 +244,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _error(program, str(error))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        advice = "a smaller --resolution, or in training a smaller --chunk-size, --batch-size or --rays"
+        return _error(program, f"out of memory: try {advice} ({str(error).splitlines()[0]})")
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
@@ -251,6 +256,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return 0
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU or, as torch says it, the machine has no more memory."""
+    lacking = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return lacking or "can't allocate memory" in str(error)
 
 
 def _parse(program: str, config_type: type, arguments: list[str]) -> Any:

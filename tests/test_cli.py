@@ -134,6 +134,15 @@ def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     command(UserError("photos: no such\nfolder"))
     assert error(capsys, "train-gan") == "sdfgan train-gan: error: photos: no such folder"
+    for lack in (
+        torch.OutOfMemoryError("CUDA out of memory.\nTry"),
+        RuntimeError("can't allocate memory: 9"),
+        MemoryError(9),
+    ):
+        command(lack)
+        assert error(capsys, "train-gan").startswith(
+            "sdfgan train-gan: error: out of memory: try a smaller --resolution"
+        )
     command(KeyboardInterrupt())
     assert main(["train-gan"]) == 130
     command(RuntimeError("a bug"))

@@ -27,11 +27,29 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
         exec(compile(block, str(page), "exec"), namespace)
 
 
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+            assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
+    for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S):
+        for tool, rest in re.findall(r"(?:tools/|sdfgan )([a-z_-]+)(?:\.py)?([^#\n]*)", block):
+            command = COMMANDS.get(tool.replace("_", "-"))
+            if command is None:
+                continue
+            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])} | {"help"}
+            for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
+                assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
 
 
 def test_flags_of_all_commands_exist() -> None:

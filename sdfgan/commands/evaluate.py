@@ -79,7 +79,7 @@ def run(config: EvaluateConfig) -> None:
         raise UserError(f"{config.run} was imported, without what it learned from: name real pictures by --real")
     default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
     output = output_path(config.output, default, reads=[checkpoint, *filter(None, (config.real, config.inception))])
-    now = dataclasses.replace(trained.at(state["step"]), device=str(device))
+    now = dataclasses.replace(trained.at(max(0, state["step"] - 1)), device=str(device))
     found = find_weights(config.inception)
     inception = None if found is None else load_inception(found).to(device)
     if inception is None:

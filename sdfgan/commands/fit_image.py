@@ -26,6 +26,7 @@ from sdfgan.raycast.rasterise import render_mesh
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
+from sdfgan.training.run import next_run_folder
 
 _FILL = 0.85  # radius of the ball that a mesh is scaled into
 _EIKONAL_POINTS = 1024
@@ -40,8 +41,8 @@ class FitImageConfig:
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """A mesh file (glb, obj, ply, ...), or "csg" for a scene of two balls that blend, its pose, sizes, colours."""
-    output_dir: Path = Path("fits")
-    """Folder for pictures, video, mesh and metrics.json."""
+    output_dir: Path | None = None
+    """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
     views: int = 24
     """Pictures of the mesh, from all round."""
     resolution: int = 128
@@ -77,16 +78,17 @@ def run(config: FitImageConfig) -> None:
     if config.resolution % 4:
         raise UserError(f"--resolution must be a multiple of 4, got {config.resolution}")
     device = resolve_device(config.device)
+    folder = config.output_dir or next_run_folder(Path("runs"), "fit")
     try:
-        config.output_dir.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--output-dir {config.output_dir}: {error.strerror}") from error
+        raise UserError(f"--output-dir {folder}: {error.strerror}") from error
     torch.manual_seed(config.seed)
-    metrics = _fit_csg(config, device) if config.target == "csg" else _fit_mesh(config, device)
-    write_json(config.output_dir / "metrics.json", metrics)
+    metrics = _fit_csg(config, folder, device) if config.target == "csg" else _fit_mesh(config, folder, device)
+    write_json(folder / "metrics.json", metrics)
     for name, value in metrics.items():
         print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
-    print(f"wrote {config.output_dir}")
+    print(f"wrote {folder}")
 
 
 # ---------------------------------------------------------------------------------------------------------------- mesh
@@ -107,7 +109,7 @@ def load_target(path: Path) -> trimesh.Trimesh:
     return mesh
 
 
-def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
+def _fit_mesh(config: FitImageConfig, folder: Path, device: torch.device) -> dict[str, Any]:
     mesh = load_target(Path(config.target))
     axes = _views_all_round(config.views).to(device)
     with progress(config.views, "rendering the mesh") as bar:
@@ -125,7 +127,7 @@ def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
     optimizer = torch.optim.Adam(field.parameters(), config.lr, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(config.seed)
     begin, done, step = time.perf_counter(), 0.0, 0
-    with _video(config) as video, progress(config.steps, "fitting") as bar:
+    with _video(config, folder) as video, progress(config.steps, "fitting") as bar:
         frames = _Frames(video, config.video_frames, axes, field, latents)
         while step < config.steps and done < 1:
             done = max(step / config.steps, (time.perf_counter() - begin) / (60 * config.minutes))
@@ -145,9 +147,9 @@ def _fit_mesh(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
     with torch.no_grad():
         seen = [_look(field, latents, camera, config.resolution) for camera in axes.split(1)]
     rgba = torch.cat(seen)
-    save_image(config.output_dir / "views.png", _beside(rgba[:8], targets[config.resolution][:8]))
+    save_image(folder / "views.png", _beside(rgba[:8], targets[config.resolution][:8]))
     result = meshes.marching_cubes(field, field.condition(latents), config.mesh_resolution)
-    meshes.export_mesh(result, config.output_dir / "mesh.glb")
+    meshes.export_mesh(result, folder / "mesh.glb")
     diagonal = float(np.linalg.norm(mesh.bounds[1] - mesh.bounds[0]))
     chamfer = meshes.chamfer_distance(mesh, result, _SURFACE_POINTS, config.seed)
     return {
@@ -202,7 +204,7 @@ def csg_scene(p: Mapping[str, Tensor]) -> tuple[Field, Tensor, Lighting]:
     return fields.SmoothUnion(one, two, p["blend"]), axes, light
 
 
-def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
+def _fit_csg(config: FitImageConfig, folder: Path, device: torch.device) -> dict[str, Any]:
     truth = {name: torch.tensor(value, device=device) for name, value in _TRUTH.items()}
     field, axes, light = csg_scene(truth)
     with torch.no_grad():
@@ -210,7 +212,7 @@ def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
     p = {name: torch.nn.Parameter(torch.tensor(value, device=device)) for name, value in _START.items()}
     optimizer = torch.optim.Adam(p.values(), 0.02, betas=(0.8, 0.95))
     steps = min(config.steps, _CSG_STEPS)
-    with _video(config) as video, progress(steps, "fitting") as bar:
+    with _video(config, folder) as video, progress(steps, "fitting") as bar:
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / steps)
             field, axes, light = csg_scene(p)
@@ -225,7 +227,7 @@ def _fit_csg(config: FitImageConfig, device: torch.device) -> dict[str, Any]:
             if video is not None:
                 video.add(_beside(picture.rgba.detach(), target))
             bar.advance(1, f"loss {loss.item():.2e}")
-    save_image(config.output_dir / "views.png", _beside(picture.rgba.detach(), target))
+    save_image(folder / "views.png", _beside(picture.rgba.detach(), target))
     metrics: dict[str, Any] = {"steps": steps, "psnr": _psnr(picture.rgba.detach(), target)}
     for name, value in p.items():
         start = torch.tensor(_START[name], device=device)
@@ -254,8 +256,8 @@ class _Frames:
             self._shown += 1
 
 
-def _video(config: FitImageConfig) -> AbstractContextManager[VideoWriter | None]:
-    return VideoWriter(config.output_dir / "fit.mp4", 24) if config.video_frames > 0 else nullcontext()
+def _video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
+    return VideoWriter(folder / "fit.mp4", 24) if config.video_frames > 0 else nullcontext()
 
 
 def _look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tensor:

@@ -25,7 +25,7 @@ class InterpolateConfig(CameraFlags):
     seeds: tuple[str, ...] = ("0-3",)
     """The shapes to go through: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
     space: Literal["w", "z"] = "w"
-    """Where to go straight: w, the mapping network's outputs (FiLM codes); z, the latents, kept at a constant norm."""
+    """Where to go straight: w, the mapping network's outputs (FiLM codes); z, the latents, along great circles."""
     frames: int = 24
     """Frames from one shape to the next."""
     fps: int = 24

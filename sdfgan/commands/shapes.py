@@ -20,6 +20,7 @@ from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
 from sdfgan.gan.views import Sides, Viewer
+from sdfgan.training.checkpoint import resolve_checkpoint
 from sdfgan.training.device import resolve_device
 from sdfgan.volume.sampling import Sampling
 
@@ -83,12 +84,13 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
     require_between(-10, 10, truncation=flags.truncation, psi=flags.psi)
     device = resolve_device(flags.device)
     weights = flags.weights.replace("-", "_")
-    generator, config = load_generator(flags.run, weights)  # type: ignore[arg-type]
+    checkpoint = resolve_checkpoint(flags.run)  # once: a run that goes on has a newer one at any moment
+    generator, config = load_generator(checkpoint, weights)  # type: ignore[arg-type]
     generator = generator.to(device)
     condition = generator.condition(sample_latents(config, seeds, flags.truncation).to(device))
     mean = None
     if flags.psi != 1:
-        mean = codes.cached_mean(flags.run, generator, config, weights)
+        mean = codes.cached_mean(checkpoint, generator, config, weights)
         condition = codes.lerp(mean, condition, flags.psi)
     return Shapes(generator, config, seeds, condition, mean)
 

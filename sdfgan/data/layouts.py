@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -90,7 +91,8 @@ def open_data(
 
     pictures: InMemory | OnDisk
     if cache == "auto":
-        cache = "memory" if len(entries) * 4 * resolution**2 <= _MOST_IN_MEMORY else "none"
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: each keeps the set
+        cache = "memory" if processes * len(entries) * 4 * resolution**2 <= _MOST_IN_MEMORY else "none"
     if cache == "memory":
         images, good, skipped = decode_all(
             entries, resolution, background=background, crop=crop, on_progress=on_progress

@@ -6,8 +6,10 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING
 
+from sdfgan.cameras import POSE_DISTRIBUTIONS
 from sdfgan.data.images import check_background
 from sdfgan.errors import UserError
+from sdfgan.inception import FEWEST_PICTURES
 
 if TYPE_CHECKING:
     from sdfgan.gan.config import GanConfig
@@ -22,7 +24,7 @@ _NOT_NEGATIVE = """texture_latent_size r1_gamma eikonal_weight eikonal_points ev
     latent_std eikonal_final"""
 _FRACTIONS = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
 _MOST = {
-    "resolution": 1024, "view_resolution": 4096, "mesh_resolution": 1024, "width": 4096, "mapping_width": 4096,
+    "resolution": 1024, "view_resolution": 1024, "mesh_resolution": 1024, "width": 4096, "mapping_width": 4096,
     "latent_size": 4096, "texture_latent_size": 4096, "trunk_layers": 64, "sdf_layers": 64, "texture_layers": 64,
     "octaves": 32, "discriminator_channels": 4096, "discriminator_most_channels": 4096, "seed": 2**63 - 1,
 }  # fmt: skip
@@ -51,6 +53,10 @@ def check_settings(config: GanConfig) -> None:
         )
     if config.evaluate_shapes and config.data is not None:
         raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")
+    if config.inception is not None and 0 < config.evaluate_images < FEWEST_PICTURES:
+        raise UserError(f"--inception: FID needs --evaluate-images {FEWEST_PICTURES}, got {config.evaluate_images}")
+    if config.poses not in (*POSE_DISTRIBUTIONS, "data"):
+        raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, data; got {config.poses!r}")
     if config.near_far is not None and not 0 <= config.near_far[0] < config.near_far[1]:
         raise UserError(f"--near-far must be NEAR FAR with 0 <= NEAR < FAR, got {config.near_far}")
     if not 1 <= config.fov <= 150:

@@ -18,7 +18,7 @@ from sdfgan.data.shapes import default_cache_folder
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import GanConfig
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.training.checkpoint import load_checkpoint
 from sdfgan.training.files import atomic_file
 
 _MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
@@ -65,9 +65,8 @@ def mean_condition(generator: Field, config: GanConfig) -> Any:
     return with_tensors(condition, {name: tensor / _MEAN_OF for name, tensor in total.items()})
 
 
-def cached_mean(run: Path, generator: Field, config: GanConfig, weights: str) -> Any:
+def cached_mean(checkpoint: Path, generator: Field, config: GanConfig, weights: str) -> Any:
     """`mean_condition` of a checkpoint's generator, kept in the cache folder for the next time."""
-    checkpoint = resolve_checkpoint(run)
     digest = load_checkpoint(checkpoint)[1]["sha256"]
     path = default_cache_folder() / "means" / f"{digest}-{weights}.safetensors"
     example = generator.condition(torch.zeros(1, generator.latent_size, device=next(generator.parameters()).device))

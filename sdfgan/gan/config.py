@@ -22,8 +22,8 @@ from sdfgan.training.device import resolve_device
 class GanConfig:
     """Train a GAN whose generator is a signed-distance field, from pictures alone.
 
-    Fields that are `None` here depend on the device: small on a CPU (about eight minutes on two cores), larger on a
-    GPU.
+    Where a CPU and a GPU have different defaults, the device decides: small on a CPU (about eight minutes on two
+    cores), larger on a GPU.
     """
 
     output_dir: Path | None = None
@@ -52,11 +52,13 @@ class GanConfig:
     load_dir: Path | None = None
     """Start a new run from the networks of another run or checkpoint."""
     dry_run: bool = False
-    """Set everything up, say what would be done, and stop without writing anything."""
+    """Set everything up, say what would be done, and stop. No run is written; the built-in pictures are made and
+    cached."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
-    """Arithmetic of the discriminator; the field is always evaluated in fp32. Default: bf16 on GPUs that have it."""
+    """Arithmetic of the discriminator. Default: bf16 on GPUs that have it. The field is in fp32, except that a GPU may
+    march, which has no gradient, with fp16 matrices."""
     deterministic: bool = False
     """The same numbers from the same seed on a GPU too, where torch can; slower. A CPU always gives them."""
     seed: int = 0
@@ -71,7 +73,8 @@ class GanConfig:
     dataset_size: int | None = None
     """Pictures of the built-in set to train on. Default: 8192 on a CPU, 32768 on a GPU."""
     chunk_size: int | None = None
-    """Most pictures that are processed together (gradients of chunks are averaged). Default: 8; GPU: all."""
+    """Most pictures that are processed together (gradients of chunks are averaged). Default: 8; on a GPU all, except
+    for pi-gan."""
     recompute: bool = False
     """Render twice rather than keep the graph of all chunks: memory is that of one chunk."""
 
@@ -210,7 +213,8 @@ class GanConfig:
     evaluate_interval: int = 0
     """Steps between evaluations during training; 0: only at start and end."""
     inception: Path | None = None
-    """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall."""
+    """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall.
+    Default: the file that $SDFGAN_INCEPTION names, or that is in the cache folder, if any."""
     evaluate_shapes: int = 0
     """Shapes on each side of the set metrics (MMD, coverage, 1-NNA), in runs on the built-in set; 0: none."""
     view_resolution: int = 128
@@ -228,6 +232,7 @@ class GanConfig:
             self._check_given(curriculum.stages)
             ours = {name: value for name, value in curriculum.settings.items() if getattr(self, name) == DEFAULTS[name]}
             config = dataclasses.replace(self, stages=curriculum.stages, **ours)
+        config._check_used()
         if config.generator == "pi-gan":
             config = dataclasses.replace(config, eikonal_points=0)
         device = resolve_device(config.device)
@@ -248,7 +253,7 @@ class GanConfig:
         config = dataclasses.replace(config, device=str(device), **chosen)
         assert config.batch_size is not None
         if config.chunk_size is None:
-            most = first.get("chunk_size", 8 if small else config.batch_size)
+            most = first.get("chunk_size", 8 if small or config.generator == "pi-gan" else config.batch_size)
             config = dataclasses.replace(config, chunk_size=largest_part(config.batch_size, most))
         config.check()
         return config
@@ -299,6 +304,15 @@ class GanConfig:
                 f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
             )
 
+    def _check_used(self) -> None:
+        """Raises UserError for a flag that the generator has no use for."""
+        for generator, names in _ONLY_FOR.items():
+            for name in names:
+                if getattr(self, name) != DEFAULTS[name] and self.generator != generator:
+                    raise UserError(f"--{name.replace('_', '-')} is for --generator {generator}, not {self.generator}")
+        if self.generator == "pi-gan" and self.eikonal_points not in (DEFAULTS["eikonal_points"], 0):
+            raise UserError("--eikonal-points is for surfaces: --generator pi-gan has no eikonal term")
+
     def _check_given(self, stages: tuple[Stage, ...]) -> None:
         """Raises UserError for a flag that a stage of the curriculum would silently set to something else."""
         for stage in stages:
@@ -331,6 +345,9 @@ class GanConfig:
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"{source}: not a GAN configuration of this version: {error}") from error
         return config
+
+
+_ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
 
 
 def largest_part(whole: int, most: int) -> int:

@@ -24,7 +24,7 @@ from sdfgan.gan.losses import sphere_logit
 _SLOPE = 0.2
 _STDDEV_GROUP = 4
 _SPHERE_FEATURES = 128
-_SPHERE_SCALE = 0.15  # of a Sphere GAN's features, so that they begin on the far half of the sphere
+_SPHERE_SCALE = 0.1  # of a Sphere GAN's features, so that they begin on the far half of the sphere
 _SMALLEST = 4  # side of the features that the last layers see
 
 
@@ -157,7 +157,7 @@ class EqualConv(nn.Module):
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         weight = self.weight * self.scale
-        return F.conv2d(x, weight, self.bias, stride, padding=self.weight.shape[2] // 2)
+        return F.conv2d(x, weight, self.bias, stride, padding=weight.shape[2] // 2)
 
 
 class EqualLinear(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -16,16 +17,22 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import picture
 from sdfgan.gan.config import GanConfig
-from sdfgan.inception import Inception
+from sdfgan.inception import FEWEST_PICTURES, Inception
 from sdfgan.meshes import marching_cubes
-from sdfgan.metrics import frechet_distance, kernel_distance, precision_recall, shape_scores, sliced_wasserstein
+from sdfgan.metrics import (
+    ShapeScores,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+    shape_scores,
+    sliced_wasserstein,
+)
 from sdfgan.training.distributed import Workers
 from sdfgan.training.progress import progress
 
 SEED = 77  # of the latents and poses that pictures are compared with, and of true shapes
 _AT_ONCE = 32  # pictures
 _SHAPE_RESOLUTION, _SHAPE_POINTS = 40, 1024
-_FEWEST_FOR_FEATURES = 10
 
 Map = Callable[..., Iterable[Any]]
 
@@ -93,8 +100,8 @@ def picture_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = N
 
 def features(inception: torch.nn.Module, pictures: Tensor) -> Tensor:
     """Features [N, F] of the colours of pictures [N, 3 or 4, R, R]."""
-    if len(pictures) < _FEWEST_FOR_FEATURES:
-        raise UserError(f"FID needs at least {_FEWEST_FOR_FEATURES} pictures on each side, got {len(pictures)}")
+    if len(pictures) < FEWEST_PICTURES:
+        raise UserError(f"FID needs at least {FEWEST_PICTURES} pictures on each side, got {len(pictures)}")
     found = []
     device = next(iter(inception.parameters()), pictures).device
     with progress(len(pictures), "features") as bar:
@@ -113,7 +120,7 @@ def set_scores(generator: Field, config: GanConfig, count: int, seed: int = SEED
     Shapes of the generator without a surface are left out, and their share is given. `floor_` is the same for a second
     set of true shapes in place of the generated ones.
     """
-    true, other = true_clouds(count, seed), true_clouds(count, seed + 1)
+    true = true_clouds(count, seed)
     random = torch.Generator().manual_seed(seed)
     latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     device = next(generator.parameters()).device
@@ -124,13 +131,19 @@ def set_scores(generator: Field, config: GanConfig, count: int, seed: int = SEED
             if cloud is not None:
                 clouds.append(cloud)
             bar.advance()
-    floor = {f"floor_{name}": value for name, value in shape_scores(other, true)._asdict().items()}
+    floor = {f"floor_{name}": value for name, value in _floor(count, seed)._asdict().items()}
     if not clouds:
         return {"shapeless": 1.0, **floor}
     found = shape_scores(torch.stack(clouds), true)
     return {**found._asdict(), "shapeless": 1 - len(clouds) / count, **floor}
 
 
+@functools.cache
+def _floor(count: int, seed: int) -> ShapeScores:
+    return shape_scores(true_clouds(count, seed + 1), true_clouds(count, seed))
+
+
+@functools.cache
 def true_clouds(count: int, seed: int) -> Tensor:
     """Points [count, P, 3] on random shapes of the built-in set, classes in turn."""
     random = torch.Generator().manual_seed(seed)

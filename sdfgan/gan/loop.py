@@ -22,7 +22,7 @@ from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
 from sdfgan.gan.views import Sides, Viewer, alphas
-from sdfgan.inception import find_weights, load_inception
+from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.pictures import image_grid, save_image
@@ -35,7 +35,10 @@ from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 
-_CHANGEABLE_ON_RESUME = ("resume", "steps", "device", "dry_run", "evaluate_interval", "inception")
+_CHANGEABLE_ON_RESUME = (
+    "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
+    "view_resolution", "video_frames", "mesh_resolution",
+)  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
@@ -78,11 +81,12 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         path = config.output_dir or next_run_folder(Path("runs"), "gan")
         check_new_run(path)
     config = dataclasses.replace(config, output_dir=path, resume=None)
-    if team.first:
-        data = load_training_data(config, talk=True)
-    team.wait()  # the first process fills the cache that the others read
-    if not team.first:
-        data = load_training_data(config, talk=False)
+    inception = _inception(config, team)
+    if config.data is None and not team.first:
+        team.wait()  # the first process fills the cache that the others read
+    data = load_training_data(config, talk=team.first)
+    if config.data is None and team.first:
+        team.wait()
     config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
     trainer = Trainer(config, team, data.poses)
     try:
@@ -96,11 +100,12 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
             _describe(trainer, data, path)
         if config.dry_run:
             if team.first:
-                print("dry run: everything is in place; nothing was written")
+                print("dry run: everything is in place; no run was written")
             return {"dry_run": True, "config": config.to_json()}
         if source is None:
             trainer.precondition()
-        return _Run(trainer, data, path, elapsed, start).finish()
+        team.broadcast(trainer.modules)  # processes on unlike machines may not have begun alike to the last bit
+        return _Run(trainer, data, path, inception, elapsed, start).finish()
     finally:
         trainer.close()
 
@@ -109,7 +114,13 @@ class _Run:
     """A trainer at work in its folder, which only the first process has."""
 
     def __init__(
-        self, trainer: Trainer, data: TrainingData, path: Path, elapsed: float, start: dict[str, float] | None
+        self,
+        trainer: Trainer,
+        data: TrainingData,
+        path: Path,
+        inception: Inception | None,
+        elapsed: float,
+        start: dict[str, float] | None,
     ) -> None:
         self.trainer, self.data, self.config, self.path = trainer, data, trainer.config, path
         self.team = trainer.workers
@@ -118,8 +129,7 @@ class _Run:
         self.folder = RunFolder(path, self.config.to_json(), resumed) if self.team.first else None
         self.viewer = Viewer(trainer.average, trainer.fov, trainer.threads.map)
         self.sides = Sides.of(trainer.poses)
-        weights = find_weights(self.config.inception)
-        self.inception = None if weights is None else load_inception(weights).to(trainer.device)
+        self.inception = None if inception is None else inception.to(trainer.device)
         self.health = Health()
         self.recent: dict[str, list[float]] = {}  # numbers of the steps since the last line of the log
         resolution = self.config.at(trainer.steps_done).resolution
@@ -170,7 +180,7 @@ class _Run:
     def save(self) -> Path:
         """A checkpoint, written by the first process."""
         trainer = self.trainer
-        trainer.workers.check_same([trainer.generator, trainer.discriminator, trainer.average], trainer.steps_done)
+        trainer.workers.check_same(trainer.modules, trainer.steps_done)
         if not self.team.first:
             return self.path
         tensors, state = trainer.state()
@@ -186,6 +196,11 @@ class _Run:
     def close(self) -> None:
         if self.folder is not None:
             self.folder.close()
+
+    @property
+    def now(self) -> GanConfig:
+        """The settings of the last step that was made."""
+        return self.config.at(max(0, self.trainer.steps_done - 1))
 
     # ------------------------------------------------------------------------------------------------ looking at it
 
@@ -205,7 +220,7 @@ class _Run:
 
     def sample(self, step: int) -> None:
         """A grid of twelve shapes, each seen from four sides."""
-        resolution = self.config.at(step).resolution
+        resolution = self.now.resolution
         assert resolution is not None and self.folder is not None
         looked = self.viewer.look(*self.viewer.views(self.shapes(12), 4, self.sides), max(64, resolution))
         self.health.note({"blobs": separate_parts(alphas(looked))})
@@ -254,7 +269,7 @@ class _Run:
         count, trainer = len(self.data.held_out) // 2, self.trainer
         if count == 0:
             return None
-        now = self.config.at(trainer.steps_done)
+        now = self.now
         fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.threads.map, workers=self.team)
         if self.folder is None:
             return None
@@ -271,7 +286,7 @@ class _Run:
         end = self.evaluate()
         if not self.team.first:
             return {}
-        half, now = len(self.data.held_out) // 2, self.config.at(self.trainer.steps_done)
+        half, now = len(self.data.held_out) // 2, self.now
         floor = None
         if half:
             floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
@@ -291,7 +306,8 @@ class _Run:
             "sliced_wasserstein": {
                 "images": half,
                 "resolution": now.resolution,
-                "start": self.start and self.start["swd"],
+                # At another resolution distances are others: those of a curriculum that grows cannot be compared.
+                "start": self.start["swd"] if self.start and self.config.at(0).resolution == now.resolution else None,
                 "end": end and end["swd"],
                 "floor": floor,
                 "ratio": end["swd"] / floor if end is not None and floor else None,
@@ -345,6 +361,14 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
         poses = Empirical.of(found.pictures.poses)
     kept, held_out = (found.pictures.select(part) for part in (order[held:], order[:held]))
     return TrainingData(kept, held_out, poses, found.convention.mirror)
+
+
+def _inception(config: GanConfig, team: Workers) -> Inception | None:
+    """The network that evaluations use, where there are weights: in the first process, which evaluates."""
+    weights = find_weights(config.inception)
+    if weights is None or not team.first or config.evaluate_images < FEWEST_PICTURES:
+        return None
+    return load_inception(weights)
 
 
 def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path, done: int) -> GanConfig:

@@ -55,6 +55,10 @@ class TrainingState:
             check_settings(dataclasses.replace(stage, chunk_size=stage.chunk_of(self.workers.count)))
         self.device = torch.device(config.device)
         self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
+        self._deterministic_before = (
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_deterministic_algorithms_warn_only_enabled(),
+        )
         if config.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
             torch.use_deterministic_algorithms(True, warn_only=True)  # a few operations have no such version
@@ -94,6 +98,11 @@ class TrainingState:
         """The moving average of the generator that pictures are made from."""
         return self.averages["ema"]
 
+    @property
+    def modules(self) -> list[nn.Module]:
+        """All networks of the run, the averages among them."""
+        return [self.generator, self.discriminator, *self.averages.values()]
+
     def _parts(self) -> list[dict[str, Any]]:
         """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""
         own: list[nn.Parameter] = []
@@ -105,10 +114,11 @@ class TrainingState:
         return [{"params": own, "rate": 1.0}, {"params": mapping, "rate": self.config.mapping_rate}]
 
     def close(self) -> None:
-        """Give torch its threads back, and its freedom."""
+        """Give torch its threads back, and its freedom if it had it."""
         self.threads.close()
         if self.config.deterministic:
-            torch.use_deterministic_algorithms(False)
+            enabled, warn_only = self._deterministic_before
+            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
 
     def precondition(self) -> None:
         """What some generators need before the first step of a fresh run."""

@@ -82,9 +82,9 @@ def config_of(state: dict[str, Any], checkpoint: Path) -> NerfConfig:
     return NerfConfig.from_json(state.get("config"), checkpoint / "state.json")
 
 
-def load_model(path: Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]:
+def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]:
     """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
-    checkpoint = resolve_checkpoint(path)
+    checkpoint = resolve_checkpoint(Path(path))
     tensors, state = load_checkpoint(checkpoint)
     config = dataclasses.replace(config_of(state, checkpoint), device=device).resolved()
     model = make_model(config, bool(state.get("bounded"))).to(device)

@@ -123,7 +123,7 @@ class _Bound:
         here = torch.empty(1, dtype=count.dtype, pin_memory=True)
         here.copy_(count, non_blocking=True)
         event = torch.cuda.Event()
-        event.record()
+        event.record(torch.cuda.current_stream(count.device))
         self._coming.append((event, here))
         while self._coming and self._coming[0][0].query():
             self.value = int(self._coming.popleft()[1])

@@ -11,7 +11,10 @@ from sdfgan.errors import UserError
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises UserError if there is none."""
+    """The torch device that "auto", "cpu", "cuda" or "cuda:N" means here. Raises UserError if there is none.
+
+    A GPU that is named by its number becomes torch's current one, so that nothing is put on another by accident.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -24,6 +27,8 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: this machine (or this build of torch) has no CUDA device")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
+    if device.index is not None:
+        torch.cuda.set_device(device)
     return device
 
 

@@ -67,17 +67,29 @@ class Workers:
         if self.count > 1:
             dist.barrier()
 
+    def broadcast(self, modules: Sequence[nn.Module]) -> None:
+        """Give every process the first one's parameters and buffers."""
+        if self.count > 1:
+            for tensor in _states(modules):
+                message = tensor.contiguous()  # some are in channels_last
+                dist.broadcast(message, 0)
+                tensor.copy_(message)
+
     def check_same(self, modules: Sequence[nn.Module], step: int) -> None:
-        """Raises RuntimeError if the modules' parameters differ between processes."""
+        """Raises RuntimeError if the modules' parameters or buffers differ between processes."""
         if self.count == 1:
             return
-        totals = [parameter.detach().double().sum() for module in modules for parameter in module.parameters()]
+        totals = [tensor.double().sum() for tensor in _states(modules)]
         mine = torch.stack(totals)
         least, most = mine.clone(), mine.clone()
         dist.all_reduce(least, dist.ReduceOp.MIN)
         dist.all_reduce(most, dist.ReduceOp.MAX)
         if not torch.equal(least, most):
             raise RuntimeError(f"step {step}: the processes of this run have drifted apart")
+
+
+def _states(modules: Sequence[nn.Module]) -> list[Tensor]:
+    return [tensor.detach() for module in modules for tensor in (*module.parameters(), *module.buffers())]
 
 
 @contextmanager

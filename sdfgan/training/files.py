@@ -55,10 +55,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in partial.iterdir():
                 sync(file)
             sync(partial)
+            older = path.with_name(f"{path.name}.older{PARTIAL}")
+            shutil.rmtree(older, ignore_errors=True)
             if path.exists():
-                shutil.rmtree(path)
+                os.rename(path, older)
             os.rename(partial, path)
             sync(path.parent)
+            shutil.rmtree(older, ignore_errors=True)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

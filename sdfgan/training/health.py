@@ -59,7 +59,7 @@ SIGNS = (
         "discriminator at the pole",
         {"moments"},
         lambda n: n["moments"] < 1,
-        "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 47), "
+        "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 44), "
         "where nothing tells them apart; try a smaller --lr-discriminator, or --gan-loss logistic",
     ),
     Sign(

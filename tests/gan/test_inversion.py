@@ -15,7 +15,7 @@ from sdfgan.commands.invert import _target as prepared
 from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF
 from sdfgan.gan import GanConfig, codes, make_generator, picture
-from sdfgan.gan.inversion import Effort, Inverted, invert, silhouette_iou
+from sdfgan.gan.inversion import Effort, Inverted, _Kept, invert, silhouette_iou
 from sdfgan.pictures import save_image
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 
@@ -120,15 +120,23 @@ def test_arithmetic_on_conditions(generator: Field) -> None:
 def test_the_mean_is_kept_and_a_damaged_one_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
     generator, config = varied()
-    save_checkpoint(tmp_path / "run", 1, pack_module(generator, "ema"), {"kind": "gan", "config": config.to_json()})
-    mean = codes.cached_mean(tmp_path / "run", generator, config, "ema")
+    state = {"kind": "gan", "config": config.to_json()}
+    checkpoint = save_checkpoint(tmp_path / "run", 1, pack_module(generator, "ema"), state)
+    mean = codes.cached_mean(checkpoint, generator, config, "ema")
     latents = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
     expected = generator.condition(latents).scales.mean(0)
     torch.testing.assert_close(mean.scales[0], expected, atol=0.1, rtol=0.02)
     (file,) = (tmp_path / "cache" / "means").iterdir()
     monkeypatch.setattr(codes, "mean_condition", lambda *arguments: pytest.fail("made again"))
-    assert torch.equal(codes.cached_mean(tmp_path / "run", generator, config, "ema").scales, mean.scales)
+    assert torch.equal(codes.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
     monkeypatch.undo()
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
     file.write_bytes(b"damaged")
-    assert torch.equal(codes.cached_mean(tmp_path / "run", generator, config, "ema").scales, mean.scales)
+    assert torch.equal(codes.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
+
+
+def test_what_is_not_finite_is_never_kept() -> None:
+    kept = _Kept()
+    for losses, values in (([math.nan, 2.0], [0.0, 1.0]), ([3.0, math.nan], [2.0, 3.0])):
+        kept.offer(torch.tensor(losses), torch.tensor(values)[:, None], torch.zeros(2, 2))
+    assert kept.losses.tolist() == [3, 2] and kept.values[:, 0].tolist() == [2, 1]

@@ -73,7 +73,7 @@ def test_losses(loss: str, pictures: Tensor) -> None:
     _, logs = trained(pictures, gan_loss=loss)
     check(logs, bound=60)
     assert logs[-1]["eikonal"] < 0.1 and 0.02 < logs[-1]["coverage"] < 0.6
-    assert logs[-1].get("moments", 47) > 1, "not all pictures at the pole"
+    assert logs[-1].get("moments", 44) > 1, "not all pictures at the pole"
     # The discriminator has found something out: it puts reals above fakes.
     assert sum(log["gap"] for log in logs[-20:]) > 0
 
@@ -116,6 +116,15 @@ def test_every_sign_of_ill_health_finds_its_numbers(loss: str, without: list[str
     _, logs = trained(pictures, steps=1, gan_loss=loss)
     measured = logs[0].keys() | {"blobs", "real_blobs"}
     assert [sign.name for sign in SIGNS if not sign.needs <= measured] == without
+
+
+def test_how_much_memory_is_free_changes_nothing(pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+    for free in (2**40, 2**16):
+        monkeypatch.setattr("sdfgan.raycast.memory.free_memory", lambda device, free=free: free)
+        trainer, _ = trained(pictures, steps=2, resolution=32, chunk_size=4)
+        states.append(trainer.generator.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @pytest.mark.parametrize("name", DISCRIMINATORS)
@@ -403,8 +412,12 @@ config = GanConfig(**json.loads(sys.argv[2])).resolved()
 with workers(torch.device("cpu")) as team:
     trainer = Trainer(config, team)
     trainer.augmented = 0.5
+    if not team.first:
+        for parameter in trainer.discriminator.parameters():
+            parameter.data += 1
+    team.broadcast(trainer.modules)
     logs = [trainer.step(pictures) for _ in range(4)]
-    team.check_same([trainer.generator, trainer.discriminator, trainer.average], 4)
+    team.check_same(trainer.modules, 4)
     trainer.close()
     if team.first:
         print("LOGS" + json.dumps(logs))

@@ -131,6 +131,10 @@ def test_files_and_folders_appear_whole_or_not_at_all(tmp_path: Path) -> None:
         (partial / "x").write_text("half")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
+    for text in ("first", "second"):  # which replaces the first
+        with atomic_folder(tmp_path / "c") as partial:
+            (partial / text).write_text(text)
+    assert [path.name for path in tmp_path.rglob("*")] == ["c", "second"]
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"), atomic_file(tmp_path / "file" / "a.txt") as partial:
         partial.write_text("never")
