@@ -248,7 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not _is_out_of_memory(error):
             raise
         advice = "a smaller --resolution, or in training a smaller --chunk-size, --batch-size or --rays"
-        return _error(program, f"out of memory: try {advice} ({str(error).splitlines()[0]})")
+        first, _, _ = str(error).partition("\n")
+        return _error(program, f"out of memory: try {advice}. {first}")
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130

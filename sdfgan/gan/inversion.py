@@ -232,7 +232,7 @@ class _Kept:
 
     @torch.no_grad()
     def offer(self, losses: Tensor, values: Tensor, angles: Tensor) -> None:
-        """Take what is better than before; what is not finite never is."""
+        """Take what is better than before; what is no number never is."""
         losses = losses.masked_fill(losses.isnan(), math.inf)
         if len(self.losses) == 0:
             self.losses, self.values, self.angles = losses.clone(), values.clone(), angles.clone()
