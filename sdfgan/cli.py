@@ -106,7 +106,7 @@ COMMANDS = {
         "Learn 3D shapes from pictures alone.",
         _train_gan,
         (
-            ("", "the built-in set of coloured solids, about eight minutes on two CPU cores"),
+            ("", "the built-in set of coloured solids, about nine minutes on two CPU cores"),
             ("--data photos/ --background 1 1 1", "your own pictures, on white"),
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
             ("--curriculum growing", "finer pictures: 32, 64, then 128 pixels; or a JSON file of your own"),

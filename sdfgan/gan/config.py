@@ -22,7 +22,7 @@ from sdfgan.training.device import resolve_device
 class GanConfig:
     """Train a GAN whose generator is a signed-distance field, from pictures alone.
 
-    Where a CPU and a GPU have different defaults, the device decides: small on a CPU (about eight minutes on two
+    Where a CPU and a GPU have different defaults, the device decides: small on a CPU (about nine minutes on two
     cores), larger on a GPU.
     """
 
