@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 
 import sdfgan.gan
 from sdfgan.cli import COMMANDS, main
-from sdfgan.commands.arguments import output_path, parse_seeds, run_folder
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, make_generator, picture
 from sdfgan.pictures import save_image
@@ -134,15 +133,9 @@ def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     command(UserError("photos: no such\nfolder"))
     assert error(capsys, "train-gan") == "sdfgan train-gan: error: photos: no such folder"
-    for lack in (
-        torch.OutOfMemoryError("CUDA out of memory.\nTry"),
-        RuntimeError("can't allocate memory: 9"),
-        MemoryError(),
-    ):
+    for lack in (torch.OutOfMemoryError("CUDA\nTry"), RuntimeError("can't allocate memory: 9"), MemoryError()):
         command(lack)
-        assert error(capsys, "train-gan").startswith(
-            "sdfgan train-gan: error: out of memory: try a smaller --resolution"
-        )
+        assert "train-gan: error: out of memory: try a smaller --resolution" in error(capsys, "train-gan")
     command(KeyboardInterrupt())
     assert main(["train-gan"]) == 130
     command(RuntimeError("a bug"))
@@ -165,41 +158,6 @@ def test_every_command_has_its_script(name: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------- arguments
-
-
-def test_seeds() -> None:
-    assert parse_seeds("0,3,8-12") == [0, 3, 8, 9, 10, 11, 12]
-    assert parse_seeds(" 7 , 1 - 2 ") == [7, 1, 2]
-    for text in ("", "a", "1,", "-1", "1-2-3", "1.5", "5-3", "0-99999999999", "9" * 30):
-        with pytest.raises(UserError, match="--seeds"):
-            parse_seeds(text)
-
-
-def test_run_folder(tmp_path: Path) -> None:
-    assert run_folder(tmp_path) == run_folder(tmp_path / "checkpoints" / "step-0000005") == tmp_path
-
-
-def test_output_path(tmp_path: Path) -> None:
-    """Default names that exist are left alone, given ones are not; what is read is never written."""
-    file, folder = tmp_path / "a.b.png", tmp_path / "pictures"
-    assert output_path(None, file) == file and output_path(None, folder, folder=True) == folder
-    file.touch()
-    folder.mkdir()
-    (tmp_path / "a.b-2.png").touch()
-    assert output_path(None, file) == tmp_path / "a.b-3.png"
-    assert output_path(None, folder, folder=True) == tmp_path / "pictures-2"
-    assert output_path(file, file) == file and output_path(folder, file, folder=True) == folder
-    assert output_path(folder / "new.png", file, reads=[folder]) == folder / "new.png"
-    for given, is_folder, message in [
-        (folder, False, "is a folder, expected a file"),
-        (file, True, "is a file, expected a folder"),
-        (file / "x" / "y.png", False, "cannot be written: .*a.b.png is not a folder"),
-        (folder / ".." / "a.b.png", False, "is read; name another file"),
-        (tmp_path / ("x" * 300), False, "cannot be written"),
-    ]:
-        with pytest.raises(UserError, match=message):
-            output_path(given, file, folder=is_folder, reads=[tmp_path])
-    assert not (tmp_path / "x").exists() and len(list(tmp_path.iterdir())) == 3, "nothing is made"
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +241,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("render RUN --mode images --output FILE", "FILE: is a file, expected a folder"),
         ("interpolate RUN --turns nan", "--turns must be between -1000 and 1000, got nan"),
         ("interpolate RUN --output RUN", "RUN: is a folder, expected a file"),
-        ("extract-mesh RUN --resolution 4000", "--resolution must be between 1 and 1024, got 4000"),
+        ("extract-mesh RUN --resolution 4000", "--resolution must be between 4 and 1024, got 4000"),
         ("extract-mesh RUN --output-dir FILE", "FILE: is a file, expected a folder"),
         ("evaluate RUN --shapes -2", "--shapes must be at least 0, got -2"),
         ("evaluate RUN --seed -1", "--seed must be between 0 and 9.22337e+18, got -1"),

@@ -82,3 +82,4 @@ def test_mistakes_are_named(arguments, message, tmp_path, capsys, monkeypatch) -
     monkeypatch.chdir(tmp_path)
     assert main(["fit-image", *arguments]) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

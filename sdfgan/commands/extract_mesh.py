@@ -35,7 +35,7 @@ class ExtractMeshConfig(ShapeFlags):
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
-    require_between(1, MOST_CELLS, resolution=config.resolution)
+    require_between(4, MOST_CELLS, resolution=config.resolution)
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0

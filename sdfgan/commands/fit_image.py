@@ -78,13 +78,14 @@ def run(config: FitImageConfig) -> None:
     if config.resolution % 4:
         raise UserError(f"--resolution must be a multiple of 4, got {config.resolution}")
     device = resolve_device(config.device)
+    mesh = None if config.target == "csg" else load_target(Path(config.target))  # before there is a folder
     folder = config.output_dir or next_run_folder(Path("runs"), "fit")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output-dir {folder}: {error.strerror}") from error
     torch.manual_seed(config.seed)
-    metrics = _fit_csg(config, folder, device) if config.target == "csg" else _fit_mesh(config, folder, device)
+    metrics = _fit_csg(config, folder, device) if mesh is None else _fit_mesh(config, mesh, folder, device)
     write_json(folder / "metrics.json", metrics)
     for name, value in metrics.items():
         print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
@@ -109,8 +110,7 @@ def load_target(path: Path) -> trimesh.Trimesh:
     return mesh
 
 
-def _fit_mesh(config: FitImageConfig, folder: Path, device: torch.device) -> dict[str, Any]:
-    mesh = load_target(Path(config.target))
+def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, device: torch.device) -> dict[str, Any]:
     axes = _views_all_round(config.views).to(device)
     with progress(config.views, "rendering the mesh") as bar:
         pictures = []

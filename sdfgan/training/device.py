@@ -27,7 +27,7 @@ def resolve_device(name: str) -> torch.device:
         raise UserError(f"--device {name}: this machine (or this build of torch) has no CUDA device")
     if device.type == "cuda" and device.index is not None and device.index >= torch.cuda.device_count():
         raise UserError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices")
-    if device.index is not None:
+    if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
     return device
 

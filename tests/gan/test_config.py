@@ -70,6 +70,10 @@ def test_bad_settings_are_named_by_their_flag(options: dict, message: str) -> No
         GanConfig(**{"device": "cpu", **options}).resolved()
 
 
+def test_a_cpu_may_have_a_number() -> None:
+    assert GanConfig(device="cpu:0").resolved().precision == "fp32"
+
+
 def test_json_round_trip() -> None:
     config = GanConfig(device="cpu", data=Path("pictures"), background=(1.0, 0.5, 0.0)).resolved()
     assert GanConfig.from_json(config.to_json(), Path("config.json")) == config
