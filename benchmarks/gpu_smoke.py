@@ -1,0 +1,373 @@
+"""Each CUDA kernel of the library once, against the CPU, with the error told at once.
+
+    python benchmarks/gpu_smoke.py
+
+A check that fails costs only itself: an error after which CUDA answers nothing more, a crash or a hang ends its process,
+and a new one goes on behind it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import math
+import multiprocessing
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from gpu_records import keep, parser
+from networks import RandomNetwork, some_cameras, some_points
+from sdfgan import fields, ops, raycast
+from sdfgan.cameras import DEFAULT_FOV, rotate_axes
+from sdfgan.raycast.levels import march_levels
+from sdfgan.raycast.sphere_trace import march
+from torus import torus
+
+Errors = dict[str, tuple[float, float]]  # of a check: what was compared, how far it is off, and how far it may be
+Check = Callable[[str], Errors]  # of a device
+CHECKS: dict[str, Check] = {}  # in the order of the file
+
+_SECONDS = 25.0  # that a check may take
+_SPOILED = 75  # exit status of a process whose CUDA answers nothing more
+_ROUNDED = 3e-5  # of float32 sums in another order
+_LAYERS = (3, 1, 1)
+
+
+def main() -> int:
+    """All checks; 1 if one has failed."""
+    arguments = parser(__doc__).parse_args()
+    context = multiprocessing.get_context("fork")  # this process itself must not touch CUDA
+    begun, failures = context.Value("i", -1), context.Value("i", 0)
+    while begun.value + 1 < len(CHECKS):
+        process = context.Process(target=_run, args=(arguments, begun.value + 1, begun, failures))
+        process.start()
+        process.join()
+        if process.exitcode not in (0, _SPOILED):
+            name = list(CHECKS)[begun.value]
+            failures.value += 1
+            _tell(arguments, name, f"the process ended with {process.exitcode}")
+    print(f"{len(CHECKS) - failures.value} of {len(CHECKS)} checks passed")
+    return 1 if failures.value else 0
+
+
+def _run(arguments: argparse.Namespace, first: int, begun: Any, failures: Any) -> None:
+    """The checks from `first` on, in a process of its own."""
+    for number in range(first, len(CHECKS)):
+        name = list(CHECKS)[number]
+        begun.value = number
+        faulthandler.dump_traceback_later(_SECONDS, exit=True)
+        spoiled = False
+        try:
+            torch.manual_seed(0)
+            errors = CHECKS[name](arguments.device)
+            _synchronise(arguments.device)
+            bad = [what for what, (error, limit) in errors.items() if not error <= limit]
+            told = ", ".join(f"{what} {error:.2g} (<= {limit:.2g})" for what, (error, limit) in errors.items())
+            _tell(arguments, name, f"beyond the limit: {', '.join(bad)}; {told}" if bad else "", told)
+            failures.value += bool(bad)
+        except Exception as error:
+            failures.value += 1
+            _tell(arguments, name, f"{type(error).__name__}: {error}")
+            try:
+                _synchronise(arguments.device)
+            except RuntimeError:
+                spoiled = True
+        if spoiled:
+            sys.exit(_SPOILED)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _synchronise(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def _tell(arguments: argparse.Namespace, name: str, failure: str, told: str = "") -> None:
+    failure = " ".join(failure.split())[:400]
+    print(f"{name:44s} {'FAILED: ' + failure if failure else 'ok  ' + told}", flush=True)
+    numbers = {"error": failure} if failure else {"errors": told}
+    keep(arguments, "smoke", "", {"check": name}, passed=not failure, **numbers)
+
+
+def same(name: str, limit: float = _ROUNDED) -> Callable[[Callable[[str], Sequence[Tensor]]], None]:
+    """A check that the tensors that a function makes on a device are those that it makes on the CPU."""
+
+    def register(function: Callable[[str], Sequence[Tensor]]) -> None:
+        def check(device: str) -> Errors:
+            torch.manual_seed(0)
+            expected = function("cpu")
+            torch.manual_seed(0)
+            actual = function(device)
+            return {"error": (max(_error(a, e) for a, e in zip(actual, expected, strict=True)), limit)}
+
+        CHECKS[name] = check
+
+    return register
+
+
+def _error(actual: Tensor, expected: Tensor) -> float:
+    """Of real numbers the largest difference, as a share of the largest value above one; of others, how many differ."""
+    actual = actual.detach().cpu()
+    if not expected.is_floating_point():
+        return (actual != expected).double().mean().item()
+    actual, expected = actual.double(), expected.detach().double()
+    if not torch.equal(actual.isnan(), expected.isnan()):
+        return math.inf
+    actual, expected = (torch.nan_to_num(x, nan=0.0, posinf=1e30, neginf=-1e30) for x in (actual, expected))
+    if expected.numel() == 0:
+        return 0.0
+    return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+
+
+def with_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Outputs, and the gradients of a sum of theirs under uneven weights."""
+    total = sum((x * torch.linspace(0.5, 1.5, x.numel(), device=x.device).view(x.shape)).sum() for x in outputs)
+    assert isinstance(total, Tensor)
+    return [*outputs, *torch.autograd.grad(total, list(inputs))]
+
+
+def _histogram(device: str, rays: int = 300, bins: int = 40) -> tuple[Tensor, Tensor]:
+    """Edges [R, S+1] and weights [R, S]."""
+    edges = (torch.rand(rays, bins + 1) + 0.01).cumsum(-1)
+    return edges.to(device), torch.rand(rays, bins).to(device)
+
+
+@same("positional_encoding")
+def _(device: str) -> Sequence[Tensor]:
+    x = (2 * torch.rand(1000, 3) - 1).to(device).requires_grad_()
+    return with_gradients([ops.positional_encoding(x, 8, include_input=True)], [x])
+
+
+@same("sample_pdf")
+def _(device: str) -> Sequence[Tensor]:
+    edges, weights = _histogram(device)
+    return [ops.sample_pdf(edges, weights, 64), ops.sample_pdf(edges, weights, 64, u=torch.rand(300, 64).to(device))]
+
+
+for _channels in (1, 3, 4, 6, 7):
+
+    @same(f"composite, {_channels} channels")
+    def _(device: str, channels: int = _channels) -> Sequence[Tensor]:
+        edges, densities = _histogram(device)
+        deltas = edges.diff()
+        colors = torch.rand(*densities.shape, channels).to(device)
+        inputs = [x.contiguous().requires_grad_() for x in (densities, deltas, colors, edges[:, :-1])]
+        return with_gradients(ops.composite(*inputs), inputs)
+
+    @same(f"composite, packed, {_channels} channels")
+    def _(device: str, channels: int = _channels) -> Sequence[Tensor]:
+        offsets = torch.cat([torch.zeros(1), torch.randint(0, 60, (200,)).cumsum(0)]).long()
+        count = int(offsets[-1])
+        given = torch.rand(count), torch.rand(count) / 30, torch.rand(count, channels), torch.rand(count)
+        inputs = [x.to(device).requires_grad_() for x in given]
+        return with_gradients(ops.composite(*inputs, offsets=offsets.to(device)), inputs)
+
+
+@same("generate_rays")
+def _(device: str) -> Sequence[Tensor]:
+    return ops.generate_rays(some_cameras(3).to(device), torch.arange(3 * 40 * 50).to(device), 40, 50, 0.7)
+
+
+for _dims, _features in ((2, 2), (3, 1), (3, 2), (3, 4), (3, 8)):
+
+    @same(f"hash_encoding, {_dims}D, {_features} features")
+    def _(device: str, dims: int = _dims, features: int = _features) -> Sequence[Tensor]:
+        cells, size = [8, 16, 40, 100], 2**12
+        table = torch.rand(ops.hash_table_begins(dims, cells, size)[-1], features).to(device).requires_grad_()
+        points = torch.rand(1000, dims).to(device).requires_grad_()
+        first = with_gradients([ops.hash_encoding(points, table, cells, size, smooth=True)], [points, table])
+        again = ops.hash_encoding(points, table, cells, size, smooth=True).square().sum()
+        (slope,) = torch.autograd.grad(again, points, create_graph=True)
+        return [*first, *torch.autograd.grad(slope.square().sum(), [points, table])]  # twice
+
+
+@same("mesh_distance")
+def _(device: str) -> Sequence[Tensor]:
+    found = ops.mesh_distance(ops.mesh_tree(*torus()).to(device), 2 * torch.rand(20_000, 3).to(device) - 1)
+    return [found.distance, found.winding]  # of several faces that are as near, any may be named
+
+
+@same("mesh_distance, closest points", limit=1e-3)
+def _(device: str) -> Sequence[Tensor]:
+    points = 2 * torch.rand(20_000, 3).to(device) - 1
+    found = ops.mesh_distance(ops.mesh_tree(*torus()).to(device), points)
+    return [(found.closest - points).norm(dim=1) - found.distance.abs()]
+
+
+@same("sample_pixels, valid_pixels")
+def _(device: str) -> Sequence[Tensor]:
+    sizes = torch.tensor([[20, 30], [25, 15], [10, 40]])
+    intrinsics = torch.tensor([[40.0, 41, 15, 10], [30, 30, 7, 12], [50, 50, 20, 5]])
+    lens = torch.tensor([[0.1, -0.02, 1e-3, -1e-3], [0, 0, 0, 0], [-0.3, 0.1, 0, 0]])
+    views = ops.pixel_views(*(x.to(device) for x in (some_cameras(3), intrinsics, sizes, lens)))
+    images = torch.randint(0, 256, (int(sizes.prod(1).sum()), 3), dtype=torch.uint8)
+    seen = ops.sample_pixels(views, torch.arange(len(images)).to(device), images.to(device))
+    assert seen.colors is not None
+    return [seen.origins, seen.directions, seen.radii, seen.colors, ops.valid_pixels(views)]
+
+
+@same("frustum_gaussians")
+def _(device: str) -> Sequence[Tensor]:
+    edges, _ = _histogram(device)
+    directions = torch.nn.functional.normalize(torch.randn(300, 3), dim=-1).to(device)
+    rays = torch.rand(300, 3).to(device), directions, edges, torch.full((300,), 1e-3).to(device)
+    return [*ops.frustum_gaussians(*rays), *ops.frustum_gaussians(*rays, full=True, cylinder=True)]
+
+
+@same("integrated_positional_encoding")
+def _(device: str) -> Sequence[Tensor]:
+    inputs = [x.to(device).requires_grad_() for x in (2 * torch.rand(500, 3) - 1, torch.rand(500, 3) / 50)]
+    return with_gradients([ops.integrated_positional_encoding(*inputs, 8)], inputs)
+
+
+@same("integrated_directional_encoding")
+def _(device: str) -> Sequence[Tensor]:
+    directions = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
+    inputs = [x.to(device).requires_grad_() for x in (directions, torch.rand(500))]
+    return with_gradients([ops.integrated_directional_encoding(*inputs, 5)], inputs)
+
+
+@same("distortion_loss, interlevel_loss")
+def _(device: str) -> Sequence[Tensor]:
+    edges, weights = _histogram(device)
+    proposal_edges, proposal = _histogram(device, bins=24)
+    weights, proposal = (x / x.sum(-1, keepdim=True) for x in (weights, proposal))
+    inputs = [weights.requires_grad_(), proposal.requires_grad_()]
+    losses = ops.distortion_loss(edges, weights), ops.interlevel_loss(edges, weights, proposal_edges, proposal)
+    return with_gradients(losses, inputs)
+
+
+def _same_rays(found: Sequence[Tensor], expected: Sequence[Tensor], most_different: float, depth: float) -> Errors:
+    """Of status, distance and nearest: hits alike, and where both have hit, at the same distance."""
+    status, distance = (x.cpu() for x in found[:2])
+    hits = [x == int(ops.RayStatus.HIT) for x in (status, expected[0])]
+    union = (hits[0] | hits[1]).sum().clamp(min=1)
+    off = (distance - expected[1])[hits[0] & hits[1]].abs()
+    return {
+        "1 - IoU of hits": (1 - ((hits[0] & hits[1]).sum() / union).item(), most_different),
+        "depth, 99 %": (off.quantile(0.99).item() if len(off) else math.inf, depth),
+    }
+
+
+def march_of_a_sphere(device: str, layers: int = 0) -> list[Tensor]:
+    """With `start_level`, and `trace_step` for each evaluation."""
+    level = march_levels(48, DEFAULT_FOV, threshold=1e-4, steps=100)[-1]
+    rays = ops.start_level(some_cameras(2).to(device), level, DEFAULT_FOV)
+    met = ops.LayerState.none(layers, rays.start) if layers else None
+    march(fields.Sphere(0.6), None, rays, level, lambda ray: ray.long() * 0, met)
+    return [rays.status, rays.state[0], rays.state[1], *([met.complete] if met else [])]
+
+
+def _check_march(device: str, layers: int) -> Errors:
+    actual, expected = march_of_a_sphere(device, layers), march_of_a_sphere("cpu", layers)
+    errors = _same_rays(actual, expected, 1e-3, 1e-5)
+    return errors | ({"layers": (_error(actual[3], expected[3]), 1e-3)} if layers else {})
+
+
+CHECKS["start_level, trace_step"] = partial(_check_march, layers=0)
+CHECKS["start_level, trace_step, 3 layers"] = partial(_check_march, layers=3)
+
+
+def _network(net: RandomNetwork, precision: str, device: str) -> ops.FilmSirenNetwork:
+    return net.on_cuda(precision) if device == "cuda" else net.on_cpu()
+
+
+def _check_values(device: str, width: int, precision: str, with_gradient: bool) -> Errors:
+    net = RandomNetwork(4, width, _LAYERS)
+    points, image = some_points([5, 0, 2000, 37])
+    network, given = _network(net, precision, device), (points.to(device), image.to(device))
+    exact = net.exact(points, image)
+    limit = (1e-6 if precision == "fp32" else 5e-4) * 1.5 ** sum(_LAYERS)
+    if not with_gradient:
+        return {"sdf": (_error(ops.film_siren(*given, network), exact[0]), limit)}
+    found = ops.film_siren_sample(*given, network)
+    names = ("sdf", "gradient", "texture")
+    return {name: (_error(a, e), limit) for name, a, e in zip(names, found, exact, strict=True)}
+
+
+def _check_trace(device: str, width: int, precision: str, most_layers: int = 0) -> Errors:
+    """Against the march of a CPU, of the same levels."""
+    net, cameras = RandomNetwork(3, width, _LAYERS), some_cameras(3)
+    plan = march_levels(64, DEFAULT_FOV, threshold=1e-4, steps=100, native=False, lipschitz=1.2)
+    jitter = 0.01 * torch.rand(3, 64, 64) if most_layers else None
+    expected = ops.film_siren_trace(cameras, plan, net.on_cpu(), DEFAULT_FOV, jitter, most_layers)
+    moved = None if jitter is None else jitter.to(device)
+    network = _network(net, precision, device)
+    found = ops.film_siren_trace(cameras.to(device), plan, network, DEFAULT_FOV, moved, most_layers)
+    errors = _same_rays(found, expected, *((1e-3, 1e-5) if precision == "fp32" else (2e-3, 2e-3)))
+    queries = abs(int(found[3][0]) / int(expected[3][0]) - 1)
+    errors["queries"] = queries, 1e-3 if precision == "fp32" else 2e-2
+    if most_layers:
+        errors["layers"] = _error(found[4].complete, expected[4].complete), 2e-3
+    return errors
+
+
+def _check_captured(device: str, width: int, precision: str) -> Errors:
+    """A captured trace of 16 x 128^2 is that of a plain call; told is its time by the GPU's clock."""
+    if device != "cuda":
+        return {}
+    network, cameras = RandomNetwork(16, width, _LAYERS).on_cuda(precision), some_cameras(16).cuda()
+    plan = march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=100, native=False, lipschitz=1.2)
+    expected = ops.film_siren_trace(cameras, plan, network, DEFAULT_FOV)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = ops.film_siren_trace(cameras, plan, network, DEFAULT_FOV)
+    times = []
+    for _ in range(20):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        torch.cuda.synchronize()
+        times.append(begin.elapsed_time(end))
+    errors = [_error(a, e.cpu()) for a, e in zip(found[:2], expected[:2], strict=True)]
+    return {"error": (max(errors), 0.0), "ms": (statistics.median(times), math.inf)}
+
+
+for _width in ops.CUDA_WIDTHS:
+    for _precision in ("fp32", "fp16"):
+        _name, _settings = f"{_precision}, width {_width}", {"width": _width, "precision": _precision}
+        CHECKS[f"film_siren, {_name}"] = partial(_check_values, **_settings, with_gradient=False)
+        CHECKS[f"film_siren_sample, {_name}"] = partial(_check_values, **_settings, with_gradient=True)
+        CHECKS[f"film_siren_trace, {_name}"] = partial(_check_trace, **_settings)
+        CHECKS[f"film_siren_trace, 4 layers, {_name}"] = partial(_check_trace, **_settings, most_layers=4)
+for _width in ops.CUDA_WIDTHS:
+    for _precision in ("fp32", "fp16"):
+        _settings = {"width": _width, "precision": _precision}
+        CHECKS[f"captured trace, {_precision}, width {_width}"] = partial(_check_captured, **_settings)
+
+
+def _check_render(device: str, edge: Literal["exact", "neighbour", "fuzz"]) -> Errors:
+    """A picture and its gradients."""
+    torch.manual_seed(0)
+    field, latents = fields.FilmSirenSDF(width=64, latent_size=8), torch.randn(2, 8)
+    axes = rotate_axes((torch.tensor([-0.3, 0.5]), torch.tensor([0.0, 2.0])))
+    pictures, slopes = [], []
+    for where in ("cpu", device):
+        given = latents.detach().to(where).requires_grad_()
+        rendering = raycast.render(
+            sdf=field.to(where), axes=axes.to(where), latents=given, resolution=64, edge=edge, precision="fp32"
+        )
+        rendering.rgba.square().mean().backward()
+        assert given.grad is not None
+        pictures.append(rendering.rgba.detach().cpu())
+        slopes.append(given.grad.cpu())
+    apart = ((slopes[1] - slopes[0]).norm() / slopes[0].norm()).item()
+    return {"mean of pixels": ((pictures[1] - pictures[0]).abs().mean().item(), 1e-4), "gradient": (apart, 2e-2)}
+
+
+for _edge in ("exact", "neighbour", "fuzz"):
+    CHECKS[f"render, edge {_edge}"] = partial(_check_render, edge=_edge)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
