@@ -13,36 +13,38 @@ import statistics
 import sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from timeit import repeat
+from typing import Any
 
 import torch
 
 import sdfgan
 from gpu_records import keep, parser
 
-_PACKAGES = (
-    "numpy scipy scikit-image pillow safetensors tensorboard rich imageio imageio-ffmpeg tyro trimesh mrcfile libigl "
-    "rtree matplotlib pytest pytest-xdist pytest-timeout hypothesis"
-).split()
+_PACKAGES = """numpy scipy scikit-image pillow safetensors tensorboard rich imageio imageio-ffmpeg tyro trimesh mrcfile
+    libigl rtree matplotlib pytest pytest-xdist pytest-timeout hypothesis"""
 _ROUNDS = 5
 
 
 def main() -> None:
     """Print it all, and keep the rates."""
     arguments = parser(__doc__).parse_args()
-    found = {name: _version(name) for name in _PACKAGES}
+    found = {name: _version(name) for name in _PACKAGES.split()}
     print(f"Python {platform.python_version()}, torch {torch.__version__}, {os.cpu_count()} CPUs, {sys.executable}")
     print(", ".join(f"{name} {number}" for name, number in found.items() if number))
     missing = [name for name, number in found.items() if not number]
     print(f"missing: {', '.join(missing) or 'nothing'}")
     print(f"tools: {', '.join(f'{name} {shutil.which(name)}' for name in ('nvcc', 'compute-sanitizer', 'ffmpeg'))}")
     print(f"sdfgan {sdfgan.build_info()}")
-    numbers = {"missing": " ".join(missing)}
+    numbers: dict[str, Any] = {"missing": " ".join(missing)}
     if arguments.device == "cuda":
         properties = torch.cuda.get_device_properties(0)
         print(f"{properties}; CUDA {torch.version.cuda}, Triton {'no' if not _has('triton') else 'yes'}")
         numbers |= {"sms": properties.multi_processor_count, "memory_gib": properties.total_memory / 2**30}
     numbers |= _rates(arguments.device)
-    print(f"copies {numbers['copy_gb_s']:.0f} GB/s (read and written), fp16 products {numbers['fp16_tflop_s']:.1f} TFLOP/s")
+    copies, products = numbers["copy_gb_s"], numbers["fp16_tflop_s"]
+    print(f"copies {copies:.0f} GB/s (read and written), fp16 products {products:.1f} TFLOP/s")
     keep(arguments, "preflight", "rates", {}, **numbers)
     if arguments.device == "cuda" and not sdfgan.build_info()["cuda"]:
         sys.exit("sdfgan was built without CUDA")
@@ -61,8 +63,6 @@ def _rates(device: str) -> dict[str, float]:
 def _seconds(run: Callable[[], object], device: str) -> float:
     """Median; by the GPU's clock."""
     if device != "cuda":
-        from timeit import repeat
-
         return statistics.median(repeat(run, number=1, repeat=_ROUNDS))
     run()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(_ROUNDS + 1)]
@@ -71,7 +71,7 @@ def _seconds(run: Callable[[], object], device: str) -> float:
         run()
         event.record()
     torch.cuda.synchronize()
-    return statistics.median(a.elapsed_time(b) for a, b in zip(events[:-1], events[1:], strict=True)) / 1e3
+    return statistics.median(a.elapsed_time(b) for a, b in pairwise(events)) / 1e3
 
 
 def _version(name: str) -> str:

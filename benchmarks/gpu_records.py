@@ -1,4 +1,4 @@
-"""Records of checks and runs on a GPU: one JSON line each, on disk as soon as it is known. See `tools/gpu_report.py`."""
+"""Records of checks and runs on a GPU, for `tools/gpu_report.py`: a JSON line each, on disk as soon as it is known."""
 
 from __future__ import annotations
 

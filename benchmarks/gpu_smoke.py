@@ -2,8 +2,8 @@
 
     python benchmarks/gpu_smoke.py
 
-A check that fails costs only itself: an error after which CUDA answers nothing more, a crash or a hang ends its process,
-and a new one goes on behind it.
+A check that fails costs only itself: an error after which CUDA answers nothing more, a crash or a hang ends the
+process, and a new one goes on behind it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _run(arguments: argparse.Namespace, first: int, begun: Any, failures: Any) -
             _synchronise(arguments.device)
             bad = [what for what, (error, limit) in errors.items() if not error <= limit]
             told = ", ".join(f"{what} {error:.2g} (<= {limit:.2g})" for what, (error, limit) in errors.items())
-            _tell(arguments, name, f"beyond the limit: {', '.join(bad)}; {told}" if bad else "", told)
+            facts = {what: value for what, (value, limit) in errors.items() if limit == math.inf}
+            _tell(arguments, name, f"beyond the limit: {', '.join(bad)}; {told}" if bad else "", told, **facts)
             failures.value += bool(bad)
         except Exception as error:
             failures.value += 1
@@ -91,11 +92,11 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _tell(arguments: argparse.Namespace, name: str, failure: str, told: str = "") -> None:
+def _tell(arguments: argparse.Namespace, name: str, failure: str, told: str = "", **facts: float) -> None:
     failure = " ".join(failure.split())[:400]
     print(f"{name:44s} {'FAILED: ' + failure if failure else 'ok  ' + told}", flush=True)
-    numbers = {"error": failure} if failure else {"errors": told}
-    keep(arguments, "smoke", "", {"check": name}, passed=not failure, **numbers)
+    said = {"failure": failure} if failure else {"said": told}
+    keep(arguments, "smoke", "", {"check": name}, passed=not failure, **facts, **said)
 
 
 def same(name: str, limit: float = _ROUNDED) -> Callable[[Callable[[str], Sequence[Tensor]]], None]:
@@ -297,7 +298,7 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
 def _check_trace(device: str, width: int, precision: str, most_layers: int = 0) -> Errors:
     """Against the march of a CPU, of the same levels."""
     net, cameras = RandomNetwork(3, width, _LAYERS), some_cameras(3)
-    plan = march_levels(64, DEFAULT_FOV, threshold=1e-4, steps=100, native=False, lipschitz=1.2)
+    plan = march_levels(64, DEFAULT_FOV, threshold=1e-4, steps=100, native="cuda", lipschitz=1.2)
     jitter = 0.01 * torch.rand(3, 64, 64) if most_layers else None
     expected = ops.film_siren_trace(cameras, plan, net.on_cpu(), DEFAULT_FOV, jitter, most_layers)
     moved = None if jitter is None else jitter.to(device)
@@ -316,7 +317,7 @@ def _check_captured(device: str, width: int, precision: str) -> Errors:
     if device != "cuda":
         return {}
     network, cameras = RandomNetwork(16, width, _LAYERS).on_cuda(precision), some_cameras(16).cuda()
-    plan = march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=100, native=False, lipschitz=1.2)
+    plan = march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=100, native="cuda", lipschitz=1.2)
     expected = ops.film_siren_trace(cameras, plan, network, DEFAULT_FOV)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -113,29 +111,3 @@ def test_the_command_lists_and_refuses() -> None:
     assert all(name in listed.stdout for name in ("trace", "evaluate", "ops", "mesh", "step"))
     refused = subprocess.run([sys.executable, BENCHMARKS / "bench.py", "nope"], capture_output=True, text=True)
     assert refused.returncode == 2 and "CASE must be" in refused.stderr
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
-def test_the_gpu_report_asks_for_a_gpu() -> None:
-    report = Path(__file__).parents[1] / "tools/gpu_report.py"
-    done = subprocess.run([sys.executable, report], capture_output=True, text=True)
-    assert done.returncode == 2 and re.fullmatch(r"gpu_report.py: torch \S+ sees no GPU .*\n", done.stderr)
-
-
-def test_the_gpu_report_ends_with_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import gpu_report
-
-    comparison = Comparison(
-        "trace", {"width": 1}, {"torch": lambda: sum(range(9999)), "march": lambda: None}, ("torch",)
-    )
-    outcome = {
-        "good": gpu_report._run("good", [sys.executable, "-c", "pass"], {}, time.monotonic() + 60),
-        "bad": gpu_report._run("bad", [sys.executable, "-c", "raise SystemExit(3)"], {}, time.monotonic() + 60),
-        "slow": gpu_report._run("slow", [sys.executable, "-c", "while True: pass"], {}, time.monotonic() + 6),
-        "late": gpu_report._run("late", [sys.executable, "-c", "pass"], {}, time.monotonic()),
-        "absent": gpu_report._run("absent", ["no-such-program"], {}, time.monotonic() + 60),
-    }
-    gpu_report._print_table(outcome, measure(comparison, 3))
-    lines = capsys.readouterr().out.splitlines()
-    assert "good passed, bad failed (3), slow out of time, late no time left, absent no-such-program not found" in lines
-    assert lines[-1].startswith("trace     1 ") and lines[-1].endswith("x torch")

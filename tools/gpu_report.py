@@ -27,18 +27,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stage_process import last_lines, run_limited, shorten
+from stage_process import last_lines, run_limited
 
 ROOT = Path(__file__).resolve().parents[1]
 _MINUTES = 6.0  # that the limits below are made for
 _HEARTBEAT = 10  # seconds
 _LINES_SHOWN = 40  # of a stage's output when it has ended; the log has more
 _LINES_KEPT = 15  # of it in report.txt, if it has failed
-_MAX_LOG = 14 << 20  # bytes
-_TESTS = (
-    "tests/gpu tests/ops tests/fields tests/raycast tests/volume tests/gan/test_methods.py tests/sdf/test_truth.py"
-).split()
-_QUICK_TESTS = ["tests/ops/test_rays.py"]  # where there is no GPU
+_TESTS = """tests/gpu tests/ops tests/fields tests/raycast tests/volume
+    tests/gan/test_methods.py tests/sdf/test_truth.py"""
+_QUICK_TESTS = "tests/ops/test_rays.py"  # where there is no GPU
 _DEVICE_QUESTION = """
 import json, torch
 assert torch.cuda.is_available(), f"torch {torch.__version__} sees no GPU (torch.cuda.is_available())"
@@ -60,6 +58,7 @@ class Stage:
 def main() -> int:
     """Every stage in turn; 1 if one has failed."""
     arguments = _parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and what runs is ended
     if arguments.device == "cuda":
         found = _gpu()
         if isinstance(found, str):
@@ -97,13 +96,13 @@ def main() -> int:
 
 def run_stages(stages: list[Stage], folder: Path, records: Path, minutes: float, title: str) -> bool:
     """Run stages one after the other, within so many minutes; whether all have passed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # also then what runs is ended
     deadline = time.monotonic() + 60 * minutes
     scale = minutes / _MINUTES
     known = len(_read_records(records))
     outcomes: dict[str, tuple[str, float]] = {}
     failures: dict[str, list[str]] = {}
     log, running = folder / "report.log", folder / "running.log"
+    log.write_text(f"{title}\n\n")
     print(title, flush=True)
     for stage in stages:
         left = deadline - time.monotonic()
@@ -121,6 +120,7 @@ def run_stages(stages: list[Stage], folder: Path, records: Path, minutes: float,
         if ended.outcome != "passed":
             failures[stage.name] = shown[-_LINES_KEPT:]
         _append(log, running, ended.outcome)
+        _end_line(records)
         measured = _read_records(records)[known:]
         report = table(title, [stage.name for stage in stages], outcomes, measured)
         print("\n" + report, flush=True)
@@ -174,7 +174,8 @@ def make_stages(
         stages.append(Stage("knobs", bench(40, "knobs"), 40))
     stages.append(Stage("gan", script("benchmarks/gpu_training.py", "gan", *quick), 30))
     if arguments.scene is not None:
-        nerf = ["nerf", "--scene", str(arguments.scene.resolve()), *quick, *pictures]
+        within = ["--seconds", str(35 * arguments.minutes / _MINUTES)]
+        nerf = ["nerf", "--scene", str(arguments.scene.resolve()), *within, *quick, *pictures]
         stages.append(Stage("nerf", script("benchmarks/gpu_training.py", *nerf), 60))
     else:
         print("no nerf stage: --scene is not given")
@@ -211,14 +212,15 @@ def table(title: str, names: list[str], outcomes: dict[str, tuple[str, float]], 
 def _line(record: dict[str, Any]) -> str:
     """A record in a line; nothing for a check that has passed and for a baseline."""
     numbers = dict(record.get("numbers", {}))
-    if record["case"] == "smoke" and numbers.pop("passed"):
+    if record["case"] == "smoke" and numbers.pop("passed") and "ms" not in numbers:
         return ""
     what = " ".join(str(value) for value in record["config"].values())
     title = f"{record['case']:9s} {what:32s} {record['variant']:26s}"
     if "median_s" not in record:
-        told = numbers or {name: record[name] for name in ("error",) if name in record}
-        shown = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in told.items())
-        return f"{title} {', '.join(shown)}"
+        if "error" in record:
+            numbers["error"] = record["error"]
+        told = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in numbers.items())
+        return f"{title} {', '.join(f'{name} {value}' for name, value in told)}"
     faster = record["times_faster_than"]
     if record["variant"].startswith(("torch", "peak", "generic")) or not (faster or record["case"] == "knobs"):
         return ""
@@ -232,7 +234,12 @@ def _parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--minutes", type=float, default=_MINUTES, help="for all; limits scale with it (default: %(default)s)")
     add("--stages", type=lambda text: text.split(","), default=[], metavar="A,B", help="these alone")
-    add("--sanitize", type=int, metavar="N", help="N random launches under memcheck (default: 200), racecheck, synccheck")
+    add(
+        "--sanitize",
+        type=int,
+        metavar="N",
+        help="N random launches each under memcheck, racecheck and synccheck",
+    )
     add("--no-build", action="store_true", help="measure what is built already")
     add("--scene", type=Path, metavar="FOLDER", help="scene in Blender's format to train a radiance field on")
     add("--mesh", type=Path, metavar="FILE", help="mesh to learn the distance to (default: a made one)")
@@ -285,10 +292,10 @@ def _pytest(python: str, gpu: bool) -> list[str]:
     if importlib.util.find_spec("pytest_timeout"):
         command += ["--timeout", "40", "--timeout-method", "thread"]
     if not gpu:
-        return [*command, "-m", "not slow", *_QUICK_TESTS]
+        return [*command, "-m", "not slow", _QUICK_TESTS]
     if importlib.util.find_spec("xdist"):
         command += ["-n", "8"]
-    return [*command, "-m", "gpu", "--continue-on-collection-errors", "--durations=5", *_TESTS]
+    return [*command, "-m", "gpu", "--continue-on-collection-errors", "--durations=5", *_TESTS.split()]
 
 
 def _read_records(path: Path) -> list[dict[str, Any]]:
@@ -307,7 +314,13 @@ def _append(log: Path, running: Path, outcome: str) -> None:
     with log.open("ab") as file:
         file.write(running.read_bytes() + f"\n== {outcome}\n\n".encode())
     running.unlink()
-    shorten(log, _MAX_LOG)
+
+
+def _end_line(records: Path) -> None:
+    """So that the next stage begins a line where one was killed within its last."""
+    if records.exists() and not records.read_bytes().endswith(b"\n"):
+        with records.open("a") as file:
+            file.write("\n")
 
 
 def _tails(failures: dict[str, list[str]]) -> str:

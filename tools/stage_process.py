@@ -12,6 +12,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,16 +118,12 @@ def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
     """SIGKILL for the process, its group, and all others that have its mark; waits for them, but not for ever."""
     until = time.monotonic() + _REAP
     while time.monotonic() < until:
-        try:
+        with suppress(ProcessLookupError, PermissionError):  # nobody may be left in it
             os.killpg(process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            pass  # nobody is left in it
         others = _marked(mark)
         for pid in others:
-            try:
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass
         if process.poll() is not None and not others:
             return
         time.sleep(_POLL / 4)
@@ -136,9 +133,7 @@ def _marked(mark: str) -> list[int]:
     """Living processes whose environment has the mark (Linux; elsewhere none are found)."""
     wanted, found = f"{_MARK}={mark}".encode(), []
     for folder in Path("/proc").glob("[0-9]*"):
-        try:
+        with suppress(OSError):  # gone meanwhile, or another user's
             if wanted in (folder / "environ").read_bytes().split(b"\0"):
                 found.append(int(folder.name))
-        except OSError:
-            pass  # gone meanwhile, or another user's
     return found
