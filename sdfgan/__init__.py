@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch  # noqa: F401  first: the native module then shares torch's OpenMP runtime
 
-from ._build import build_info, version
+from ._build import build_info
+from ._version import VERSION as __version__
 
-__version__ = version("sdfgan")
 __all__ = ["__version__", "build_info"]
 
 _SUBPACKAGES = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import sdfgan._C as _C
+
+from ._version import VERSION
 
 
 def build_info() -> dict[str, Any]:
@@ -18,7 +19,7 @@ def build_info() -> dict[str, Any]:
         multiplies bfloat16; `openmp`, whether CPU kernels use more than one thread.
     """
     return {
-        "version": version("sdfgan"),
+        "version": VERSION,
         "cuda": _C.cuda,
         "cuda_architectures": [arch for arch in _C.cuda_architectures.split(",") if arch],
         "simd_compiled": _C.simd_levels.split(","),

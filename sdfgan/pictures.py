@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdfgan.errors import UserError
 from sdfgan.training.files import atomic_file
 
 
@@ -35,10 +37,35 @@ def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
     return tiles.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
 
 
+class NoVideo(UserError):
+    """A video was wanted where none can be written; its message says what to install."""
+
+
+def video_problem(path: Path) -> str | None:
+    """Why a video cannot be written to `path`, in a line; None if it can."""
+    try:
+        import imageio_ffmpeg
+
+        imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        return f"{path}: not written: videos need ffmpeg (pip install imageio-ffmpeg)"
+    return None
+
+
+def video_if_possible(path: Path, write: Callable[[Path], None]) -> Path | None:
+    """`path`, once `write(path)` has made the video; None, and a printed line, where no video can be written."""
+    try:
+        write(path)
+    except NoVideo as problem:
+        print(problem)
+        return None
+    return path
+
+
 class VideoWriter:
     """An mp4 (H.264) that frames [3, H, W] in [0, 1] are added to; it appears when its block ends well.
 
-    H.264 needs even sides: an odd frame gets one more row or column of black.
+    H.264 needs even sides: an odd frame gets one more row or column of black. NoVideo where ffmpeg is missing.
     """
 
     def __init__(self, path: str | Path, fps: int = 24) -> None:
@@ -47,6 +74,8 @@ class VideoWriter:
         self._fps = fps
 
     def __enter__(self) -> VideoWriter:
+        if (problem := video_problem(self.path)) is not None:
+            raise NoVideo(problem)
         partial = self._file.__enter__()
         self._writer = imageio.get_writer(
             partial, format="FFMPEG", fps=self._fps, codec="libx264", quality=8, macro_block_size=2,

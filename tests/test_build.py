@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 import pytest
 import torch
 
 import sdfgan
 from sdfgan import _C, ops
+
+PACKAGE = Path(sdfgan.__file__).parent
 
 
 def test_build_info_is_complete():
@@ -21,6 +25,26 @@ def test_build_info_is_complete():
     assert isinstance(info["openmp"], bool)
     assert info["cuda"] == bool(info["cuda_architectures"])
     assert all(arch.isdigit() for arch in info["cuda_architectures"])
+
+
+def test_the_installed_version_is_the_packages():
+    if (metadata.packages_distributions().get("sdfgan") or None) is None:
+        pytest.skip("not installed")
+    assert metadata.version("sdfgan") == sdfgan.__version__
+
+
+def test_a_tree_that_is_not_installed_can_be_imported():
+    """After `python setup.py build_ext --inplace` alone nothing knows of the package but the interpreter's path."""
+    code = """
+import importlib.metadata as metadata
+def absent(name):
+    raise metadata.PackageNotFoundError(name)
+metadata.version = metadata.distribution = absent
+import sdfgan, sdfgan.cli
+print(sdfgan.build_info()["version"])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert run.returncode == 0 and run.stdout.strip() == sdfgan.__version__, run.stderr
 
 
 def test_instruction_sets_agree(assert_close):

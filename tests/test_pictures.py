@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import imageio.v2 as imageio
@@ -9,7 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid, save_image
+from sdfgan.pictures import (
+    NoVideo,
+    VideoWriter,
+    colour_depth,
+    colour_normals,
+    image_grid,
+    save_image,
+    video_if_possible,
+)
 
 
 def test_grid_order_and_filling() -> None:
@@ -49,3 +58,25 @@ def test_colours_of_depth_and_normals() -> None:
     assert colour_depth(depth)[0, 0, 0].tolist() == pytest.approx([1.0, 0.2, 0.0])
     up = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
     assert colour_normals(up, torch.ones(1, 1, 1, 1)).flatten().tolist() == [0.5, 1.0, 0.5]
+
+
+@pytest.fixture
+def no_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)  # as if it were not installed
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_without_ffmpeg_a_video_is_refused_in_a_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "v.mp4"
+    with pytest.raises(NoVideo, match=r"v.mp4: not written: videos need ffmpeg"), VideoWriter(file):
+        pytest.fail("there is nothing to write with")
+
+    def write(path: Path) -> None:
+        with VideoWriter(path) as video:
+            video.add(torch.zeros(3, 4, 4))
+
+    assert video_if_possible(file, write) is None
+    assert capsys.readouterr().out == f"{file}: not written: videos need ffmpeg (pip install imageio-ffmpeg)\n"
+    assert list(tmp_path.iterdir()) == []

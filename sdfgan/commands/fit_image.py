@@ -20,7 +20,7 @@ from sdfgan import cameras, fields, meshes
 from sdfgan.commands.arguments import require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.pictures import VideoWriter, image_grid, save_image, video_problem
 from sdfgan.raycast import Lighting, evaluate, render
 from sdfgan.raycast.rasterise import render_mesh
 from sdfgan.training.device import resolve_device
@@ -257,7 +257,13 @@ class _Frames:
 
 
 def _video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
-    return VideoWriter(folder / "fit.mp4", 24) if config.video_frames > 0 else nullcontext()
+    path = folder / "fit.mp4"
+    if config.video_frames <= 0:
+        return nullcontext()
+    if (problem := video_problem(path)) is not None:
+        print(problem)
+        return nullcontext()
+    return VideoWriter(path, 24)
 
 
 def _look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tensor:

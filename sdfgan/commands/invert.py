@@ -33,7 +33,7 @@ from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.views import Sides, Viewer, shown
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.pictures import VideoWriter, image_grid, save_image, video_if_possible
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
@@ -180,14 +180,18 @@ def _write(
     seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
     views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))
     save_image(folder / "found.png", image_grid(torch.cat([seen, views]), 6))
-    # Every other step of the optimisation, from the camera as it was, beside the target.
-    with VideoWriter(folder / "optimisation.mp4", 24) as video:
-        for condition, elevation, azimuth in found.history[::2]:
-            axes = rotate_axes((torch.tensor([elevation]), torch.tensor([azimuth])))
-            now = shown(viewer.look(condition, axes, size))
-            video.add(image_grid(torch.cat([seen[:1], now]), 2))
+
+    def optimisation(file: Path) -> None:
+        """Every other step, from the camera as it was, beside the target."""
+        with VideoWriter(file, 24) as video:
+            for condition, elevation, azimuth in found.history[::2]:
+                axes = rotate_axes((torch.tensor([elevation]), torch.tensor([azimuth])))
+                now = shown(viewer.look(condition, axes, size))
+                video.add(image_grid(torch.cat([seen[:1], now]), 2))
+
     path = sides.turntable(config.frames, found.azimuth)
-    viewer.video(folder / "turntable.mp4", lambda frame: found.condition, path, size)
+    if video_if_possible(folder / "optimisation.mp4", optimisation) is not None:
+        viewer.video(folder / "turntable.mp4", lambda frame: found.condition, path, size)
 
 
 def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Path) -> None:

@@ -25,7 +25,7 @@ from sdfgan.gan.views import Sides, Viewer, alphas
 from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.pictures import image_grid, save_image, video_if_possible
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
@@ -170,10 +170,12 @@ class _Run:
         saved = self.save()
         summary = self.results(saved)
         if self.team.first:
+            write_json(self.path / "summary.json", summary)  # now, so that no picture can take the numbers with it
+            summary |= self.final_pictures()
             write_json(self.path / "summary.json", summary)
-            print(
-                f"done: look at {self.path}: grid.png, turntable.mp4, meshes; numbers are in {self.path}/summary.json"
-            )
+            made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
+            made += ["meshes"] if summary["meshes"] else []
+            print(f"done: look at {self.path}: {', '.join(made)}; numbers are in {self.path}/summary.json")
         self.close()
         return summary
 
@@ -228,13 +230,24 @@ class _Run:
         save_image(self.path / "samples" / f"step-{step:07d}.png", grid)
         self.folder.log_image(step, "samples", grid)
 
-    def final_pictures(self) -> None:
-        """grid.png and turntable.mp4."""
+    def final_pictures(self) -> dict[str, Any]:
+        """Make grid.png, turntable.mp4 and meshes; where they are, and how long all has taken, for the summary."""
+        print("drawing the final pictures")
         config = self.config
+        self.measure_slope()
         grid = self.viewer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
         shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
-        self.viewer.video(self.path / "turntable.mp4", lambda frame: shapes, path, config.view_resolution)
+        turntable = video_if_possible(
+            self.path / "turntable.mp4",
+            lambda file: self.viewer.video(file, lambda frame: shapes, path, config.view_resolution),
+        )
+        return {
+            "grid": str(self.path / "grid.png"),
+            "turntable": turntable and str(turntable),
+            "meshes": [str(file) for file in self.meshes(range(3))],
+            "wall_seconds": round(time.monotonic() - self.started, 1),
+        }
 
     @torch.no_grad()
     def shapes(self, count: int) -> Any:
@@ -281,7 +294,7 @@ class _Run:
         return scores
 
     def results(self, checkpoint: Path) -> dict[str, Any]:
-        """The final pictures and meshes, and the summary of the run."""
+        """The summary of the run, without pictures and meshes."""
         trained = time.monotonic() - self.started
         end = self.evaluate()
         if not self.team.first:
@@ -290,10 +303,6 @@ class _Run:
         floor = None
         if half:
             floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
-        print("drawing the final pictures")
-        self.measure_slope()
-        self.final_pictures()
-        meshes = self.meshes(range(3))
         return {
             "kind": "gan",
             "steps": self.trainer.steps_done,
@@ -314,9 +323,6 @@ class _Run:
             },
             "evaluation": end,
             "checkpoint": str(checkpoint),
-            "grid": str(self.path / "grid.png"),
-            "turntable": str(self.path / "turntable.mp4"),
-            "meshes": [str(path) for path in meshes],
         }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, orbit, path_cameras, shown
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.pictures import image_grid, save_image, video_if_possible
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
 from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
@@ -138,6 +139,8 @@ class _Run:
     def finish(self, lpips: Any) -> dict[str, Any]:
         """Make pictures, a mesh and the summary."""
         summary = self.results(lpips)
+        write_json(self.path / "summary.json", summary)  # now, so that no picture can take the numbers with it
+        summary |= self.made()
         write_json(self.path / "summary.json", summary)
         scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in summary["scores"].items())
         made = [Path(file).name for file in (*summary["videos"], summary["mesh"]) if file is not None]
@@ -196,7 +199,7 @@ class _Run:
         return image_grid(torch.stack(padded).cpu(), 3)
 
     def results(self, lpips: Any) -> dict[str, Any]:
-        """Scores, videos, mesh, and the summary of the run."""
+        """The summary of the run, without videos and mesh."""
         trained = time.monotonic() - self.started
         config, scene, trainer = self.config, self.scene, self.trainer
         scores = {}
@@ -210,13 +213,6 @@ class _Run:
             scores[name]["views"] = len(scored)
             if name == "val" or scene.val is None:
                 save_image(self.path / "views.png", self.sheet(views, list(range(min(4, len(views))))))
-        files = self.videos() if config.video_frames else []
-        mesh = None
-        if config.mesh_resolution:
-            try:
-                mesh = export_scene_mesh(trainer.model, config, scene, self.path / "mesh.glb")
-            except UserError as error:
-                print(f"no mesh: {error}")
         return {
             "kind": "nerf",
             "model": config.model,
@@ -235,8 +231,21 @@ class _Run:
             "scores": scores,
             "scene_to_file": scene.to_file.tolist(),
             "checkpoint": str(self.saved),
+        }
+
+    def made(self) -> dict[str, Any]:
+        """Make videos and a mesh; where they are, and how long all has taken, for the summary."""
+        mesh = None
+        if self.config.mesh_resolution:
+            try:
+                mesh = export_scene_mesh(self.trainer.model, self.config, self.scene, self.path / "mesh.glb")
+            except UserError as error:
+                print(f"no mesh: {error}")
+        files = self.videos() if self.config.video_frames else []
+        return {
             "videos": [str(file) for file in files],
             "mesh": None if mesh is None else str(mesh),
+            "wall_seconds": round(time.monotonic() - self.started, 1),
         }
 
     def videos(self) -> list[Path]:
@@ -254,11 +263,13 @@ class _Run:
         shows: list[Show] = ["colour"]
         shows += ["depth"] if config.render_depth else []
         shows += ["normals"] if config.render_normal else []
-        made = []
+        made: list[Path] = []
         for name, cameras in paths.items():
             for show in shows:
                 file = self.path / (f"{name}.mp4" if show == "colour" else f"{name}-{show}.mp4")
-                self.observer.video(file, cameras, show, config.fps)
+                write = partial(self.observer.video, cameras=cameras, show=show, fps=config.fps)
+                if video_if_possible(file, write) is None:
+                    return made
                 made.append(file)
         return made
 

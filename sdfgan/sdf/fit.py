@@ -17,6 +17,7 @@ import torch
 
 from sdfgan.errors import UserError
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.pictures import video_if_possible
 from sdfgan.sdf import judge
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
@@ -318,9 +319,10 @@ class _Group:
                 if case.truth is not None and config.metrics:
                     summary["metrics"] |= judge.mesh_metrics(mesh, case.truth)
         if config.show_vis:
+            write_json(folder / _SUMMARY, summary)  # now, so that no picture can take the numbers with it
             summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
-            save_turntable(folder / "turntable.mp4", field)
-            summary["turntable"] = "turntable.mp4"
+            turntable = video_if_possible(folder / "turntable.mp4", lambda file: save_turntable(file, field))
+            summary["turntable"] = turntable and turntable.name
         summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
         summary["wall_seconds"] = round(time.monotonic() - self.began, 2)
         write_json(folder / _SUMMARY, summary)

@@ -79,6 +79,37 @@ def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
     assert evaluations[120]["evaluation/swd"] == distance["end"] == summary["evaluation"]["swd"]
 
 
+def leave_out_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of runs whose weights alone matter."""
+    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    monkeypatch.setattr(loop._Run, "final_pictures", lambda self: {"grid": None, "turntable": None, "meshes": []})
+
+
+def test_without_ffmpeg_a_run_ends_with_all_but_the_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    path = tmp_path / "run"
+    summary = train(GanConfig(output_dir=path, steps=1, **{**TINY, "evaluate_images": 0}))
+    out = capsys.readouterr().out
+    assert f"{path}/turntable.mp4: not written: videos need ffmpeg (pip install imageio-ffmpeg)\n" in out
+    assert summary["turntable"] is None and not (path / "turntable.mp4").exists()
+    assert json.loads((path / "summary.json").read_text()) == summary
+    assert (
+        out.splitlines()[-1].startswith(f"done: look at {path}: grid.png") and "turntable" not in out.splitlines()[-1]
+    )
+
+
+def test_pictures_that_fail_do_not_take_the_numbers_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: loop._Run) -> dict[str, object]:
+        raise RuntimeError("no picture")
+
+    monkeypatch.setattr(loop._Run, "final_pictures", fails)
+    with pytest.raises(RuntimeError, match="no picture"):
+        train(GanConfig(output_dir=tmp_path / "run", steps=1, **{**TINY, "evaluate_images": 0}))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
+
+
 def test_looking_at_a_run_writes_nothing(finished: Path) -> None:
     before = sorted(path for path in finished.rglob("*"))
     generator, config = load_generator(finished)
@@ -93,7 +124,7 @@ def test_latents_are_the_same_in_any_company() -> None:
 
 
 def test_continuing_equals_going_straight_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    leave_out_results(monkeypatch)
     options = {**TINY, "evaluate_images": 0, "steps": 6, "checkpoint_interval": 2}
     train(GanConfig(output_dir=tmp_path / "straight", **options))
 
@@ -183,7 +214,7 @@ def test_a_warning_is_said_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Here for numbers that are measured at each step, with each sample, and once."""
-    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    leave_out_results(monkeypatch)
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setattr(
         health, "SIGNS", (health.Sign("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),)
@@ -218,7 +249,7 @@ def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pyte
 
 
 def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    leave_out_results(monkeypatch)
     options = {**TINY, "evaluate_images": 0}
     train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
     old, new = weights(finished), weights(tmp_path / "next")
@@ -233,7 +264,7 @@ def test_training_from_shards_with_poses_and_labels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Pictures decoded as they are used, of one label, from their own cameras; a curriculum of two stages."""
-    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
+    leave_out_results(monkeypatch)
     made = render_shapes(40, 32)
     poses, labels = {}, {}
     with writer(tmp_path / "shard.tar") as write:
