@@ -25,15 +25,20 @@ class _Plan(NamedTuple):
     """Which levels there are below that of the pixels."""
 
     coarsest: int  # pixels along a side, at least
-    factor: int  # between the sizes of two levels
+    factors: tuple[int, ...]  # between the sizes of two levels: the first that leaves as many pixels
     cone_steps: int  # evaluations of a cone, at most
+
+    def coarser(self, size: int) -> int | None:
+        """The size of the level before one of `size`, if there is any."""
+        sizes = (size // factor for factor in self.factors if size % factor == 0)
+        return next((coarser for coarser in sizes if coarser >= self.coarsest), None)
 
 
 _PLANS: dict[str | None, _Plan] = {
-    "cpu": _Plan(coarsest=4, factor=2, cone_steps=24),
+    "cpu": _Plan(coarsest=4, factors=(2,), cone_steps=24),
     # A launch for each level, as long as its longest chain of evaluations: few levels of short chains.
-    "cuda": _Plan(coarsest=32, factor=4, cone_steps=8),
-    None: _Plan(coarsest=4, factor=4, cone_steps=12),  # a launch for each evaluation
+    "cuda": _Plan(coarsest=32, factors=(4, 2), cone_steps=8),
+    None: _Plan(coarsest=4, factors=(4,), cone_steps=12),  # a launch for each evaluation
 }
 
 # The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
@@ -58,8 +63,8 @@ def march_levels(
     """The coarser levels and that of the pixels; see `multiscale`.
 
     native: where a native call traces all levels; None: any field, level by level. On a CPU sizes double from 4 or more
-    pixels along a side; otherwise, where launches count, they grow fourfold, and cones end sooner. The environment
-    may say otherwise of native calls (docs/raycasting.md); ValueError if it makes no sense.
+    pixels along a side; otherwise, where launches count, they grow fourfold, and cones end sooner; on CUDA from 32 or
+    more. The environment may set other levels for native calls (docs/raycasting.md); ValueError if they are none.
     """
     plan = _plan(native)
     distance = camera_distance(fov)
@@ -67,8 +72,8 @@ def march_levels(
     slack = _SLACK * footprint * distance
     radius += margin * footprint * (distance + radius)  # of the ball that near misses are in as well
     sizes = [resolution]
-    while sizes[0] % plan.factor == 0 and sizes[0] // plan.factor >= plan.coarsest:
-        sizes.insert(0, sizes[0] // plan.factor)
+    while (coarser := plan.coarser(sizes[0])) is not None:
+        sizes.insert(0, coarser)
     levels = []
     for size in sizes[:-1]:
         # From the middle of the coarse pixel to that of the farthest fine one, and the misses that count.
@@ -91,7 +96,7 @@ def _plan(native: Literal["cpu", "cuda"] | None) -> _Plan:
         return plan
     return _Plan(
         _switch("SDFGAN_COARSEST", plan.coarsest),
-        _switch("SDFGAN_FACTOR", plan.factor, (2, 4)),
+        (_switch("SDFGAN_FACTOR", plan.factors[0], (2, 4)), 2),
         _switch("SDFGAN_CONE_STEPS", plan.cone_steps),
     )
 
