@@ -185,7 +185,7 @@ class _Captured:
     def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, resolution: int, precision: str) -> None:
         network = field.network(field.condition(latents), precision)
         camera = cameras.orbit_camera(axes).contiguous()
-        levels = march_levels(resolution, cameras.DEFAULT_FOV, threshold=1e-4, steps=300, native=False)
+        levels = march_levels(resolution, cameras.DEFAULT_FOV, threshold=1e-4, steps=300, native="cuda")
 
         self.inputs = network, camera  # the graph reads them where they are
 

@@ -7,17 +7,39 @@ marching); where it may touch the surface, its pixel is split, and the finer con
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from sdfgan.cameras import camera_distance
 from sdfgan.ops import MarchRules, TraceLevel
 
-_COARSEST = 4  # pixels along a side, at least
 _CONE_TOLERANCE = 0.2  # of the cone's radius at the origin: a cone that is so near is split
 _CONE_RELAXATION = 0.88  # a cone's step back costs more than it gains
 _RELAXATION = 1.0
 _SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
 _PATIENCE = 8  # evaluations after which that has doubled: a ray that grazes a surface must not take hundreds
+
+
+class _Plan(NamedTuple):
+    """Which levels there are below that of the pixels."""
+
+    coarsest: int  # pixels along a side, at least
+    factors: tuple[int, ...]  # between the sizes of two levels: the first that leaves as many pixels
+    cone_steps: int  # evaluations of a cone, at most
+
+    def coarser(self, size: int) -> int | None:
+        """The size of the level before one of `size`, if there is any."""
+        sizes = (size // factor for factor in self.factors if size % factor == 0)
+        return next((coarser for coarser in sizes if coarser >= self.coarsest), None)
+
+
+_PLANS: dict[str | None, _Plan] = {
+    "cpu": _Plan(coarsest=4, factors=(2,), cone_steps=24),
+    # A launch for each level, as long as its longest chain of evaluations: few levels of short chains.
+    "cuda": _Plan(coarsest=32, factors=(4, 2), cone_steps=8),
+    None: _Plan(coarsest=4, factors=(4,), cone_steps=12),  # a launch for each evaluation
+}
 
 # The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
 SEED_THRESHOLD = 5e-3
@@ -36,20 +58,22 @@ def march_levels(
     refine: int = 8,
     lipschitz: float = 1.0,
     radius: float = 1.0,
-    native: bool = True,
+    native: Literal["cpu", "cuda"] | None = "cpu",
 ) -> list[TraceLevel]:
-    """Levels whose sizes double (where the resolution divides) from 4 or more pixels; see `multiscale`.
+    """The coarser levels and that of the pixels; see `multiscale`.
 
-    For fields that are not traced natively they grow fourfold, and cones end sooner: each evaluation costs a launch.
+    native: where a native call traces all levels; None: any field, level by level. On a CPU sizes double from 4 or more
+    pixels along a side; otherwise, where launches count, they grow fourfold, and cones end sooner; on CUDA from 32 or
+    more. The environment may set other levels for native calls (docs/raycasting.md); ValueError if they are none.
     """
-    factor, cone_steps = (2, 24) if native else (4, 12)
+    plan = _plan(native)
     distance = camera_distance(fov)
     footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
     slack = _SLACK * footprint * distance
     radius += margin * footprint * (distance + radius)  # of the ball that near misses are in as well
     sizes = [resolution]
-    while sizes[0] % factor == 0 and sizes[0] // factor >= _COARSEST:
-        sizes.insert(0, sizes[0] // factor)
+    while (coarser := plan.coarser(sizes[0])) is not None:
+        sizes.insert(0, coarser)
     levels = []
     for size in sizes[:-1]:
         # From the middle of the coarse pixel to that of the farthest fine one, and the misses that count.
@@ -61,9 +85,32 @@ def march_levels(
             relaxation=_CONE_RELAXATION,
         )
         # The ray in the middle of a cone may miss the ball that the cone meets.
-        levels.append(TraceLevel(size, cone_steps, rules, radius=radius + slope * (distance + radius)))
+        levels.append(TraceLevel(size, plan.cone_steps, rules, radius=radius + slope * (distance + radius)))
     rules = MarchRules(threshold, -inset * footprint * lipschitz, lipschitz, _RELAXATION, slack, refine, footprint)
     return [*levels, TraceLevel(resolution, steps, rules, radius, patience=_PATIENCE)]
+
+
+def _plan(native: Literal["cpu", "cuda"] | None) -> _Plan:
+    plan = _PLANS[native]
+    if native is None:
+        return plan
+    return _Plan(
+        _switch("SDFGAN_COARSEST", plan.coarsest),
+        (_switch("SDFGAN_FACTOR", plan.factors[0], (2, 4)), 2),
+        _switch("SDFGAN_CONE_STEPS", plan.cone_steps),
+    )
+
+
+def _switch(name: str, otherwise: int, allowed: Sequence[int] | None = None) -> int:
+    """A whole number from the environment, positive or one of those allowed."""
+    value = os.environ.get(name)
+    if value is None:
+        return otherwise
+    number = int(value) if value.isascii() and value.isdigit() else 0
+    if number < 1 or (allowed is not None and number not in allowed):
+        wanted = "a positive whole number" if allowed is None else " or ".join(map(str, allowed))
+        raise ValueError(f"{name} must be {wanted}, got {value!r}")
+    return number
 
 
 def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:

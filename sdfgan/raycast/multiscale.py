@@ -215,7 +215,7 @@ class Tracer:
             refine=refine,
             lipschitz=self.lipschitz,
             radius=self.extent,
-            native=self._network is not None and not self.camera.is_cuda,
+            native=None if self._network is None else "cuda" if self.camera.is_cuda else "cpu",
         )
 
     def trace(self, levels: list[ops.TraceLevel], *, jitter: Tensor | None = None, most_layers: int = 0) -> PixelTrace:

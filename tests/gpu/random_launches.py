@@ -41,7 +41,7 @@ def main(launches: int) -> None:
                 assert torch.equal(first, second) and first.isfinite().all()
             elif number % 3 == 1:
                 size = random.choice([3, 8, 20, 31])
-                plan = march_levels(size, DEFAULT_FOV, threshold=1e-3, steps=random.choice([1, 9]), native=False)
+                plan = march_levels(size, DEFAULT_FOV, threshold=1e-3, steps=random.choice([1, 9]), native=None)
                 ops.film_siren_trace(cameras, plan, network, DEFAULT_FOV)
             else:
                 level = march_levels(random.choice([1, 5, 16]), DEFAULT_FOV, threshold=1e-3, steps=9)[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -24,7 +25,8 @@ TENSOR_CORES = torch.cuda.is_available() and torch.cuda.get_device_capability() 
 PRECISIONS = ["fp32", pytest.param("fp16", marks=pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80"))]
 
 
-def levels(size: int = 64, native: bool = False) -> list[TraceLevel]:
+def levels(size: int = 64, native: Literal["cuda"] | None = None) -> list[TraceLevel]:
+    """Several levels; those of "cuda" are what pictures of 128 pixels and more are traced by."""
     return march_levels(size, DEFAULT_FOV, threshold=1e-4, steps=100, native=native, lipschitz=1.2)
 
 
@@ -48,7 +50,9 @@ def test_samples_match_the_reference(precision, width, layers, counts):
 
 @pytest.mark.parametrize("width", CUDA_WIDTHS)
 @pytest.mark.parametrize(
-    "plan", [levels(64), levels(44), seed_levels((4, 4, 4), DEFAULT_FOV)], ids=["64", "44", "seed"]
+    "plan",
+    [levels(64), levels(44), levels(128, "cuda"), seed_levels((4, 4, 4), DEFAULT_FOV)],
+    ids=["64", "44", "128", "seed"],
 )
 def test_fp32_traces_like_the_cpu(width, plan):
     net = RandomNetwork(3, width, (3, 1, 1))
@@ -58,7 +62,7 @@ def test_fp32_traces_like_the_cpu(width, plan):
     expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu(), DEFAULT_FOV)
     hit = expected[0] == RayStatus.HIT
     # Where the last bits of a grazing ray decide, one in thousands may differ.
-    assert (status != expected[0]).sum() <= 12 and hit.sum() > 1000
+    assert (status != expected[0]).float().mean() < 1e-3 and hit.sum() > 1000
     error = (distance - expected[1])[hit & (status == RayStatus.HIT)].abs()
     assert error.quantile(0.99) < 1e-5
     assert (nearest - expected[2])[hit].abs().quantile(0.99) < 1e-5
@@ -70,7 +74,9 @@ def test_fp32_traces_like_the_cpu(width, plan):
 def test_fp16_finds_what_fp32_finds(width):
     net = RandomNetwork(4, width, (3, 1, 1))
     traced = {
-        precision: ops.film_siren_trace(some_cameras(4).cuda(), levels(128), net.on_cuda(precision), DEFAULT_FOV)
+        precision: ops.film_siren_trace(
+            some_cameras(4).cuda(), levels(128, "cuda"), net.on_cuda(precision), DEFAULT_FOV
+        )
         for precision in ("fp32", "fp16")
     }
     half, full = (traced[precision][0] == RayStatus.HIT for precision in ("fp16", "fp32"))

@@ -154,8 +154,8 @@ def trace(
 FOV = cameras.DEFAULT_FOV
 NO_LAYERS = (0, 0, 0, 0)
 LEVELS = {
-    "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=False, lipschitz=1.5),
-    "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=False),
+    "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=None, lipschitz=1.5),
+    "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=None),
     "seed": seed_levels((4, 4), FOV),
     "one level": [TraceLevel(10, 7, MarchRules(1e-3, refine=2), patience=3.0)],
 }

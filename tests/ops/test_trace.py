@@ -361,7 +361,7 @@ def test_start_level_opcheck_and_rejections(device):
 def test_the_march_waits_for_nothing():
     """Not one synchronisation between the first launch and the last."""
     device = torch.device("cuda")
-    field, levels = Sphere(0.5).to(device), march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=60, native=False)
+    field, levels = Sphere(0.5).to(device), march_levels(128, DEFAULT_FOV, threshold=1e-4, steps=60, native=None)
     cameras = some_cameras(4, torch.float32, device)
 
     def run():
