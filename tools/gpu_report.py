@@ -181,7 +181,7 @@ def make_stages(
         print("no nerf stage: --scene is not given")
     mesh = ["--mesh", str(arguments.mesh.resolve())] if arguments.mesh is not None else []
     stages += [
-        Stage("sdf", script("benchmarks/gpu_training.py", "sdf", *mesh, *quick, *pictures), 30),
+        Stage("sdf", script("benchmarks/gpu_training.py", "sdf", *mesh, *quick, *pictures), 40),
         Stage("trace", bench(40, "trace", "evaluate"), 40),
         Stage("ops", bench(40, "ops", "field", "step"), 40),
     ]

@@ -44,8 +44,9 @@ def pytest_collectreport(report: pytest.CollectReport) -> None:
         print("\n".join(["", f"-- {report.nodeid}", *report.longreprtext.splitlines()[-_LINES:]]), flush=True)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish() -> None:
-    """Appends the counts to the records."""
+    """Appends the counts to the records, before anybody waits for other processes."""
     path = os.environ.get("SDFGAN_TEST_RECORDS")
     if path and not os.environ.get("PYTEST_XDIST_WORKER"):
         record = {"case": "tests", "config": {}, "variant": "pytest", "numbers": dict(_counts), "times_faster_than": {}}
