@@ -157,7 +157,7 @@ def make_stages(
         return [python, path, *rest, *common]
 
     def bench(limit: float, *cases: str) -> list[str]:
-        within = max(5.0, (limit - 5) * arguments.minutes / _MINUTES)
+        within = max(5.0, (limit - 10) * arguments.minutes / _MINUTES)
         return script("benchmarks/bench.py", *cases, *quick, "--seconds", f"{within:.0f}")
 
     pictures = ["--pictures", str(folder), "--scratch", str(scratch)]
