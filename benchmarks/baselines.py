@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from measure import recorded
 from sdfgan import cameras
 from sdfgan.fields import FilmSirenSDF
 
@@ -226,7 +227,7 @@ class CapturedSeed:
 
     def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...]) -> None:
         self.evaluate, self.scales, self.camera = batched(field, latents), scales, cameras.orbit_camera(axes)
-        self.replay = _recorded(self.run)
+        self.replay = recorded(self.run, axes.device)
         self.queries = len(axes) * sum(15 * math.prod(scales[: i + 1]) ** 2 for i in range(len(scales)))
 
     def __call__(self) -> CapturedSeed:
@@ -269,28 +270,10 @@ class CapturedValues:
 
     def __init__(self, field: FilmSirenSDF, latents: Tensor, points: Tensor) -> None:
         evaluate = batched(field, latents)
-        self.replay = _recorded(lambda: evaluate(points).flatten())
+        self.replay = recorded(lambda: evaluate(points).flatten(), points.device)
 
     def __call__(self) -> Tensor:
         return self.replay()
-
-
-def _recorded(run: Callable[[], Any]) -> Callable[[], Any]:
-    """`run` as a CUDA graph, which overwrites what it gave before; without CUDA, as it is."""
-    if not torch.cuda.is_available():
-        return run
-    run()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
-
-    def replay() -> Any:
-        graph.replay()
-        return result
-
-    replay.inputs = run  # type: ignore[attr-defined] # the graph reads them where they are
-    return replay
 
 
 def positional_encoding(x: Tensor, frequencies: int) -> Tensor:

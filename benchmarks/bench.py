@@ -3,21 +3,23 @@
     python benchmarks/bench.py --list
     python benchmarks/bench.py trace evaluate --quick
     python benchmarks/bench.py all --threads 1 --json benchmarks/results/mine.jsonl
-    python benchmarks/bench.py trace evaluate ops --device cuda
+    python benchmarks/bench.py trace evaluate ops --device cuda --seconds 120
 
 The variants of a comparison alternate in one process, so that a machine whose speed drifts is fair to all. Told are
 medians, their spread (the middle half of the rounds, as a share of the median) and, for every baseline, the median of
-the ratios within each round. With --json the records are appended to a file, one per line, and a picture of the
-ratios is drawn beside it.
+the ratios within each round. With --json the records are added to a file, one per line, as soon as they are known, and
+a picture of the ratios is drawn beside it. A variant that fails is a line of its own and costs only itself; the exit
+status is 1 if it was one of this package.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
+import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -25,16 +27,19 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cases import CASES, Options
-from measure import measure
+from cases import CASES
+from measure import Comparison, DeviceLost, Record, is_ours, measure, summary
+from options import Options
 from sdfgan import _C
 from sdfgan.errors import UserError
+from sdfgan.training.files import write_text
+
+_CONSOLE = Console(width=None if sys.stdout.isatty() else 170)
 
 
 def main() -> int:
     """Run what the command line says."""
     arguments = _parse()
-    console = Console(width=None if sys.stdout.isatty() else 170)
     if arguments.list or not arguments.case:
         for name, case in CASES.items():
             print(f"{name:10s} {(case.__doc__ or '').splitlines()[0]}")
@@ -43,24 +48,89 @@ def main() -> int:
         torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = False  # what is called fp32 is fp32
-    records: list[dict[str, Any]] = []
+    file = RecordFile(arguments.json)
+    options = Options(arguments.quick, arguments.generator, arguments.device)
+    deadline = math.inf if arguments.seconds is None else time.monotonic() + arguments.seconds
+    good = True
     for name in CASES if "all" in arguments.case else arguments.case:
-        for comparison in CASES[name](Options(arguments.quick, arguments.generator, arguments.device)):
-            with console.status("") as status:
-                rounds = 3 if arguments.quick else arguments.rounds
-                measured = measure(comparison, rounds, status.update, arguments.device)
-            console.print(_table(comparison.title, measured))
-            records += measured
-            if arguments.json:
-                with arguments.json.open("a") as file:
-                    file.writelines(json.dumps(record) + "\n" for record in measured)
-    if arguments.json:
-        picture = arguments.json.with_suffix(".png")
-        plot([json.loads(line) for line in arguments.json.read_text().splitlines()], picture)
-        console.print(f"done: records in {arguments.json}, ratios in {picture}", highlight=False)
+        if time.monotonic() > deadline:
+            _say(f"{name}: no time left")
+            continue
+        try:
+            for comparison in CASES[name](options):
+                if time.monotonic() > deadline:
+                    _say(f"{comparison.title}: no time left, nor for what follows in {name}")
+                    break
+                good &= _run(comparison, 3 if arguments.quick else arguments.rounds, deadline, file, arguments.device)
+        except UserError:
+            raise
+        except DeviceLost as error:
+            _say(f"{name}: the device is lost to this process ({error})")
+            good = False
+            break
+        except Exception as error:  # the next case may well run
+            _say(f"{name}: {summary(error)}")
+            good = False
+    if arguments.json and file.records:
+        where = plot([json.loads(line) for line in file.text().splitlines()], arguments.json.with_suffix(".png"))
+        _say(f"done: records in {arguments.json}, {where}")
     else:
-        console.print("done; --json FILE keeps the numbers", highlight=False)
-    return 0
+        _say("done" if arguments.json else "done; --json FILE keeps the numbers")
+    return 0 if good else 1
+
+
+def _run(comparison: Comparison, rounds: int, deadline: float, file: RecordFile, device: str) -> bool:
+    """Whether all of this package's variants did what they should, or had no time to."""
+    records: list[Record] = []
+
+    def keep(so_far: list[Record]) -> None:
+        told = {record["variant"] for record in records if "error" in record}
+        records[:] = so_far
+        file.write(records)
+        for record in records:
+            if "error" in record and record["variant"] not in told:
+                _say(f"{comparison.title}: {record['variant']} failed: {record['error']}")
+
+    try:
+        with _CONSOLE.status("") as status:
+            measure(comparison, rounds, device, deadline=deadline, say=status.update, keep=keep)
+    finally:
+        file.finish(records)
+        timed = [record for record in records if "error" not in record]
+        if timed:
+            _CONSOLE.print(_table(comparison.title, timed))
+    if left := [name for name in comparison.variants if name not in {record["variant"] for record in records}]:
+        _say(f"no time left for {', '.join(left)}")
+    return not any("error" in record and is_ours(record["variant"]) for record in records)
+
+
+def _say(line: str) -> None:
+    _CONSOLE.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class RecordFile:
+    """Lines of JSON: those that were there, those made since, and those of the comparison under way, which may change.
+
+    It is replaced as a whole, so that whatever ends this process leaves all that was known by then.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.before = path.read_text() if path and path.exists() else ""
+        self.records: list[Record] = []
+
+    def text(self, under_way: list[Record] | None = None) -> str:
+        """All lines."""
+        return self.before + "".join(json.dumps(record) + "\n" for record in (*self.records, *(under_way or ())))
+
+    def write(self, under_way: list[Record]) -> None:
+        """Replace the file."""
+        if self.path:
+            write_text(self.path, self.text(under_way))
+
+    def finish(self, under_way: list[Record]) -> None:
+        """These will not change any more."""
+        self.records += under_way
 
 
 def _parse() -> argparse.Namespace:
@@ -71,7 +141,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
     parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE, draw FILE's ratios as .png")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="add records to FILE, draw FILE's ratios as .png")
+    parser.add_argument("--seconds", type=_positive, help="begin nothing more after so long")
     parser.add_argument("--generator", type=Path, metavar="RUN", help="trace a generator that train_gan.py made")
     arguments = parser.parse_args()
     for name in arguments.case:
@@ -91,7 +162,7 @@ def _positive(text: str) -> int:
     return number
 
 
-def _table(title: str, records: list[dict[str, Any]]) -> Table:
+def _table(title: str, records: list[Record]) -> Table:
     table = Table(title=f"{title} ({records[0]['threads']} threads)", title_justify="left")
     baselines = list(dict.fromkeys(name for record in records for name in record["times_faster_than"]))
     table.add_column("variant")
@@ -102,8 +173,10 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
         more = []
         if "work_flop" in record:
             rate = record["work_flop"] / record["median_s"]
-            peak = peaks[0]["work_flop"] / peaks[0]["median_s"]
-            more.append(f"{rate / 1e9:.0f} GF/s, {100 * rate / peak:.0f} % of the {peaks[0]['variant']}")
+            more.append(f"{rate / 1e9:.0f} GF/s")
+            if peaks:
+                peak = peaks[0]["work_flop"] / peaks[0]["median_s"]
+                more[-1] += f", {100 * rate / peak:.0f} % of the {peaks[0]['variant']}"
         if "largest_error" in record:
             more.append(f"error {record['largest_error']:.0e}")
         if "queries" in record:
@@ -113,7 +186,9 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
         if "useful_lanes" in record:
             more.append(f"lanes {record['useful_lanes']:.3f}")
         if "iou" in record:
-            more.append(f"IoU {record['iou']:.5f}, depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
+            more.append(f"IoU {record['iou']:.5f}")
+        if "depth_median" in record:
+            more.append(f"depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
         if "farthest_vertex_cells" in record:
             more.append(f"vertices within {record['farthest_vertex_cells']:.2f} cells")
         faster = record["times_faster_than"]
@@ -124,20 +199,24 @@ def _table(title: str, records: list[dict[str, Any]]) -> Table:
     return table
 
 
-def plot(records: list[dict[str, Any]], path: Path) -> None:
-    """Bars: how many times faster each of our variants is than each baseline."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+def plot(records: list[Record], path: Path) -> str:
+    """Bars: how many times faster each of our variants is than each baseline. Says where they are, or why nowhere."""
     bars = []
     for record in records:
         for baseline, ratio in record["times_faster_than"].items():
-            if not record["variant"].startswith(("torch", "peak", "generic")):
+            if is_ours(record["variant"]):
                 what = ", ".join(f"{value}" for value in record["config"].values())
                 label = f"{record['case']} {what} | {record['threads']} threads | {record['variant']} / {baseline}"
                 bars.append((label, ratio))
+    if not bars:
+        return "no ratios to draw"
+    try:
+        import matplotlib
+    except ImportError:
+        return "no picture of the ratios: matplotlib is not installed"
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     figure, axes = pyplot.subplots(figsize=(11, 1 + 0.2 * len(bars)), layout="constrained")
     axes.barh(range(len(bars)), [ratio for _, ratio in bars], color="#3b6ea5")
     axes.set_yticks(range(len(bars)), [label for label, _ in bars], fontsize=6)
@@ -149,6 +228,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel(f"times faster ({records[-1]['device']}, commit {records[-1]['commit']})")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
+    return f"ratios in {path}"
 
 
 if __name__ == "__main__":

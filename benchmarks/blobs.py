@@ -1,4 +1,8 @@
-"""Networks to measure with: FiLM-SIRENs fitted to smooth unions of balls, one per latent. Kept in the cache folder."""
+"""Networks to measure with: FiLM-SIRENs fitted to smooth unions of balls, one per latent.
+
+They are kept in the cache folder (the environment variable SDFGAN_CACHE names another), where a machine finds what
+another has fitted: a fit takes minutes on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdfgan.data.shapes import default_cache_folder
+from sdfgan.errors import UserError
 from sdfgan.fields import FilmSirenSDF
 from sdfgan.training.files import atomic_file
 from sdfgan.training.progress import progress
@@ -27,18 +32,16 @@ def blobs(width: int, quick: bool = False, device: str = "cpu") -> tuple[FilmSir
     field = FilmSirenSDF(width=width, trunk_layers=4, sdf_layers=3, latent_size=_IMAGES, omega_first=5, omega_hidden=10)
     field.to(device)
     latents = 2 * torch.eye(_IMAGES, device=device)
-    path = (
-        default_cache_folder()
-        / "benchmarks"
-        / f"blobs-{_VERSION}-{width}-{steps}{'' if device == 'cpu' else '-gpu'}.safetensors"
-    )
+    path = default_cache_folder() / "benchmarks" / f"blobs-{_VERSION}-{width}-{steps}.safetensors"
     if path.exists():
         field.load_state_dict(load_file(path))
     else:
         _fit(field, latents, steps)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as partial:
-            save_file({name: tensor.cpu() for name, tensor in field.state_dict().items()}, partial)
+        try:
+            with atomic_file(path) as partial:
+                save_file({name: tensor.cpu() for name, tensor in field.state_dict().items()}, partial)
+        except UserError as error:
+            print(f"blobs of width {width} are fitted anew each time: {error}")
     return field.eval().requires_grad_(False), latents
 
 

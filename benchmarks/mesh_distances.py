@@ -2,65 +2,98 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from importlib.util import find_spec
+from typing import Any
 
 import torch
-import trimesh
+from torch import Tensor
 
-from measure import Comparison
+from measure import Comparison, lazily
+from options import Options
 from sdfgan import ops
 from sdfgan.ops import reference
-from sdfgan.sdf import GroundTruth, normalise, sample
-
-if TYPE_CHECKING:
-    from cases import Options
 
 
 def mesh_distance(options: Options) -> Iterator[Comparison]:
     """Signed distances to a mesh of 102,400 faces: 5 million near it; what is slow is measured on a share of them."""
-    sections = (32, 16) if options.quick else (320, 160)
-    made = trimesh.creation.torus(0.7, 0.25, major_sections=sections[0], minor_sections=sections[1])
-    vertices, faces = torch.from_numpy(made.vertices).float(), torch.from_numpy(made.faces).int()
+    vertices, faces = _torus(0.7, 0.25, *((32, 16) if options.quick else (320, 160)))
     tree = ops.mesh_tree(vertices, faces).to(options.device)
     count = 10_000 if options.quick else 5_000_000
     generator = torch.Generator().manual_seed(0)
     on = vertices[torch.randint(len(vertices), (count,), generator=generator)]
     points = (on + 0.02 * torch.randn(count, 3, generator=generator)).to(options.device)
-    variants: dict[str, Callable[[], Any]] = {"sdfgan": lambda: ops.mesh_distance(tree, points)}
     # The share of the points that a peer gets.
     shares = {"torch, every face": 100, "trimesh": 2000, "libigl": count // 10}
-    some = {name: points[:: count // share][:share] for name, share in shares.items()}
-    variants["torch, every face"] = lambda: reference.mesh_distance(tree, some["torch, every face"])
-    try:
-        import rtree  # noqa: F401, which trimesh asks
-    except ImportError:
-        print("rtree is not installed (pip install rtree): trimesh is left out")
-    else:
-        variants["trimesh"] = lambda: made.nearest.signed_distance(some["trimesh"].cpu().numpy())
-    few = some["torch, every face"].contiguous()
-    exact = reference.mesh_distance(tree, few.double()).distance
-    error = (ops.mesh_distance(tree, few).distance - exact).abs().max().item()
-    try:
-        import igl
-    except ImportError:
-        print("libigl is not installed (pip install libigl): left out")
-    else:
-        arrays = vertices.double().numpy(), faces.numpy().astype("int64")
+    some = {name: points[:: count // share][:share].contiguous() for name, share in shares.items()}
+    few = some["torch, every face"]
 
-        def by_libigl() -> None:
-            queries = some["libigl"].cpu().double().numpy()
-            igl.point_mesh_squared_distance(queries, *arrays)
-            igl.fast_winding_number(*arrays, queries)
+    def examine(name: str, _: Any) -> dict[str, Any]:
+        if name != "sdfgan":
+            return {}
+        exact = reference.mesh_distance(tree, few.double()).distance
+        return {"largest_error": (ops.mesh_distance(tree, few).distance - exact).abs().max().item()}
 
-        variants["libigl"] = by_libigl
+    variants: dict[str, Callable[[], Any]] = {
+        "sdfgan": lambda: ops.mesh_distance(tree, points),
+        "torch, every face": lambda: reference.mesh_distance(tree, few),
+        "trimesh": lazily(partial(_by_trimesh, vertices, faces, some["trimesh"])),
+        "libigl": lazily(partial(_by_libigl, vertices, faces, some["libigl"])),
+    }
     config = {"faces": len(faces), "points": count, "where": "near the surface"}
-    scale = {name: count / len(some[name]) for name in variants if name in some}
-    peers = tuple(name for name in variants if name != "sdfgan")
-    facts = {"sdfgan": {"largest_error": error}}
-    yield Comparison("mesh_distance", config, variants, peers, facts, scale)
-    if "libigl" in variants:  # which is given the points
-        truth = GroundTruth(normalise(made)[0], device=options.device)
-        drawn = {"sdfgan": lambda: sample(truth, count), "libigl": variants["libigl"]}
-        config = {**config, "where": "drawn as train-sdf does"}
-        yield Comparison("signed_samples", config, drawn, ("libigl",), scale={"libigl": scale["libigl"]})
+    scale = {name: count / len(queries) for name, queries in some.items()}
+    yield Comparison("mesh_distance", config, variants, tuple(some), examine=examine, scale=scale)
+    if find_spec("trimesh") is None:
+        print("signed_samples: left out, for trimesh is not installed")
+        return
+    drawn = {  # libigl is given the points
+        "sdfgan": lazily(partial(_sampler, vertices, faces, count, options.device)),
+        "libigl": variants["libigl"],
+    }
+    config = {**config, "where": "drawn as train-sdf does"}
+    yield Comparison("signed_samples", config, drawn, ("libigl",), scale={"libigl": scale["libigl"]})
+
+
+def _torus(major_radius: float, minor_radius: float, major: int, minor: int) -> tuple[Tensor, Tensor]:
+    """Vertices [V, 3] and faces [F, 3] of a torus of that many sections around z, seen anticlockwise from outside."""
+    around, across = (2 * math.pi * torch.arange(sections) / sections for sections in (major, minor))
+    around, across = torch.meshgrid(around, across, indexing="ij")
+    radius = major_radius + minor_radius * across.cos()
+    vertices = torch.stack([radius * around.cos(), radius * around.sin(), minor_radius * across.sin()], -1)
+    index = torch.arange(major * minor, dtype=torch.int32).view(major, minor)
+    right, up = index.roll(-1, 0), index.roll(-1, 1)
+    corner = right.roll(-1, 1)
+    faces = torch.stack([torch.stack([index, right, corner], -1), torch.stack([index, corner, up], -1)], 2)
+    return vertices.view(-1, 3), faces.view(-1, 3)
+
+
+def _by_trimesh(vertices: Tensor, faces: Tensor, points: Tensor) -> Callable[[], Any]:
+    import trimesh  # which asks rtree
+
+    mesh = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
+    return lambda: mesh.nearest.signed_distance(points.cpu().numpy())
+
+
+def _by_libigl(vertices: Tensor, faces: Tensor, points: Tensor) -> Callable[[], Any]:
+    import igl
+
+    arrays = vertices.double().numpy(), faces.long().numpy()
+
+    def run() -> None:
+        queries = points.cpu().double().numpy()
+        igl.point_mesh_squared_distance(queries, *arrays)
+        igl.fast_winding_number(*arrays, queries)
+
+    return run
+
+
+def _sampler(vertices: Tensor, faces: Tensor, count: int, device: str) -> Callable[[], Any]:
+    import trimesh
+
+    from sdfgan.sdf import GroundTruth, normalise, sample
+
+    mesh = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
+    truth = GroundTruth(normalise(mesh)[0], device=device)
+    return lambda: sample(truth, count)
