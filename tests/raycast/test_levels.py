@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from networks import RandomNetwork, some_cameras
 from sdfgan import ops
