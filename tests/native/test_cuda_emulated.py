@@ -20,6 +20,7 @@ from torch import Tensor
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
+from sdfgan.ops.film_siren import pack_film
 from sdfgan.raycast.levels import march_levels, seed_levels
 
 ROOT = Path(__file__).parents[2]
@@ -57,10 +58,14 @@ def run(*command: str) -> str:
 
 
 def described(net: FilmSirenNetwork) -> tuple:
-    """As the native module takes it."""
+    """As the native module takes it, as long as `net` lives."""
     images, width = len(net.scale), len(net.first)
-    matrices = 2 if net.hidden.dtype == torch.float16 else 0
-    return [tensor.data_ptr() for tensor in net[:-1]], images, width, list(net.layers), matrices
+    tensors = list(net[:-1])
+    half = net.hidden.dtype == torch.float16
+    if half:
+        net.hidden.film = pack_film(net.scale, net.shift)  # kept with it
+        tensors.append(net.hidden.film)
+    return [tensor.data_ptr() for tensor in tensors], images, width, list(net.layers), 2 if half else 0
 
 
 def sample(
@@ -103,6 +108,13 @@ def test_points_of_no_image_give_nan(emulated):
     for precision in ("fp32", "fp16"):
         for values in sample(emulated, HOPPER, net.for_cuda(precision), points, image, gradient=True):
             assert (values.isnan().view(40, -1).all(1) == strange).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_images_all_is_nan(emulated, precision):
+    net = RandomNetwork(0, 64, (2, 1, 1)).for_cuda(precision)
+    for values in sample(emulated, HOPPER, net, torch.rand(40, 3), torch.zeros(40, dtype=torch.int64), gradient=True):
+        assert values.isnan().all()
 
 
 def test_tensor_cores_are_asked_for_in_vain(emulated):
