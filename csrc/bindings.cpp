@@ -170,7 +170,7 @@ void start_level(WhereTuple where, Address cameras, Address parent_state, Addres
     run(p, where);
 }
 
-// ops.FilmSirenNetwork: addresses in its order; images, width; layers of each part; Matrices
+// ops.FilmSirenNetwork: addresses in its order, and for fp16 of its packed FiLM; images, width; layers of each part; Matrices
 using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, int>;
 
 template <class T>
@@ -185,6 +185,7 @@ FilmSiren<T> network_of(const NetworkTuple& tuple) {
     network.constants = pointer<const T>(addresses.at(5));
     network.scale = pointer<const T>(addresses.at(6));
     network.shift = pointer<const T>(addresses.at(7));
+    network.film = addresses.size() > 8 ? pointer<const T>(addresses[8]) : nullptr;
     network.images = images;
     network.width = width;
     network.trunk_layers = layers.at(0);

@@ -192,6 +192,8 @@ struct FilmSiren {
     const T* constants;      // [2]
     const T* scale;          // [images, layers, width]
     const T* shift;          // [images, layers, width]
+    const T* film;           // [images, layers, width / 2, 4]: scale, scale, shift, shift of two
+                             // outputs; kHalf only
     int64_t images;
     int64_t width;
     int trunk_layers, sdf_layers, texture_layers;

@@ -28,24 +28,30 @@ SDFGAN_HD void opacities(const T* densities, const T* deltas, T* out, int64_t be
     }
 }
 
-// kChannels: the number of channels where it is known to the compiler, else 0.
-template <int kChannels, class T>
+// kChannels: the number of channels where it is known to the compiler, which then keeps what belongs
+// to a ray in registers; else 0. Samples go through in blocks of kBlock: 1 for a thread per ray,
+// more where the opacities of a block are to vectorise.
+template <int kChannels, int kBlock, class T>
 SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
     const int64_t channels = kChannels ? kChannels : p.channels;
     int64_t begin, end;
     range_of_ray(p.at, ray, begin, end);
-    opacities(p.densities, p.deltas, p.weights + begin, begin, end);
-    T passes = 1, opacity = 0, depth = 0, known[kChannels ? kChannels : 1] = {};
+    T passes = 1, opacity = 0, depth = 0, alpha[kBlock], known[kChannels ? kChannels : 1] = {};
     T* out = p.out + ray * channels;
     T* sums = kChannels ? known : out;
     for (int64_t c = 0; c < channels; ++c) sums[c] = 0;
-    for (int64_t i = begin; i < end; ++i) {
-        const T alpha = p.weights[i], weight = alpha * passes;
-        p.weights[i] = weight;
-        passes *= 1 - alpha;
-        opacity += weight;
-        if (p.distances) depth += weight * p.distances[i];
-        for (int64_t c = 0; c < channels; ++c) sums[c] += weight * p.colors[i * channels + c];
+    for (int64_t first = begin; first < end; first += kBlock) {
+        const int64_t count = min_of<int64_t>(kBlock, end - first);
+        opacities(p.densities, p.deltas, alpha, first, first + count);
+        for (int64_t k = 0; k < count; ++k) {
+            const int64_t i = first + k;
+            const T weight = alpha[k] * passes;
+            p.weights[i] = weight;
+            passes *= 1 - alpha[k];
+            opacity += weight;
+            if (p.distances) depth += weight * p.distances[i];
+            for (int64_t c = 0; c < channels; ++c) sums[c] += weight * p.colors[i * channels + c];
+        }
     }
     if (kChannels) {
         for (int64_t c = 0; c < channels; ++c) out[c] = sums[c];
@@ -57,24 +63,31 @@ SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
 // With g_i the gradient by weight i, and what arrives from behind sample i per unit of light,
 // B_i = a_{i+1} g_{i+1} + (1 - a_{i+1}) B_{i+1}:  dL/da_i = P_i (g_i - B_i). By the thickness
 // x = density delta it is that times 1 - a_i. No division by 1 - a, so opaque samples are exact.
-// Samples go through in blocks, in which all but the recurrence vectorises.
+// In a block all but the recurrences vectorises.
 template <int kChannels, int kBlock, class T>
 SDFGAN_HD void composite_ray_backward(const CompositeBackward<T>& p, int64_t ray) {
     const int64_t channels = kChannels ? kChannels : p.channels;
     int64_t begin, end;
     range_of_ray(p.at, ray, begin, end);
     T* reaches = p.grad_densities;  // P_i until the gradient replaces it
-    opacities(p.densities, p.deltas, reaches + begin, begin, end);
-    T passes = 1;
-    for (int64_t i = begin; i < end; ++i) {
-        const T alpha = reaches[i];
-        reaches[i] = passes;
-        passes *= 1 - alpha;
+    T passes = 1, alpha[kBlock], g[kBlock], from_behind[kBlock];
+    for (int64_t first = begin; first < end; first += kBlock) {
+        const int64_t count = min_of<int64_t>(kBlock, end - first);
+        opacities(p.densities, p.deltas, alpha, first, first + count);
+        for (int64_t k = 0; k < count; ++k) {
+            reaches[first + k] = passes;
+            passes *= 1 - alpha[k];
+        }
     }
     const T grad_opacity = p.grad_opacity ? p.grad_opacity[ray] : 0;
     const T grad_depth = p.grad_depth ? p.grad_depth[ray] : 0;
     const T* grad_out = p.grad_out ? p.grad_out + ray * channels : nullptr;
-    T behind = 0, alpha[kBlock], g[kBlock], from_behind[kBlock];
+    T known[kChannels ? kChannels : 1] = {};
+    const T* grad_color = kChannels ? known : grad_out;
+    if (kChannels && grad_out) {
+        for (int64_t c = 0; c < channels; ++c) known[c] = grad_out[c];
+    }
+    T behind = 0;
     for (int64_t stop = end; stop > begin; stop -= kBlock) {
         const int64_t first = max_of(begin, stop - kBlock), count = stop - first;
         opacities(p.densities, p.deltas, alpha, first, stop);
@@ -89,14 +102,14 @@ SDFGAN_HD void composite_ray_backward(const CompositeBackward<T>& p, int64_t ray
             const T* color = p.colors + first * channels;
             for (int64_t k = 0; k < count; ++k) {
                 for (int64_t c = 0; c < channels; ++c)
-                    g[k] += grad_out[c] * color[k * channels + c];
+                    g[k] += grad_color[c] * color[k * channels + c];
             }
         }
         if (p.grad_colors) {
             T* target = p.grad_colors + first * channels;
             for (int64_t k = 0; k < count; ++k) {
                 for (int64_t c = 0; c < channels; ++c) {
-                    target[k * channels + c] = grad_out ? p.weights[first + k] * grad_out[c] : 0;
+                    target[k * channels + c] = grad_out ? p.weights[first + k] * grad_color[c] : 0;
                 }
             }
         }

@@ -12,8 +12,9 @@ namespace {
 
 template <class T>
 void composite(const Composite<T>& p, int64_t begin, int64_t end) {
+    constexpr int kBlock = 64;
     for (int64_t ray = begin; ray < end; ++ray) {
-        p.channels == 3 ? composite_ray<3>(p, ray) : composite_ray<0>(p, ray);
+        p.channels == 3 ? composite_ray<3, kBlock>(p, ray) : composite_ray<0, kBlock>(p, ray);
     }
 }
 

@@ -47,6 +47,17 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     }
 }
 
+struct NoImage {
+    FilmSirenSample<float> p;
+    __device__ void operator()(int64_t i) const {
+        p.sdf[i] = NAN;
+        for (int axis = 0; axis < 3; ++axis) {
+            if (p.gradient) p.gradient[3 * i + axis] = NAN;
+            if (p.texture) p.texture[3 * i + axis] = NAN;
+        }
+    }
+};
+
 template <bool kTangents, int kHeads>
 void launch_sample(const FilmSirenSample<float>& p, const Path& path, const Where& where) {
     with_network<kTangents, kHeads>("film_siren", p.network, where, [&](auto type) {
@@ -62,6 +73,10 @@ void launch_sample(const FilmSirenSample<float>& p, const Path& path, const Wher
 void launch(const FilmSirenSample<float>& p, const Where& where) {
     const DeviceGuard guard(where.device);
     if (p.count == 0) return;
+    if (p.network.images == 0) {  // there is no FiLM to read
+        for_each("film_siren", p.count, where, NoImage{p});
+        return;
+    }
     if (p.gradient) {
         launch_sample<true, 1>(p, sdf_path(p.network), where);
     } else {

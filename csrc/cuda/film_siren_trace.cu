@@ -4,6 +4,8 @@
 // a point of the network's tile has a ray there (core/march.h), which goes one evaluation further
 // with each pass of the tile through the network; where a ray has ended, the next pixel that was
 // split gives a new one. Results do not depend on which block traces a ray.
+#include <cstdlib>
+
 #include "core/trace.h"
 #include "cuda/network.cuh"
 
@@ -180,6 +182,19 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     }
 }
 
+// SDFGAN_TRACE_WARPS: most warps of a block that take rays, to be measured; read at each launch.
+int64_t warp_limit() {
+    const char* text = std::getenv("SDFGAN_TRACE_WARPS");
+    if (!text || !*text) return kWarps;
+    char* end;
+    const long warps = std::strtol(text, &end, 10);
+    if (*end || warps < 1 || warps > kWarps) {
+        throw std::runtime_error("SDFGAN_TRACE_WARPS must be 1 to " + std::to_string(kWarps) +
+                                 ", got '" + text + "'");
+    }
+    return warps;
+}
+
 // The workspace: a queue for each level, then the status of the levels before the last, and their
 // state.
 struct Workspace {
@@ -241,7 +256,8 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
             // Few rays are spread over all multiprocessors, a warp or more on each.
             constexpr int64_t kOfWarp = Network::kWarpPoints;
             const int64_t share = (rays + processors - 1) / processors;
-            const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, Tile::kPoints / kOfWarp);
+            const int64_t most_warps = min_of<int64_t>(Tile::kPoints / kOfWarp, warp_limit());
+            const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, most_warps);
             const int64_t of_block = warps * kOfWarp;
             level.busy_warps = static_cast<int>(warps);
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),

@@ -171,15 +171,14 @@ class HalfNetwork {
     // The sines of a lane's sums: rows group (sum[0], sum[1]) and group + 8, of outputs n and n+1.
     __device__ __forceinline__ void activate(float (&sum)[4], const uint32_t* film, int layer,
                                              int n) const {
-        float2 scale[2];
+        float4 factors[2];  // scale, scale, shift, shift
         float phase[4];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const uint32_t at = film[r] + layer * W + n;
-            scale[r] = *reinterpret_cast<const float2*>(network_.scale + at);
-            const float2 shift = *reinterpret_cast<const float2*>(network_.shift + at);
-            phase[2 * r] = sum[2 * r] * scale[r].x + shift.x;
-            phase[2 * r + 1] = sum[2 * r + 1] * scale[r].y + shift.y;
+            const uint32_t pair = (film[r] + layer * W + n) / 2;
+            factors[r] = reinterpret_cast<const float4*>(network_.film)[pair];
+            phase[2 * r] = sum[2 * r] * factors[r].x + factors[r].z;
+            phase[2 * r + 1] = sum[2 * r + 1] * factors[r].y + factors[r].w;
         }
         if constexpr (!kTangents) {
 #pragma unroll
@@ -190,7 +189,7 @@ class HalfNetwork {
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const float of_value = __shfl_sync(~0u, phase[i], value_lane);
-                const float slope = __cosf(of_value) * (i ? scale[0].y : scale[0].x);
+                const float slope = __cosf(of_value) * (i ? factors[0].y : factors[0].x);
                 sum[i] = has_value ? __sinf(of_value) : slope * sum[i];
                 sum[2 + i] *= slope;
             }

@@ -20,19 +20,25 @@ inline void check(cudaError_t error, const char* what) {
     }
 }
 
-// Makes a device current and puts the previous one back.
+// Makes a device current and puts the previous one back. Where it is current already nothing is
+// set, since setting a device makes a context on it for a thread without one (which is told that
+// device 0 is current), and makes another context of the thread's give way.
 class DeviceGuard {
   public:
     explicit DeviceGuard(int device) {
         check(cudaGetDevice(&previous_), "cudaGetDevice");
-        if (previous_ != device) check(cudaSetDevice(device), "cudaSetDevice");
+        changed_ = previous_ != device;
+        if (changed_) check(cudaSetDevice(device), "cudaSetDevice");
     }
-    ~DeviceGuard() { cudaSetDevice(previous_); }
+    ~DeviceGuard() {
+        if (changed_) cudaSetDevice(previous_);
+    }
     DeviceGuard(const DeviceGuard&) = delete;
     DeviceGuard& operator=(const DeviceGuard&) = delete;
 
   private:
     int previous_ = 0;
+    bool changed_ = false;
 };
 
 template <class Body>

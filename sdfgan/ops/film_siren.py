@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -73,6 +73,14 @@ def pack_matrices(weights: Tensor, precision: str = "fp32", device: str | None =
         raise RuntimeError(f"precision 'bf16' needs a CPU with AVX512_BF16, this one has {_C.simd()}; use 'fp32'")
     pairs = panels.to(torch.bfloat16).unflatten(3, (width // 2, 2))
     return pairs.transpose(2, 3).contiguous()
+
+
+def pack_film(scale: Tensor, shift: Tensor) -> Tensor:
+    """FiLM [B, layers, W] as the float16 kernels take it: [B, layers, W/2, 4], so that a lane loads 16 bytes at once.
+
+    Those are scale, scale, shift, shift of two outputs.
+    """
+    return torch.cat((scale.unflatten(2, (-1, 2)), shift.unflatten(2, (-1, 2))), dim=3)
 
 
 def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
@@ -173,12 +181,15 @@ def _packed_shape(
     return (count, width // _PANEL, width, _PANEL), (like.dtype,)
 
 
-def _native_network(network: list[Tensor], layers: list[int]) -> tuple[list[int], int, int, list[int], int]:
-    images, width = network[6].shape[0], network[0].shape[0]
-    addresses = [tensor.data_ptr() for tensor in network]
-    if network[0].is_cuda and any(address % 16 for address in addresses):
+def _launch(op: str, like: Tensor, network: list[Tensor], layers: list[int], *arguments: Any) -> None:
+    """The native kernel `op` with a network, whose FiLM is packed anew, since it may have been written to."""
+    first, hidden, *_, scale, shift = network
+    tensors = [*network, pack_film(scale, shift)] if hidden.dtype == torch.float16 else network
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    if first.is_cuda and any(address % 16 for address in addresses):
         raise ValueError("on CUDA the tensors of a FilmSirenNetwork must be aligned to 16 bytes: clone() slices")
-    return addresses, images, width, layers, _MATRICES[network[1].dtype]
+    described = addresses, scale.shape[0], first.shape[0], layers, _MATRICES[hidden.dtype]
+    native(op, like)(described, *arguments)
 
 
 def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
@@ -195,9 +206,8 @@ def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int
 
 def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
     sdf = _fake(points, image, network, layers)
-    native("film_siren", points)(
-        _native_network(network, layers), points.data_ptr(), image.data_ptr(), sdf.data_ptr(), 0, 0, points.shape[0]
-    )
+    addresses = [tensor.data_ptr() for tensor in (points, image, sdf)]
+    _launch("film_siren", points, network, layers, *addresses, 0, 0, points.shape[0])
     return sdf
 
 
@@ -213,7 +223,7 @@ def _sample_kernel(
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _sample_fake(points, image, network, layers)
     addresses = [tensor.data_ptr() for tensor in (points, image, *outputs)]
-    native("film_siren", points)(_native_network(network, layers), *addresses, points.shape[0])
+    _launch("film_siren", points, network, layers, *addresses, points.shape[0])
     return outputs
 
 
@@ -251,7 +261,6 @@ def _trace_kernel(
 ) -> tuple[Tensor, ...]:
     outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, most_layers)
     *traced, layers_met, complete = outputs
-    launch = native("film_siren_trace", cameras)
     native_levels = []
     for i in range(0, len(levels), _LEVEL_NUMBERS):
         size, steps, *rules, refine, footprint, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
@@ -260,8 +269,11 @@ def _trace_kernel(
     sizes = [level[0] for level in native_levels]
     workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
     workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
-    launch(
-        _native_network(network, layers),
+    _launch(
+        "film_siren_trace",
+        cameras,
+        network,
+        layers,
         cameras.data_ptr(),
         native_levels,
         0 if jitter is None else jitter.data_ptr(),

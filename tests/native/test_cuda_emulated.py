@@ -20,6 +20,7 @@ from torch import Tensor
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
+from sdfgan.ops.film_siren import pack_film
 from sdfgan.raycast.levels import march_levels, seed_levels
 
 ROOT = Path(__file__).parents[2]
@@ -57,10 +58,14 @@ def run(*command: str) -> str:
 
 
 def described(net: FilmSirenNetwork) -> tuple:
-    """As the native module takes it."""
+    """As the native module takes it, as long as `net` lives."""
     images, width = len(net.scale), len(net.first)
-    matrices = 2 if net.hidden.dtype == torch.float16 else 0
-    return [tensor.data_ptr() for tensor in net[:-1]], images, width, list(net.layers), matrices
+    tensors = list(net[:-1])
+    half = net.hidden.dtype == torch.float16
+    if half:
+        net.hidden.film = pack_film(net.scale, net.shift)  # kept with it
+        tensors.append(net.hidden.film)
+    return [tensor.data_ptr() for tensor in tensors], images, width, list(net.layers), 2 if half else 0
 
 
 def sample(
@@ -103,6 +108,13 @@ def test_points_of_no_image_give_nan(emulated):
     for precision in ("fp32", "fp16"):
         for values in sample(emulated, HOPPER, net.for_cuda(precision), points, image, gradient=True):
             assert (values.isnan().view(40, -1).all(1) == strange).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_without_images_all_is_nan(emulated, precision):
+    net = RandomNetwork(0, 64, (2, 1, 1)).for_cuda(precision)
+    for values in sample(emulated, HOPPER, net, torch.rand(40, 3), torch.zeros(40, dtype=torch.int64), gradient=True):
+        assert values.isnan().all()
 
 
 def test_tensor_cores_are_asked_for_in_vain(emulated):
@@ -207,6 +219,23 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
     assert error.median() < 1e-4 and error.max() < 5e-3
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_results_do_not_depend_on_how_rays_are_spread(emulated, monkeypatch, precision):
+    net = RandomNetwork(1, 64, (2, 1, 1)).for_cuda(precision)
+    expected = trace(emulated, HOPPER, net, LEVELS["rendering"], None)
+    monkeypatch.setenv("SDFGAN_TRACE_WARPS", "1")
+    actual = trace(emulated, HOPPER, net, LEVELS["rendering"], None)
+    assert all(map(torch.equal, actual[:3], expected[:3])) and actual[3][0] == expected[3][0]
+    assert actual[3][1] != expected[3][1]  # idle lanes
+
+
+@pytest.mark.parametrize("warps", ["0", "9", "two"])
+def test_a_number_of_warps_that_no_block_has_is_refused(emulated, monkeypatch, warps):
+    monkeypatch.setenv("SDFGAN_TRACE_WARPS", warps)
+    with pytest.raises(RuntimeError, match=f"SDFGAN_TRACE_WARPS must be 1 to 8, got '{warps}'"):
+        trace(emulated, HOPPER, RandomNetwork(1, 64, (2, 1, 1)).for_cuda("fp32"), LEVELS["one level"], None)
+
+
 def test_no_images_are_no_work(emulated):
     net = RandomNetwork(0, 64, (2, 1, 1))
     assert trace(emulated, HOPPER, net.for_cuda("fp32"), LEVELS["march"], None)[3].tolist() == [0, 0]
@@ -288,12 +317,13 @@ def test_other_kernels_match_the_cpu(emulated):
         torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
 
 
-def test_volume_kernels_match_the_cpu(emulated):
+@pytest.mark.parametrize("channels", [3, 4, 5, 6])
+def test_volume_kernels_match_the_cpu(emulated, channels):
     """Compositing and its gradient, pixels, Gaussians, encodings and histograms: the same arrays on both."""
     g = torch.Generator().manual_seed(4)
     densities, deltas, distances, edges = (torch.rand(6, n, generator=g) for n in (70, 70, 70, 71))
-    colors, edges = torch.rand(6, 70, 5, generator=g), edges.cumsum(1)
-    grads = [torch.rand(shape, generator=g) for shape in ((6, 70), (6,), (6, 5), (6,))]
+    colors, edges = torch.rand(6, 70, channels, generator=g), edges.cumsum(1)
+    grads = [torch.rand(shape, generator=g) for shape in ((6, 70), (6,), (6, channels), (6,))]
     offsets = torch.tensor([0, 3, 3, 200, 420])
     camera, intrinsics = torch.randn(2, 3, 4, generator=g), torch.tensor([[9.0, 8, 4, 4], [7, 7, 3, 4]])
     lens = torch.tensor([[0.1, 0.01, 0.01, -0.02], [-0.9, 0, 0, 0]])
@@ -317,9 +347,11 @@ def test_volume_kernels_match_the_cpu(emulated):
         inputs = (densities, deltas, colors, distances)
         for at, rays in (((0, 6, 70), 6), ((offsets.data_ptr(), 4, 420), 4)):
             weights = new(6, 70)
-            call("composite", at, *inputs, weights, new(rays), new(rays, 5), new(rays), 5)
-            outputs = (new(6, 70), new(6, 70), new(6, 70, 5), new(6, 70))
-            call("composite_backward", at, *inputs, weights, *grads, *outputs, 5)
+            call("composite", at, *inputs, weights, new(rays), new(rays, channels), new(rays), channels)
+            outputs = (new(6, 70), new(6, 70), new(6, 70, channels), new(6, 70))
+            call("composite_backward", at, *inputs, weights, *grads, *outputs, channels)
+            outputs = (new(6, 70), 0, new(6, 70, channels), 0)
+            call("composite_backward", at, *inputs, weights, grads[0], 0, 0, 0, *outputs, channels)
         samples = (new(117, 3), new(117, 3), new(117), new(117, 3))
         views = (camera, intrinsics, lens, widths, starts, pixels, photographs)
         call("sample_pixels", *views, *samples, 117, 2, 3, 112, True)
