@@ -141,8 +141,8 @@ class Heartbeat:
         """To be called often."""
         if seconds - self.said >= _HEARTBEAT:
             self.said = seconds
-            said = last_lines(self.output, 1, 100) or [""]
-            print(f"   {self.name}: {seconds:.0f} of {self.limit:.0f} s: {said[0]}", flush=True)
+            said = [line for line in last_lines(self.output, 1, 100) if not line.startswith("== ")]
+            print(f"   {self.name}: {seconds:.0f} of {self.limit:.0f} s: {' '.join(said)}", flush=True)
 
 
 def make_stages(
@@ -222,7 +222,7 @@ def _line(record: dict[str, Any]) -> str:
         told = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in numbers.items())
         return f"{title} {', '.join(f'{name} {value}' for name, value in told)}"
     faster = record["times_faster_than"]
-    if record["variant"].startswith(("torch", "peak", "generic")) or not (faster or record["case"] == "knobs"):
+    if record["variant"].startswith(("torch", "peak", "generic")):
         return ""
     accuracy = f" IoU {record['iou']:.5f}" if "iou" in record else ""
     ratios = ", ".join(f"{ratio:.1f}x {name}" for name, ratio in faster.items())
