@@ -185,12 +185,15 @@ def make_stages(
         Stage("trace", bench(40, "trace", "evaluate"), 40),
         Stage("ops", bench(40, "ops", "field", "step"), 40),
     ]
-    launches = 200 if arguments.sanitize is None else arguments.sanitize
+    asked, sanitizer = arguments.sanitize is not None, _sanitizer()
+    if gpu and not asked and sanitizer is None:
+        print("no memcheck stage: compute-sanitizer is neither on PATH nor beside nvcc")
+    launches = arguments.sanitize if asked else 200 if sanitizer else 0
     # Every tensor with bounds of its own.
     watched = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    for tool in ("memcheck",) if arguments.sanitize is None else ("memcheck", "racecheck", "synccheck"):
+    for tool in ("memcheck", "racecheck", "synccheck") if asked else ("memcheck",):
         run = [python, "tests/gpu/random_launches.py", str(launches)]
-        command = [_sanitizer(), "--tool", tool, "--error-exitcode", "1", *run]
+        command = [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *run]
         if gpu and launches:
             stages.append(Stage(tool, command, 60, watched))
     return stages
@@ -280,11 +283,10 @@ def _nvcc() -> Path | None:
     return next((Path(found) for found in map(shutil.which, filter(None, candidates)) if found), None)
 
 
-def _sanitizer() -> str:
+def _sanitizer() -> str | None:
     nvcc = _nvcc()
     beside = str(nvcc.resolve().parent / "compute-sanitizer") if nvcc else None
-    found = shutil.which("compute-sanitizer") or (beside and shutil.which(beside))
-    return found or "compute-sanitizer"
+    return shutil.which("compute-sanitizer") or (beside and shutil.which(beside))
 
 
 def _pytest(python: str, gpu: bool) -> list[str]:
