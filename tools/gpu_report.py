@@ -141,8 +141,8 @@ class Heartbeat:
         """To be called often."""
         if seconds - self.said >= _HEARTBEAT:
             self.said = seconds
-            said = last_lines(self.output, 1, 100) or [""]
-            print(f"   {self.name}: {seconds:.0f} of {self.limit:.0f} s: {said[0]}", flush=True)
+            said = [line for line in last_lines(self.output, 1, 100) if not line.startswith("== ")]
+            print(f"   {self.name}: {seconds:.0f} of {self.limit:.0f} s: {' '.join(said)}", flush=True)
 
 
 def make_stages(
@@ -185,12 +185,15 @@ def make_stages(
         Stage("trace", bench(40, "trace", "evaluate"), 40),
         Stage("ops", bench(40, "ops", "field", "step"), 40),
     ]
-    launches = 200 if arguments.sanitize is None else arguments.sanitize
+    asked, sanitizer = arguments.sanitize is not None, _sanitizer()
+    if gpu and not asked and sanitizer is None:
+        print("no memcheck stage: compute-sanitizer is neither on PATH nor beside nvcc")
+    launches = arguments.sanitize if asked else 200 if sanitizer else 0
     # Every tensor with bounds of its own.
     watched = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    for tool in ("memcheck",) if arguments.sanitize is None else ("memcheck", "racecheck", "synccheck"):
+    for tool in ("memcheck", "racecheck", "synccheck") if asked else ("memcheck",):
         run = [python, "tests/gpu/random_launches.py", str(launches)]
-        command = [_sanitizer(), "--tool", tool, "--error-exitcode", "1", *run]
+        command = [sanitizer or "compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *run]
         if gpu and launches:
             stages.append(Stage(tool, command, 60, watched))
     return stages
@@ -222,7 +225,7 @@ def _line(record: dict[str, Any]) -> str:
         told = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in numbers.items())
         return f"{title} {', '.join(f'{name} {value}' for name, value in told)}"
     faster = record["times_faster_than"]
-    if record["variant"].startswith(("torch", "peak", "generic")) or not (faster or record["case"] == "knobs"):
+    if record["variant"].startswith(("torch", "peak", "generic")):
         return ""
     accuracy = f" IoU {record['iou']:.5f}" if "iou" in record else ""
     ratios = ", ".join(f"{ratio:.1f}x {name}" for name, ratio in faster.items())
@@ -280,11 +283,10 @@ def _nvcc() -> Path | None:
     return next((Path(found) for found in map(shutil.which, filter(None, candidates)) if found), None)
 
 
-def _sanitizer() -> str:
+def _sanitizer() -> str | None:
     nvcc = _nvcc()
     beside = str(nvcc.resolve().parent / "compute-sanitizer") if nvcc else None
-    found = shutil.which("compute-sanitizer") or (beside and shutil.which(beside))
-    return found or "compute-sanitizer"
+    return shutil.which("compute-sanitizer") or (beside and shutil.which(beside))
 
 
 def _pytest(python: str, gpu: bool) -> list[str]:
