@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from sdfgan.data.shapes import default_cache_folder
@@ -39,7 +39,7 @@ def blobs(width: int, quick: bool = False, device: str = "cpu") -> tuple[FilmSir
         _fit(field, latents, steps)
         try:
             with atomic_file(path) as partial:
-                save_file({name: tensor.cpu() for name, tensor in field.state_dict().items()}, partial)
+                partial.write_bytes(save({name: tensor.cpu() for name, tensor in field.state_dict().items()}))
         except UserError as error:
             print(f"blobs of width {width} are fitted anew each time: {error}")
     return field.eval().requires_grad_(False), latents

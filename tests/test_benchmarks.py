@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import baselines
 import cases
-from measure import Comparison, measure
+import measure as measuring
+import traces
+from measure import Comparison, DeviceLost, measure
 from sdfgan import cameras, fields, ops, raycast
 from sdfgan.raycast.seed import seed_points
 
@@ -111,3 +117,164 @@ def test_the_command_lists_and_refuses() -> None:
     assert all(name in listed.stdout for name in ("trace", "evaluate", "ops", "mesh", "step"))
     refused = subprocess.run([sys.executable, BENCHMARKS / "bench.py", "nope"], capture_output=True, text=True)
     assert refused.returncode == 2 and "CASE must be" in refused.stderr
+
+
+def test_listing_imports_nothing_that_a_bare_machine_may_lack() -> None:
+    code = """
+import runpy, sys
+sys.argv = ["bench.py", "--list"]
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    print(end.code, {"igl", "imageio", "matplotlib", "mrcfile", "rtree", "trimesh", "tyro"} & set(sys.modules))
+"""
+    listed = subprocess.run(
+        [sys.executable, "-c", code], cwd=BENCHMARKS, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert listed.stdout.splitlines()[-1] == "0 set()"
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join([str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path}
+
+
+# `bench.py` with a case of its own in place of all others: one word for what this package's second variant does, one
+# for what the baseline does, one for what happens after two comparisons.
+DRIVER = """
+import os, signal, sys, time
+import bench, cases
+from measure import Comparison, lazily
+
+def refuse():
+    raise RuntimeError("no compiler\\nand much more")
+
+does = {
+    "works": lambda: None,
+    "fails": lazily(refuse),
+    "dies": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "sleeps": lambda: time.sleep(2),
+}
+ours, theirs, after = sys.argv.pop().split()
+
+def case(options):
+    for size in (1, 2):
+        variants = {"torch": does[theirs], "fused": does[ours], "march": lambda: None}
+        yield Comparison("made up", {"size": size}, variants, ("torch",))
+    does[after]()
+
+cases.CASES.clear()
+cases.CASES["made up"] = case
+sys.exit(bench.main())
+"""
+
+
+def run_driver(folder: Path, does: str, *arguments: str) -> tuple[subprocess.CompletedProcess[str], list[Any]]:
+    """What the process printed and returned, and the records in its file after one that was there before."""
+    file = folder / "records.jsonl"
+    file.write_text('{"case": "older", "variant": "march", "times_faster_than": {}}\n')
+    command = [sys.executable, "-c", DRIVER, "made up", "--quick", "--json", str(file), *arguments, does]
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment(), capture_output=True, text=True)
+    older, *records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert older["case"] == "older"
+    return done, records
+
+
+@pytest.mark.parametrize(
+    ("does", "failed", "status"),
+    [
+        ("works fails works", {"torch"}, 0),
+        ("fails works works", {"fused"}, 1),
+        ("fails fails works", {"torch", "fused"}, 1),
+        ("works works fails", set(), 1),
+    ],
+)
+def test_what_fails_costs_only_itself(tmp_path: Path, does: str, failed: set[str], status: int) -> None:
+    done, records = run_driver(tmp_path, does)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert [(record["config"]["size"], record["variant"]) for record in records] == [
+        (size, name) for size in (1, 2) for name in ("torch", "fused", "march")
+    ]
+    error = "RuntimeError: no compiler"
+    for record in records:
+        if record["variant"] in failed:
+            assert record["error"] == error and "median_s" not in record
+            size = record["config"]["size"]
+            assert f"made up: size {size}: {record['variant']} failed: {error}\n" in done.stdout
+        else:
+            assert record["median_s"] > 0 and record["rounds"] == 3
+            compared = {"torch"} - failed - {record["variant"]}
+            assert record["times_faster_than"].keys() == compared
+    assert (f"\nmade up: {error}\n" in done.stdout) == does.endswith("fails")
+
+
+def test_what_was_measured_outlives_the_process(tmp_path: Path) -> None:
+    done, records = run_driver(tmp_path, "works dies works")
+    assert done.returncode == -signal.SIGKILL
+    assert [record["variant"] for record in records] == ["fused", "march"]
+    assert all(record["median_s"] > 0 for record in records)
+
+
+def test_nothing_begins_after_the_time_given(tmp_path: Path) -> None:
+    done, records = run_driver(tmp_path, "works sleeps works", "--seconds", "2")
+    assert done.returncode == 0 and "made up: size 2: no time left" in done.stdout
+    assert [(record["variant"], record["rounds"]) for record in records] == [("torch", 1), ("fused", 1), ("march", 1)]
+
+
+def test_a_lost_device_ends_a_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an illegal access nothing runs on a GPU: what is known by then is kept."""
+    lost = False
+
+    def wait(device: str) -> None:
+        if lost:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    def breaks() -> None:
+        nonlocal lost
+        lost = True
+
+    monkeypatch.setattr(measuring, "_wait", wait)
+    monkeypatch.setattr(measuring, "_time", lambda variant, runs, device: 0.1 * runs)
+    monkeypatch.setattr(measuring, "environment", lambda device: {})
+    ran: list[str] = []
+    variants = {"march": lambda: ran.append("march"), "fused": breaks, "torch": lambda: ran.append("torch")}
+    kept: list[list[Any]] = []
+    with pytest.raises(DeviceLost, match=r"RuntimeError: CUDA error: an illegal memory access was encountered$"):
+        measure(Comparison("case", {}, variants, ("torch",)), 3, "cuda", keep=kept.append)
+    march, fused = kept[-1]
+    assert march["median_s"] == pytest.approx(0.1) and "illegal" in fused["error"] and ran == ["march"]
+
+
+def test_the_march_that_is_captured_is_that_of_multiscale() -> None:
+    field, latents = some_network()
+    axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
+    with torch.no_grad():
+        captured = traces._found(traces.captured_march(field, latents, axes, 64, "fp32")(), 3, 64)
+        marched = traces._found(raycast.multiscale(axes, (16, 4), latents, field, precision="fp32"), 3, 64)
+    assert marched.hit.any() and torch.equal(captured.hit, marched.hit)
+    assert torch.equal(captured.depth[captured.hit], marched.depth[marched.hit])
+    assert captured.queries == marched.queries
+
+
+def test_knobs_are_turned_and_turned_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SDFGAN_COARSEST", "16")
+    monkeypatch.delenv("SDFGAN_CONE_STEPS", raising=False)
+    seen = traces._with_switches({"cone steps": 8}, lambda: dict(os.environ))
+    assert seen["SDFGAN_CONE_STEPS"] == "8" and "SDFGAN_COARSEST" not in seen
+    assert os.environ["SDFGAN_COARSEST"] == "16" and "SDFGAN_CONE_STEPS" not in os.environ
+
+
+@pytest.mark.slow
+def test_every_knob_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, which has but some of the switches, and no graph."""
+    monkeypatch.setattr(traces, "precisions", lambda device: ("fp32",))
+    monkeypatch.setattr(traces, "gpu_peak", lambda precision, device: lambda: 1.0)
+    monkeypatch.setattr(traces, "_IMAGES", 2)
+    field, latents = some_network()
+    axes = cameras.rotate_axes((torch.zeros(2), torch.arange(2.0)))
+    with torch.no_grad():
+        comparison = traces._knobs(field, latents[:2], axes, quick=False)
+        records = measure(comparison, 1)
+    assert [record["variant"] for record in records] == list(comparison.variants)
+    assert len(records) == 3 + len(list(traces._sweep(field.width)))
+    assert all(record["iou"] > 0.99 for record in records if not record["variant"].startswith("peak"))
