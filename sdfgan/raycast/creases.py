@@ -64,13 +64,16 @@ def blend_creases(
 
 def _sharp_pairs(normal: Tensor, solid: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     """Pixels [K] that have a neighbour [K], above, below, left or right, with a quite different normal."""
-    index = torch.arange(len(solid), device=solid.device).view(-1, resolution, resolution)
-    normals, solids = normal.view(*index.shape, 3), solid.view(index.shape)
-    pairs = []
-    for dimension in (1, 2):
-        first, second = (slice(None, -1), slice(1, None))
-        a, b = (tuple(part if d == dimension else slice(None) for d in range(3)) for part in (first, second))
-        sharp = solids[a] & solids[b] & ((normals[a] * normals[b]).sum(-1) < _SMOOTH)
-        pairs += [(index[a][sharp], index[b][sharp]), (index[b][sharp], index[a][sharp])]
-    own, other = zip(*pairs, strict=True)
-    return torch.cat(own), torch.cat(other)
+    shape = (-1, resolution, resolution)
+    normals, solids = normal.view(*shape, 3), solid.view(shape)
+    # Of each pixel, whether it differs from the one below (0 and 1), and from the one to the right (2 and 3).
+    sharp = solids.new_zeros(4, *solids.shape)
+    sharp[:2, :, :-1] = _sharp(normals[:, :-1], normals[:, 1:], solids[:, :-1], solids[:, 1:])
+    sharp[2:, :, :, :-1] = _sharp(normals[:, :, :-1], normals[:, :, 1:], solids[:, :, :-1], solids[:, :, 1:])
+    kind, pixel = sharp.flatten(1).nonzero().unbind(-1)
+    step, back = torch.where(kind < 2, resolution, 1), kind % 2
+    return pixel + step * back, pixel + step * (1 - back)
+
+
+def _sharp(normal: Tensor, other: Tensor, solid: Tensor, other_solid: Tensor) -> Tensor:
+    return solid & other_solid & ((normal * other).sum(-1) < _SMOOTH)

@@ -9,7 +9,6 @@ a kink, at sharp edges, tangents from both sides meet in the minimum and both si
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +45,8 @@ class LayerSamples:
         return len(self.pixel)
 
     def __getitem__(self, chosen: Tensor | slice) -> LayerSamples:
+        if isinstance(chosen, Tensor) and chosen.dtype == torch.bool:
+            chosen = chosen.nonzero()[:, 0]  # here, once: each tensor that a mask indexes waits for the device
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return LayerSamples(**{k: v if k in ("counts", "resolution") else v[chosen] for k, v in values.items()})
 
@@ -77,23 +78,20 @@ def trace_layers(
     minima = _Minima(tracer, pixel, resolution, guess, reach)
     minima.refine()
     partial = minima.samples(order, enter, traced.counts)
-    return _merge(partial, _opaque_layers(traced.distance, opaque, count, partial))
+    return _merge(partial, _opaque_layers(traced.distance, opaque, count, partial), most)
 
 
-class _End(NamedTuple):
+class _End:
     """One end of the bracket of each minimum: where, the sdf and its slope along the ray there, and its gradient."""
 
-    t: Tensor  # [N]
-    value: Tensor  # [N] infinite where nothing was evaluated yet
-    slope: Tensor  # [N]
-    gradient: Tensor  # [N, 3]
+    def __init__(self, rows: Tensor) -> None:
+        """rows: [N, 6]."""
+        self.t, self.value, self.slope = rows[:, 0], rows[:, 1], rows[:, 2]  # [N]
+        self.gradient = rows[:, 3:]  # [N, 3]
+        self.known = self.value.isfinite()  # infinite where nothing was evaluated yet
 
-    def put(self, where: Tensor, t: Tensor, value: Tensor, slope: Tensor, gradient: Tensor) -> None:
-        self.t[where], self.value[where], self.slope[where], self.gradient[where] = t, value, slope, gradient
 
-    @property
-    def known(self) -> Tensor:
-        return self.value.isfinite()
+_FALLING, _RISING, _NEITHER = 0, 1, 2  # the ends by their slope; the last is where NaN goes
 
 
 class _Minima:
@@ -103,10 +101,9 @@ class _Minima:
         self._tracer, self.resolution, self.pixel = tracer, resolution, pixel
         self.rays = tracer.rays(pixel, resolution, tracer.extent)
         self.pixel_size = 2 / (resolution * camera_distance(tracer.fov)) * guess  # [N] world
-        nothing = torch.full_like(guess, torch.inf)
-        gradient = guess.new_zeros(len(guess), 3)
-        self.falling = _End(guess - reach, nothing, torch.zeros_like(guess), gradient)
-        self.rising = _End(guess + reach, nothing.clone(), torch.zeros_like(guess), gradient.clone())
+        self._ends = guess.new_zeros(3, len(guess), 6)
+        self._ends[_FALLING, :, 0], self._ends[_RISING, :, 0] = guess - reach, guess + reach
+        self._ends[:, :, 1] = torch.inf
         self._guess, self.queries = guess, 0
 
     def refine(self) -> None:
@@ -114,13 +111,18 @@ class _Minima:
         active = torch.arange(len(self._guess), device=self._guess.device)
         t = self._guess
         for round_ in range(_ROUNDS):
-            self._evaluate(active, t)
-            low, _, doubt = (x[active] for x in self._bounds())
-            unclear = (doubt > _TOLERANCE * self.pixel_size[active]) & (low < self.pixel_size[active])
-            active = active[unclear]
-            if len(active) == 0:
+            value, slope, gradient = self.evaluate(active, t)
+            end = torch.where(slope < 0, _FALLING, torch.where(slope >= 0, _RISING, _NEITHER))
+            self._ends[end, active] = torch.cat([torch.stack([t, value, slope], -1), gradient], -1)
+            if round_ == _ROUNDS - 1:
                 break
-            t = self._next(active, 0.5 if round_ == 0 else 1.0)
+            ends, pixel_size = self._ends[:2, active], self.pixel_size[active]
+            low, _, doubt = _bounds(*map(_End, ends))
+            unclear = ((doubt > _TOLERANCE * pixel_size) & (low < pixel_size)).nonzero()[:, 0]
+            if len(unclear) == 0:
+                break
+            active = active[unclear]
+            t = _next(*map(_End, ends[:, unclear]), 0.5 if round_ == 0 else 1.0)
 
     def evaluate(self, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
@@ -129,65 +131,60 @@ class _Minima:
         value, gradient = tracer.field.sdf_and_gradient(rays.at(t), tracer.condition, rays.image)
         return value, (gradient * rays.directions).sum(-1), gradient
 
-    def _evaluate(self, which: Tensor, t: Tensor) -> None:
-        value, slope, gradient = self.evaluate(which, t)
-        for end, side in ((self.falling, slope < 0), (self.rising, slope >= 0)):
-            end.put(which[side], t[side], value[side], slope[side], gradient[side])
-
-    def _bounds(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The least that the minimum can be if the sdf is convex between the ends; where; how much it may be more."""
-        a, b = self.falling, self.rising
-        width = b.t - a.t
-        both = a.known & b.known
-        crossing = (b.value - a.value - width * b.slope) / (a.slope - b.slope).clamp(max=-1e-12)
-        step = torch.where(both, crossing, torch.where(a.known, width, 0.0)).clamp(min=0).minimum(width)
-        low = torch.where(a.known, a.value + step * a.slope, b.value - (width - step) * b.slope)
-        return low, a.t + step, torch.minimum(a.value, b.value) - low
-
-    def _next(self, which: Tensor, reach: float) -> Tensor:
-        """Where to evaluate: at the other side; or where the tangents meet or the slope vanishes, if both are known."""
-        a, b = (_End(*(x[which] for x in end)) for end in (self.falling, self.rising))
-        width = b.t - a.t
-        both = a.known & b.known
-        other_side = torch.where(a.known, a.t + reach * width, b.t - reach * width)
-        tangents = self._bounds()[1][which]
-        flat = a.t + width * a.slope / (a.slope - b.slope).clamp(max=-1e-12)
-        # The slope of a parabola is linear, so the trapezoid rule gives what the values say; not at a kink.
-        smooth = (b.value - a.value - width * (a.slope + b.slope) / 2).abs() < 0.05 * width * (b.slope - a.slope)
-        inner = torch.where(smooth, flat, tangents)
-        inner = torch.minimum(torch.maximum(inner, a.t + 0.02 * width), b.t - 0.02 * width)
-        return torch.where(both, inner, other_side)
-
     def samples(self, order: Tensor, enter: Tensor, counts: Tensor) -> LayerSamples:
         """The minima as layers, those of them that are near enough to matter."""
-        a, b = self.falling, self.rising
+        a, b = map(_End, self._ends[:2])
         both = a.known & b.known
         share = torch.where(both, b.slope / (b.slope - a.slope).clamp(min=1e-12), a.known.to(a.t.dtype))
         aside = _ASIDE * self.pixel_size  # an end may be at the kink itself, where rounding decides on the side
         first, second = torch.where(a.known, a.t, b.t) - aside, torch.where(b.known, b.t, a.t) + aside
-        _, _, doubt = self._bounds()
+        _, _, doubt = _bounds(a, b)
         lower = torch.where(both, doubt / 2, 0.0)  # the middle of what is possible
         nearest = torch.minimum(a.value, b.value) - lower
         at = torch.where(a.value < b.value, a.t, b.t)
         normal = share[:, None] * a.gradient + (1 - share[:, None]) * b.gradient
         hit = nearest < 0
-        t = torch.where(hit, self._entry(hit, enter), at)
+        t = torch.where(hit, self._entry(hit, enter, a, b), at)
         counts = counts + self.queries
         return LayerSamples(
             self.pixel, order, hit, torch.zeros_like(hit), t, torch.stack([first, second], -1), share, nearest, normal,
             counts, self.resolution,
         )[nearest < self.pixel_size * self._tracer.lipschitz]  # fmt: skip
 
-    def _entry(self, hit: Tensor, enter: Tensor) -> Tensor:
+    def _entry(self, hit: Tensor, enter: Tensor, falling: _End, rising: _End) -> Tensor:
         """Where rays enter the surface: a Newton step from where the march saw that, or from the falling end."""
-        value, slope, t = self.falling.value.clone(), self.falling.slope.clone(), self.falling.t.clone()
+        value, slope, t = falling.value.clone(), falling.slope.clone(), falling.t.clone()
         seen = (hit & ~enter.isnan()).nonzero()[:, 0]
         if len(seen):
             t[seen] = enter[seen]
             value[seen], slope[seen], _ = self.evaluate(seen, enter[seen])
         step = value / slope.clamp(max=-_LEAST_SLOPE)
-        entry = torch.where(value.isfinite(), t - step, self.rising.t)
-        return torch.minimum(entry, self.rising.t)
+        entry = torch.where(value.isfinite(), t - step, rising.t)
+        return torch.minimum(entry, rising.t)
+
+
+def _bounds(a: _End, b: _End) -> tuple[Tensor, Tensor, Tensor]:
+    """The least that minima can be if the sdf is convex between the ends; where; how much they may be more."""
+    width = b.t - a.t
+    both = a.known & b.known
+    crossing = (b.value - a.value - width * b.slope) / (a.slope - b.slope).clamp(max=-1e-12)
+    step = torch.where(both, crossing, torch.where(a.known, width, 0.0)).clamp(min=0).minimum(width)
+    low = torch.where(a.known, a.value + step * a.slope, b.value - (width - step) * b.slope)
+    return low, a.t + step, torch.minimum(a.value, b.value) - low
+
+
+def _next(a: _End, b: _End, reach: float) -> Tensor:
+    """Where to evaluate: at the other side; or where the tangents meet or the slope vanishes, if both are known."""
+    width = b.t - a.t
+    both = a.known & b.known
+    other_side = torch.where(a.known, a.t + reach * width, b.t - reach * width)
+    tangents = _bounds(a, b)[1]
+    flat = a.t + width * a.slope / (a.slope - b.slope).clamp(max=-1e-12)
+    # The slope of a parabola is linear, so the trapezoid rule gives what the values say; not at a kink.
+    smooth = (b.value - a.value - width * (a.slope + b.slope) / 2).abs() < 0.05 * width * (b.slope - a.slope)
+    inner = torch.where(smooth, flat, tangents)
+    inner = torch.minimum(torch.maximum(inner, a.t + 0.02 * width), b.t - 0.02 * width)
+    return torch.where(both, inner, other_side)
 
 
 def _opaque_layers(distance: Tensor, opaque: Tensor, count: Tensor, like: LayerSamples) -> LayerSamples:
@@ -200,12 +197,11 @@ def _opaque_layers(distance: Tensor, opaque: Tensor, count: Tensor, like: LayerS
     )  # fmt: skip
 
 
-def _merge(a: LayerSamples, b: LayerSamples) -> LayerSamples:
+def _merge(a: LayerSamples, b: LayerSamples, most: int) -> LayerSamples:
     both = {
         f.name: torch.cat([getattr(a, f.name), getattr(b, f.name)])
         for f in fields(LayerSamples)
         if f.name not in ("counts", "resolution")
     }
     merged = LayerSamples(**both, counts=a.counts, resolution=a.resolution)
-    most = int(merged.order.max()) + 1 if len(merged) else 1
-    return merged[(merged.pixel * most + merged.order).argsort()]
+    return merged[(merged.pixel * (most + 1) + merged.order).argsort()]
