@@ -151,7 +151,8 @@ class FilmSirenSDF(Field):
             film = torch.cat([film, self.texture_mapping(latents[:, self.geometry_latent_size :])], dim=1)
         base_color = 4 * film[:, None, -3:]
         film = film[:, :-3].view(batch, -1, 2, self.width)
-        scales = film.new_tensor(self.omegas)[:, None] * (1 + 0.5 * film[:, :, 0])  # [B, layers, width]
+        omegas = torch.stack([film.new_full((), omega) for omega in self.omegas])  # a copy would wait for the device
+        scales = omegas[:, None] * (1 + 0.5 * film[:, :, 0])  # [B, layers, width]
         shifts = scales * torch.stack(tuple(self.biases)) + 1.5 * film[:, :, 1]
         return FilmCondition(scales, shifts, base_color)
 
@@ -356,11 +357,12 @@ def _group(
     if image is None:
         _check_one_image(len(condition))
         return points[None], None, condition
-    first, last = (int(image[0]), int(image[-1])) if len(image) else (0, len(condition) - 1)
-    own, condition = image - first, condition[first : last + 1]
+    counts = image.new_zeros(len(condition)).index_add(0, image, torch.ones_like(image))
+    first, last, size = 0, len(condition) - 1, 0
+    if len(image):  # all in one answer, for the host waits for it
+        first, last, size = torch.stack([image[0], image[-1], counts.max()]).tolist()
+    own, counts, condition = image - first, counts[first : last + 1], condition[first : last + 1]
     batch = len(condition)
-    counts = torch.bincount(own, minlength=batch)
-    size = int(counts.max()) if len(own) else 0
     slot = torch.arange(len(own), device=own.device) - (counts.cumsum(0) - counts)[own]
     padded = points.new_zeros(batch, size, 3).index_put((own, slot), points)
     return padded, _Groups(own, slot), condition

@@ -122,7 +122,7 @@ class _Minima:
             if len(unclear) == 0:
                 break
             active = active[unclear]
-            t = _next(*map(_End, ends[:, unclear]), 0.5 if round_ == 0 else 1.0)
+            t = _next(0.5 if round_ == 0 else 1.0, *map(_End, ends[:, unclear]))
 
     def evaluate(self, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
@@ -173,7 +173,7 @@ def _bounds(a: _End, b: _End) -> tuple[Tensor, Tensor, Tensor]:
     return low, a.t + step, torch.minimum(a.value, b.value) - low
 
 
-def _next(a: _End, b: _End, reach: float) -> Tensor:
+def _next(reach: float, a: _End, b: _End) -> Tensor:
     """Where to evaluate: at the other side; or where the tangents meet or the slope vanishes, if both are known."""
     width = b.t - a.t
     both = a.known & b.known

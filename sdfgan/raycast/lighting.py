@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,11 +53,11 @@ class Lighting:
         count = len(axes)
         strengths = []
         for name in ("ambient", "headlight", "fixed"):
-            strength = torch.as_tensor(getattr(self, name), dtype=axes.dtype, device=axes.device)
+            strength = tensor_like(axes, getattr(self, name))
             if strength.shape not in ((), (count,)):
                 raise ValueError(f"render: light.{name} must be [] or [{count}], got {list(strength.shape)}")
             strengths.append(strength.expand(count))
-        direction = torch.as_tensor(self.direction, dtype=axes.dtype, device=axes.device)
+        direction = tensor_like(axes, self.direction)
         if direction.shape not in ((3,), (count, 3)):
             raise ValueError(f"render: light must be [3] or [{count}, 3], got {list(direction.shape)}")
         if not self.wrap >= 0:
@@ -83,3 +84,14 @@ def as_lighting(light: Lighting | Tensor | Sequence[float] | None) -> Lighting:
     if isinstance(light, Lighting):
         return light
     return Lighting() if light is None else Lighting.towards(light)
+
+
+def tensor_like(like: Tensor, value: float | Sequence[float] | Tensor) -> Tensor:
+    """Numbers as a tensor of the same type on the same device. The host does not wait, as it would to copy them."""
+    if isinstance(value, Tensor):
+        return value.to(like)
+    numbers = np.asarray(value, dtype=np.float64)
+    if numbers.ndim > 1:
+        return torch.as_tensor(numbers).to(like)
+    filled = [like.new_full((), number) for number in numbers.ravel().tolist()]
+    return torch.stack(filled) if numbers.ndim else filled[0]

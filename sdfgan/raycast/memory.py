@@ -89,7 +89,7 @@ def in_pieces(
             deterministic. Differentiable in whatever it uses.
         given: what the function depends on and was computed from other things: tensors, in sequences, dictionaries and
             dataclasses. The pieces' graphs end there.
-        samples: can be sliced.
+        samples: can be sliced and have a length.
         boundaries: [K] int64 ascending, from 0 to the number of samples: where they may be cut.
         memory: "unbounded": one graph; "bounded": in pieces; "auto": in pieces if one graph would exceed the budget.
         budget: bytes; None: half of what is free.
@@ -99,7 +99,7 @@ def in_pieces(
         raise ValueError(f"memory must be 'auto', 'bounded' or 'unbounded', got {memory!r}")
     if budget is not None and budget <= 0:
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
-    total = int(boundaries[-1])
+    total = len(samples)
     if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
         return function(given, samples)
     known = _kept_before.get(owner) if owner is not None else None

@@ -22,7 +22,7 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.layers import LayerSamples, trace_layers
-from sdfgan.raycast.lighting import Lighting, as_lighting
+from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer
 from sdfgan.raycast.neighbours import edges_of_hits
@@ -137,20 +137,18 @@ def render(
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
         samples = samples[shared.kept]
+    begin = _first_of_each(samples.pixel).nonzero()[:, 0]
     # Pixels of one picture must stay together where they look at their neighbours.
-    together = samples.image if edge == "neighbour" else samples.pixel
-    begin = _first_of_each(together).nonzero()[:, 0]
-    boundaries = torch.cat([begin.new_zeros(1), begin[1:], begin.new_tensor([len(samples)])])
+    cuts = _first_of_each(samples.image).nonzero()[:, 0] if edge == "neighbour" else begin
+    boundaries = torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
     composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget, field)
-    rows = samples.pixel[_first_of_each(samples.pixel)]
-    hit = torch.zeros(len(axes) * size**2, dtype=torch.bool, device=axes.device)
-    hit[samples.pixel[samples.hit]] = True
+    rows = samples.pixel[begin]
+    hit = _pixels_of(samples, samples.hit, len(axes))
     if shared is not None:
         composited, rows, hit[shared.pixels] = composited[shared.row], shared.pixels, hit[rows[shared.row]]
     picture = composited.new_zeros(len(hit), composited.shape[1]).index_put((rows,), composited)
     if edge != "fuzz" and shared is None:
-        solid = torch.zeros_like(hit)
-        solid[samples.pixel[_alone(samples.pixel) & samples.opaque]] = True
+        solid = _pixels_of(samples, _alone(samples.pixel) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
@@ -161,7 +159,7 @@ def render(
         fine, hits = F.avg_pool2d(fine, supersample), F.max_pool2d(hits.to(axes.dtype), supersample) > 0
     rgb, alpha, depth, normals = fine.split([3, 1, 1, 3], dim=1)
     empty = alpha <= 0
-    behind = torch.as_tensor(background, dtype=axes.dtype, device=axes.device).expand(len(axes), 3)[:, :, None, None]
+    behind = tensor_like(axes, background).expand(len(axes), 3)[:, :, None, None]
     return Rendering(
         rgb=rgb + (1 - alpha) * behind,
         alpha=alpha,
@@ -189,23 +187,25 @@ class _Scene(NamedTuple):
         return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
 
     @torch.no_grad()
-    def pixel_size(self, samples: LayerSamples) -> Tensor:
-        """[N] side of a pixel at the layers' minima, world units."""
-        _, directions = self.rays(samples)
+    def pixel_size(self, samples: LayerSamples, directions: Tensor) -> Tensor:
+        """[N] side of a pixel at the layers' minima, world units, for the rays' directions [N, 3]."""
         cosine = -(directions * self.axes[samples.image, 2]).sum(-1)
         return 2 / (self.resolution * camera_distance(self.fov)) * samples.edge.mean(-1) * cosine
 
-    def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
+    def edges(self, samples: LayerSamples, nearest: Tensor, pixel_size: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
         axes = self.axes.detach()[samples.image]
-        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], self.pixel_size(samples))
+        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], pixel_size)
 
     @torch.no_grad()
-    def beside_near_misses(self, samples: LayerSamples, points: Tensor, directions: Tensor) -> Tensor:
+    def beside_near_misses(
+        self, samples: LayerSamples, points: Tensor, directions: Tensor, pixel_size: Tensor
+    ) -> Tensor:
         """Points [N, 3] a little inside the edge and before it: the face that is seen there, not the edge's back."""
-        size, length = self.pixel_size(samples), samples.normal.norm(dim=-1).clamp_min(1e-6)
-        inward = samples.nearest / length + _INWARD * size
-        return points - (inward / length)[:, None] * samples.normal - (_TOWARDS_CAMERA * size)[:, None] * directions
+        length = samples.normal.norm(dim=-1).clamp_min(1e-6)
+        inward = samples.nearest / length + _INWARD * pixel_size
+        nearer = (_TOWARDS_CAMERA * pixel_size)[:, None] * directions
+        return points - (inward / length)[:, None] * samples.normal - nearer
 
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
@@ -213,17 +213,18 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     and the field's answer at each sample."""
     fuzz = scene.edge == "fuzz"
     origins, directions = scene.rays(samples)
-    surface, nearest = (None, samples.nearest) if fuzz else _values(scene, samples, origins, directions)
-    t, along, motion = samples.t, samples.t, None
-    if surface is not None and surface.requires_grad:
+    size = scene.pixel_size(samples, directions)
+    t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
+    if not fuzz and torch.is_grad_enabled():
+        motion, nearest = _motion(scene, samples, origins, directions)
+    if motion is not None:
         # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
         # known only once the field has been evaluated there, and a hook puts it into the gradient.
-        motion = torch.zeros_like(t).index_put((samples.hit.nonzero()[:, 0],), surface - surface.detach())
         along = t + motion
     points = origins + along[:, None] * directions
     if not fuzz:
         # Of a near miss, only the edge moves.
-        points = torch.where(samples.hit[:, None], points, scene.beside_near_misses(samples, points, directions))
+        points = torch.where(samples.hit[:, None], points, scene.beside_near_misses(samples, points, directions, size))
     answer = scene.field.evaluate(points, scene.condition, samples.image)
     if not fuzz:  # a Newton step from where the march was content
         slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
@@ -238,7 +239,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     if fuzz:
         alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
     else:
-        edges = scene.edges(samples, nearest)
+        edges = scene.edges(samples, nearest, size)
         if scene.edge == "neighbour":
             alpha = half_plane_area(*edges_of_hits(samples, *edges))
         else:
@@ -247,10 +248,9 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     return _composite(shaded, alpha, samples.pixel), *answer
 
 
-def _values(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """The sdf with a graph: [H] at the hits, and [N] at the minima of layers that have an edge (else a constant)."""
-    if not torch.is_grad_enabled():
-        return samples.t[samples.hit], samples.nearest
+def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
+    """What carries the gradient of the sdf: [N] zeros at the hits (None if there is no gradient), and the values [N] at
+    the minima of layers that have an edge (else constants)."""
     hit = samples.hit.nonzero()[:, 0]
     shares = torch.stack([samples.share, 1 - samples.share], -1) * ~samples.opaque[:, None]
     layer, side = (shares > _LEAST_SHARE).nonzero().unbind(-1)
@@ -261,34 +261,43 @@ def _values(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     points = origins[chosen] + at[order, None] * directions[chosen]
     value = scene.field.sdf(points, scene.condition, samples.image[chosen])
     value = value[order.argsort()]
-    edge = (value - value.detach())[len(hit) :] * shares[layer, side]
-    return value[: len(hit)], samples.nearest.index_add(0, layer, edge)
+    motion = value - value.detach()
+    nearest = samples.nearest.index_add(0, layer, motion[len(hit) :] * shares[layer, side])
+    if not motion.requires_grad:
+        return None, nearest
+    return torch.zeros_like(samples.t).index_put((hit,), motion[: len(hit)]), nearest
 
 
 def _composite(values: Tensor, alpha: Tensor, pixel: Tensor) -> Tensor:
     """Rows [P, C] of P pixels from layers [N, C] that cover `alpha` [N] of them, front to back."""
-    first = _first_of_each(pixel)
-    row = first.cumsum(0) - 1
-    begin = first.nonzero()[:, 0]
-    slot = torch.arange(len(pixel), device=pixel.device) - begin[row]
-    covered = alpha.new_zeros(len(begin), int(slot.max()) + 1 if len(slot) else 1).index_put((row, slot), alpha)
+    begin, row = _segments(pixel)
+    slot = torch.arange(len(pixel), device=pixel.device) - begin
+    rows, slots = (torch.stack([row[-1], slot.max()]) + 1).tolist() if len(pixel) else (0, 1)
+    covered = alpha.new_zeros(rows, slots).index_put((row, slot), alpha)
     through = [torch.ones_like(covered[:, 0])]
     for layer in range(covered.shape[1] - 1):
         through.append(through[-1] * (1 - covered[:, layer]))
     weights = (covered * torch.stack(through, 1))[row, slot]
-    return values.new_zeros(len(begin), values.shape[1]).index_add(0, row, weights[:, None] * values)
+    return values.new_zeros(rows, values.shape[1]).index_add(0, row, weights[:, None] * values)
 
 
+@torch.no_grad()
 def _visible(scene: _Scene, samples: LayerSamples) -> LayerSamples:
     """Without layers that cover nothing, or are behind one that covers all; which then is opaque."""
-    alpha = torch.where(samples.opaque, 1.0, half_plane_area(*scene.edges(samples, samples.nearest)))
-    covered = alpha.new_zeros(len(alpha) + 1)
-    covered[1:] = (alpha >= 1).cumsum(0)
-    first = _first_of_each(samples.pixel)
-    row = first.cumsum(0) - 1
-    seen = covered[:-1] == covered[:-1][first][row]
+    size = scene.pixel_size(samples, scene.rays(samples)[1])
+    alpha = torch.where(samples.opaque, 1.0, half_plane_area(*scene.edges(samples, samples.nearest, size)))
+    covered = torch.cat([samples.pixel.new_zeros(1), (alpha >= 1).cumsum(0)])  # in front of each, in all pixels
+    seen = covered[:-1] == covered[_segments(samples.pixel)[0]]
     samples = replace(samples, opaque=alpha >= 1)
     return samples[seen & (alpha > 0)]
+
+
+def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
+    """[B R^2] bool: the pixels of the chosen [N] samples."""
+    count = images * samples.resolution**2
+    marked = torch.zeros(count + 1, dtype=torch.bool, device=chosen.device)
+    marked[torch.where(chosen, samples.pixel, count)] = True  # all others share the last
+    return marked[:-1]
 
 
 def _first_of_each(sorted_values: Tensor) -> Tensor:
@@ -296,6 +305,13 @@ def _first_of_each(sorted_values: Tensor) -> Tensor:
     first = torch.ones_like(sorted_values, dtype=torch.bool)
     first[1:] = sorted_values[1:] != sorted_values[:-1]
     return first
+
+
+def _segments(sorted_values: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each value [N], where the first of those equal to it is, and how many different ones are before it."""
+    first = _first_of_each(sorted_values)
+    index = torch.arange(len(first), device=first.device)
+    return torch.where(first, index, 0).cummax(0).values, first.cumsum(0) - 1
 
 
 def _alone(sorted_values: Tensor) -> Tensor:
