@@ -25,6 +25,9 @@ from sdfgan.gan.state import Gradients, TrainingState
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
 
 
+Numbers = dict[str, Tensor | float]  # for the log; tensors of one number, so that a step waits for them once
+
+
 class Fake(NamedTuple):
     """What a chunk of fakes is made of, and then the fakes."""
 
@@ -85,10 +88,10 @@ class Step:
         seeds: Sequence[int | None] = [None] * self.chunks
         if isinstance(self.trainer.generator, PiGanField):
             seeds = torch.randint(2**62, (self.chunks,), generator=random).tolist()
-        chunks = zip(self._mine(latents, axes, free, lights), self.trainer.workers.share(seeds), strict=True)
+        chunks = self._mine(*(_upload(part, device) for part in (latents, axes, free, lights)))
         return [
-            Fake(z.to(device), views.to(device), x.to(device), light.to(device), seed)
-            for (z, views, x, light), seed in chunks
+            Fake(z, views, x, light, seed)
+            for (z, views, x, light), seed in zip(chunks, self.trainer.workers.share(seeds), strict=True)
         ]
 
     def draw_reals(self, pictures: Pictures) -> list[Tensor]:
@@ -97,8 +100,9 @@ class Step:
         chosen = torch.randint(len(pictures), (self.batch,), generator=random)
         flip = torch.rand(self.batch, generator=random) < 0.5
         indices = torch.cat([indices for (indices,) in self._mine(chosen)])
-        images = pictures.batch(indices, self.resolution)[:, : self.config.channels].to(device).float() / 255
-        flips = torch.cat([flips for (flips,) in self._mine(flip)]).to(device)
+        images = pictures.batch(indices, self.resolution)[:, : self.config.channels]
+        images = _upload(images, device).float() / 255
+        flips = _upload(torch.cat([flips for (flips,) in self._mine(flip)]), device)
         if self.config.mirror:
             images = torch.where(flips[:, None, None, None], images.flip(3), images)
         return list(images.chunk(self.chunks // self.trainer.workers.count))
@@ -109,7 +113,7 @@ class Step:
         augmentations: Sequence[Augmentation | None] = [None] * self.chunks
         seeds: Sequence[Tensor | None] = [None] * self.chunks
         if probability > 0:
-            drawn = augment.draw(self.batch, probability, random)
+            drawn = [_upload(part, self.trainer.device) for part in augment.draw(self.batch, probability, random)]
             augmentations = [Augmentation(*parts) for parts in zip(*(p.chunk(self.chunks) for p in drawn), strict=True)]
         if self.noise > 0:
             seeds = torch.randint(2**62, (self.batch,), generator=random).chunk(self.chunks)
@@ -152,7 +156,7 @@ class Step:
 
     # ------------------------------------------------------------------------------------------- the discriminator
 
-    def update_discriminator(self, fakes: list[Fake], reals: list[Tensor]) -> dict[str, float]:
+    def update_discriminator(self, fakes: list[Fake], reals: list[Tensor]) -> Numbers:
         """One update; returns its numbers."""
         trainer = self.trainer
         if trainer.loss.spectral_norm:
@@ -223,7 +227,7 @@ class Step:
 
     # ----------------------------------------------------------------------------------------------- the generator
 
-    def update_generator(self, fakes: list[Fake]) -> dict[str, float]:
+    def update_generator(self, fakes: list[Fake]) -> Numbers:
         """One update; returns its numbers."""
         trainer, views = self.trainer, self.draw_views()
         weights: Sequence[Tensor | None] = [None] * len(fakes)
@@ -267,24 +271,40 @@ class Step:
             loss * self.trainer.steps.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
         )
 
-    def _mean(self, logs: Sequence[dict[str, Tensor]]) -> dict[str, float]:
+    def _mean(self, logs: Sequence[dict[str, Tensor]]) -> Numbers:
         """Numbers of all chunks of all processes, averaged."""
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name].float() for log in logs]).mean() for name in names])
-        return dict(zip(names, self.trainer.workers.average([means])[0].tolist(), strict=True))
+        return dict(zip(names, self.trainer.workers.average([means])[0].unbind(), strict=True))
 
-    def _silhouettes(self, alpha: Tensor) -> dict[str, float]:
+    def _silhouettes(self, alpha: Tensor) -> Numbers:
         coverage = alpha.mean((1, 2, 3))
         log = {"coverage": coverage.mean()}
         if self.config.channels == 4:  # else they may be what they like: nobody looks
             log |= {"empty": (coverage < 0.005).float().mean(), "full": (coverage > 0.98).float().mean()}
         return self._mean([log])
 
-    def _variety(self, fakes: Tensor, reals: Tensor) -> dict[str, float]:
+    def _variety(self, fakes: Tensor, reals: Tensor) -> Numbers:
         """How much mean colours and coverage differ between fakes, relative to reals."""
         means = [self.trainer.workers.gather(images.mean((2, 3))) for images in (fakes, reals)]
         of_fakes, of_reals = (values.std(0, unbiased=False).norm() for values in means)
-        return {"variety": (of_fakes / of_reals.clamp(min=1e-6)).item()}
+        return {"variety": of_fakes / of_reals.clamp(min=1e-6)}
+
+
+def as_numbers(log: Numbers) -> dict[str, float]:
+    """Every tensor's number; waits for the device once."""
+    tensors = {name: value for name, value in log.items() if isinstance(value, Tensor)}
+    known = {name: value for name, value in log.items() if not isinstance(value, Tensor)}
+    values = torch.stack([value.float() for value in tensors.values()]).tolist()
+    read = dict(zip(tensors, values, strict=True)) | known
+    return {name: read[name] for name in log}
+
+
+def _upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on the device, for which the host does not wait: what is in page-locked memory is fetched from there."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.contiguous().pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _detached(log: dict[str, Tensor]) -> dict[str, Tensor]:

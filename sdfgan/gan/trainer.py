@@ -14,7 +14,7 @@ from sdfgan.data.pictures import InMemory, Pictures
 from sdfgan.gan import augment
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.state import TrainingState
-from sdfgan.gan.step import Step
+from sdfgan.gan.step import Step, as_numbers
 
 _ADA_INTERVAL = 4  # steps between changes of its probability
 
@@ -27,15 +27,14 @@ class Trainer(TrainingState):
         reals = InMemory(pictures) if isinstance(pictures, Tensor) else pictures
         now = Step(self, self.config.at(self.steps_done))
         self._set_learning_rates(now.config)
-        log: dict[str, float] = {}
         for index in range(now.config.discriminator_steps):
             last = index == now.config.discriminator_steps - 1
             fakes = now.draw_fakes()
             # One rendering serves both updates, unless its graph would take too much memory.
             keep_graph = last and not self.config.recompute
             fakes = self.threads.map(now.render if keep_graph else torch.no_grad()(now.render), fakes)
-            log = now.update_discriminator(fakes, now.draw_reals(reals))
-        log |= now.update_generator(fakes)
+            of_discriminator = now.update_discriminator(fakes, now.draw_reals(reals))
+        log = as_numbers(of_discriminator | now.update_generator(fakes))
         self._update_averages()
         self.steps_done += 1
         self._adjust_augmentation(log, now.config)
@@ -60,9 +59,10 @@ class Trainer(TrainingState):
         # Early on averages follow quickly, so that the first pictures are not of the initialisation.
         warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
         decays = (self.config.ema_decay, self.config.ema_decay_slow)
+        current: list[Tensor] = list(self.generator.parameters())
         for module, decay in zip(self.averages.values(), decays, strict=True):
-            for averaged, current in zip(module.parameters(), self.generator.parameters(), strict=True):
-                averaged.lerp_(current, 1 - min(decay, warm))
+            averaged: list[Tensor] = list(module.parameters())
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
 
     def _adjust_augmentation(self, log: dict[str, float], config: GanConfig) -> None:
         if not config.ada_target:

@@ -117,12 +117,12 @@ class _Minima:
             if round_ == _ROUNDS - 1:
                 break
             ends, pixel_size = self._ends[:2, active], self.pixel_size[active]
-            low, _, doubt = _bounds(*map(_End, ends))
+            low, tangents, doubt = _bounds(*map(_End, ends))
             unclear = ((doubt > _TOLERANCE * pixel_size) & (low < pixel_size)).nonzero()[:, 0]
             if len(unclear) == 0:
                 break
             active = active[unclear]
-            t = _next(0.5 if round_ == 0 else 1.0, *map(_End, ends[:, unclear]))
+            t = _next(tangents[unclear], 0.5 if round_ == 0 else 1.0, *map(_End, ends[:, unclear]))
 
     def evaluate(self, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
@@ -173,12 +173,11 @@ def _bounds(a: _End, b: _End) -> tuple[Tensor, Tensor, Tensor]:
     return low, a.t + step, torch.minimum(a.value, b.value) - low
 
 
-def _next(reach: float, a: _End, b: _End) -> Tensor:
+def _next(tangents: Tensor, reach: float, a: _End, b: _End) -> Tensor:
     """Where to evaluate: at the other side; or where the tangents meet or the slope vanishes, if both are known."""
     width = b.t - a.t
     both = a.known & b.known
     other_side = torch.where(a.known, a.t + reach * width, b.t - reach * width)
-    tangents = _bounds(a, b)[1]
     flat = a.t + width * a.slope / (a.slope - b.slope).clamp(max=-1e-12)
     # The slope of a parabola is linear, so the trapezoid rule gives what the values say; not at a kink.
     smooth = (b.value - a.value - width * (a.slope + b.slope) / 2).abs() < 0.05 * width * (b.slope - a.slope)

@@ -105,13 +105,11 @@ class Steps:
 
 def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """The mean over chunks of each parameter's gradient, summed in their order."""
-    means = []
-    for first, *others in zip(*chunks, strict=True):
-        total = first / len(chunks)  # the result is ours: autograd may give views, and one tensor twice
-        for other in others:
-            total.add_(other, alpha=1 / len(chunks))
-        means.append(total)
-    return means
+    first, *others = chunks
+    means = torch._foreach_div(list(first), len(chunks))  # ours: autograd may give views, and one tensor twice
+    for other in others:
+        torch._foreach_add_(means, list(other), alpha=1 / len(chunks))
+    return list(means)
 
 
 def assign_gradients(parameters: Iterable[nn.Parameter], gradients: Iterable[Tensor], loss_scale: float = 1.0) -> None:
