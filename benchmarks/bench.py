@@ -42,7 +42,7 @@ def main() -> int:
     arguments = _parse()
     if arguments.list or not arguments.case:
         for name, case in CASES.items():
-            print(f"{name:10s} {(case.__doc__ or '').splitlines()[0]}")
+            print(f"{name:13s} {(case.__doc__ or '').splitlines()[0]}")
         return 0
     if arguments.threads:
         torch.set_num_threads(arguments.threads)

@@ -73,9 +73,12 @@ def recorded(run: Callable[[], Any], device: torch.device) -> Callable[[], Any]:
         return run
     run()
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        result = run()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            result = run()
+    finally:
+        torch.cuda.set_stream(stream)  # which a capture that fails does not do
 
     def replay() -> Any:
         graph.replay()
@@ -99,7 +102,9 @@ def cpu_peak(precision: str) -> Callable[[], float]:
 
 def gpu_peak(precision: str, device: torch.device, size: int = 8192) -> Callable[[], float]:
     """A large matrix product of torch's; returns how many FLOP that was."""
-    a = torch.randn(size, size, device=device, dtype=torch.float16 if precision == "fp16" else torch.float32)
+    generator = torch.Generator(device).manual_seed(0)  # the default one may be left unusable by a failed capture
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    a = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
 
     def run() -> float:
         a @ a
