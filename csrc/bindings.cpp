@@ -170,7 +170,8 @@ void start_level(WhereTuple where, Address cameras, Address parent_state, Addres
     run(p, where);
 }
 
-// ops.FilmSirenNetwork: addresses in its order, and for fp16 of its packed FiLM; images, width; layers of each part; Matrices
+// ops.FilmSirenNetwork: addresses in its order, and for fp16 of its packed FiLM; images, width;
+// layers of each part; Matrices
 using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, int>;
 
 template <class T>

@@ -28,9 +28,9 @@ SDFGAN_HD void opacities(const T* densities, const T* deltas, T* out, int64_t be
     }
 }
 
-// kChannels: the number of channels where it is known to the compiler, which then keeps what belongs
-// to a ray in registers; else 0. Samples go through in blocks of kBlock: 1 for a thread per ray,
-// more where the opacities of a block are to vectorise.
+// kChannels: the number of channels where it is known to the compiler, which then keeps what
+// belongs to a ray in registers; else 0. Samples go through in blocks of kBlock: 1 for a thread per
+// ray, more where the opacities of a block are to vectorise.
 template <int kChannels, int kBlock, class T>
 SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
     const int64_t channels = kChannels ? kChannels : p.channels;

@@ -182,17 +182,20 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     }
 }
 
-// SDFGAN_TRACE_WARPS: most warps of a block that take rays, to be measured; read at each launch.
-int64_t warp_limit() {
-    const char* text = std::getenv("SDFGAN_TRACE_WARPS");
-    if (!text || !*text) return kWarps;
+// Switches for measurements, read at each launch:
+//   SDFGAN_TRACE_WARPS  most warps of a block that take rays
+//   SDFGAN_TRACE_SPLIT  1: at width 256 and fp16, two warps share their rows
+//   (cuda/half_network.cuh)
+int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t otherwise) {
+    const char* text = std::getenv(name);
+    if (!text || !*text) return otherwise;
     char* end;
-    const long warps = std::strtol(text, &end, 10);
-    if (*end || warps < 1 || warps > kWarps) {
-        throw std::runtime_error("SDFGAN_TRACE_WARPS must be 1 to " + std::to_string(kWarps) +
-                                 ", got '" + text + "'");
+    const int64_t number = std::strtol(text, &end, 10);
+    if (*end || number < least || number > most) {
+        throw std::runtime_error(std::string(name) + " must be " + std::to_string(least) + " to " +
+                                 std::to_string(most) + ", got '" + text + "'");
     }
-    return warps;
+    return number;
 }
 
 // The workspace: a queue for each level, then the status of the levels before the last, and their
@@ -250,18 +253,28 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
         level.distance = p.distance;
         level.nearest = p.nearest;
         level.layers = last ? p.layers : LayerArrays<float>{};
-        with_network<false, 1>(kWhat, p.network, where, [&](auto type) {
+        const auto trace = [&](auto type) {
             using Network = typename decltype(type)::type;
             using Tile = typename Network::Tile;
             // Few rays are spread over all multiprocessors, a warp or more on each.
             constexpr int64_t kOfWarp = Network::kWarpPoints;
             const int64_t share = (rays + processors - 1) / processors;
-            const int64_t most_warps = min_of<int64_t>(Tile::kPoints / kOfWarp, warp_limit());
+            const int64_t most_warps = min_of<int64_t>(
+                Tile::kPoints / kOfWarp, from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
             const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, most_warps);
             const int64_t of_block = warps * kOfWarp;
             level.busy_warps = static_cast<int>(warps);
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
                                     slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);
+        };
+        with_network<false, 1>(kWhat, p.network, where, [&](auto type) {
+            using Network = typename decltype(type)::type;
+            if constexpr (std::is_same_v<Network, HalfNetwork<256, false, 1>>) {
+                if (from_environment("SDFGAN_TRACE_SPLIT", 0, 1, 0)) {
+                    return trace(Type<HalfNetwork<256, false, 1, 2>>{});
+                }
+            }
+            trace(type);
         });
         level.parent_state = state;
         level.parent_status = status;

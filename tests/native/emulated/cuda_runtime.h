@@ -1,6 +1,7 @@
 // CUDA on a CPU, as far as csrc/cuda uses it: every thread of a launch is a fiber, and fibers
 // change places wherever threads wait for one another. Which goes first is random (but the same in
-// each run), so that a missing barrier shows as a wrong result. A launch returns when it is done;
+// each run; SDFGAN_EMULATED_SCHEDULE=<number> is another), so that a missing barrier shows as a
+// wrong result. A launch returns when it is done;
 // what CUDA leaves undefined (lanes that do different things together, threads that never come)
 // ends the program with a message.
 #pragma once
@@ -173,6 +174,11 @@ class Launch {
         launch->finished_ = true;
     }
 
+    static unsigned schedule() {
+        const char* const number = std::getenv("SDFGAN_EMULATED_SCHEDULE");
+        return number ? static_cast<unsigned>(std::atoi(number)) : 12345;
+    }
+
     static constexpr size_t kStack = 256 * 1024;
     std::function<void()> kernel_;
     std::vector<std::unique_ptr<Block>> blocks_;
@@ -181,7 +187,7 @@ class Launch {
     int running_ = 0;
     bool finished_ = false;
     ucontext_t scheduler_;
-    std::mt19937 random_{12345};
+    std::mt19937 random_{schedule()};
 
   public:
     const Index grid, size;
