@@ -216,8 +216,10 @@ def _(device: str) -> Sequence[Tensor]:
 def _(device: str) -> Sequence[Tensor]:
     sizes = torch.tensor([[20, 30], [25, 15], [10, 40]])
     intrinsics = torch.tensor([[40.0, 41, 15, 10], [30, 30, 7, 12], [50, 50, 20, 5]])
-    lens = torch.tensor([[0.1, -0.02, 1e-3, -1e-3], [0, 0, 0, 0], [-0.3, 0.1, 0, 0]])
-    views = ops.pixel_views(*(x.to(device) for x in (some_cameras(3), intrinsics, sizes, lens)))
+    lens = torch.tensor([[0.1, -0.02, 1e-3, -1e-3, 0.01, 0.02, 0, 0.01, 0], [0.0] * 9, [-0.3, 0.1, *[0.0] * 6, 0.01]])
+    fisheye, mask = torch.tensor([False, True, False]), torch.arange(int(sizes.prod(1).sum())) % 7 != 3
+    cameras = (some_cameras(3), intrinsics, sizes, lens, fisheye, mask)
+    views = ops.pixel_views(*(x.to(device) for x in cameras))
     images = torch.randint(0, 256, (int(sizes.prod(1).sum()), 3), dtype=torch.uint8)
     seen = ops.sample_pixels(views, torch.arange(len(images)).to(device), images.to(device))
     assert seen.colors is not None

@@ -79,17 +79,20 @@ void distortion(WhereTuple where, Address edges, Address weights, Address out, i
 
 template <class T>
 void sample_pixels(WhereTuple where, Address cameras, Address intrinsics, Address distortion,
-                   Address widths, Address starts, Address pixels, Address images, Address origins,
-                   Address directions, Address radii, Address colors, int64_t count, int64_t views,
-                   int64_t channels, int64_t stored, bool bytes) {
+                   Address fisheye, Address widths, Address starts, Address pixels, Address images,
+                   Address mask, Address origins, Address directions, Address radii, Address colors,
+                   int64_t count, int64_t views, int64_t channels, int64_t stored, int64_t terms,
+                   int64_t masked, bool bytes) {
     SamplePixels<T> p;
     p.cameras = pointer<const T>(cameras);
     p.intrinsics = pointer<const T>(intrinsics);
     p.distortion = pointer<const T>(distortion);
+    p.fisheye = pointer<const bool>(fisheye);
     p.widths = pointer<const int64_t>(widths);
     p.starts = pointer<const int64_t>(starts);
     p.pixels = pointer<const int64_t>(pixels);
     p.images = pointer<const void>(images);
+    p.mask = pointer<const bool>(mask);
     p.origins = pointer<T>(origins);
     p.directions = pointer<T>(directions);
     p.radii = pointer<T>(radii);
@@ -98,6 +101,8 @@ void sample_pixels(WhereTuple where, Address cameras, Address intrinsics, Addres
     p.views = views;
     p.channels = channels;
     p.stored = stored;
+    p.terms = terms;
+    p.masked = masked;
     p.bytes = bytes;
     run(p, where);
 }

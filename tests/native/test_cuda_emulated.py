@@ -345,7 +345,8 @@ def test_volume_kernels_match_the_cpu(emulated, channels):
     grads = [torch.rand(shape, generator=g) for shape in ((6, 70), (6,), (6, channels), (6,))]
     offsets = torch.tensor([0, 3, 3, 200, 420])
     camera, intrinsics = torch.randn(2, 3, 4, generator=g), torch.tensor([[9.0, 8, 4, 4], [7, 7, 3, 4]])
-    lens = torch.tensor([[0.1, 0.01, 0.01, -0.02], [-0.9, 0, 0, 0]])
+    lens = torch.tensor([[0.1, 0.01, 0.01, -0.02, 0.01, 0.02, 0, 0.01, 0], [-0.9, 0, 0, 0, 0, 0, 0, 0, 0.1]])
+    fisheye, mask = torch.tensor([False, True]), torch.arange(112) % 5 != 2
     widths, starts, pixels = torch.tensor([8, 6]), torch.tensor([0, 64, 112]), torch.arange(-2, 115)
     photographs = torch.randint(0, 256, (112, 3), generator=g, dtype=torch.uint8)
     directions = torch.nn.functional.normalize(torch.randn(6, 3, generator=g), dim=1)
@@ -372,8 +373,8 @@ def test_volume_kernels_match_the_cpu(emulated, channels):
             outputs = (new(6, 70), 0, new(6, 70, channels), 0)
             call("composite_backward", at, *inputs, weights, grads[0], 0, 0, 0, *outputs, channels)
         samples = (new(117, 3), new(117, 3), new(117), new(117, 3))
-        views = (camera, intrinsics, lens, widths, starts, pixels, photographs)
-        call("sample_pixels", *views, *samples, 117, 2, 3, 112, True)
+        views = (camera, intrinsics, lens, fisheye, widths, starts, pixels, photographs, mask)
+        call("sample_pixels", *views, *samples, 117, 2, 3, 112, lens.shape[1], 112, True)
         for full in (False, True):
             covariances = new(6, 70, 9 if full else 3)
             rays = (directions, directions, edges, grads[1])
