@@ -7,13 +7,15 @@ down; here it takes camera to world, and the camera looks along -z with y up. Pi
 from __future__ import annotations
 
 import math
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
+from sdfgan.data.archives import natural
 from sdfgan.errors import UserError
 
-# Parameters of the camera models that are a pinhole with at most k1, k2, p1, p2.
+# Parameters of the camera models that `ops.sample_pixels` has; f and fx, fy are focal lengths.
 _FOCAL_1, _FOCAL_2 = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
 _MODELS: dict[str, tuple[str, ...]] = {
     "SIMPLE_PINHOLE": _FOCAL_1,
@@ -21,6 +23,10 @@ _MODELS: dict[str, tuple[str, ...]] = {
     "SIMPLE_RADIAL": (*_FOCAL_1, "k1"),
     "RADIAL": (*_FOCAL_1, "k1", "k2"),
     "OPENCV": (*_FOCAL_2, "k1", "k2", "p1", "p2"),
+    "OPENCV_FISHEYE": (*_FOCAL_2, "k1", "k2", "k3", "k4"),
+    "FULL_OPENCV": (*_FOCAL_2, "k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6"),
+    "SIMPLE_RADIAL_FISHEYE": (*_FOCAL_1, "k1"),
+    "RADIAL_FISHEYE": (*_FOCAL_1, "k1", "k2"),
 }
 _MODEL_NAMES = (
     "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "OPENCV_FISHEYE", "FULL_OPENCV", "FOV",
@@ -31,11 +37,12 @@ _LARGEST_SIDE = 2**31
 
 
 class ColmapCamera(NamedTuple):
-    """A camera: the size of its pictures, and parameters by name (f or fx, fy; cx, cy; k1, k2, p1, p2)."""
+    """A camera: the size of its pictures, and parameters by name (f or fx, fy; cx, cy; k1 to k6, p1, p2)."""
 
     width: int
     height: int
     parameters: dict[str, float]
+    fisheye: bool
 
 
 class ColmapImage(NamedTuple):
@@ -46,24 +53,45 @@ class ColmapImage(NamedTuple):
     pose: list[list[float]]
 
 
-def find_model(folder: Path) -> Path | None:
-    """The folder of the model in a scene's folder, if there is one."""
-    for place in ("sparse/0", "sparse", "colmap/sparse/0", "colmap/sparse", "."):
-        for suffix in (".bin", ".txt"):
-            if all((folder / place / (name + suffix)).is_file() for name in ("cameras", "images")):
-                return folder / place
+def find_model(folder: Path) -> tuple[Path, list[ColmapImage], list[str]] | None:
+    """The folder of the model in a scene's folder, its photographs and notes; of several the one with the most of them.
+
+    COLMAP writes sparse/0, sparse/1 ... where the photographs fall into parts that nothing connects.
+    """
+    for place in ("sparse", "colmap/sparse", "."):
+        inner = [sub for sub in (folder / place).glob("*") if _is_model(sub)] if place != "." else []
+        models = sorted(inner, key=lambda sub: natural(sub.name)) or [folder / place]
+        if not _is_model(models[0]):
+            continue
+        found = {model: read_model(model) for model in models}
+        best = max(models, key=lambda model: len(found[model][0]))
+        images, notes = found[best]
+        others = [f"{model.relative_to(folder)} ({len(found[model][0])})" for model in models if model != best]
+        if others:
+            notes.append(f"{best}: the model of most photographs, {len(images)}; not used: {', '.join(others)}")
+        return best, images, notes
     return None
 
 
-def read_model(folder: Path) -> list[ColmapImage]:
-    """The photographs of the model in `folder`, by name. Raises UserError, naming file and entry."""
+def _is_model(folder: Path) -> bool:
+    return any(all((folder / (name + end)).is_file() for name in ("cameras", "images")) for end in (".bin", ".txt"))
+
+
+def read_model(folder: Path) -> tuple[list[ColmapImage], list[str]]:
+    """The photographs of the model in `folder`, by name, and notes. Raises UserError, naming file and entry."""
+    notes: list[str] = []
     if (folder / "cameras.bin").is_file() and (folder / "images.bin").is_file():
-        cameras = _binary_cameras(folder / "cameras.bin")
-        images = _binary_images(folder / "images.bin", cameras)
+        file = folder / "images.bin"
+        images = _binary_images(file, _binary_cameras(folder / "cameras.bin"))
     else:
-        cameras = _text_cameras(folder / "cameras.txt")
-        images = _text_images(folder / "images.txt", cameras)
-    return sorted(images, key=lambda image: image.name)
+        file = folder / "images.txt"
+        images = _text_images(file, _text_cameras(folder / "cameras.txt"), notes)
+    names: set[str] = set()
+    for image in images:
+        if image.name in names:
+            raise UserError(f"{file}: there are two poses of {image.name}")
+        names.add(image.name)
+    return sorted(images, key=lambda image: image.name), notes
 
 
 def _camera(where: str, model: str, width: int, height: int, values: list[float]) -> ColmapCamera:
@@ -74,7 +102,7 @@ def _camera(where: str, model: str, width: int, height: int, values: list[float]
         raise UserError(f"{where}: a {model} camera has {len(names)} parameters, got {len(values)}")
     if not (0 < width < _LARGEST_SIDE and 0 < height < _LARGEST_SIDE):
         raise UserError(f"{where}: width and height must be in (0, 2^31), got {width} and {height}")
-    return ColmapCamera(width, height, dict(zip(names, values, strict=True)))
+    return ColmapCamera(width, height, dict(zip(names, values, strict=True)), model.endswith("FISHEYE"))
 
 
 def _image(
@@ -129,6 +157,10 @@ class _Reader:
             raise UserError(f"{self.path}: truncated: {count} entries do not fit into {len(self.data)} bytes")
         return count
 
+    def end(self) -> None:
+        if self.at != len(self.data):
+            raise UserError(f"{self.path}: {len(self.data) - self.at} bytes after the last entry that it declares")
+
     def name(self) -> str:
         raw = bytes(self.data[self.at : self.at + _LONGEST_NAME])
         end = raw.find(b"\0")
@@ -145,7 +177,10 @@ def _binary_cameras(path: Path) -> dict[int, ColmapCamera]:
         name = _MODEL_NAMES[model] if 0 <= model < len(_MODEL_NAMES) else f"number {model}"
         where = f"{path}: camera {number}"
         values = list(reader.take(f"{len(_MODELS.get(name, ()))}d"))
+        if number in cameras:
+            raise UserError(f"{where} is there twice")
         cameras[number] = _camera(where, name, width, height, values)
+    reader.end()
     return cameras
 
 
@@ -155,39 +190,49 @@ def _binary_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapI
         _, *pose, camera = reader.take("i7di")
         images.append(_image(str(path), reader.name(), camera, tuple(pose), cameras))
         reader.skip(24 * reader.count(24))  # the points seen in it
+    reader.end()
     return images
 
 
 # -------------------------------------------------------------------------------------------------------------- text
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    """Numbered lines without comments."""
+def _text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    return [(i, line.strip()) for i, line in enumerate(text.splitlines(), 1) if not line.startswith("#")]
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """Numbered lines without comments and empty ones."""
+    lines = [(i, line.strip()) for i, line in enumerate(text.split("\n"), 1)]
+    return [(i, line) for i, line in lines if line and not line.startswith("#")]
 
 
 def _text_cameras(path: Path) -> dict[int, ColmapCamera]:
     cameras = {}
-    for i, line in _lines(path):
-        if not line:
-            continue
+    for i, line in _lines(_text(path)):
         try:
             number, model, width, height, *values = line.split()
             key, size, numbers = int(number), (int(width), int(height)), [float(value) for value in values]
         except ValueError:
             raise UserError(f"{path}: line {i}: expected CAMERA_ID MODEL WIDTH HEIGHT PARAMETERS") from None
+        if key in cameras:
+            raise UserError(f"{path}: line {i}: camera {key} is there twice")
         cameras[key] = _camera(f"{path}: line {i}", model, *size, numbers)
     return cameras
 
 
-def _text_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapImage]:
-    images = []
-    for i, line in _lines(path)[::2]:  # every second line holds the points seen, and may be empty
-        if not line:
+def _text_images(path: Path, cameras: dict[int, ColmapCamera], notes: list[str]) -> list[ColmapImage]:
+    """The line after an image's has the points seen in it; it may be empty, or not there at all."""
+    images: list[ColmapImage] = []
+    text, points_may_follow = _text(path), False
+    for i, line in _lines(text):
+        if points_may_follow and _is_points(line):
+            points_may_follow = False
             continue
         try:
             _, *numbers, camera, name = line.split(maxsplit=9)
@@ -197,4 +242,19 @@ def _text_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapIma
         if len(pose) != 7:
             raise UserError(f"{path}: line {i}: expected IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME")
         images.append(_image(f"{path}: line {i}", name, key, pose, cameras))
+        points_may_follow = True
+    declared = re.search(r"^#\s*Number of images:\s*(\d+)", text, re.MULTILINE)
+    if declared and int(declared[1]) != len(images):
+        notes.append(f"{path}: its head says {int(declared[1])} images, and there are {len(images)}")
     return images
+
+
+def _is_points(line: str) -> bool:
+    """Whether a line is X Y POINT3D_ID X Y POINT3D_ID ...: threes of numbers, as no image's line is."""
+    words = line.split()
+    if len(words) % 3:
+        return False
+    try:
+        return all(math.isfinite(float(word)) for word in words)
+    except ValueError:
+        return False

@@ -23,7 +23,18 @@ from sdfgan.errors import UserError
 Colour = tuple[float, float, float]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA")  # decoders that run no other program
+_KINDS = {  # beginnings of sound pictures that are not read
+    b"II*\0": "a TIFF of a kind that is", b"MM\0*": "a TIFF of a kind that is", b"v/1\x01": "OpenEXR is",
+    b"#?RADIANCE": "Radiance HDR is", b"8BPS": "Photoshop's format is",
+}  # fmt: skip
+_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
+_DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
+_HALF_A_STEP = 1 / 510  # of 8 bits
 _MATTE_LOW, _MATTE_HIGH = 0.05, 0.15  # distances from the background: surely background, surely object
+
+
+class _Unreadable(Exception):
+    """A sound picture of a kind that is not read; the text says why."""
 
 
 class ImageSet(NamedTuple):
@@ -42,7 +53,8 @@ def load_images(
 ) -> ImageSet:
     """All pictures in a folder (any depth) or a zip, as squares of side `resolution`.
 
-    Any size, aspect, EXIF orientation and mode: RGB, RGBA, grey, palette, CMYK, 16 bit (reduced to 8).
+    Any size, aspect, EXIF orientation and mode: RGB, RGBA, grey, palette, CMYK, 16 bit (reduced to 8), grey
+    floating-point numbers in [0, 1]; other values are refused rather than guessed at.
     Resampling is antialiased and premultiplied. Hidden files and other kinds of files are ignored; a zip is read
     in place, and entries that point out of it are skipped. One bad picture is skipped, with its reason.
 
@@ -119,16 +131,19 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
     """
     try:
         with entry.open() as file:
-            if not file.read(1):
+            head = file.read(12)
+            if not head:
                 return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
                 too_many = _too_many_pixels(image)
                 if too_many:
                     return too_many
-                return _square(_premultiplied(ImageOps.exif_transpose(image)), resolution, background, crop)
+                return _square(
+                    _premultiplied(ImageOps.exif_transpose(image), image.format), resolution, background, crop
+                )
     except UnidentifiedImageError:
-        return "not a picture"
+        return _no_picture(head)
     except Exception as error:  # decoders raise almost anything on damaged data
         return _one_line(error)
 
@@ -144,7 +159,7 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
             if too_many:
                 return too_many
             has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            image = _premultiplied(image)
+            image = _premultiplied(image, image.format)
             if scale != 1:
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 image = image.resize(size, Image.Resampling.BOX, reducing_gap=None)
@@ -152,9 +167,41 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
     except FileNotFoundError:
         return "no such file"
     except UnidentifiedImageError:
-        return "not a picture"
+        return _no_picture(path.read_bytes()[:12])
     except Exception as error:  # decoders raise almost anything on damaged data
         return _one_line(error)
+
+
+def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
+    """A mask [H, W] bool, reduced as `decode_whole` reduces its picture; or why there is none.
+
+    It is set where the file is not 0 in all of its colours, and after reducing where all pixels of the file are.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as image:
+            too_many = _too_many_pixels(image)
+            if too_many:
+                return too_many
+            if image.mode not in (*_MODES, *_DEEP):
+                raise _Unreadable(f"pictures of mode {image.mode} are not read")
+            values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGB"))
+            mask = values != 0 if values.ndim == 2 else (values != 0).any(-1)
+            if scale != 1:
+                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+                share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
+                mask = np.asarray(share) > 1 - 1e-4
+            return mask
+    except UnidentifiedImageError:
+        return _no_picture(path.read_bytes()[:12])
+    except Exception as error:  # decoders raise almost anything on damaged data
+        return _one_line(error)
+
+
+def _no_picture(head: bytes) -> str:
+    """Why there is no picture in a file with this beginning, which no decoder takes."""
+    kinds = [kind for start, kind in _KINDS.items() if head.startswith(start)]
+    kinds += ["HEIF or AVIF is"] if head[4:8] == b"ftyp" else []
+    return f"{kinds[0]} not read: convert it to PNG" if kinds else "not a picture"
 
 
 def _too_many_pixels(image: Image.Image) -> str | None:
@@ -163,12 +210,31 @@ def _too_many_pixels(image: Image.Image) -> str | None:
     return None
 
 
-def _premultiplied(image: Image.Image) -> Image.Image:
+def _premultiplied(image: Image.Image, format_: str | None) -> Image.Image:
     """The picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip to 8
-        values = np.asarray(image).astype(np.float32) / 257
-        image = Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if image.mode in _DEEP:
+        image = _of_8_bits(image, format_)
+    elif image.mode not in _MODES:
+        raise _Unreadable(f"pictures of mode {image.mode} are not read")
     return image.convert("RGBA").convert("RGBa")
+
+
+def _of_8_bits(image: Image.Image, format_: str | None) -> Image.Image:
+    """Grey of 16 bits or of numbers in [0, 1], which Pillow would clip to 8 bits, as L or LA."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        low, high = values.min(), values.max()
+        if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor where something is not a number
+            raise _Unreadable(f"floating-point values must be in 0..1, got {low:g} to {high:g}")
+        grey = values * 255
+    else:
+        if image.mode == "I" and format_ not in ("PNG", "PPM"):  # whose 16 bits are read into 32
+            raise _Unreadable("integers of 8 or 16 bits without sign are read, got 32 bits or signed ones")
+        grey = values / 257
+    result = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return result
 
 
 def _square(image: Image.Image, resolution: int, background: Colour | None, crop: float) -> np.ndarray:

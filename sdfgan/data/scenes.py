@@ -7,33 +7,31 @@ unbounded   all others: what the cameras look at is the origin, all of them are 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdfgan.cameras import from_blender
-from sdfgan.data.archives import MOST_BYTES, SUFFIXES, natural
-from sdfgan.data.colmap import find_model, read_model
-from sdfgan.data.images import decode_whole
+from sdfgan.data.archives import SUFFIXES, natural
+from sdfgan.data.colmap import find_model
+from sdfgan.data.images import decode_mask, decode_whole
+from sdfgan.data.transforms import Frame, inside, lens_of, number, read_frames
 from sdfgan.errors import UserError
-from sdfgan.ops.pixels import PixelViews, pixel_views
+from sdfgan.ops.pixels import PixelViews, pixel_views, sample_pixels
 
 _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
 _MOST_PICTURE_BYTES = 16 * 2**30
-_SKEW = 0.02  # how far from a rotation (times a scale) a pose may be
-_DISTORTION = ("k1", "k2", "p1", "p2")
-_UNKNOWN_DISTORTION = ("k3", "k4", "k5", "k6")
-_PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "PERSPECTIVE")
+_OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
+_FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
+_LOOKS = 64  # along each side of a picture, at how far its lens sees
 
 
 @dataclass(frozen=True)
@@ -50,12 +48,16 @@ class Views:
 
     def select(self, indices: list[int]) -> Views:
         """Some of the views."""
-        cameras = self.cameras
-        pixels = torch.cat([self.pixels[cameras.starts[i] : cameras.starts[i + 1]] for i in indices])
-        lens = None if cameras.distortion is None else cameras.distortion[indices]
-        sizes = self.sizes[indices]
-        chosen = pixel_views(cameras.camera_to_world[indices], cameras.intrinsics[indices], sizes, lens)
-        return Views([self.names[i] for i in indices], pixels, sizes, chosen)
+        cameras, sizes = self.cameras, self.sizes[indices]
+
+        def of_pixels(values: Tensor) -> Tensor:
+            return torch.cat([values[cameras.starts[i] : cameras.starts[i + 1]] for i in indices])
+
+        lens, fisheye = (None if part is None else part[indices] for part in (cameras.distortion, cameras.fisheye))
+        mask = None if cameras.mask is None else of_pixels(cameras.mask)
+        poses, intrinsics = cameras.camera_to_world[indices], cameras.intrinsics[indices]
+        chosen = pixel_views(poses, intrinsics, sizes, lens, fisheye, mask)
+        return Views([self.names[i] for i in indices], of_pixels(self.pixels), sizes, chosen)
 
     def to(self, device: torch.device) -> Views:
         """The same on a device."""
@@ -69,6 +71,35 @@ class Views:
         picture = pixels[:, :3] + (1 - pixels[:, 3:]) * background
         return picture.view(*self.sizes[index].tolist(), 3).permute(2, 0, 1)
 
+    def pinholes(self) -> tuple[PixelViews, Tensor] | None:
+        """Pinhole cameras that see what these see, and their sizes [N, 2]; None where a lens sees to its side.
+
+        They are the cameras themselves where there is no lens.
+        """
+        cameras = self.cameras
+        if cameras.distortion is None:
+            return cameras, self.sizes
+        intrinsics, sizes = cameras.intrinsics.clone(), self.sizes.clone()
+        for index, (height, width) in enumerate(self.sizes.tolist()):
+            rows, columns = (
+                torch.linspace(0, side - 1, min(side, _LOOKS), device=sizes.device).round().long()
+                for side in (height, width)
+            )
+            pixels = cameras.starts[index] + (rows[:, None] * width + columns).flatten()
+            seen = sample_pixels(cameras._replace(mask=None), pixels).directions
+            right, up, back = (seen[seen.isfinite().all(1)] @ cameras.camera_to_world[index, :, :3]).unbind(1)
+            if len(back) == 0:
+                continue  # a lens that shows nothing
+            if back.max() > -math.cos(_FARTHEST_ASIDE):
+                return None
+            fx, fy = intrinsics[index, :2]
+            across, down = fx * right / -back, fy * up / back  # pixels from the principal point
+            low = torch.stack((across.min(), down.min())).floor() - 1
+            high = torch.stack((across.max(), down.max())).ceil() + 1
+            intrinsics[index, 2:] = -low
+            sizes[index] = (high - low).flip(0).long()
+        return pixel_views(cameras.camera_to_world, intrinsics, sizes), sizes
+
 
 class Scene(NamedTuple):
     """What was found at a path."""
@@ -80,16 +111,7 @@ class Scene(NamedTuple):
     has_alpha: bool  # whether the pictures show an object on nothing
     bounded: bool  # whether everything is in the cube [-1, 1]^3
     to_file: Tensor  # [3, 4] float64: similarity from scene coordinates to the file's, both y up
-
-
-class _Frame(NamedTuple):
-    """What a file says of one picture."""
-
-    where: str  # file and frame, for messages
-    path: Path
-    pose: Tensor  # [3, 4] float64, y up
-    intrinsics: dict[str, float]  # w, h, camera_angle_x, fl_x, cx, k1 ... as far as given
-    split: str | None = None
+    notes: tuple[str, ...] = ()  # what the files say and nothing uses, and what was left out
 
 
 def load_scene(
@@ -102,8 +124,9 @@ def load_scene(
     """The scene in a folder.
 
     It holds transforms_train.json (and _val, _test: Blender's format), or transforms.json, or a COLMAP model (sparse/0
-    with images/). Where the files name no split, every eighth picture is for validation; where they list files for
-    validation or tests only, the others are for training.
+    with images/; of several models the largest). Where the files name no split, every eighth picture is for validation;
+    where they list files for validation or tests only, the others are for training. `Scene.notes` has what the files
+    say and nothing uses.
 
     Args:
         image_scale: pictures are reduced to this share of their sides, at most 1.
@@ -116,18 +139,19 @@ def load_scene(
         raise UserError(f"--image-scale must be in (0, 1], got {image_scale}")
     if not 0 < scene_scale < math.inf:
         raise UserError(f"--scene-scale must be positive, got {scene_scale}")
-    frames = _frames(path)
+    frames, notes = _frames(path)
     if not frames:
         raise UserError(f"{path}: the scene has 0 frames")
     poses = torch.stack([frame.pose for frame in frames])
     pictures, has_alpha = _read_pictures(frames, image_scale, on_progress)
+    masks = _read_masks(frames, pictures, image_scale)
     bounded = has_alpha and (path / "transforms_train.json").is_file()
     to_file = _box(scene_scale) if bounded else _surroundings(poses, scene_scale)
     poses = _into_scene(poses, to_file).float()
     if not poses.isfinite().all():
         farthest = frames[max(range(len(frames)), key=lambda i: frames[i].pose[:, 3].abs().max().item())]
         raise UserError(f"{farthest.where}: the camera is too far away: its position is {farthest.pose[:, 3].tolist()}")
-    views = _views(frames, pictures, poses, image_scale)
+    views = _views(frames, pictures, masks, poses, image_scale)
     splits = [frame.split for frame in frames]
     if not any(splits):
         splits = ["val" if i % _HELD_OUT_EVERY == _HELD_OUT_EVERY // 2 else "train" for i in range(len(frames))]
@@ -135,117 +159,27 @@ def load_scene(
     if not parts["train"]:
         raise UserError(f"{path}: 0 frames to train with")
     val, test = (views.select(parts[name]) if parts[name] else None for name in ("val", "test"))
-    return Scene(path, views.select(parts["train"]), val, test, has_alpha, bounded, to_file)
+    return Scene(path, views.select(parts["train"]), val, test, has_alpha, bounded, to_file, tuple(notes))
 
 
-def _frames(path: Path) -> list[_Frame]:
+def _frames(path: Path) -> tuple[list[Frame], list[str]]:
+    """The frames in a scene's folder, and notes."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder of a scene")
     if (path / "transforms_train.json").is_file():
         found = [path / f"transforms_{split}.json" for split in ("train", "val", "test")]
-        return [frame for file in found if file.is_file() for frame in _json_frames(file, file.stem[11:])]
+        parts = [read_frames(file, file.stem[11:]) for file in found if file.is_file()]
+        return [frame for frames, _ in parts for frame in frames], [note for _, notes in parts for note in notes]
     if (path / "transforms.json").is_file():
-        return _json_frames(path / "transforms.json")
-    model = find_model(path)
-    if model is None:
-        raise UserError(f"{path}: expected transforms_train.json, transforms.json or a COLMAP model in sparse/0")
-    return _colmap_frames(path, model)
+        return read_frames(path / "transforms.json")
+    return _colmap_frames(path)
 
 
-# ------------------------------------------------------------------------------------------------------------- files
-
-
-def _json_frames(file: Path, split: str | None = None) -> list[_Frame]:
-    """The frames of a transforms.json, in natural order of their names."""
-    values = _read_json(file)
-    frames = values.get("frames")
-    if not isinstance(frames, list):
-        raise UserError(f"{file}: frames must be a list, got {type(frames).__name__}")
-    splits: dict[PurePosixPath, str] = {}
-    for name in ("train", "val", "test"):
-        listed = values.get(f"{name}_filenames", [])
-        if not isinstance(listed, list):
-            raise UserError(f"{file}: {name}_filenames must be a list, got {type(listed).__name__}")
-        splits |= {PurePosixPath(str(entry)): name for entry in listed}
-    rest = "train" if splits and "train_filenames" not in values else None
-    result = []
-    for index, frame in enumerate(frames):
-        where = f"{file}: frame {index}"
-        if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
-            raise UserError(f"{where}: file_path must be a text")
-        where += f" ({frame['file_path']})"
-        given = {**values, **frame}
-        model = given.get("camera_model", "OPENCV")
-        if model not in _PINHOLES or given.get("is_fisheye"):
-            raise UserError(f"{where}: camera_model must be one of {', '.join(_PINHOLES)}, got {model}")
-        names = ("w", "h", "camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy", *_DISTORTION)
-        numbers = {name: _number(given[name], name, where) for name in names if name in given}
-        for name in _UNKNOWN_DISTORTION:
-            if name in given and _number(given[name], name, where) != 0:
-                raise UserError(f"{where}: {name} must be 0 (the lens model has k1, k2, p1, p2), got {given[name]}")
-        picture = _inside(file.parent, frame["file_path"], where)
-        pose = _pose(frame.get("transform_matrix"), where)
-        own = split or splits.get(PurePosixPath(frame["file_path"]), rest)
-        result.append(_Frame(where, picture, pose, numbers, own))
-    return sorted(result, key=lambda frame: natural(frame.path.as_posix()))
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > MOST_BYTES:
-            raise UserError(f"{file}: more than {MOST_BYTES} bytes")
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not valid JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: expected an object with frames, got {type(values).__name__}")
-    return values
-
-
-def _number(value: Any, name: str, where: str) -> float:
-    try:
-        number = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-    except OverflowError:
-        number = math.inf
-    if not math.isfinite(number):
-        raise UserError(f"{where}: {name} must be a finite number, got {str(value)[:40]}")
-    return number
-
-
-def _inside(root: Path, name: str, where: str) -> Path:
-    """The picture called `name`, whose suffix may be left out; it must lie in the scene's folder."""
-    path = root / name
-    try:
-        if path.suffix.lower() not in SUFFIXES:
-            path = next((p for s in SUFFIXES if (p := path.with_name(path.name + s)).is_file()), path)
-        if not path.resolve().is_relative_to(root.resolve()):
-            raise UserError(f"{where}: file_path must stay inside {root}")
-        if not path.is_file():
-            raise UserError(f"{where}: no such picture: {path}")
-    except (OSError, ValueError) as error:  # a name too long, or with a NUL
-        raise UserError(f"{where}: file_path is no path: {error}") from error
-    return path
-
-
-def _pose(matrix: Any, where: str) -> Tensor:
-    """`camera_to_world` [3, 4] float64, y up, of a transform_matrix: a rotation, maybe scaled, and a position."""
-    rows = matrix if isinstance(matrix, list) else []
-    if len(rows) not in (3, 4) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
-        raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
-    numbers = [[_number(value, "transform_matrix", where) for value in row] for row in rows]
-    pose = torch.tensor(numbers, dtype=torch.float64)[:3]
-    scale = pose[:, :3].norm(dim=0).mean()
-    rotation = pose[:, :3] / scale.clamp(min=1e-12)
-    if (rotation.T @ rotation - torch.eye(3)).abs().max() > _SKEW or torch.linalg.det(rotation) < 0:
-        raise UserError(f"{where}: transform_matrix must be a rotation and a position, got {numbers[:3]}")
-    u, _, v = torch.linalg.svd(rotation)
-    return from_blender(torch.cat((u @ v, pose[:, 3:]), 1))
-
-
-def _colmap_frames(root: Path, model: Path) -> list[_Frame]:
-    images = read_model(model)
+def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
+    found = find_model(root)
+    if found is None:
+        raise UserError(f"{root}: expected transforms_train.json, transforms.json or a COLMAP model in sparse/0")
+    model, images, notes = found
     if not images:
         raise UserError(f"{model}: the scene has 0 frames")
     up = torch.tensor([[row[1] for row in image.pose] for image in images], dtype=torch.float64).mean(0)
@@ -254,15 +188,19 @@ def _colmap_frames(root: Path, model: Path) -> list[_Frame]:
     result = []
     for image in images:
         where = f"{model}: image {image.name}"
-        numbers = {"w": float(image.camera.width), "h": float(image.camera.height), **image.camera.parameters}
-        if "f" in numbers:
-            numbers["fl_x"] = numbers["fl_y"] = numbers.pop("f")
-        else:
-            numbers["fl_x"], numbers["fl_y"] = numbers.pop("fx"), numbers.pop("fy")
-        numbers = {name: _number(value, name, where) for name, value in numbers.items()}
+        given = {name: number(value, name, where) for name, value in image.camera.parameters.items()}
+        fx, fy = (given["f"], given["f"]) if "f" in given else (given["fx"], given["fy"])
+        intrinsics = {"w": float(image.camera.width), "h": float(image.camera.height), "fl_x": fx, "fl_y": fy}
+        intrinsics |= {"cx": given["cx"], "cy": given["cy"]}
+        lens = lens_of(given, image.camera.fisheye, series=image.camera.fisheye)
         pose = upright @ torch.tensor(image.pose, dtype=torch.float64)
-        result.append(_Frame(where, _inside(folder, image.name, where), pose, numbers))
-    return sorted(result, key=lambda frame: natural(frame.path.as_posix()))
+        result.append(Frame(where, inside(folder, image.name, where), pose, intrinsics, lens))
+    used = {frame.path.resolve() for frame in result}
+    if folder != root:
+        rest = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.resolve() not in used]
+        if rest:
+            notes.append(f"{model}: {len(rest)} pictures in {folder} have no pose and are left out")
+    return sorted(result, key=lambda frame: natural(frame.path.as_posix())), notes
 
 
 def _rotation_to_up(up: Tensor) -> Tensor:
@@ -279,7 +217,7 @@ def _rotation_to_up(up: Tensor) -> Tensor:
 
 
 def _read_pictures(
-    frames: list[_Frame], scale: float, on_progress: Callable[[int, int], None] | None
+    frames: list[Frame], scale: float, on_progress: Callable[[int, int], None] | None
 ) -> tuple[list[np.ndarray], bool]:
     """All pictures [H, W, 4], and whether they have alpha."""
     pictures: list[np.ndarray] = []
@@ -305,17 +243,42 @@ def _read_pictures(
     return pictures, all(alphas)
 
 
-def _views(frames: list[_Frame], pictures: list[np.ndarray], poses: Tensor, scale: float) -> Views:
+def _read_masks(frames: list[Frame], pictures: list[np.ndarray], scale: float) -> Tensor | None:
+    """[P] bool: pixels that are to be learnt from; None where no frame has a mask. Hides the others in `pictures`."""
+    if not any(frame.mask for frame in frames):
+        return None
+    masks = [np.ones(picture.shape[:2], bool) for picture in pictures]
+    for index, frame in enumerate(frames):
+        if frame.mask is None:
+            continue
+        found = decode_mask(frame.mask, scale)
+        if isinstance(found, str):
+            raise UserError(f"{frame.where}: {frame.mask}: {found}")
+        if found.shape != masks[index].shape:
+            height, width = masks[index].shape
+            size = f"{found.shape[1]} x {found.shape[0]} pixels, its picture {width} x {height}"
+            raise UserError(f"{frame.where}: {frame.mask} is {size}")
+        masks[index] = found
+        pictures[index][~found] = 0
+    return torch.cat([torch.from_numpy(mask).flatten() for mask in masks])
+
+
+def _views(frames: list[Frame], pictures: list[np.ndarray], mask: Tensor | None, poses: Tensor, scale: float) -> Views:
     sizes = torch.tensor([picture.shape[:2] for picture in pictures])
     found = zip(frames, sizes.tolist(), strict=True)
     intrinsics = torch.tensor([_intrinsics(frame, height, width, scale) for frame, (height, width) in found])
-    lens = torch.tensor([[frame.intrinsics.get(name, 0.0) for name in _DISTORTION] for frame in frames])
-    cameras = pixel_views(poses, intrinsics, sizes, lens if lens.any() else None)
+    factors = torch.tensor([frame.lens.factors for frame in frames])
+    fisheyes = torch.tensor([frame.lens.fisheye for frame in frames])
+    if not factors[:, _OPENCV_TERMS:].any() and not fisheyes.any():
+        factors = factors[:, :_OPENCV_TERMS].contiguous()
+    # Whoever finds a lens asks which pixels have a ray; so must they where there are masks.
+    lens = factors if factors.any() or fisheyes.any() or mask is not None else None
+    cameras = pixel_views(poses, intrinsics, sizes, lens, fisheyes if fisheyes.any() else None, mask)
     pixels = torch.cat([torch.from_numpy(picture).view(-1, 4) for picture in pictures])
     return Views([frame.path.name for frame in frames], pixels, sizes, cameras)
 
 
-def _intrinsics(frame: _Frame, height: int, width: int, scale: float) -> tuple[float, float, float, float]:
+def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy in pixels of a picture of this size, whose sides are `scale` times the file's."""
     given, where = frame.intrinsics, frame.where
     said_width, said_height = given.get("w", width / scale), given.get("h", height / scale)

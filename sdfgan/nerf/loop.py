@@ -64,6 +64,8 @@ def train(config: NerfConfig) -> dict[str, Any]:
                 trainer.load_state(tensors, state, checkpoint)
                 elapsed = float(state["elapsed_seconds"])
             if team.first:
+                for note in scene.notes:
+                    print(note)
                 _describe(trainer, path)
             if config.dry_run:
                 if team.first:

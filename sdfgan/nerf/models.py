@@ -104,7 +104,9 @@ class GridModel(SceneModel):
         return self.radiance
 
     def see(self, views: Views) -> None:
-        self.occupancy.see(views.cameras, views.sizes)
+        pinholes = views.pinholes()
+        if pinholes is not None:  # otherwise everything may be seen
+            self.occupancy.see(*pinholes)
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:

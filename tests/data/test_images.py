@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdfgan.data import archives as module
-from sdfgan.data.images import load_images
+from sdfgan.data.images import decode_whole, load_images
 from sdfgan.errors import UserError
 
 
@@ -204,3 +204,54 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="load_images: resolution must be at least 1, got 0"):
         load_images(tmp_path, 0)
+
+
+def test_values_of_many_bits(tmp_path: Path) -> None:
+    """Numbers in [0, 1] and 16 bits become 8 by their range, and other ranges are refused, never guessed at."""
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    expected = np.arange(256).reshape(16, 16)
+    for name, values in (
+        ("f.tif", ramp),
+        ("u.tif", (ramp * 65535).astype(np.uint16)),
+        ("u.png", (ramp * 65535).astype(np.uint16)),
+    ):
+        Image.fromarray(values).save(tmp_path / name)
+        found = decode_whole(tmp_path / name)
+        assert not isinstance(found, str) and not found[1] and (found[0][..., :3] == expected[..., None]).all()
+        assert (found[0][..., 3] == 255).all()
+    levels = (np.arange(256).reshape(16, 16) * 257).astype(">u2")
+    (tmp_path / "p.pgm").write_bytes(b"P5 16 16 65535\n" + levels.tobytes())
+    found = decode_whole(tmp_path / "p.pgm")
+    assert not isinstance(found, str) and (found[0][..., 0] == expected).all()
+    Image.fromarray((ramp * 65535).astype(np.uint16)).save(tmp_path / "key.png", transparency=65535)
+    found = decode_whole(tmp_path / "key.png")
+    assert not isinstance(found, str) and found[1] and (found[0][..., 3] == np.where(ramp == 1, 0, 255)).all()
+    for values, said in (
+        (ramp * 255, "floating-point values must be in 0..1, got 0 to 255"),
+        (ramp - 0.5, "got -0.5 to 0.5"),
+        (np.where(ramp > 0.5, np.nan, ramp), "got nan to nan"),
+        (np.where(ramp > 0.5, np.inf, ramp), "got 0 to inf"),
+        ((ramp * 60000).astype(np.int32), "integers of 8 or 16 bits without sign are read"),
+    ):
+        Image.fromarray(values).save(tmp_path / "bad.tif")
+        assert said in str(decode_whole(tmp_path / "bad.tif"))
+    Image.new("LAB", (4, 4)).save(tmp_path / "lab.tif")
+    assert decode_whole(tmp_path / "lab.tif") == "pictures of mode LAB are not read"
+    assert dict(load_images(tmp_path, 16).skipped).keys() == {"bad.tif", "lab.tif"}
+
+
+def test_sound_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for start, said in (
+        (b"II*\0\x08\0\0\0", "a TIFF of a kind that is not read: convert it to PNG"),
+        (b"v/1\x01\x02\0\0\0", "OpenEXR is not read: convert it to PNG"),
+        (b"\0\0\0\x20ftypavif", "HEIF or AVIF is not read: convert it to PNG"),
+        (b"text text text", "not a picture"),
+    ):
+        (tmp_path / "a.tif").write_bytes(start + bytes(40))
+        assert decode_whole(tmp_path / "a.tif") == said == load_reason(tmp_path)
+
+
+def load_reason(folder: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_images(folder, 4)
+    return str(error.value).split("the first: a.tif (", 1)[1][:-1]

@@ -19,7 +19,7 @@ import posed
 from sdfgan.cameras import from_blender, ray_grid
 from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
-from sdfgan.ops import sample_pixels
+from sdfgan.ops import sample_pixels, valid_pixels
 
 FOCAL = posed.SIDE / 2 / math.tan(posed.FOV / 2)
 
@@ -116,6 +116,154 @@ def test_nerfstudio_splits_and_pictures_of_several_sizes(tmp_path: Path) -> None
     assert load_scene(folder).train.names == ["r_0.png"]
 
 
+NAMES = [f"./images/r_{i}" for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("lists", "counts"),
+    [
+        # Suffixes, backslashes and dots that only the lists, or only the frames, have.
+        ({"train": [f"{name}.png" for name in NAMES[:6]], "val": ["images/r_6.png"], "test": ["images/r_7"]}, (6, 1, 1)),
+        ({"train": [f"images\\r_{i}" for i in range(6)], "val": [".\\images\\r_6.png"], "test": NAMES[7:]}, (6, 1, 2)),
+        ({"val": ["images/r_8.png", "images/r_1"]}, (7, 2, 0)),
+        ({"train": NAMES[:3], "test": NAMES[5:7]}, (3, 0, 2)),
+        ({"train": [], "val": []}, (8, 1, 0)),
+    ],
+)  # fmt: skip
+def test_lists_of_file_names(tmp_path: Path, lists: dict[str, list[str]], counts: tuple[int, ...]) -> None:
+    folder = transforms(tmp_path, **{f"{name}_filenames": entries for name, entries in lists.items()})
+    scene = load_scene(folder)
+    assert tuple(0 if part is None else len(part) for part in (scene.train, scene.val, scene.test)) == counts
+    left_out = [note for note in scene.notes if "in no list" in note]
+    assert len(left_out) == (sum(counts) < 9)
+    if left_out:
+        assert f"{9 - sum(counts)} of 9 frames are in no list of file names and left out" in left_out[0]
+    windows = folder / "transforms.json"  # the same where the frames have suffixes and backslashes
+    edit(
+        windows,
+        lambda values: [f.update(file_path=f["file_path"][2:].replace("/", "\\") + ".png") for f in values["frames"]],
+    )
+    scene = load_scene(folder)
+    assert tuple(0 if part is None else len(part) for part in (scene.train, scene.val, scene.test)) == counts
+
+
+@pytest.mark.parametrize(
+    ("lists", "said"),
+    [
+        ({"val": ["images/6.png"]}, "val_filenames: no frame is called images/6.png"),
+        ({"train": ["images/r_0.jpg.png"]}, "train_filenames: no frame is called images/r_0.jpg.png"),
+        ({"train": NAMES, "val": NAMES[2:3]}, "r_2 is in train_filenames and in val_filenames"),
+        ({"test": [3]}, "test_filenames must hold texts, got 3"),
+        ({"test": "images/r_0"}, "test_filenames must be a list, got str"),
+    ],
+)
+def test_lists_that_name_no_frame(tmp_path: Path, lists: dict[str, Any], said: str) -> None:
+    folder = transforms(tmp_path, **{f"{name}_filenames": entries for name, entries in lists.items()})
+    with pytest.raises(UserError, match=said):
+        load_scene(folder)
+
+
+def test_a_listed_name_that_may_be_two_frames(tmp_path: Path) -> None:
+    folder = transforms(tmp_path, count=2, val_filenames=["images/a"])
+    (folder / "images" / "r_0.png").rename(folder / "images" / "a.png")
+    Image.new("RGB", (posed.SIDE, posed.SIDE)).save(folder / "images" / "a.jpg")
+
+    def name(values: dict) -> None:
+        for frame, file in zip(values["frames"], ("images/a.png", "images/a.jpg"), strict=True):
+            frame["file_path"] = file
+
+    edit(folder / "transforms.json", name)
+    with pytest.raises(UserError, match=r"val_filenames: images/a may be images/a.png or images/a.jpg"):
+        load_scene(folder)
+    edit(folder / "transforms.json", lambda values: values.update(val_filenames=["images/a.jpg"]))
+    assert load_scene(folder).train.names == ["a.png"]
+
+
+K = (0.1, -0.02, 0.003, 0.004, 0.005, -0.006)
+
+
+@pytest.mark.parametrize(
+    ("values", "row", "fisheye"),
+    [
+        ({"distortion_params": [*K[:4], 0.01, -0.02]}, (*K[:2], 0.01, -0.02, K[2], 0, 0, 0, K[3]), False),
+        ({"distortion_params": [0.1, 0, 0, 0, 0, 0], "k1": 0.1}, (0.1, 0, 0, 0), False),
+        ({"k1": 0.1, "k3": 0.2, "p2": 0.3}, (0.1, 0, 0, 0.3, 0.2, 0, 0, 0, 0), False),
+        ({f"k{i + 1}": k for i, k in enumerate(K)}, (*K[:2], 0, 0, *K[2:], 0), False),
+        ({"camera_model": "FULL_OPENCV", "k4": 0.1}, (0, 0, 0, 0, 0, 0.1, 0, 0, 0), False),
+        ({"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k4": 0.2}, (0.1, 0, 0, 0, 0, 0, 0, 0, 0.2), True),
+        ({"is_fisheye": True, "distortion_params": [0.1, 0, 0.3, 0.2, 0, 0]}, (0.1, 0, 0, 0, 0.3, 0, 0, 0, 0.2), True),
+        ({"is_fisheye": True}, (0,) * 9, True),
+        ({"latlong": False, "rolling_shutter": [0, 0, 0, 0], "is_fisheye": False}, None, False),
+    ],
+)  # fmt: skip
+def test_lenses_of_transforms(tmp_path: Path, values: dict[str, Any], row: tuple | None, fisheye: bool) -> None:
+    cameras = load_scene(transforms(tmp_path, count=2, **values)).train.cameras
+    assert (cameras.fisheye is not None) == fisheye
+    if row is None:
+        assert cameras.distortion is None
+    else:
+        assert cameras.distortion is not None and cameras.distortion[0].tolist() == pytest.approx(row)
+    assert sample_pixels(cameras, torch.arange(posed.SIDE**2)).radii.isfinite().all()
+
+
+def test_masks_take_pixels_out(tmp_path: Path) -> None:
+    """Zero is hidden, whatever the mask's kind; where pictures are reduced, a pixel is seen if all of it was."""
+    folder, side = transforms(tmp_path, count=3), posed.SIDE
+    (folder / "masks").mkdir()
+    shown = torch.ones(side, side, dtype=torch.bool)
+    shown[:7, 5:] = False
+    grey = Image.fromarray((shown * 255).to(torch.uint8).numpy())
+    grey.save(folder / "masks" / "a.png")
+    grey.point(lambda value: value and 1).save(folder / "masks" / "b.png")  # 0 and 1
+    edit(folder / "transforms.json", frame(0, mask_path="masks/a.png"))
+    edit(folder / "transforms.json", frame(1, mask_path="masks/b.png"))
+    scene = load_scene(folder)
+    good = valid_pixels(scene.train.cameras)
+    expected = torch.cat([shown.flatten(), shown.flatten(), torch.ones(side**2, dtype=torch.bool)])
+    assert torch.equal(good, expected.nonzero()[:, 0])
+    assert scene.train.picture(0, torch.tensor([0.0, 1, 0]))[:, 0, 6].tolist() == [0, 1, 0]
+    part = scene.train.select([2, 1])
+    assert torch.equal(valid_pixels(part.cameras), expected.view(3, -1)[[2, 1]].flatten().nonzero()[:, 0])
+    small = load_scene(folder, image_scale=0.5).train.cameras
+    half = shown.view(side // 2, 2, side // 2, 2).all(3).all(1).flatten()
+    assert torch.equal(valid_pixels(small)[: half.sum()], half.nonzero()[:, 0])
+    Image.new("L", (side, side + 1)).save(folder / "masks" / "a.png")
+    with pytest.raises(UserError, match=r"frame 0 .*a.png is 20 x 21 pixels, its picture 20 x 20"):
+        load_scene(folder)
+    (folder / "masks" / "a.png").write_text("x")
+    with pytest.raises(UserError, match=r"frame 0 .*a.png: not a picture"):
+        load_scene(folder)
+
+
+def test_what_nothing_uses_is_said(tmp_path: Path, blender: Path) -> None:
+    folder = transforms(tmp_path, aabb_scale=4, k1=0.0, ftheta_p0=0)
+    edit(folder / "transforms.json", frame(3, depth_file_path="d.png", colmap_im_id=3))
+    (note,) = load_scene(folder).notes
+    assert (
+        note == f"{folder / 'transforms.json'}: not used: aabb_scale, colmap_im_id of frames, depth_file_path of frames"
+    )
+    edit(blender / "transforms_val.json", lambda values: values.update(val_filenames=["x"]))
+    assert load_scene(blender).notes == (f"{blender / 'transforms_val.json'}: not used: val_filenames",)
+
+
+def test_pinholes_see_what_lenses_see(tmp_path: Path) -> None:
+    views = load_scene(transforms(tmp_path / "a", count=3, k1=-0.3)).train
+    found = views.pinholes()
+    assert found is not None
+    cameras, sizes = found
+    rays = sample_pixels(views.cameras, torch.arange(int(views.cameras.starts[-1])))
+    for i, (pose, (fx, fy, cx, cy), (height, width)) in enumerate(
+        zip(cameras.camera_to_world, cameras.intrinsics, sizes, strict=True)
+    ):
+        own = rays.directions[views.cameras.starts[i] : views.cameras.starts[i + 1]] @ pose[:, :3]
+        column, row = cx - fx * own[:, 0] / own[:, 2], cy + fy * own[:, 1] / own[:, 2]
+        assert column.min() > 0 and row.min() > 0 and column.max() < width and row.max() < height
+        assert width > posed.SIDE  # a barrel sees more than the pinhole of its focal length
+    assert load_scene(transforms(tmp_path / "b", count=3)).train.pinholes()[1].tolist() == [[posed.SIDE] * 2] * 3
+    wide = {"camera_model": "OPENCV_FISHEYE", "fl_x": posed.SIDE / 3.3}  # 189 degrees across
+    assert load_scene(transforms(tmp_path / "c", count=3, **wide)).train.pinholes() is None
+
+
 # --------------------------------------------------------------------------------------------------------- COLMAP
 
 
@@ -178,7 +326,13 @@ def test_colmap_models(tmp_path: Path, binary: bool) -> None:
         ("images.bin", lambda data: data[:-24] + b"", "images.bin: truncated"),
         ("cameras.bin", lambda data: data[:30], "cameras.bin: truncated"),
         ("cameras.bin", lambda data: b"", "cameras.bin: truncated"),
-        ("cameras.bin", lambda data: data[:12] + struct.pack("<i", 5) + data[16:], "camera 1: camera model must be"),
+        ("images.bin", lambda data: data + b"123", "images.bin: 3 bytes after the last entry"),
+        ("cameras.bin", lambda data: data + b"1", "cameras.bin: 1 bytes after the last entry"),
+        (
+            "cameras.bin",
+            lambda data: data[:12] + struct.pack("<i", 7) + data[16:],
+            "camera 1: camera model must be .*, got FOV",
+        ),
         (
             "cameras.bin",
             lambda data: data[:16] + struct.pack("<Q", 2**31) + data[24:],
@@ -193,6 +347,82 @@ def test_bad_colmap_models(tmp_path: Path, name: str, change: Callable[[bytes], 
     file = colmap(tmp_path, binary=True) / "sparse" / "0" / name
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(UserError, match=said):
+        load_scene(tmp_path)
+
+
+def image_lines(count: int, point_lines: Callable[[int], str]) -> str:
+    poses = (f"{math.cos(i / 9)} 0 {math.sin(i / 9)} 0 0 0 4" for i in range(count))
+    return "# IMAGE_ID ...\n# POINTS2D[] ...\n" + "".join(
+        f"{i + 1} {pose} 1 r_{i}.png\n{point_lines(i)}" for i, pose in enumerate(poses)
+    )
+
+
+@pytest.mark.parametrize(
+    "point_lines",
+    [
+        lambda i: "\n",
+        lambda i: "",
+        lambda i: "12 34 -1 5.5 6e1 7\n",
+        lambda i: ["\n", "", "1 2 3\n", "\n\n"][i % 4],
+        lambda i: ["# a comment\n", "1 2 3\r\n# another\n"][i % 2],
+    ],
+)
+def test_lines_of_points_may_be_empty_or_missing(tmp_path: Path, point_lines: Callable[[int], str]) -> None:
+    posed.write_frames(tmp_path, "images", posed.cameras(9))
+    (tmp_path / "sparse").mkdir()
+    (tmp_path / "sparse" / "cameras.txt").write_text("1 SIMPLE_RADIAL 20 20 20 10 10 0.1\n")
+    (tmp_path / "sparse" / "images.txt").write_text(image_lines(9, point_lines), newline="")
+    scene = load_scene(tmp_path)
+    assert scene.val is not None and len(scene.train) + len(scene.val) == 9 and scene.notes == ()
+    for lines, said in (("1 2 3 4\n", "line 4: expected IMAGE_ID"), ("1 2 3\n4 5 6\n", "line 5: expected IMAGE_ID")):
+        (tmp_path / "sparse" / "images.txt").write_text(image_lines(9, lambda i, lines=lines: lines))
+        with pytest.raises(UserError, match=said):
+            load_scene(tmp_path)
+    again = image_lines(4, lambda i: "") + image_lines(1, lambda i: "")
+    (tmp_path / "sparse" / "images.txt").write_text(again)
+    with pytest.raises(UserError, match=r"there are two poses of r_0\.png"):
+        load_scene(tmp_path)
+
+
+def test_what_a_colmap_model_lacks_is_said(tmp_path: Path) -> None:
+    """Of several models the largest is taken; pictures without a pose, and a head that says more images, are named."""
+    posed.write_frames(tmp_path, "images", posed.cameras(9))
+    for name, count in (("0", 2), ("1", 7), ("10", 1), ("notes", 0)):
+        model = tmp_path / "sparse" / name
+        model.mkdir(parents=True)
+        if count:
+            (model / "cameras.txt").write_text("1 SIMPLE_PINHOLE 20 20 20 10 10\n")
+            head = "# Number of images: 8, mean observations per image: 3\n"
+            (model / "images.txt").write_text(head + image_lines(count, lambda i: "\n"))
+    scene = load_scene(tmp_path)
+    assert scene.val is not None and len(scene.train) + len(scene.val) == 7
+    model = tmp_path / "sparse" / "1"
+    assert scene.notes == (
+        f"{model / 'images.txt'}: its head says 8 images, and there are 7",
+        f"{model}: the model of most photographs, 7; not used: sparse/0 (2), sparse/10 (1)",
+        f"{model}: 2 pictures in {tmp_path / 'images'} have no pose and are left out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("camera", "row", "fisheye"),
+    [
+        ("FULL_OPENCV 20 20 20 21 10 11 .1 .2 .3 .4 .5 .6 .7 .8", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0), False),
+        ("OPENCV_FISHEYE 20 20 20 21 10 11 .1 .2 .3 .4", (0.1, 0.2, 0, 0, 0.3, 0, 0, 0, 0.4), True),
+        ("SIMPLE_RADIAL_FISHEYE 20 20 20 10 11 .1", (0.1, 0, 0, 0, 0, 0, 0, 0, 0), True),
+        ("RADIAL_FISHEYE 20 20 20 10 11 .1 .2", (0.1, 0.2, 0, 0, 0, 0, 0, 0, 0), True),
+    ],
+)
+def test_lenses_of_colmap(tmp_path: Path, camera: str, row: tuple[float, ...], fisheye: bool) -> None:
+    posed.write_frames(tmp_path, "images", posed.cameras(2))
+    (tmp_path / "sparse").mkdir()
+    (tmp_path / "sparse" / "cameras.txt").write_text(f"1 {camera}\n")
+    (tmp_path / "sparse" / "images.txt").write_text(image_lines(2, lambda i: "\n"))
+    cameras = load_scene(tmp_path).train.cameras
+    assert cameras.distortion is not None and cameras.distortion[0].tolist() == pytest.approx(row)
+    assert (cameras.fisheye is not None) == fisheye
+    (tmp_path / "sparse" / "cameras.txt").write_text(f"1 {camera}\n1 {camera}\n")
+    with pytest.raises(UserError, match="line 2: camera 1 is there twice"):
         load_scene(tmp_path)
 
 
@@ -235,8 +465,24 @@ BAD = [
     (frame(2, transform_matrix=[[1.0, 0, 0, 1e300], [0, 1, 0, 0], [0, 0, 1, 0]]), "frame 2 .*: the camera is too far"),
     (lambda values: values.pop("camera_angle_x"), "frame 0 .*: no focal length"),
     (lambda values: values.update(w=40, h=20), "r_0.png is 20 x 20 pixels, which does not fit w and h, 40 x 20"),
-    (lambda values: values.update(camera_model="OPENCV_FISHEYE"), "frame 0 .*: camera_model must be one of"),
-    (lambda values: values.update(k3=0.1), r"frame 0 .*: k3 must be 0"),
+    (lambda values: values.update(camera_model="EQUIRECTANGULAR"), "frame 0 .*: camera_model must be one of"),
+    (lambda values: values.update(camera_model=[1]), "frame 0 .*: camera_model must be one of"),
+    (frame(1, camera_model="OPENCV_FISHEYE"), "frame 1 .*: a fisheye needs fl_x"),
+    (frame(1, camera_model="OPENCV", is_fisheye=True), "frame 1 .*: is_fisheye and camera_model OPENCV contradict"),
+    (frame(1, is_fisheye=True, fl_x=20.0, k5=0.1), "frame 1 .*: k5 and k6 must be 0 beside a fisheye"),
+    (frame(1, k4=0.1), "frame 1 .*: k4 of a lens that is no fisheye may mean two things"),
+    (frame(1, distortion_params=[0.1, 0.2]), "frame 1 .*: distortion_params must be k1, k2, k3, k4, p1, p2, got"),
+    (frame(1, distortion_params=[0.1, 0, 0, 0, 0, "x"]), r"frame 1 .*: distortion_params \(p2\) must be a finite"),
+    (frame(1, distortion_params=[0.1, 0, 0, 0, 0, 0], k1=0.2), "frame 1 .*: k1 is 0.2, but 0.1 in distortion_params"),
+    (lambda values: values.update(ftheta_p0=0.0, ftheta_p1=0.1), "frame 0 .*: ftheta_p1 is not modelled"),
+    (lambda values: values.update(latlong=True), "frame 0 .*: latlong is not modelled"),
+    (frame(2, equirectangular=1), "frame 2 .*: equirectangular is not modelled"),
+    (lambda values: values.update(orthographic=True), "frame 0 .*: orthographic is not modelled"),
+    (frame(2, rolling_shutter=[0, 0, 1, 0]), "frame 2 .*: rolling_shutter is not modelled"),
+    (frame(2, transform_matrix_start=[[1]], transform_matrix_end=[[2]]), "frame 2 .*: moving cameras are not modelled"),
+    (frame(2, mask_path="masks/none.png"), "frame 2 .*: no such picture: .*none.png"),
+    (frame(2, mask_path="../mask.png"), "frame 2 .*: mask_path must stay inside"),
+    (frame(2, mask_path=3), "frame 2 .*: mask_path must be a text, got 3"),
 ]  # fmt: skip
 
 
