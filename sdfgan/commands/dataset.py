@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,8 +26,6 @@ from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, rea
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
 from sdfgan.training.progress import progress
-
-Value = TypeVar("Value")
 
 _BAD_SHOWN = 20
 _AT_ONCE = 256
@@ -70,8 +68,10 @@ def run(config: DatasetConfig) -> None:
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
     require_some(config.data, len(archive.pictures), archive.refused)
     entries = _chosen(config, archive, layout)
-    labels = _of_pictures("labels", read_labels(archive, layout, config.data), archive)
-    poses = _of_pictures("poses", read_poses(archive, config.data), archive)
+    labels, notes = read_labels(archive, layout, config.data)
+    poses, more = read_poses(archive, config.data)
+    for note in notes + more:
+        print(note)
     crop = crop_of(archive, layout, config.data)
     if config.action == "convert":
         _convert(config, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
@@ -79,15 +79,6 @@ def run(config: DatasetConfig) -> None:
         _preview(config, entries, crop)
     else:
         _check(config, archive, entries, layout, crop, labels, poses)
-
-
-def _of_pictures(what: str, values: dict[str, Value], archive: Archive) -> dict[str, Value]:
-    """Those whose names are names of pictures; says which are not."""
-    names = {entry.name for entry in archive.pictures}
-    strange = [name for name in values if name not in names]
-    if strange:
-        print(f"{len(strange)} {what} belong to no picture, the first: {strange[0]}")
-    return {name: value for name, value in values.items() if name in names}
 
 
 def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]:

@@ -132,7 +132,10 @@ def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
     assert trained.resolution is not None
     if config.real is not None:
         layout, background = trained.data_layout, trained.background
-        return open_data(config.real, trained.resolution, layout=layout, background=background).pictures, "given"
+        found = open_data(config.real, trained.resolution, layout=layout, background=background)
+        for note in found.notes:
+            print(note)
+        return found.pictures, "given"
     if trained.data is not None:
         return load_training_data(trained, talk=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor

@@ -6,8 +6,9 @@ celeba     plain; the central square of 0.8 of the shorter side, flipped at rand
 cats       plain; the central square, flipped at random
 carla      plain; the central square, never flipped
 
-Labels: dataset.json of StyleGAN ({"labels": [[name, label], ...]}), or NAME.cls beside NAME.png. Poses: poses.json
-({name: [elevation, azimuth]} in degrees), or transforms.json as NeRF's scenes have it.
+Labels: dataset.json of StyleGAN ({"labels": [[name, label], ...]}), or NAME.cls beside NAME.png: integers, also written
+as 1.0, "1" or one-hot. Poses: poses.json ({name: [elevation, azimuth]} in degrees), transforms.json as NeRF's scenes
+have it, or dataset.json of EG3D, whose labels are cameras: 16 numbers of camera to world and 9 of intrinsics.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -31,6 +34,7 @@ from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
 
 _MOST_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
+Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +62,7 @@ class DataSet(NamedTuple):
     skipped: list[tuple[str, str]]  # names and reasons
     layout: str
     convention: Convention
+    notes: list[str]  # what its files say and nothing uses
 
 
 def open_data(
@@ -80,14 +85,19 @@ def open_data(
     convention = CONVENTIONS[layout]
     crop = crop_of(archive, layout, path)
     entries = archive.pictures
-    labels = read_labels(archive, layout, path)
+    labels, notes = read_labels(archive, layout, path)
     if label is not None:
         if not labels:
-            raise UserError(f"{path}: --label {label}: no labels found (dataset.json or .cls files)")
+            why = "; ".join(notes) or "dataset.json or .cls files"
+            raise UserError(f"{path}: --label {label}: no labels found ({why})")
         entries = [entry for entry in entries if labels.get(entry.name) == label]
         if not entries:
             raise UserError(f"{path}: no picture has the label {label}; there are {sorted(set(labels.values()))[:20]}")
-    poses = read_poses(archive, path)
+    poses, more = read_poses(archive, path)
+    notes += more
+    posed = sum(entry.name in poses for entry in entries)
+    if 0 < posed < len(entries):
+        notes.append(f"{path}: {len(entries) - posed} of {len(entries)} pictures have no pose, so none is used")
 
     pictures: InMemory | OnDisk
     if cache == "auto":
@@ -106,7 +116,7 @@ def open_data(
         pictures = OnDisk(decoder, indices, _poses_of(entries, poses), _labels_of(entries, labels))
     skipped = archive.refused + skipped
     require_some(path, len(entries), skipped)
-    return DataSet(pictures, [entry.name for entry in entries], skipped, layout, convention)
+    return DataSet(pictures, [entry.name for entry in entries], skipped, layout, convention, notes)
 
 
 def _decode_or_next(
@@ -150,33 +160,51 @@ def object_of(name: str) -> str:
     return PurePosixPath(name).parent.parent.as_posix()
 
 
-def read_labels(archive: Archive, layout: str, path: Path) -> dict[str, int]:
-    """Labels by name of picture; pictures without one are missing. Raises UserError for a malformed dataset.json."""
+def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, int], list[str]]:
+    """Labels by name of picture, and notes; pictures without one are missing.
+
+    Raises UserError for a malformed dataset.json.
+    """
     if layout == "shapenet":
         objects = {name: i for i, name in enumerate(sorted({object_of(entry.name) for entry in archive.pictures}))}
-        return {entry.name: objects[object_of(entry.name)] for entry in archive.pictures}
+        return {entry.name: objects[object_of(entry.name)] for entry in archive.pictures}, []
     labels: dict[str, int] = {}
+    strange: dict[str, list[Any]] = {}  # values that are no label, by the file or kind of file they are in
+    for name, picture, value in _stylegan(archive, path):
+        label = _label(value)
+        if label is not None:
+            labels[picture] = label
+        elif _camera(value) is None:
+            strange.setdefault(name, []).append(value)
     pictures = _by_stem(archive)
     for name, entry in archive.side.items():
-        folder = PurePosixPath(name).parent
-        if PurePosixPath(name).name == "dataset.json":
-            pairs = _json(entry, path)
-            pairs = pairs.get("labels") if isinstance(pairs, dict) else None
-            if pairs is None:
-                continue
-            if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
-                raise UserError(f'{path}: {name}: expected {{"labels": [[name, label], ...]}}')
-            labels |= {(folder / str(name)).as_posix(): label for name, label in pairs if type(label) is int}
-        elif name.endswith(".cls"):
-            text = entry.read()[:32].strip()
-            if text.isdigit():
-                labels[pictures.get(name.removesuffix(".cls"), name)] = int(text)
-    return labels
+        if name.endswith(".cls"):
+            text = entry.read()[:64].decode(errors="replace").strip()
+            label = _label(text)
+            if label is None:
+                strange.setdefault(".cls files", []).append(text)
+            else:
+                labels[pictures.get(name.removesuffix(".cls"), name)] = label
+    notes = [
+        f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
+        for name, values in strange.items()
+    ]
+    return _of_pictures("labels", labels, archive, path, notes), notes
 
 
-def read_poses(archive: Archive, path: Path) -> dict[str, tuple[float, float]]:
-    """(elevation, azimuth) in radians by name of picture. Raises UserError for malformed files."""
+def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
+    """(elevation, azimuth) in radians by name of picture, and notes. Raises UserError for malformed files."""
     poses: dict[str, tuple[float, float]] = {}
+    notes: list[str] = []
+    cameras = {picture: camera for _, picture, value in _stylegan(archive, path) if (camera := _camera(value))}
+    if cameras:
+        fovs = [math.degrees(camera[2]) for camera in cameras.values()]
+        said = f"{min(fovs):.4g}" if max(fovs) - min(fovs) < 0.05 else f"{min(fovs):.4g} to {max(fovs):.4g}"
+        notes.append(
+            f"{path}: {len(cameras)} labels are cameras: their directions are used as poses, their field of view "
+            f"({said} degrees) is for --fov, their distance, aim and roll are not used"
+        )
+        poses |= {picture: camera[:2] for picture, camera in cameras.items()}
     for name, entry in archive.side.items():
         folder, base = PurePosixPath(name).parent, PurePosixPath(name).name
         if base == "poses.json":
@@ -186,7 +214,7 @@ def read_poses(archive: Archive, path: Path) -> dict[str, tuple[float, float]]:
             for picture, angles in values.items():
                 if not isinstance(angles, list) or len(angles) != 2 or not all(map(_finite, angles)):
                     raise UserError(f"{path}: {name}: {picture}: expected [elevation, azimuth] in degrees")
-                poses[(folder / picture).as_posix()] = (math.radians(angles[0]), math.radians(angles[1]))
+                poses[_slashes(folder, picture)] = (math.radians(angles[0]), math.radians(angles[1]))
         elif base.startswith("transforms") and base.endswith(".json"):
             poses |= _transforms(entry, archive, folder, path)
         elif base == "rendering_metadata.txt":
@@ -195,7 +223,78 @@ def read_poses(archive: Archive, path: Path) -> dict[str, tuple[float, float]]:
                 if len(numbers) >= 2 and all(map(_is_number, numbers[:2])):
                     angles = math.radians(float(numbers[1])), math.radians(float(numbers[0]))
                     poses[(folder / f"{index:02d}.png").as_posix()] = angles
-    return poses
+    return _of_pictures("poses", poses, archive, path, notes), notes
+
+
+def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
+    """File, picture and value of each label in a dataset.json."""
+    pictures = {entry.name for entry in archive.pictures}
+    by_stem = _by_stem(archive)
+    for file, entry in archive.side.items():
+        if PurePosixPath(file).name != "dataset.json":
+            continue
+        pairs = _json(entry, path)
+        pairs = pairs.get("labels") if isinstance(pairs, dict) else None
+        if pairs is None:
+            continue
+        if not isinstance(pairs, list) or not all(isinstance(p, list) and len(p) == 2 for p in pairs):
+            raise UserError(f'{path}: {file}: expected {{"labels": [[name, label], ...]}}')
+        for given, value in pairs:
+            name = _slashes(PurePosixPath(file).parent, str(given))
+            yield file, name if name in pictures else by_stem.get(name.rsplit(".", 1)[0], name), value
+
+
+def _slashes(folder: PurePosixPath, name: str) -> str:
+    return (folder / name.replace("\\", "/")).as_posix()
+
+
+def _label(value: Any) -> int | None:
+    """The integer that a label is, also as 1.0, "1", [1] or one-hot; None for anything else."""
+    if isinstance(value, str):
+        return (
+            int(value) if re.fullmatch("-?[0-9]{1,18}", value) else _label(float(value)) if _is_number(value) else None
+        )
+    if isinstance(value, list):
+        if len(value) == 1:
+            return _label(value[0])
+        if value.count(1) == 1 and value.count(0) == len(value) - 1:
+            return value.index(1)
+        return None
+    return int(value) if _finite(value) and value == int(value) and abs(value) < 2**62 else None
+
+
+def _camera(value: Any) -> tuple[float, float, float] | None:
+    """Elevation, azimuth and field of view in radians of a label of EG3D; None for anything else.
+
+    That is camera to world [4, 4] (x right, y down, z forward, in a world whose y is up) and intrinsics [3, 3] for a
+    picture of side 1. The camera is taken to look at the origin, as those of this package do.
+    """
+    if not isinstance(value, list) or len(value) != 25 or not all(map(_finite, value)):
+        return None
+    numbers = torch.tensor(value, dtype=torch.float64)
+    pose, intrinsics = numbers[:16].view(4, 4), numbers[16:].view(3, 3)
+    rotation, position, focal = pose[:3, :3], pose[:3, 3], intrinsics[1, 1].item()
+    is_rotation = (rotation.T @ rotation - torch.eye(3)).abs().max() < 0.02 and torch.linalg.det(rotation) > 0
+    if not is_rotation or pose[3].tolist() != [0, 0, 0, 1] or not position.norm() > 1e-6 or not focal > 0:
+        return None
+    elevation, azimuth = _angles(position)
+    return elevation, azimuth, 2 * math.atan(0.5 / focal)
+
+
+def _angles(position: Tensor) -> tuple[float, float]:
+    """Elevation and azimuth of a position [3], y up."""
+    return torch.asin(position[1] / position.norm()).item(), torch.atan2(position[0], position[2]).item()
+
+
+def _of_pictures(
+    what: str, values: dict[str, Value], archive: Archive, path: Path, notes: list[str]
+) -> dict[str, Value]:
+    """Those whose names are names of pictures; a note says which are not."""
+    names = {entry.name for entry in archive.pictures}
+    strange = [name for name in values if name not in names]
+    if strange:
+        notes.append(f"{path}: {len(strange)} {what} belong to no picture, the first: {strange[0]}")
+    return {name: value for name, value in values.items() if name in names}
 
 
 def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Path) -> dict[str, tuple[float, float]]:
@@ -204,10 +303,11 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
         poses, pictures = {}, _by_stem(archive)
         for frame in values["frames"]:
             position = from_blender(torch.tensor(frame["transform_matrix"], dtype=torch.float64))[:, 3]
-            elevation = torch.asin(position[1] / position.norm()).item()
-            azimuth = torch.atan2(position[0], position[2]).item()
-            name = (folder / frame["file_path"]).as_posix()
-            poses[name if PurePosixPath(name).suffix else pictures.get(name, name)] = (elevation, azimuth)
+            angles = _angles(position)
+            if not all(map(math.isfinite, angles)):
+                raise ValueError(f"{frame['file_path']}: the camera is at {position.tolist()}")
+            name = _slashes(folder, frame["file_path"])
+            poses[pictures.get(name, name)] = angles
         return poses
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: {error}") from error
@@ -226,7 +326,7 @@ def _json(entry: Entry, path: Path) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # integers may be longer
 
 
 def _is_number(text: str) -> bool:

@@ -67,7 +67,8 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
     for index, frame in enumerate(frames):
         if not isinstance(frame, dict) or not isinstance(frame.get("file_path"), str):
             raise UserError(f"{file}: frame {index}: file_path must be a text")
-    splits = [split] * len(frames) if split else _listed_splits(file, values, [frame["file_path"] for frame in frames])
+    names = [frame["file_path"] for frame in frames]
+    splits: list[str | None] = [split] * len(frames) if split else _listed_splits(file, values, names)
     result = []
     for index, (frame, own) in enumerate(zip(frames, splits, strict=True)):
         where = f"{file}: frame {index} ({frame['file_path']})"

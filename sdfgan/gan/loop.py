@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
 from sdfgan.data.layouts import open_data
-from sdfgan.data.pictures import InMemory, OnDisk
+from sdfgan.data.pictures import InMemory, OnDisk, Pictures
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
@@ -40,6 +40,7 @@ _CHANGEABLE_ON_RESUME = (
     "view_resolution", "video_frames", "mesh_resolution",
 )  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
+_LOOKED_AT_FIRST = 64  # pictures, for their silhouettes
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
@@ -85,6 +86,8 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
     if config.data is None and not team.first:
         team.wait()  # the first process fills the cache that the others read
     data = load_training_data(config, talk=team.first)
+    if not resumed:
+        _require_silhouettes(config, data.train)
     if config.data is None and team.first:
         team.wait()
     config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
@@ -351,6 +354,8 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
         more = ", ..." if len(found.skipped) > 3 else ""
         total = len(found.skipped) + len(found.names)
         print(f"{config.data}: {len(found.skipped)} of {total} pictures skipped: {names}{more}")
+    for note in found.notes if talk else ():
+        print(note)
     order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _FEWEST_HELD_OUT:
@@ -367,6 +372,17 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
         poses = Empirical.of(found.pictures.poses)
     kept, held_out = (found.pictures.select(part) for part in (order[held:], order[:held]))
     return TrainingData(kept, held_out, poses, found.convention.mirror)
+
+
+def _require_silhouettes(config: GanConfig, pictures: Pictures) -> None:
+    """Raises UserError where a generator of RGBA would learn from pictures without any transparency."""
+    if config.channels == 4 and config.data is not None:
+        some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
+        if (pictures.batch(some, min(config.resolutions))[:, 3] == 255).all():
+            raise UserError(
+                f"{config.data}: the pictures have no silhouette to learn from: give pictures with alpha, --background "
+                "R G B where they are on a plain colour, or --channels 3 to learn from the colours of photographs"
+            )
 
 
 def _inception(config: GanConfig, team: Workers) -> Inception | None:

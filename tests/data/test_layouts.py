@@ -8,6 +8,7 @@ import math
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -73,6 +74,84 @@ def test_stylegan_labels(tmp_path: Path) -> None:
         open_data(tmp_path / "bad", 8)
     with pytest.raises(UserError, match="--label 3: no labels found"):
         open_data(put(tmp_path / "none", {"a.png": png((1, 2, 3))}), 8, label=3)
+
+
+def label_set(folder: Path, values: list[Any]) -> Path:
+    names = [f"00000/img{i:08d}.png" for i in range(len(values))]
+    labels = json.dumps({"labels": [[name, value] for name, value in zip(names, values, strict=True)]})
+    return put(folder, {**{name: png((10 * i, 0, 0)) for i, name in enumerate(names)}, "dataset.json": labels})
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ([2.0, 0.0, 11], [2, 0, 11]),
+        (["2", "0", "1.0"], [2, 0, 1]),
+        ([[0, 0, 1], [1, 0, 0], [0.0, 1.0, 0.0]], [2, 0, 1]),
+        ([[3], [0], ["1"]], [3, 0, 1]),
+        ([1, 10**400, 2], [1, -1, 2]),
+        ([1, "chair", 0.5], [1, -1, -1]),
+        ([[0, 1, 1], [0.5, 0.5], 7], [-1, -1, 7]),
+        ([True, None, 7], [-1, -1, 7]),
+    ],
+)
+def test_labels_as_people_write_them(tmp_path: Path, values: list[Any], labels: list[int]) -> None:
+    """Integers as numbers, texts or one-hot; what is none is counted."""
+    found = open_data(label_set(tmp_path, values), 8)
+    assert found.pictures.labels is not None and found.pictures.labels.tolist() == labels
+    strange = [value for value, label in zip(values, labels, strict=True) if label < 0]
+    said = f"dataset.json: {len(strange)} labels are no integers: left out, the first: {str(strange[:1])[1:-1][:30]}"
+    assert [note for note in found.notes if said.replace("'", "") in note] == found.notes
+    assert len(found.notes) == (1 if strange else 0)
+
+
+def test_labels_without_an_integer_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = label_set(tmp_path / "a", ["chair", "table"])
+    assert main(["dataset", "check", str(folder)]) == 0
+    assert "2 labels are no integers: left out, the first: chair" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no labels found .*2 labels are no integers"):
+        open_data(folder, 8, label=1)
+    folder = put(tmp_path / "b", {"a.png": png((1, 0, 0)), "a.cls": "x", "b.png": png((2, 0, 0)), "b.cls": "3.0\n"})
+    found = open_data(folder, 8)
+    assert found.pictures.labels.tolist() == [-1, 3] and "cls files: 1 labels are no integers" in found.notes[0]
+    names = json.dumps({"labels": [["x\\a.jpg", 1], ["x/b", 2], ["x/none.png", 3]]})
+    found = open_data(
+        put(tmp_path / "c", {"x/a.png": png((1, 0, 0)), "x/b.png": png((2, 0, 0)), "dataset.json": names}), 8
+    )
+    assert found.pictures.labels.tolist() == [1, 2]
+    assert found.notes == [f"{tmp_path / 'c'}: 1 labels belong to no picture, the first: x/none.png"]
+
+
+def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
+    """A label of EG3D as its own code makes them: a camera on a sphere of 2.7 that looks at the origin, y up."""
+    e, a = math.radians(elevation), math.radians(azimuth)
+    position = 2.7 * np.array([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
+    forward = -position / np.linalg.norm(position)
+    right = np.cross(forward, (0, 1, 0))
+    right /= np.linalg.norm(right)
+    pose = np.eye(4)
+    pose[:3] = np.stack((right, np.cross(forward, right), forward, position), 1)
+    return [*pose.flatten().tolist(), focal, 0, 0.5, 0, focal, 0.5, 0, 0, 1]
+
+
+def test_labels_of_eg3d_are_poses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    angles = [(0, 0), (20, 35), (-30, -120)]
+    assert eg3d(0, 0)[:16] == [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1]  # as EG3D has it
+    folder = label_set(tmp_path / "a", [eg3d(*pair) for pair in angles])
+    found = open_data(folder, 8)
+    assert found.pictures.labels is None
+    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor(angles).float(), atol=1e-3, rtol=0)
+    (note,) = found.notes
+    assert "3 labels are cameras" in note and "(13.37 degrees)" in note
+    assert main(["dataset", "convert", str(folder), str(tmp_path / "out.zip"), "--resolution", "8"]) == 0
+    assert "3 labels are cameras" in capsys.readouterr().out
+    torch.testing.assert_close(open_data(tmp_path / "out.zip", 8).pictures.poses, found.pictures.poses)
+    skewed = eg3d(1, 2)
+    skewed[0] += 0.1
+    found = open_data(label_set(tmp_path / "b", [eg3d(0, 0), skewed, eg3d(3, 4, focal=2.0)]), 8)
+    assert found.pictures.poses is None and found.pictures.labels is None
+    assert "(13.37 to 28.07 degrees)" in found.notes[1] and "1 labels are no integers" in found.notes[0]
+    assert "1 of 3 pictures have no pose, so none is used" in found.notes[2]
 
 
 def test_shapenet_renderings(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ NAMES = [f"./images/r_{i}" for i in range(9)]
     ("lists", "counts"),
     [
         # Suffixes, backslashes and dots that only the lists, or only the frames, have.
-        ({"train": [f"{name}.png" for name in NAMES[:6]], "val": ["images/r_6.png"], "test": ["images/r_7"]}, (6, 1, 1)),
+        ({"train": [f"{name}.png" for name in NAMES[:6]], "val": ["images/r_6.png"], "test": NAMES[7:8]}, (6, 1, 1)),
         ({"train": [f"images\\r_{i}" for i in range(6)], "val": [".\\images\\r_6.png"], "test": NAMES[7:]}, (6, 1, 2)),
         ({"val": ["images/r_8.png", "images/r_1"]}, (7, 2, 0)),
         ({"train": NAMES[:3], "test": NAMES[5:7]}, (3, 0, 2)),
