@@ -7,15 +7,15 @@ and keeps its traceback.
 from __future__ import annotations
 
 import io
-import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from typing import Any, NamedTuple
 
 from sdfgan.commands.legacy import translate
+from sdfgan.commands.streams import is_full, open_streams, silence_stdout
 from sdfgan.errors import UserError
 
 Loaded = tuple[type, Callable[[Any], Any]]
@@ -218,8 +218,25 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `sdfgan` with `argv` (default: the command line's) and return its exit status."""
+    open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0].replace("_", "-") if arguments else "--help"
+    program = f"sdfgan {name}" if name in COMMANDS else "sdfgan"
+    try:
+        status = _run(program, name, arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # who read the output has seen enough, as `head` has
+        silence_stdout()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if not is_full(error):
+            raise
+        silence_stdout()
+        return _error(program, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+
+
+def _run(program: str, name: str, arguments: list[str]) -> int:
     if name in ("-h", "--help"):
         print(_overview())
         return 0
@@ -230,7 +247,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         return _error("sdfgan", f"no command {arguments[0]!r}: must be one of {', '.join(COMMANDS)}")
-    program = f"sdfgan {name}"
     try:
         config_type, run = COMMANDS[name].load()
         given, notes = translate(name, arguments[1:])
@@ -241,7 +257,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(_examples(name))
         else:
             run(config)
-        sys.stdout.flush()
     except UserError as error:
         return _error(program, str(error))
     except (MemoryError, RuntimeError) as error:
@@ -253,9 +268,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # who read the output has seen enough, as `head` has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
     return 0
 
 
@@ -292,7 +304,8 @@ def _first_section(box: str) -> str:
 
 
 def _error(program: str, message: str) -> int:
-    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    with suppress(OSError):  # where stderr takes nothing either, the status says it
+        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 import torch
 import trimesh
 import tyro
+from PIL import Image
 from safetensors.torch import load_file
 
 import sdfgan.gan
@@ -26,6 +28,7 @@ from sdfgan.gan import GanConfig, make_generator, picture
 from sdfgan.pictures import save_image
 from sdfgan.raycast import Rendering
 from sdfgan.training.checkpoint import load_checkpoint, pack_module, resolve_checkpoint, save_checkpoint
+from sdfgan.training.progress import progress
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,6 +70,77 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in said for name in COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"sdfgan {sdfgan.__version__}\n"
+
+
+SHELL = [
+    # What the shell does to the streams, the status, and the lines on stderr (None: it is not there).
+    ("info >&-", 0, 0),
+    ("info <&- >&- 2>&-", 0, None),
+    ("nothing >&- 2>&-", 2, None),
+    ("info >/dev/full", 2, 1),
+    ("--help >/dev/full", 2, 1),
+    ("info >/dev/full 2>/dev/full", 2, None),
+    ("dataset check {folder} --resolution 8 >/dev/full", 2, 1),
+    ("dataset check {folder} --resolution 8 >&-", 0, 0),
+]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize(("line", "status", "lines"), SHELL)
+def test_streams_that_are_closed_or_full(tmp_path: Path, line: str, status: int, lines: int | None) -> None:
+    Image.new("RGBA", (8, 8), (9, 9, 9, 9)).save(tmp_path / "a.png")
+    command = f"{sys.executable} -m sdfgan {line.format(folder=tmp_path)}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == status and done.stdout == ""
+    assert lines is None or done.stderr.count("\n") == lines
+    if lines:
+        assert done.stderr.startswith("sdfgan") and "cannot be written: No space left on device" in done.stderr
+
+
+def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path: Path) -> None:
+    """What a library prints to stdout must not end up in a file of the run."""
+    (tmp_path / "a.py").write_text(
+        "import os, sys\nfrom sdfgan.cli import main\nmain(['--version'])\n"
+        "file = open(sys.argv[1], 'w')\nfor number in (1, 2):\n    os.write(number, b'x')\n"
+    )
+    command = f"{sys.executable} {tmp_path / 'a.py'} {tmp_path / 'file'} <&- >&- 2>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=ROOT, check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == ""
+
+
+def test_names_that_an_encoding_lacks_are_escaped(tmp_path: Path) -> None:
+    folder = tmp_path / "b\u00e4ume"
+    folder.mkdir()
+    Image.new("RGBA", (8, 8), (9, 9, 9, 9)).save(folder / "a.png")
+    for name, environment in (("ascii", {"PYTHONIOENCODING": "ascii"}), ("latin-1", {"PYTHONIOENCODING": "latin-1"})):
+        command = [sys.executable, "-m", "sdfgan", "dataset", "check", str(folder), "--resolution", "8"]
+        environment = {**os.environ, **environment}
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False, env=environment)
+        escaped = b"b\\xe4ume" if name == "ascii" else b"b\xe4ume"
+        assert done.returncode == 0 and done.stderr == b"" and b"checked " in done.stdout and escaped in done.stdout
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_progress_without_a_console(monkeypatch: pytest.MonkeyPatch, stream: str | None) -> None:
+    """As under pythonw, where there is no stdout, or where it has been closed."""
+    replaced = None if stream is None else io.StringIO()
+    if replaced is not None:
+        replaced.close()
+    monkeypatch.setattr(sys, "stdout", replaced)
+    with progress(2, "steps") as bar:
+        bar.advance(2)
+    assert bar.done == 2
+
+
+def test_progress_says_something_soon(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with progress(100, "steps") as bar:
+        for _ in range(40):
+            now[0] += 0.6
+            bar.advance()
+    said = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert said == ["steps 2/100", "steps 28/100"]
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

@@ -54,6 +54,8 @@ class DatasetConfig:
     """At most so many pictures, at random. preview: 64 unless given."""
     seed: int = 0
     """Of what is chosen at random."""
+    strict: bool = False
+    """check: bad pictures are an error (status 2), after everything has been reported."""
 
 
 def run(config: DatasetConfig) -> None:
@@ -156,6 +158,8 @@ def _check(
             f"{name} {v.min():.1f} to {v.max():.1f}" for name, v in (("elevation", elevation), ("azimuth", azimuth))
         ]
         print(f"{len(poses)} poses: {', '.join(spans)} degrees")
+    if config.strict and bad:
+        raise UserError(f"{config.data}: {len(bad)} of {len(bad) + good} pictures are bad")
     print(f"checked {config.data}: {'good' if not bad else 'the bad pictures will be left out'}")
 
 

@@ -379,9 +379,10 @@ def _require_silhouettes(config: GanConfig, pictures: Pictures) -> None:
     if config.channels == 4 and config.data is not None:
         some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
         if (pictures.batch(some, min(config.resolutions))[:, 3] == 255).all():
+            where = "are not on --background" if config.background else "have no silhouette to learn from"
             raise UserError(
-                f"{config.data}: the pictures have no silhouette to learn from: give pictures with alpha, --background "
-                "R G B where they are on a plain colour, or --channels 3 to learn from the colours of photographs"
+                f"{config.data}: the pictures {where}: give pictures with alpha, --background R G B where they are on "
+                "a plain colour, or --channels 3 to learn from the colours of photographs"
             )
 
 

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sdfgan.errors import UserError
 
 PARTIAL = ".partial"  # suffix of what is still being written
@@ -85,3 +87,7 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"{path}: no space left on the disk; what was saved before is intact") from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except SafetensorError as error:  # which says only in words what the system said
+        full = any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+        reason = "no space left on the disk; what was saved before is intact" if full else f"cannot be written: {error}"
+        raise UserError(f"{path}: {reason}") from error

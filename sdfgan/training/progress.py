@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_TO_FIRST_LINE = 1.0
 
 
 class Bar:
@@ -22,7 +23,7 @@ class Bar:
         self.total, self.done, self.status = total, done, ""
         self._description = description
         self._started_at, self._started = time.monotonic(), done
-        self._last_line = self._started_at
+        self._next_line = self._started_at + _SECONDS_TO_FIRST_LINE
         self._shown = shown
         self._task = None if shown is None else shown.add_task(description, total=total, completed=done, status="")
 
@@ -34,9 +35,9 @@ class Bar:
             return
         if self._shown is not None and self._task is not None:
             self._shown.update(self._task, completed=self.done, status=self.status)
-        elif time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES or self.done == self.total:
-            self._last_line = time.monotonic()
-            rate = (self.done - self._started) / max(self._last_line - self._started_at, 1e-9)
+        elif (now := time.monotonic()) > self._next_line or self.done == self.total:
+            self._next_line = now + _SECONDS_BETWEEN_LINES
+            rate = (self.done - self._started) / max(now - self._started_at, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
             print(
                 f"{self._description} {self.done}/{self.total}  {rate:.2f}/s  {_clock(left)} left  {self.status}",
@@ -47,6 +48,7 @@ class Bar:
 @contextmanager
 def progress(total: int, description: str, done: int = 0, shown: bool = True) -> Iterator[Bar]:
     """A bar from `done` to `total`, if it is to be shown; call `advance` on what this yields."""
+    shown = shown and sys.stdout is not None and not sys.stdout.closed  # as a program without a console has it
     if not shown or not sys.stdout.isatty():
         yield Bar(total, description, done, None, silent=not shown)
         return

@@ -366,3 +366,26 @@ def test_labels_and_poses_of_no_picture_are_told(
     assert "1 labels belong to no picture, the first: typo.png" in said
     assert "1 poses belong to no picture, the first: A.png" in said
     assert "1 labels, 1 different" in said or action == "convert"
+
+
+def test_bad_pictures_are_an_error_if_so_wanted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, {"a.png": png((1, 0, 0)), "b.png": "text", "c.png": ""})
+    assert main(["dataset", "check", str(tmp_path)]) == 0
+    assert main(["dataset", "check", str(tmp_path), "--strict"]) == 2
+    said = capsys.readouterr()
+    assert said.err == f"sdfgan dataset: error: {tmp_path}: 2 of 3 pictures are bad\n" and "bad: b.png" in said.out
+    (tmp_path / "b.png").unlink()
+    (tmp_path / "c.png").unlink()
+    assert main(["dataset", "check", str(tmp_path), "--strict"]) == 0
+
+
+def test_opaque_pictures_are_refused_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(3)})
+    command = ["train-gan", "--data", str(tmp_path), "--resolution", "32", "--device", "cpu", "--dry-run"]
+    assert main(command) == 2
+    assert "the pictures have no silhouette to learn from: give" in capsys.readouterr().err
+    assert main([*command, "--channels", "3"]) == main([*command, "--background", "0", "0", "0"]) == 0
+    assert main([*command, "--background", "1", "1", "1"]) == 2
+    assert "the pictures are not on --background: give" in capsys.readouterr().err
+    put(tmp_path, {"4.png": png((1, 2, 3, 100))})
+    assert main(command) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -9,11 +10,14 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 
 import posed
+from sdfgan.cameras import to_blender
 from sdfgan.cli import main
 from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
@@ -201,6 +205,61 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
         trainer = Trainer(config, data, Workers(0, count))
         trainer.close()
         assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
+
+
+def fisheye_scene(folder: Path, focal: float = 15.0, k: tuple[float, ...] = (-0.35, 0.05, 0.0, 0.01)) -> Path:
+    """The ball through a fisheye, by OpenCV's formula, beside a red patch that masks hide."""
+    side = posed.SIDE
+    at = np.arange(side) + 0.5 - side / 2
+    x, y = np.meshgrid(at / focal, at / focal)
+    bent = np.hypot(x, y)
+    angles = np.linspace(0, 1.4, 100_001)
+    theta = np.interp(bent, angles * (1 + sum(factor * angles ** (2 * i + 2) for i, factor in enumerate(k))), angles)
+    aside = np.sin(theta) / bent
+    rays = torch.from_numpy(np.stack((aside * x, -aside * y, -np.cos(theta)), -1)).float()
+    shown = np.full((side, side), 255, np.uint8)
+    shown[:, :5] = 0
+    folder.mkdir()
+    Image.fromarray(shown).save(folder / "mask.png")
+    for split, poses in (("train", posed.cameras(8)), ("val", posed.cameras(2, start=0.3))):
+        frames = []
+        poses[:, :, 3] *= 0.5  # close by, where lenses differ
+        for i, (pose, matrix) in enumerate(zip(poses, to_blender(poses), strict=True)):
+            directions, origin = rays @ pose[:, :3].T, pose[:, 3]
+            middle = -(directions @ origin)
+            square = posed.RADIUS**2 - (origin.square().sum() - middle**2)
+            hit = origin + (middle - square.clamp(min=0).sqrt())[..., None] * directions
+            rgba = torch.cat((hit / posed.RADIUS / 2 + 0.5, torch.ones(side, side, 1)), -1) * (square > 0)[..., None]
+            rgba[torch.from_numpy(shown) == 0] = torch.tensor([1.0, 0, 0, 1])
+            Image.fromarray((rgba.clamp(0, 1) * 255).round().byte().numpy()).save(folder / f"{split}_{i}.png")
+            frames.append({"file_path": f"{split}_{i}", "transform_matrix": matrix.tolist(), "mask_path": "mask.png"})
+        lens = {"camera_model": "OPENCV_FISHEYE", "fl_x": focal, **{f"k{i + 1}": factor for i, factor in enumerate(k)}}
+        (folder / f"transforms_{split}.json").write_text(json.dumps({**lens, "frames": frames}))
+    return folder
+
+
+def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
+    """The right lens finds held-out views, a pinhole of its focal length does not; what is hidden is not learnt."""
+    from sdfgan.nerf.views import Observer
+
+    data = load_scene(fisheye_scene(tmp_path / "scene"))
+    assert data.val is not None and data.bounded
+    pinhole = data.train.cameras._replace(fisheye=None, distortion=torch.zeros(8, 4))
+    scores = []
+    for train_views in (data.train, dataclasses.replace(data.train, cameras=pinhole)):
+        config = NerfConfig(data=tmp_path / "scene", steps=120, **FAST).resolved()
+        trainer = Trainer(config, data._replace(train=train_views))
+        try:
+            assert trainer.valid is not None and (trainer.valid % posed.SIDE >= 5).all()
+            logs = [trainer.step() for _ in range(120)]
+        finally:
+            trainer.close()
+        assert all(math.isfinite(value) for log in logs for value in log.values())
+        observer = Observer(trainer.model, trainer.background, 300)
+        scores.append(observer.scores(data.val, [0, 1])["psnr"])
+        hidden = observer.look(data.train.cameras._replace(mask=None), 0).rgb[:, :, :4]
+        assert (hidden - torch.tensor([1.0, 0, 0])[:, None, None]).abs().amax(0).mean() > 0.3
+    assert scores[0] > 20 and scores[0] > scores[1] + 1.5
 
 
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:

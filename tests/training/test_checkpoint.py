@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from sdfgan.errors import UserError
 from sdfgan.training import checkpoint as ckpt
@@ -102,11 +103,20 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
         ckpt.unpack_generator_state(torch.Generator(), {"r.state": torch.zeros(3)}, "r", tmp_path)
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     first = ckpt.save_checkpoint(tmp_path, 1, some_tensors(), {})
 
     def full(*args: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise error
 
     monkeypatch.setattr(ckpt, "save_file", full)
     with pytest.raises(UserError, match="no space left on the disk"):
