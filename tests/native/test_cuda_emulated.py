@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import os
@@ -389,6 +390,49 @@ def test_volume_kernels_match_the_cpu(emulated, channels):
 
     for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("channels", [0, 3, 4, 5, 6])
+@pytest.mark.parametrize("samples", [1, 7, 33, 128, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compositing_matches_the_cpu(emulated, dtype, samples, channels):
+    """Rays of one block of samples and of more, by each number of lanes; opaque, empty and infinite pieces."""
+    g = torch.Generator().manual_seed(samples)
+    rays = 11
+    rand = functools.partial(torch.rand, generator=g, dtype=dtype)
+    densities, deltas, distances = rand(rays, samples), rand(rays, samples), rand(rays, samples)
+    densities = densities * (rand(rays, samples) > 0.2) / (1 + samples / 8)
+    densities[0, -1] = densities[1, samples // 2] = 1
+    deltas[:2, -1] = math.inf
+    colors = rand(rays, samples, channels)
+    ends = torch.randint(0, rays * samples + 1, (rays + 1,), generator=g).sort().values
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+
+    def run(where: tuple) -> list[Tensor]:
+        results: list[Tensor] = []
+
+        def new(*shape: int) -> Tensor:
+            results.append(torch.full(shape, 9.0, dtype=dtype))
+            return results[-1]
+
+        def call(kernel: str, *arguments: Any) -> None:
+            getattr(kernels, kernel)(where, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+        for at in ((0, rays, samples), (ends.data_ptr(), rays, rays * samples)):
+            for lengths in (deltas, 0):
+                inputs = (densities, lengths, colors, distances)
+                weights = new(rays, samples)
+                call("composite", at, *inputs, weights, new(rays), new(rays, channels), new(rays), channels)
+                grads = (distances, colors[:, 0, :1], colors[:, 0], deltas[:, 0]) if channels else (distances, 0, 0, 0)
+                grads = tuple(x.contiguous() if isinstance(x, Tensor) else x for x in grads)
+                outputs = (new(rays, samples), new(rays, samples) if lengths is deltas else 0)
+                outputs += (new(rays, samples, channels), new(rays, samples))
+                call("composite_backward", at, *inputs, weights, *grads, *outputs, channels)
+        return results
+
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=10 * tolerance, equal_nan=True)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
