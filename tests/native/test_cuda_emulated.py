@@ -435,6 +435,48 @@ def test_compositing_matches_the_cpu(emulated, dtype, samples, channels):
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=10 * tolerance, equal_nan=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bins", [1, 5, 32, 33, 64, 200, 700])
+def test_samples_of_densities_match_the_cpu(emulated, dtype, bins):
+    g = torch.Generator().manual_seed(bins)
+    rays, samples = 13, 40
+    weights = torch.rand(rays, bins, generator=g, dtype=dtype) * (torch.rand(rays, bins, generator=g) > 0.3)
+    weights *= 10.0 ** torch.randint(-3, 1, weights.shape, generator=g)
+    weights[0], weights[1, ::2], weights[2, ::2], weights[3, : bins // 2] = 0, math.nan, -1, math.inf
+    edges = torch.rand(rays, bins + 1, generator=g, dtype=dtype).cumsum(1)
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+    shared = torch.linspace(-0.1, 1.1, samples, dtype=dtype)
+    own = torch.rand(rays, samples, generator=g, dtype=dtype).sort().values
+    own[:, 0], own[:, -1] = 0, 1
+    for u in (shared, own):
+        drawn = [torch.full((rays, samples), 9e9, dtype=dtype) for _ in range(2)]
+        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), drawn, strict=True):
+            pointers = [t.data_ptr() for t in (edges, weights, u, out)]
+            kernels.sample_pdf(where, *pointers, rays, bins, samples, samples if u is own else 0)
+        actual, expected = drawn
+        torch.testing.assert_close(actual, expected, rtol=1e-5 if dtype == torch.float32 else 1e-9, atol=0)
+        assert (actual.diff(dim=1) >= 0).all()
+        usable = (weights > 0) & weights.isfinite()
+        for ray in range(rays):
+            bin_of_ray = usable[ray].nonzero().flatten().tolist() or [0, bins - 1]
+            first, last = edges[ray][bin_of_ray[0]], edges[ray][bin_of_ray[-1] :]
+            assert actual[ray, 0] == first and last[0] < actual[ray, -1] <= last[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dims", [1, 3, 7, 40])
+@pytest.mark.parametrize("points", [1, 45, 333])
+def test_positional_encoding_matches_the_cpu(emulated, dtype, dims, points):
+    x = 3 * torch.randn(points, dims, generator=torch.Generator().manual_seed(dims), dtype=dtype)
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+    for octaves, include_input, times_pi in ((10, True, False), (3, False, True), (64, False, True), (0, True, True)):
+        outs = [torch.full((points, (include_input + 2 * octaves) * dims), 9.0, dtype=dtype) for _ in range(2)]
+        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), outs, strict=True):
+            settings = (points, dims, octaves, include_input, times_pi)
+            kernels.positional_encoding(where, x.data_ptr(), out.data_ptr(), *settings)
+        torch.testing.assert_close(*outs, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("along", [False, True])
 def test_hash_grid(emulated: ModuleType, dims: int, along: bool) -> None:
