@@ -477,20 +477,24 @@ def test_positional_encoding_matches_the_cpu(emulated, dtype, dims, points):
         torch.testing.assert_close(*outs, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
+@pytest.mark.parametrize("features", [1, 2, 4, 8])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("along", [False, True])
-def test_hash_grid(emulated: ModuleType, dims: int, along: bool) -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_hash_grid(emulated: ModuleType, features: int, dims: int, along: bool, aligned: bool) -> None:
     torch.manual_seed(dims)
-    cells, size, features, count = [2, 5, 11], 64, 4, 150
+    cells, size, count = [2, 5, 11], 64, 150
     begins = ops.hash_table_begins(dims, cells, size)
-    points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1], features)
+    points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1] * features + 1)
+    slopes = torch.zeros_like(table)
+    table, by_table = ((x[:-1] if aligned else x[1:]).view(-1, features) for x in (table, slopes))
     direction = torch.randn_like(points) if along else None
     gradient = torch.randn(count, len(cells) * features)
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (points, table, direction)]
     masks = [size - 1 if (n + 2) ** dims > size else 0 for n in cells]
     grid = (*addresses, count, dims, features, True, cells, masks, begins)
     settings = (cells, size, True)
-    out, by_points, by_table = torch.empty_like(gradient), torch.empty_like(points), torch.zeros_like(table)
+    out, by_points = torch.empty_like(gradient), torch.empty_like(points)
     emulated.f32.hash_encoding((HOPPER, 0, 0), grid, out.data_ptr())
     emulated.f32.hash_points_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_points.data_ptr())
     emulated.f32.hash_table_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_table.data_ptr())
