@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "core/composite.h"
+#include "core/grid_march.h"
 #include "core/harmonics.h"
 #include "core/histogram.h"
 #include "core/integrated.h"
@@ -40,6 +41,9 @@ struct EncodeGaussian {
 SDFGAN_BODY(SumOverlaps, OverlapSums, overlap_sums_ray(p, i))
 SDFGAN_BODY(DistortRay, Distortion, distortion_ray(p, i))
 SDFGAN_BODY(SamplePixel, SamplePixels, sample_pixel(p, i))
+SDFGAN_BODY(CountSteps, MarchCount, march_count_ray(p, i))
+SDFGAN_BODY(WriteSteps, MarchSamples, march_samples_ray(p, i))
+SDFGAN_BODY(ReachSteps, MarchReached, march_reached_ray(p, i))
 SDFGAN_BODY(FrustumPiece, FrustumGaussians, frustum_gaussian(p, i))
 SDFGAN_BODY(EncodeLobe, IntegratedDirectionalEncoding, (harmonics<false, 1>(p, i, 1)))
 SDFGAN_BODY(EncodeLobeBackward, IntegratedDirectionalEncoding, (harmonics<true, 1>(p, i, 1)))
@@ -89,6 +93,18 @@ void launch_(const Distortion<T>& p, const Where& where) {
 template <class T>
 void launch_(const SamplePixels<T>& p, const Where& where) {
     for_each("sample_pixels", p.count, where, SamplePixel<T>{p});
+}
+template <class T>
+void launch_(const MarchCount<T>& p, const Where& where) {
+    for_each("march_count", p.march.rays, where, CountSteps<T>{p});
+}
+template <class T>
+void launch_(const MarchSamples<T>& p, const Where& where) {
+    for_each("march_samples", p.march.rays, where, WriteSteps<T>{p});
+}
+template <class T>
+void launch_(const MarchReached<T>& p, const Where& where) {
+    for_each("march_reached", p.at.rays, where, ReachSteps<T>{p});
 }
 template <class T>
 void launch_(const FrustumGaussians<T>& p, const Where& where) {
