@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
+from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Places, Rays, VolumeField, VolumeRendering
 
 _MEMORY = 0.75  # of a cell's density each time that it is asked again
@@ -66,6 +67,7 @@ class MarchingGrid(OccupancyGrid):
 
     def ask(self, field: VolumeField, generator: torch.Generator) -> None:
         """Ask the field again at a random point of some cells; of all of them the first few times."""
+        generator = generator_on(self.density.device, generator)  # of millions of numbers
 
         def density(points: Tensor) -> Tensor:
             direction = torch.zeros_like(points)
