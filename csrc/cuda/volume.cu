@@ -1,5 +1,8 @@
 // CUDA launches of the kernels for volumes: one thread per ray, pixel, piece, coordinate or
 // direction; to a ray that is composited, several.
+#include <type_traits>
+
+#include "core/grid_march.h"
 #include "core/harmonics.h"
 #include "core/histogram.h"
 #include "core/integrated.h"
@@ -38,6 +41,9 @@ struct EncodeGaussian {
 SDFGAN_BODY(SumOverlaps, OverlapSums, overlap_sums_ray(p, i))
 SDFGAN_BODY(DistortRay, Distortion, distortion_ray(p, i))
 SDFGAN_BODY(SamplePixel, SamplePixels, sample_pixel(p, i))
+SDFGAN_BODY(CountSteps, MarchCount, march_count_ray(p, i))
+SDFGAN_BODY(WriteSteps, MarchSamples, march_samples_ray(p, i))
+SDFGAN_BODY(ReachSteps, MarchReached, march_reached_ray(p, i))
 SDFGAN_BODY(FrustumPiece, FrustumGaussians, frustum_gaussian(p, i))
 SDFGAN_BODY(EncodeLobe, IntegratedDirectionalEncoding, (harmonics<false, 1>(p, i, 1)))
 SDFGAN_BODY(EncodeLobeBackward, IntegratedDirectionalEncoding, (harmonics<true, 1>(p, i, 1)))
@@ -53,6 +59,18 @@ void launch_(const Distortion<T>& p, const Where& where) {
 template <class T>
 void launch_(const SamplePixels<T>& p, const Where& where) {
     for_each("sample_pixels", p.count, where, SamplePixel<T>{p});
+}
+template <class T>
+void launch_(const MarchCount<T>& p, const Where& where) {
+    for_each("march_count", p.march.rays, where, CountSteps<T>{p});
+}
+template <class T>
+void launch_(const MarchSamples<T>& p, const Where& where) {
+    for_each("march_samples", p.march.rays, where, WriteSteps<T>{p});
+}
+template <class T>
+void launch_(const MarchReached<T>& p, const Where& where) {
+    for_each("march_reached", p.at.rays, where, ReachSteps<T>{p});
 }
 template <class T>
 void launch_(const FrustumGaussians<T>& p, const Where& where) {

@@ -477,6 +477,38 @@ def test_positional_encoding_matches_the_cpu(emulated, dtype, dims, points):
         torch.testing.assert_close(*outs, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
+@pytest.mark.parametrize("even", [0.65, math.inf])
+def test_rays_through_a_grid(emulated: ModuleType, even: float) -> None:
+    """Steps, samples and what light reaches of them: the same arrays on both."""
+    g = torch.Generator().manual_seed(5)
+    origins, jitter, near = torch.randn(50, 3, generator=g) / 2, torch.rand(50, generator=g), torch.rand(50)
+    directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=g), dim=1)
+    occupied, far = torch.rand(6**3, generator=g) < 0.4, near + 2
+    rays = tuple(x.data_ptr() for x in (origins, directions, near, far, jitter, occupied))
+
+    def run(where: tuple) -> list[Tensor]:
+        counts, following = torch.zeros(51, dtype=torch.int64), torch.zeros(50, dtype=torch.int32)
+        reached, depth, first, results = torch.zeros_like(counts), torch.zeros(50), 0, []
+        for most in (7, 1000):
+            march = (*rays, first, 50, 6, 0.03, even)
+            emulated.f32.march_count(where, march, counts.data_ptr(), following.data_ptr(), most)
+            offsets = counts.cumsum(0)
+            total = int(offsets[-1])
+            at = (offsets.data_ptr(), 50, total)
+            samples = [torch.zeros(total, 3), torch.zeros(total, 3), torch.zeros(total), torch.zeros(total)]
+            emulated.f32.march_samples(where, march, at, *(x.data_ptr() for x in samples))
+            densities = 9 * samples[0].square().sum(1)
+            updated = (densities, samples[3], depth, reached, following)
+            emulated.f32.march_reached(where, at, *(x.data_ptr() for x in updated), 1.5)
+            results += [offsets, *samples, depth.clone(), reached.clone(), following.clone()]
+            kept = following.clone()
+            first = kept.data_ptr()
+        return results
+
+    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("along", [False, True])
