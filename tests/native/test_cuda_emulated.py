@@ -220,23 +220,25 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
     assert error.median() < 1e-4 and error.max() < 5e-3
 
 
-@pytest.mark.parametrize(("layers", "steps"), [((2, 1, 1), 20), ((2, 2, 1), 1)])
-def test_two_warps_that_share_rows_trace_like_one(emulated, monkeypatch, layers, steps):
-    net = RandomNetwork(1, 256, layers).for_cuda("fp16")
-    levels = [LEVELS["one level"][0]._replace(steps=steps)]
-    expected = trace(emulated, HOPPER, net, levels, None)
-    monkeypatch.setenv("SDFGAN_TRACE_SPLIT", "1")
-    for schedule in range(2):
-        monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", str(schedule))
-        status, distance, nearest, counts, *_ = trace(emulated, HOPPER, net, levels, None)
-        assert torch.equal(status, expected[0]) and counts[0] == expected[3][0]
-        if steps == 1:  # the same features; only the head's sum is in two parts
-            torch.testing.assert_close(nearest, expected[2], atol=1e-6, rtol=0)
-        else:  # a point that lies elsewhere by a rounding has features that differ by one of fp16
-            error = (distance - expected[1])[status == RayStatus.HIT].abs()
-            assert len(error) > 10 and error.median() < 1e-4 and error.max() < 5e-3
-    with pytest.raises(RuntimeError, match="film_siren_trace: too little shared memory"):
-        trace(emulated, AMPERE, net, levels, None)
+@pytest.mark.parametrize(
+    ("width", "device", "levels", "most_layers"),
+    [(64, HOPPER, "march", 0), (64, AMPERE, "seed", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
+)
+def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, most_layers):
+    """To the last bit, whenever a block's warps begin to share its rays; the last case has no memory for that."""
+    net = RandomNetwork(1, width, (2, 2, 1)).for_cuda("fp16")
+    monkeypatch.setenv("SDFGAN_TRACE_TAIL", "0")
+    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+    rows = set()
+    for rounds, schedule in (("1", "0"), ("2", "1"), ("8", "2")):
+        monkeypatch.setenv("SDFGAN_TRACE_TAIL", rounds)
+        monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", schedule)
+        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+        assert all(map(torch.equal, (*actual, complete_now), (*expected, complete)))
+        torch.testing.assert_close(layers_now, layers, atol=0, rtol=0, equal_nan=True)
+        assert counts_now[0] == counts[0]
+        rows.add(int(counts_now[1]))
+    assert (rows != {int(counts[1])}) == ((width, device) != (128, AMPERE))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
