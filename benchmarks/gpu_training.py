@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from gpu_records import keep, parser
 
 _REALS = 256  # pictures that the GAN sees; how many does not matter to its speed
 _WARM_UP = 8  # steps of the GAN; R1 comes every 8
-_GAN_SECONDS = 6.0  # of steps that are timed
+_GAN_SECONDS = 4.0  # of steps that are timed
 _PROFILED = 2  # steps: the profiler takes seconds for each to sum up its events
 _ROWS = 12  # of the tables of the profiler
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "aten::item")
@@ -64,26 +65,28 @@ def gan(arguments: argparse.Namespace, scratch: Path) -> None:
     begin = time.perf_counter()
     reals = render_shapes(16 if arguments.quick else _REALS, config.resolution or 0).images
     print(f"{len(reals)} real pictures of the built-in set, made in {time.perf_counter() - begin:.1f} s")
-    trainer = Trainer(config)
-    for number in range(1 if arguments.quick else _WARM_UP):
-        begin = time.perf_counter()
-        trainer.step(reals)
-        print(f"step {number}: {time.perf_counter() - begin:.3f} s", flush=True)
-    times = _timed(lambda: trainer.step(reals), arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
-    rate = 1 / statistics.mean(times)
-    numbers: dict[str, Any] = {
-        "steps_per_s": rate, "median_ms": 1e3 * statistics.median(times), "slowest_ms": 1e3 * max(times)
-    }  # fmt: skip
-    if arguments.device == "cuda":
-        numbers["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     settings = {"resolution": config.resolution, "batch": config.batch_size, "width": config.width}
-    print(f"GAN {settings}, {config.precision}: {rate:.2f} steps/s, {numbers}", flush=True)
-    keep(arguments, "gan", "step", settings, **numbers)
+    for graphs in (False, True) if arguments.device == "cuda" else (False,):
+        trainer = Trainer(dataclasses.replace(config, cuda_graphs=graphs))
+        for number in range(1 if arguments.quick else _WARM_UP):
+            begin = time.perf_counter()
+            trainer.step(reals)
+            print(f"step {number}: {time.perf_counter() - begin:.3f} s", flush=True)
+        times = _timed(partial(trainer.step, reals), arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
+        rate = 1 / statistics.mean(times)
+        numbers: dict[str, Any] = {
+            "steps_per_s": rate, "median_ms": 1e3 * statistics.median(times), "slowest_ms": 1e3 * max(times)
+        }  # fmt: skip
+        if arguments.device == "cuda":
+            numbers["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        variant = "step, graphs" if graphs else "step"
+        print(f"GAN {settings}, {config.precision}, {variant}: {rate:.2f} steps/s, {numbers}", flush=True)
+        keep(arguments, "gan", variant, settings, **numbers)
     while not arguments.quick and trainer.steps_done % config.r1_interval:
         trainer.step(reals)
     for name in ("a step with R1", "a step without"):
         print(name)
-        numbers = profile(lambda: trainer.step(reals), 1, arguments.device)
+        numbers = profile(partial(trainer.step, reals), 1, arguments.device)
         keep(arguments, "gan", f"profile of {name}", settings, **numbers)
     trainer.close()
 

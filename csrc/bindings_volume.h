@@ -107,6 +107,64 @@ void sample_pixels(WhereTuple where, Address cameras, Address intrinsics, Addres
     run(p, where);
 }
 
+using MarchTuple = std::tuple<Address, Address, Address, Address, Address, Address, Address,
+                              int64_t, int64_t, double, double>;  // members of GridMarch
+
+template <class T>
+GridMarch<T> grid_march(const MarchTuple& tuple) {
+    const auto [origins, directions, near, far, jitter, occupied, first, rays, resolution, step,
+                even] = tuple;
+    return {pointer<const T>(origins),
+            pointer<const T>(directions),
+            pointer<const T>(near),
+            pointer<const T>(far),
+            pointer<const T>(jitter),
+            pointer<const bool>(occupied),
+            pointer<const int32_t>(first),
+            rays,
+            resolution,
+            static_cast<T>(step),
+            static_cast<T>(even)};
+}
+
+template <class T>
+void march_count(WhereTuple where, const MarchTuple& march, Address counts, Address next,
+                 int64_t most) {
+    MarchCount<T> p;
+    p.march = grid_march<T>(march);
+    p.counts = pointer<int64_t>(counts);
+    p.next = pointer<int32_t>(next);
+    p.most = most;
+    run(p, where);
+}
+
+template <class T>
+void march_samples(WhereTuple where, const MarchTuple& march, const SamplesTuple& at,
+                   Address points, Address directions, Address distances, Address deltas) {
+    MarchSamples<T> p;
+    p.march = grid_march<T>(march);
+    p.at = ray_samples(at);
+    p.points = pointer<T>(points);
+    p.directions = pointer<T>(directions);
+    p.distances = pointer<T>(distances);
+    p.deltas = pointer<T>(deltas);
+    run(p, where);
+}
+
+template <class T>
+void march_reached(WhereTuple where, const SamplesTuple& at, Address densities, Address deltas,
+                   Address depth, Address reached, Address next, double limit) {
+    MarchReached<T> p;
+    p.at = ray_samples(at);
+    p.densities = pointer<const T>(densities);
+    p.deltas = pointer<const T>(deltas);
+    p.depth = pointer<T>(depth);
+    p.reached = pointer<int64_t>(reached);
+    p.next = pointer<int32_t>(next);
+    p.limit = static_cast<T>(limit);
+    run(p, where);
+}
+
 template <class T>
 void frustum_gaussians(WhereTuple where, Address origins, Address directions, Address edges,
                        Address radii, Address means, Address covariances, int64_t rays,
@@ -164,6 +222,9 @@ void add_volume_kernels(py::module_ module) {
     module.def("overlap_sums", overlap_sums<T>);
     module.def("distortion", distortion<T>);
     module.def("sample_pixels", sample_pixels<T>);
+    module.def("march_count", march_count<T>);
+    module.def("march_samples", march_samples<T>);
+    module.def("march_reached", march_reached<T>);
     module.def("frustum_gaussians", frustum_gaussians<T>);
     module.def("integrated_positional_encoding", integrated_positional_encoding<T>);
     module.def("integrated_directional_encoding", integrated_directional_encoding<T>);

@@ -8,6 +8,16 @@
 #include "core/pixels.h"
 
 namespace sdfgan::cpu {
+
+// grid_march.cpp
+#define SDFGAN_DECLARE(T)                                                                \
+    void SDFGAN_LEVEL(march_count_)(const MarchCount<T>&, int64_t begin, int64_t end);     \
+    void SDFGAN_LEVEL(march_samples_)(const MarchSamples<T>&, int64_t begin, int64_t end); \
+    void SDFGAN_LEVEL(march_reached_)(const MarchReached<T>&, int64_t begin, int64_t end);
+SDFGAN_DECLARE(float)
+SDFGAN_DECLARE(double)
+#undef SDFGAN_DECLARE
+
 namespace {
 
 template <class T>
@@ -94,6 +104,9 @@ constexpr VolumeKernels<T> kVolumeKernels = {composite<T>,
                                              overlap_sums<T>,
                                              distortion<T>,
                                              sample_pixels<T>,
+                                             SDFGAN_LEVEL(march_count_),
+                                             SDFGAN_LEVEL(march_samples_),
+                                             SDFGAN_LEVEL(march_reached_),
                                              frustum_gaussians<T>,
                                              integrated_positional_encoding<T>,
                                              integrated_directional_encoding<T>};

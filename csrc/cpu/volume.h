@@ -13,6 +13,9 @@ struct VolumeKernels {
     void (*overlap_sums)(const OverlapSums<T>&, int64_t begin, int64_t end);
     void (*distortion)(const Distortion<T>&, int64_t begin, int64_t end);
     void (*sample_pixels)(const SamplePixels<T>&, int64_t begin, int64_t end);          // pixels
+    void (*march_count)(const MarchCount<T>&, int64_t begin, int64_t end);
+    void (*march_samples)(const MarchSamples<T>&, int64_t begin, int64_t end);
+    void (*march_reached)(const MarchReached<T>&, int64_t begin, int64_t end);
     void (*frustum_gaussians)(const FrustumGaussians<T>&, int64_t begin, int64_t end);  // pieces
     void (*integrated_positional_encoding)(const IntegratedPositionalEncoding<T>&, int64_t begin,
                                            int64_t end);  // points

@@ -18,6 +18,8 @@ int64_t samples_per_ray(const RaySamples& at) {
     return at.offsets ? at.samples / (at.rays < 1 ? 1 : at.rays) : at.samples;
 }
 
+constexpr int64_t kStepsOfRay = 256;  // through a grid, about
+
 template <class T>
 const VolumeKernels<T>& volume() {
     return *kernels<T>().volume;
@@ -36,6 +38,9 @@ SDFGAN_LAUNCH(CompositeBackward, p.at.rays, samples_per_ray(p.at), composite_bac
 SDFGAN_LAUNCH(OverlapSums, p.rays, p.bins + p.other_bins, overlap_sums)
 SDFGAN_LAUNCH(Distortion, p.rays, p.bins, distortion)
 SDFGAN_LAUNCH(SamplePixels, p.count, 32, sample_pixels)
+SDFGAN_LAUNCH(MarchCount, p.march.rays, kStepsOfRay, march_count)
+SDFGAN_LAUNCH(MarchSamples, p.march.rays, kStepsOfRay, march_samples)
+SDFGAN_LAUNCH(MarchReached, p.at.rays, samples_per_ray(p.at), march_reached)
 SDFGAN_LAUNCH(FrustumGaussians, p.rays* p.samples, 6, frustum_gaussians)
 SDFGAN_LAUNCH(IntegratedPositionalEncoding, p.points, 2 * p.octaves * p.dims,
               integrated_positional_encoding)

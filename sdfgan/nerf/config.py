@@ -59,7 +59,8 @@ class NerfConfig:
     grad_clip: float = -1.0
     """Largest norm of the gradient; negative: not limited."""
     precision: Literal["auto", "fp32", "amp", "bf16", "fp16"] = "auto"
-    """Of the networks' products. amp: bf16, or fp16 where a GPU lacks it. auto: fp32 on a CPU, else amp."""
+    """Of the networks' products. amp: bf16, or fp16 where a GPU lacks it. auto: fp32 on a CPU and for
+    fast, else amp."""
 
     image_scale: float = 1.0
     """Reduce the pictures to this share of their sides."""
@@ -163,7 +164,8 @@ class NerfConfig:
         chosen = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         precision = self.precision
         if precision == "auto":
-            precision = "fp32" if small else "amp"
+            # The networks of "fast" are so small that casts take longer than they save.
+            precision = "fp32" if small or self.model == "fast" else "amp"
         if precision == "amp":
             precision = "bf16" if small or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         config = dataclasses.replace(self, device=str(device), precision=precision, **chosen)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
+from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Places, Rays, VolumeField, VolumeRendering
 
 _MEMORY = 0.75  # of a cell's density each time that it is asked again
 _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
-_BLOCK = 48  # steps between looks at which rays go on
+_ROUNDS = (48, 2**24)  # most samples of a ray between looks at which rays go on
 _UPDATED_SHARE = 1 / 8  # of the cells is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
 _EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
@@ -66,6 +67,7 @@ class MarchingGrid(OccupancyGrid):
 
     def ask(self, field: VolumeField, generator: torch.Generator) -> None:
         """Ask the field again at a random point of some cells; of all of them the first few times."""
+        generator = generator_on(self.density.device, generator)  # of millions of numbers
 
         def density(points: Tensor) -> Tensor:
             direction = torch.zeros_like(points)
@@ -81,55 +83,29 @@ class MarchingGrid(OccupancyGrid):
     def march(self, rays: Rays, jitter: Tensor, field: VolumeField) -> Packed:
         """The samples of rays in occupied cells that light of the field reaches.
 
-        `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays go block by block of steps, and end where
-        the field's density has left no light.
+        `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays end where the field's density has left no
+        light; so that it is not asked for much behind that, samples are looked for in rounds.
         """
-        even = _EVEN if self.contracted else math.inf
-        low, high = (_ticks(distance, self.step, even) for distance in (rays.near, rays.far))
-        low = low + jitter
-        block = torch.arange(_BLOCK, device=low.device)
-        depth = torch.zeros_like(low)  # optical, from the ray's beginning
-        parts: list[tuple[Tensor, ...]] = []
-        asked, first = 0, 0
-        alive = (low < high).nonzero()[:, 0]
-        while len(alive):
-            ticks = low[alive, None] + (first + block)  # [A, B]
-            distances = _distances(ticks, self.step, even)
-            points = rays.origins[alive, None] + distances[..., None] * rays.directions[alive, None]
-            taken = self.occupied[self.cells(points)] & (ticks < high[alive, None])
-            row, column = taken.nonzero(as_tuple=True)
-            at, ray = distances[row, column], alive[row]
-            deltas = _distances(ticks[row, column] + 1, self.step, even) - at
-            places = Places(points[row, column], rays.directions[ray])
-            thickness = torch.zeros_like(ticks)
-            thickness[row, column] = field.density(places).to(thickness) * deltas
-            before = depth[alive, None] + thickness.cumsum(1) - thickness
-            kept = before[row, column] < _MOST_DEPTH
-            parts.append((ray[kept], places.points[kept], at[kept], deltas[kept]))
-            asked, first = asked + len(row), first + _BLOCK
-            depth[alive] += thickness.sum(1)
-            alive = alive[(depth[alive] < _MOST_DEPTH) & (low[alive] + first < high[alive])]
-        if not parts:
-            parts = [(alive, rays.origins[:0], low[:0], low[:0])]
-        ray, points, at, deltas = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
-        order = ray.argsort(stable=True)
-        ray, points, at, deltas = ray[order], points[order], at[order], deltas[order]
-        offsets = F.pad(torch.bincount(ray, minlength=len(low)).cumsum(0), (1, 0))
-        return Packed(Places(points, rays.directions[ray]), offsets, at, deltas, asked)
-
-
-def _ticks(distance: Tensor, step: float, even: float) -> Tensor:
-    """How many steps it is to a distance: inverts `_distances`."""
-    if math.isinf(even):
-        return distance / step
-    return (distance.clamp(max=even) + even * (distance / even).clamp(min=1).log()) / step
-
-
-def _distances(ticks: Tensor, step: float, even: float) -> Tensor:
-    """The distance after some steps: they are even up to `even`, and from there on a fixed share of the distance."""
-    if math.isinf(even):
-        return ticks * step
-    return (ticks * step).clamp(max=even) * ((ticks * step - even).clamp(min=0) / even).exp()
+        march = ops.GridMarch(
+            rays.origins, rays.directions, rays.near, rays.far, jitter,
+            self.occupied, self.resolution, self.step, _EVEN if self.contracted else math.inf,
+        )  # fmt: skip
+        depth = torch.zeros_like(jitter)  # optical, from the ray's beginning
+        reached = torch.zeros(len(jitter) + 1, dtype=torch.int64, device=jitter.device)
+        first: Tensor | None = None
+        asked = 0
+        for most in _ROUNDS:
+            offsets, following = ops.march_count(march, most, first)
+            count = int(offsets[-1])
+            if count == 0:
+                break
+            some = ops.march_samples(march, offsets, count, first)
+            density = field.density(Places(some.points, some.directions)).to(jitter)
+            ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MOST_DEPTH)
+            asked, first = asked + count, following
+        offsets = reached.cumsum(0)
+        kept = ops.march_samples(march, offsets, int(offsets[-1]))
+        return Packed(Places(kept.points, kept.directions), offsets, kept.distances, kept.deltas, asked)
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:

@@ -120,7 +120,7 @@ class GridModel(SceneModel):
         loss = mse
         if self.config.opacity_weight:
             loss = loss + self.config.opacity_weight * entropy(seen.opacity).mean()
-        return loss, {"mse": mse.detach(), "samples": mse.new_tensor(marched.asked / max(len(jitter), 1))}
+        return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.asked / max(len(jitter), 1))}
 
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
@@ -174,7 +174,7 @@ class NetworkModel(SceneModel):
         seen = self._render(batch.rays, batch.background, generator)
         mse = (seen.rgb - batch.colors).square().mean()
         loss, last = mse, seen.levels[-1]
-        log = {"mse": mse.detach(), "samples": mse.new_tensor(float(sum(self.sampling.counts)))}
+        log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(self.sampling.counts)))}
         for level in seen.levels[:-1]:
             if level.rgb is not None:
                 loss = loss + _COARSE_WEIGHT[self.kind] * (level.rgb - batch.colors).square().mean()

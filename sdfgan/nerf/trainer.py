@@ -28,6 +28,7 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
+from sdfgan.training.device import generator_on
 from sdfgan.training.distributed import Workers
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
@@ -91,10 +92,11 @@ class Trainer:
         chunks = self._draw()
         results = self.threads.map(self._gradients, self.workers.share(chunks))
         gradients = mean_gradients([gradients for gradients, _ in results])
-        numbers = torch.stack([torch.stack([log[name] for _, log in results]).mean() for name in results[0][1]])
+        numbers = torch.stack([torch.stack(list(log.values())) for _, log in results]).mean(0)
         *gradients, numbers = self.workers.average([*gradients, numbers])
-        log = dict(zip(results[0][1], numbers.tolist(), strict=True))
-        log["gradient_norm"] = self._update(gradients)
+        numbers = numbers.to("cpu", non_blocking=True)  # here when the update has waited for the gradients' norm
+        norm = self._update(gradients)
+        log = dict(zip(results[0][1], numbers.tolist(), strict=True)) | {"gradient_norm": norm}
         self.steps_done += 1
         if self.config.samples is not None:
             wanted = int(self.config.samples / max(log["samples"], 0.1))
@@ -111,11 +113,12 @@ class Trainer:
         """The chunks of a step, alike in all processes."""
         pixels = self.middle if self.steps_done < self.config.center_crop_steps else self.valid
         count = len(self.views.pixels if pixels is None else pixels)
-        chosen = torch.randint(count, (self.rays_now,), generator=self.random).to(self.device)
+        random = generator_on(self.device, self.random)
+        chosen = torch.randint(count, (self.rays_now,), generator=random, device=self.device)
         chosen = chosen if pixels is None else pixels[chosen]
         background = self.background.expand(self.rays_now, 3)
         if self.scene.has_alpha and self.config.random_background:
-            background = torch.rand(self.rays_now, 3, generator=self.random).to(self.device)
+            background = torch.rand(self.rays_now, 3, generator=random, device=self.device)
         seeds = torch.randint(2**62, (self.chunks,), generator=self.random).tolist()
         parts = (chosen.tensor_split(self.chunks), background.tensor_split(self.chunks), seeds)
         return [_Chunk(*part) for part in zip(*parts, strict=True)]

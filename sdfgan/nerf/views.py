@@ -67,7 +67,7 @@ class Observer:
 
     def _piece(self, cameras: PixelViews, pixels: Tensor, normals: bool) -> tuple[Tensor | None, ...]:
         seen = sample_pixels(cameras, pixels)
-        good = seen.radii.isfinite()
+        good = seen.radii.isfinite().nonzero()[:, 0]
         at = PixelSamples(seen.origins[good], seen.directions[good], seen.radii[good], None)
         with torch.no_grad(), self.autocast():  # here, for each thread has its own modes
             found = self.model.look(self.model.rays(at), self.background, normals)

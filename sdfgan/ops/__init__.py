@@ -13,6 +13,7 @@ from .film_siren import (
     film_siren_trace,
     pack_matrices,
 )
+from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
 from .hash import hash_encoding, hash_table_begins
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
@@ -27,9 +28,11 @@ __all__ = [
     "CUDA_WIDTHS",
     "Composited",
     "FilmSirenNetwork",
+    "GridMarch",
     "LayerState",
     "LevelRays",
     "MarchRules",
+    "MarchSamples",
     "MeshDistance",
     "MeshTree",
     "PixelSamples",
@@ -48,6 +51,9 @@ __all__ = [
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
+    "march_count",
+    "march_reached",
+    "march_samples",
     "mesh_distance",
     "mesh_tree",
     "pack_matrices",

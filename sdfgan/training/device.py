@@ -32,6 +32,14 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def generator_on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """`generator` where it is on that kind of device, else one there that it has seeded: nothing is copied there."""
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    return torch.Generator(device).manual_seed(seed)
+
+
 def device_here(saved: str, run: Path) -> str:
     """The device of a run that goes on: its own, or "auto" where this machine has no such one, which is said."""
     try:

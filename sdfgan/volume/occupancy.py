@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sdfgan.volume.contraction import contract, expand
 
-_POINTS_AT_ONCE = 2**16
+_POINTS_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
 _FARTHEST = 1.999  # of the contracted ball of radius 2
 _ROUNDING = 1e-5  # of the mean of equal densities, relative
 
@@ -92,7 +92,7 @@ class OccupancyGrid(nn.Module):
             chosen = torch.randint(len(cells), (math.ceil(share * len(cells)),), device=there, generator=generator)
             cells = cells[chosen]
         self.density[cells.to(here)] = decay * self.density[cells.to(here)]  # once, also of those that come twice
-        for some in cells.split(_POINTS_AT_ONCE):
+        for some in cells.split(_POINTS_AT_ONCE[here.type]):
             inside = torch.rand(len(some), 3, device=there, generator=generator)
             found = density(self.points(some, inside).to(here)).to(self.density)
             self.density.scatter_reduce_(0, some.to(here), found, "amax")
