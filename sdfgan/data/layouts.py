@@ -223,7 +223,16 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
                 if len(numbers) >= 2 and all(map(_is_number, numbers[:2])):
                     angles = math.radians(float(numbers[1])), math.radians(float(numbers[0]))
                     poses[(folder / f"{index:02d}.png").as_posix()] = angles
+    unused = [name for name in archive.side if not _is_read(PurePosixPath(name).name)]
+    if unused:
+        notes.append(f"{path}: not used: {len(unused)} files beside the pictures, the first: {unused[0]}")
     return _of_pictures("poses", poses, archive, path, notes), notes
+
+
+def _is_read(base: str) -> bool:
+    """Whether labels or poses are read from files of this name."""
+    known = ("dataset.json", "poses.json", "rendering_metadata.txt")
+    return base in known or base.endswith(".cls") or (base.startswith("transforms") and base.endswith(".json"))
 
 
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:

@@ -122,6 +122,21 @@ def test_labels_without_an_integer_are_said(tmp_path: Path, capsys: pytest.Captu
     assert found.notes == [f"{tmp_path / 'c'}: 1 labels belong to no picture, the first: x/none.png"]
 
 
+def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
+    files = {
+        "a.png": png((1, 0, 0)),
+        "a.json": "{}",
+        "b.txt": "a chair",
+        "a.cls": "1",
+        "poses.json": '{"c.png": [1, 2]}',
+    }
+    found = open_data(put(tmp_path, files), 8)
+    assert sorted(found.notes) == [
+        f"{tmp_path}: 1 poses belong to no picture, the first: c.png",
+        f"{tmp_path}: not used: 2 files beside the pictures, the first: a.json",
+    ]
+
+
 def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
     """A label of EG3D as its own code makes them: a camera on a sphere of 2.7 that looks at the origin, y up."""
     e, a = math.radians(elevation), math.radians(azimuth)
