@@ -166,8 +166,11 @@ class _Reader:
         end = raw.find(b"\0")
         if end < 0:
             raise UserError(f"{self.path}: truncated: the name at byte {self.at} does not end")
+        name = raw[:end].decode("utf-8", "replace")
+        if any(character < " " for character in name):
+            raise UserError(f"{self.path}: the name at byte {self.at} has control characters: {name!r}")
         self.at += end + 1
-        return raw[:end].decode("utf-8", "replace")
+        return name
 
 
 def _binary_cameras(path: Path) -> dict[int, ColmapCamera]:

@@ -179,7 +179,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
     pictures = _by_stem(archive)
     for name, entry in archive.side.items():
         if name.endswith(".cls"):
-            text = entry.read()[:64].decode(errors="replace").strip()
+            text = _read(entry, path)[:64].decode(errors="replace").strip()
             label = _label(text)
             if label is None:
                 strange.setdefault(".cls files", []).append(text)
@@ -218,7 +218,7 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
         elif base.startswith("transforms") and base.endswith(".json"):
             poses |= _transforms(entry, archive, folder, path)
         elif base == "rendering_metadata.txt":
-            for index, line in enumerate(entry.read().decode(errors="replace").splitlines()):
+            for index, line in enumerate(_read(entry, path).decode(errors="replace").splitlines()):
                 numbers = line.split()
                 if len(numbers) >= 2 and all(map(_is_number, numbers[:2])):
                     angles = math.radians(float(numbers[1])), math.radians(float(numbers[0]))
@@ -308,18 +308,24 @@ def _of_pictures(
 
 def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Path) -> dict[str, tuple[float, float]]:
     values = _json(entry, path)
-    try:
-        poses, pictures = {}, _by_stem(archive)
-        for frame in values["frames"]:
-            position = from_blender(torch.tensor(frame["transform_matrix"], dtype=torch.float64))[:, 3]
-            angles = _angles(position)
-            if not all(map(math.isfinite, angles)):
-                raise ValueError(f"{frame['file_path']}: the camera is at {position.tolist()}")
-            name = _slashes(folder, frame["file_path"])
-            poses[pictures.get(name, name)] = angles
-        return poses
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: {error}") from error
+    frames = values.get("frames") if isinstance(values, dict) else None
+    if not isinstance(frames, list):
+        raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: frames must be a list")
+    poses, pictures = {}, _by_stem(archive)
+    for index, frame in enumerate(frames):
+        where, frame = f"{path}: {entry.name}: frame {index}", frame if isinstance(frame, dict) else {}
+        name, rows = frame.get("file_path"), frame.get("transform_matrix")
+        if not isinstance(name, str):
+            raise UserError(f"{where}: file_path must be a text")
+        rows = rows if isinstance(rows, list) and all(isinstance(row, list) and len(row) == 4 for row in rows) else []
+        if len(rows) not in (3, 4) or not all(_finite(value) for row in rows for value in row):
+            raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
+        angles = _angles(from_blender(torch.tensor(rows, dtype=torch.float64))[:, 3])
+        if not all(map(math.isfinite, angles)):
+            raise UserError(f"{where}: the camera is at the origin, or too far away: its direction is not known")
+        name = _slashes(folder, name)
+        poses[pictures.get(name, name)] = angles
+    return poses
 
 
 def _by_stem(archive: Archive) -> dict[str, str]:
@@ -327,9 +333,16 @@ def _by_stem(archive: Archive) -> dict[str, str]:
     return {entry.name.rsplit(".", 1)[0]: entry.name for entry in archive.pictures}
 
 
+def _read(entry: Entry, path: Path) -> bytes:
+    try:
+        return entry.read()
+    except Exception as error:  # readers of archives raise almost anything on damaged data
+        raise UserError(f"{path}: {entry.name}: cannot be read: {error}") from error
+
+
 def _json(entry: Entry, path: Path) -> Any:
     try:
-        return json.loads(entry.read())
+        return json.loads(_read(entry, path))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: {entry.name}: not JSON: {error}") from error
 
