@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -16,12 +15,12 @@ import baselines
 from coordinates import comparisons
 from measure import Comparison, cpu_peak, gpu_peak, lazily, precisions, recorded
 from mesh_distances import mesh_distance
+from operators import operators
 from options import Options
-from sdfgan import cameras, ops, raycast
+from sdfgan import ops, raycast
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmCondition
-from sdfgan.ops import reference
 from traces import SCALES, knobs, trace
 
 _IMAGES = 16
@@ -143,110 +142,6 @@ class _Foreign(Field):
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self.function(points, image)
-
-
-def operators(options: Options) -> Iterator[Comparison]:
-    """Positional encoding, inverse-transform sampling, a tracing step with compaction, rays of pixels."""
-    rand = partial(torch.rand, generator=torch.Generator(options.device).manual_seed(0), device=options.device)
-    count = 2**14 if options.quick else 2**17 if options.device == "cpu" else 2**22
-
-    x = rand(count, 3)
-    plain = baselines.positional_encoding
-    yield Comparison(
-        "ops",
-        {"op": "positional_encoding", "points": count, "octaves": 10},
-        {
-            "sdfgan": lambda: ops.positional_encoding(x, 10, include_input=True),
-            "torch": lambda: plain(x, 10),
-            "torch.compile": _compiled(plain, x, 10),
-        },
-        ("torch", "torch.compile"),
-    )
-
-    rays, bins, samples = count // 16, 64, 128
-    edges, weights = rand(rays, bins + 1).cumsum(-1), rand(rays, bins)
-    u = (torch.arange(samples, device=options.device) + 0.5).expand(rays, samples) / samples
-    yield Comparison(
-        "ops",
-        {"op": "sample_pdf", "rays": rays, "bins": bins, "samples": samples},
-        {
-            "sdfgan": lambda: ops.sample_pdf(edges, weights, samples),
-            "torch": lambda: baselines.sample_pdf(edges, weights, u),
-            "torch.compile": _compiled(baselines.sample_pdf, edges, weights, u),
-        },
-        ("torch", "torch.compile"),
-    )
-
-    on_gpu = options.device != "cpu" and not options.quick
-    for channels in (3, 4, 6) if on_gpu else (3,):
-        yield from _compositing(options, rays if on_gpu else 512 if options.quick else 4096, 128, channels)
-
-    origins, directions = rand(count, 3), torch.nn.functional.normalize(rand(count, 3) - 0.5, dim=-1)
-    far, values = torch.full((count,), 3.0, device=options.device), rand(count) - 0.2
-    alive = torch.arange(count, dtype=torch.int32, device=options.device)
-    number = torch.tensor([count], dtype=torch.int32, device=options.device)
-    state, status = ops.start_march(torch.zeros_like(far), far)
-    long = alive.long()
-
-    def ours() -> Any:
-        own = state.clone(), status.clone()
-        return ops.trace_step(values, alive, number, origins, directions, far, *own, ops.MarchRules(0.0))
-
-    yield Comparison(
-        "ops",
-        {"op": "trace_step", "rays": count},
-        {
-            "sdfgan": ours,
-            "torch": lambda: baselines.trace_step(values, long, origins, directions, far, state.clone(), 0.0),
-        },
-        ("torch",),
-    )
-
-    camera = cameras.orbit_camera(options.axes(4)).contiguous()
-    side = int(math.sqrt(count / 4))
-    pixels = torch.arange(4 * side * side, device=options.device)
-    yield Comparison(
-        "ops",
-        {"op": "generate_rays", "rays": len(pixels)},
-        {
-            "sdfgan": lambda: ops.generate_rays(camera, pixels, side, side, 0.4),
-            "torch": lambda: reference.generate_rays(camera, pixels, side, side, 0.4),
-        },
-        ("torch",),
-    )
-
-
-def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[[], Any]:
-    return lazily(lambda: partial(torch.compile(function, dynamic=False), *arguments))
-
-
-def _compositing(options: Options, rays: int, samples: int, channels: int) -> Iterator[Comparison]:
-    """Weights, colour, opacity and depth of rays; then with the gradient by densities and colours."""
-    rand = partial(torch.rand, generator=torch.Generator(options.device).manual_seed(0), device=options.device)
-    densities, deltas = 3 * rand(rays, samples), rand(rays, samples) / 20
-    colors = rand(rays, samples, channels)
-    distances = deltas.cumsum(1)
-
-    def with_gradient(function: Callable[..., Any]) -> Any:
-        with torch.enable_grad():
-            leaves = densities.detach().requires_grad_(), colors.detach().requires_grad_()
-            weights, opacity, rgb, depth = function(leaves[0], deltas, leaves[1], distances)
-            return torch.autograd.grad(rgb.sum() + opacity.sum() + depth.sum() + weights.square().sum(), leaves)
-
-    def values(function: Callable[..., Any]) -> Any:
-        return function(densities, deltas, colors, distances)
-
-    def compiled(call: Callable[..., Any]) -> Callable[[], Any]:
-        return lazily(lambda: partial(call, torch.compile(baselines.composite, dynamic=False)))
-
-    for name, call in (("composite", values), ("composite and gradient", with_gradient)):
-        variants = {
-            "sdfgan": partial(call, ops.composite),
-            "torch": partial(call, baselines.composite),
-            "torch.compile": compiled(call),
-        }
-        config = {"op": name, "rays": rays, "samples": samples, "channels": channels}
-        yield Comparison("ops", config, variants, ("torch", "torch.compile"))
 
 
 def mesh(options: Options) -> Iterator[Comparison]:

@@ -196,7 +196,13 @@ for _dims, _features in ((2, 2), (3, 1), (3, 2), (3, 4), (3, 8)):
 @same("mesh_distance")
 def _(device: str) -> Sequence[Tensor]:
     found = ops.mesh_distance(ops.mesh_tree(*torus()).to(device), 2 * torch.rand(20_000, 3).to(device) - 1)
-    return [found.distance, found.winding]  # of several faces that are as near, any may be named
+    return [found.distance]  # of several faces that are as near, any may be named
+
+
+@same("mesh_distance, winding numbers", limit=0.06)  # what is far is expanded: on a CPU eight points agree on that
+def _(device: str) -> Sequence[Tensor]:
+    points = 2 * torch.rand(20_000, 3).to(device) - 1
+    return [ops.mesh_distance(ops.mesh_tree(*torus()).to(device), points).winding]
 
 
 @same("mesh_distance, closest points", limit=1e-3)

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ import torch
 from gpu_records import keep, parser
 
 _REALS = 256  # pictures that the GAN sees; how many does not matter to its speed
-_WARM_UP, _PROFILED = 8, 8  # steps of the GAN; R1 comes every 8
-_GAN_SECONDS = 8.0  # of steps that are timed
+_WARM_UP = 8  # steps of the GAN; R1 comes every 8
+_GAN_SECONDS = 4.0  # of steps that are timed
+_PROFILED = 2  # steps: the profiler takes seconds for each to sum up its events
 _ROWS = 12  # of the tables of the profiler
 _WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaMemcpy", "aten::item")
 _NERF_STEPS = 5000  # at most: the default
@@ -63,24 +65,29 @@ def gan(arguments: argparse.Namespace, scratch: Path) -> None:
     begin = time.perf_counter()
     reals = render_shapes(16 if arguments.quick else _REALS, config.resolution or 0).images
     print(f"{len(reals)} real pictures of the built-in set, made in {time.perf_counter() - begin:.1f} s")
-    trainer = Trainer(config)
-    for number in range(1 if arguments.quick else _WARM_UP):
-        begin = time.perf_counter()
-        trainer.step(reals)
-        print(f"step {number}: {time.perf_counter() - begin:.3f} s", flush=True)
-    times = _timed(lambda: trainer.step(reals), arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
-    rate = 1 / statistics.mean(times)
-    numbers: dict[str, Any] = {
-        "steps_per_s": rate, "median_ms": 1e3 * statistics.median(times), "slowest_ms": 1e3 * max(times)
-    }  # fmt: skip
-    if arguments.device == "cuda":
-        numbers["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     settings = {"resolution": config.resolution, "batch": config.batch_size, "width": config.width}
-    print(f"GAN {settings}, {config.precision}: {rate:.2f} steps/s, {numbers}", flush=True)
-    keep(arguments, "gan", "step", settings, **numbers)
-    steps = 1 if arguments.quick else _PROFILED
-    numbers = profile(lambda: trainer.step(reals), steps, arguments.device)
-    keep(arguments, "gan", "profile of a step", settings, **numbers)
+    for graphs in (False, True) if arguments.device == "cuda" else (False,):
+        trainer = Trainer(dataclasses.replace(config, cuda_graphs=graphs))
+        for number in range(1 if arguments.quick else _WARM_UP):
+            begin = time.perf_counter()
+            trainer.step(reals)
+            print(f"step {number}: {time.perf_counter() - begin:.3f} s", flush=True)
+        times = _timed(partial(trainer.step, reals), arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
+        rate = 1 / statistics.mean(times)
+        numbers: dict[str, Any] = {
+            "steps_per_s": rate, "median_ms": 1e3 * statistics.median(times), "slowest_ms": 1e3 * max(times)
+        }  # fmt: skip
+        if arguments.device == "cuda":
+            numbers["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        variant = "step, graphs" if graphs else "step"
+        print(f"GAN {settings}, {config.precision}, {variant}: {rate:.2f} steps/s, {numbers}", flush=True)
+        keep(arguments, "gan", variant, settings, **numbers)
+    while not arguments.quick and trainer.steps_done % config.r1_interval:
+        trainer.step(reals)
+    for name in ("a step with R1", "a step without"):
+        print(name)
+        numbers = profile(partial(trainer.step, reals), 1, arguments.device)
+        keep(arguments, "gan", f"profile of {name}", settings, **numbers)
     trainer.close()
 
 
@@ -141,7 +148,7 @@ def nerf(arguments: argparse.Namespace, scratch: Path) -> None:
 
     settings = {"video_frames": 0, "mesh_resolution": 0, **(_TINY_NERF if arguments.quick else {})}
     config = NerfConfig(data=arguments.scene, device=arguments.device, **settings)
-    steps = 10 if arguments.quick else _steps_within(config, arguments.seconds)
+    steps = 10 if arguments.quick else _steps_within(arguments, config)
     begin = time.perf_counter()
     run = scratch / "nerf"
     looks = {"checkpoint_interval": steps, "evaluate_interval": max(1, steps // 3)}
@@ -155,8 +162,8 @@ def nerf(arguments: argparse.Namespace, scratch: Path) -> None:
         shutil.copy(run / "views.png", arguments.pictures / "nerf-views.png")
 
 
-def _steps_within(config: Any, seconds: float) -> int:
-    """From the rate of some steps after the occupancy grid has been made sparse."""
+def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
+    """From the rate of some steps after the occupancy grid has been made sparse, which are profiled too."""
     from sdfgan.data.scenes import load_scene
     from sdfgan.nerf.trainer import Trainer
 
@@ -166,11 +173,13 @@ def _steps_within(config: Any, seconds: float) -> int:
     try:
         for _ in range(60):
             trainer.step()
-        times = _timed(trainer.step, resolved.device.split(":")[0], min(2.0, seconds / 10))
+        times = _timed(trainer.step, resolved.device.split(":")[0], min(2.0, arguments.seconds / 10))
+        numbers = profile(trainer.step, _PROFILED, resolved.device.split(":")[0])
     finally:
         trainer.close()
     rate = 1 / statistics.mean(times)
-    steps = max(10, min(_NERF_STEPS, int(_CAUTION * rate * seconds)))
+    keep(arguments, "nerf", "profile of a step", {"scene": arguments.scene.name}, steps_per_s=rate, **numbers)
+    steps = max(10, min(_NERF_STEPS, int(_CAUTION * rate * arguments.seconds)))
     print(f"{rate:.1f} steps/s: {steps} steps", flush=True)
     return steps
 

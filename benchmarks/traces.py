@@ -30,7 +30,7 @@ _SWITCHES = {  # of the native tracer on a GPU, by what they are called here
     "cone steps": "SDFGAN_CONE_STEPS",
     "factor": "SDFGAN_FACTOR",
     "warps": "SDFGAN_TRACE_WARPS",
-    "split": "SDFGAN_TRACE_SPLIT",
+    "tail": "SDFGAN_TRACE_TAIL",
 }
 
 
@@ -207,17 +207,16 @@ def _knobs(field: FilmSirenSDF, latents: Tensor, axes: Tensor, quick: bool) -> C
 
 
 def _sweep(width: int) -> Iterator[dict[str, int]]:
-    """What to try: levels, then how a launch is cut into warps."""
+    """What to try: when a block's warps share rays, levels, then how a launch is cut into warps."""
+    for tail in (0, 1, 2, 4, 8) if width < 256 else ():
+        yield {"tail": tail}
     for coarsest, steps in product((4, 8, 16, 32, 64), (4, 8, 12, 24)):
         yield {"coarsest": coarsest, "cone steps": steps}
     for factor in (2, 4):
         yield {"factor": factor}
         yield {"coarsest": 8, "factor": factor}
-    for split in ({"split": 0}, {"split": 1}) if width == 256 else ({},):
-        if split:
-            yield split
-        for warps in range(1, 9):
-            yield {"warps": warps, **split}
+    for warps in range(1, 9):
+        yield {"warps": warps}
 
 
 @contextmanager

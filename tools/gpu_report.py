@@ -172,7 +172,7 @@ def make_stages(
     ]
     if gpu:
         stages.append(Stage("knobs", bench(40, "knobs"), 40))
-    stages.append(Stage("gan", script("benchmarks/gpu_training.py", "gan", *quick), 30))
+    stages.append(Stage("gan", script("benchmarks/gpu_training.py", "gan", *quick), 40))
     if arguments.scene is not None:
         within = ["--seconds", str(35 * arguments.minutes / _MINUTES)]
         nerf = ["nerf", "--scene", str(arguments.scene.resolve()), *within, *quick, *pictures]
@@ -181,9 +181,11 @@ def make_stages(
         print("no nerf stage: --scene is not given")
     mesh = ["--mesh", str(arguments.mesh.resolve())] if arguments.mesh is not None else []
     stages += [
-        Stage("sdf", script("benchmarks/gpu_training.py", "sdf", *mesh, *quick, *pictures), 40),
-        Stage("trace", bench(40, "trace", "evaluate"), 40),
-        Stage("ops", bench(40, "ops", "field", "step"), 40),
+        Stage("sdf", script("benchmarks/gpu_training.py", "sdf", *mesh, *quick, *pictures), 60),
+        Stage("ops", bench(50, "ops"), 50),
+        Stage("evaluate", bench(25, "evaluate"), 25),
+        Stage("trace", bench(40, "trace"), 40),
+        Stage("step", bench(25, "step", "field"), 25),
     ]
     asked, sanitizer = arguments.sanitize is not None, _sanitizer()
     if gpu and not asked and sanitizer is None:

@@ -15,7 +15,14 @@ SDFGAN_HD void range_of_ray(const RaySamples& at, int64_t ray, int64_t& begin, i
     end = min_of(max_of(at.offsets[ray + 1], begin), at.samples);
 }
 
-// a_i of the samples of a ray. A density of zero is transparent over any length.
+// A density of zero is transparent over any length.
+template <class T>
+SDFGAN_HD T opacity_of(T density, T delta) {
+    const T opacity = one_minus_exp(density * delta);
+    return density == 0 ? 0 : opacity;
+}
+
+// a_i of the samples of a ray.
 template <class T>
 SDFGAN_HD void opacities(const T* densities, const T* deltas, T* out, int64_t begin, int64_t end) {
     if (!deltas) {
@@ -23,14 +30,13 @@ SDFGAN_HD void opacities(const T* densities, const T* deltas, T* out, int64_t be
         return;
     }
     for (int64_t i = begin; i < end; ++i) {
-        const T opacity = one_minus_exp(densities[i] * deltas[i]);
-        out[i - begin] = densities[i] == 0 ? 0 : opacity;
+        out[i - begin] = opacity_of(densities[i], deltas[i]);
     }
 }
 
 // kChannels: the number of channels where it is known to the compiler, which then keeps what
-// belongs to a ray in registers; else 0. Samples go through in blocks of kBlock: 1 for a thread per
-// ray, more where the opacities of a block are to vectorise.
+// belongs to a ray in registers; else 0. Samples go through in blocks of kBlock, whose opacities
+// vectorise. CUDA has the same by lanes of a warp (cuda/composite.cuh).
 template <int kChannels, int kBlock, class T>
 SDFGAN_HD void composite_ray(const Composite<T>& p, int64_t ray) {
     const int64_t channels = kChannels ? kChannels : p.channels;

@@ -73,6 +73,26 @@ __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4]
 }
 #endif
 
+// Adds numbers to neighbours in global memory that are aligned together; as one where the hardware
+// can.
+__device__ __forceinline__ void add_2(float* target, float a, float b) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    atomicAdd(reinterpret_cast<float2*>(target), make_float2(a, b));
+#else
+    atomicAdd(target, a);
+    atomicAdd(target + 1, b);
+#endif
+}
+
+__device__ __forceinline__ void add_4(float* target, float a, float b, float c, float d) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+    atomicAdd(reinterpret_cast<float4*>(target), make_float4(a, b, c, d));
+#else
+    add_2(target, a, b);
+    add_2(target + 2, c, d);
+#endif
+}
+
 __device__ __forceinline__ uint32_t pack_halves(float low, float high) {
     const __half2 pair = __floats2half2_rn(low, high);
     return *reinterpret_cast<const uint32_t*>(&pair);

@@ -30,6 +30,7 @@ struct LevelTrace {
     unsigned long long* next_pixel;
     unsigned long long* counts;
     int busy_warps;  // of a block: those that take rays
+    int tail;        // rounds in which a block's warps share the rays that are left
 };
 
 // A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not
@@ -39,9 +40,10 @@ struct Slot {
     float direction[3];
     int32_t evaluations;
     uint32_t pixel, image;
-    uint32_t queries, lanes;  // of all rays that were in the slot; with idle passes
+    uint32_t queries, rows;  // of all rays that were in the slot; that its warp has evaluated
     OpenLayer<float> open;
     uint8_t layers;
+    uint8_t row;  // of the tile, where its point is evaluated: kept here to save a register
 };
 static_assert(sizeof(Slot) / 4 % 2 == 1, "");
 
@@ -76,8 +78,8 @@ __device__ bool begin_ray(const LevelTrace& p, int64_t pixel, Slot& slot) {
     return slot.state.status == kMarching;
 }
 
-// Takes pixels from the queue until this thread, if it is `free`, has a ray or none are left. All
-// lanes of a warp must call it; returns whether this one has got a ray.
+// Takes pixels from the queue until this thread, if it is `free`, has a ray or there are no `more`,
+// as the whole warp then knows. All lanes of it must call; returns whether this one has got a ray.
 __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot) {
     const int64_t pixels = p.network.images * p.level.size * p.level.size;
     const unsigned lane = threadIdx.x % 32;
@@ -92,13 +94,9 @@ __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot)
             first = atomicAdd(p.next_pixel, static_cast<unsigned long long>(__popc(asking)));
         }
         first = __shfl_sync(~0u, first, leader);
-        if (!asks) continue;
+        more = static_cast<int64_t>(first) + __popc(asking) < pixels;
         const int64_t pixel = static_cast<int64_t>(first) + __popc(asking & ((1u << lane) - 1));
-        if (pixel < pixels) {
-            got = begin_ray(p, pixel, slot);
-        } else {
-            more = false;
-        }
+        if (asks && pixel < pixels) got = begin_ray(p, pixel, slot);
     }
 }
 
@@ -144,48 +142,54 @@ template <class Network>
 __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     trace_kernel(LevelTrace p, Path path, int bytes) {
     using Tile = typename Network::Tile;
+    static_assert(Tile::kPoints <= 256, "a row is an uint8_t");
     Tile& tile = *reinterpret_cast<Tile*>(shared_memory());
     Slot* const slots = reinterpret_cast<Slot*>(shared_memory() + tile_bytes<Tile>());
     Network network(p.network, path, shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(),
                     bytes);
     const int own = Network::own_point();
-    const bool takes = own >= 0 && static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
+    const bool busy = static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
     Slot& slot = slots[own >= 0 ? own : 0];
-    bool has = false, more = takes;
-    if (own >= 0) slot.queries = slot.lanes = 0;
+    bool has = false, more = busy;
+    if (own >= 0) {
+        slot.queries = slot.rows = 0;
+        // Rows without a ray are evaluated too.
+        for (int axis = 0; axis < 3; ++axis) tile.x[own][axis] = 0;
+        tile.film[own] = 0;
+    }
     while (true) {
-        has |= take_ray(p, takes && !has, more, slot);
-        if (own >= 0) {
-            const float* camera = p.cameras + 12 * (has ? slot.image : 0);
+        has |= take_ray(p, own >= 0 && !has, more, slot);
+        const int row = network.place(has, !more, p.tail);
+        if (has) {
+            slot.row = static_cast<uint8_t>(row);
+            const float* camera = p.cameras + 12 * slot.image;
             for (int axis = 0; axis < 3; ++axis) {
-                tile.x[own][axis] =
-                    has ? camera[4 * axis + 3] + slot.state.t * slot.direction[axis] : 0.f;
+                tile.x[row][axis] = camera[4 * axis + 3] + slot.state.t * slot.direction[axis];
             }
-            tile.film[own] = has ? static_cast<uint32_t>(slot.image * film_size(p.network)) : 0;
+            tile.film[row] = static_cast<uint32_t>(slot.image * film_size(p.network));
         }
         if (!network.any(has)) break;
-        network.evaluate(tile, has);
-        const bool pass = __any_sync(~0u, has);
-        if (own >= 0 && pass) ++slot.lanes;
+        const int rows = network.evaluate(tile, has);
+        if (own >= 0) slot.rows += rows;
         if (has) {
             ++slot.queries;
-            const float radius = prior_radius(p.network, tile.x[own]);
-            has = march(p, slot, tile.value[0][own] + radius + p.network.constants[1]);
+            const float radius = prior_radius(p.network, tile.x[slot.row]);
+            has = march(p, slot, tile.value[0][slot.row] + radius + p.network.constants[1]);
             if (!has) finish(p, slot);
         }
     }
     const uint32_t queries = sum_of_warp(own >= 0 ? slot.queries : 0);
-    const uint32_t lanes = sum_of_warp(own >= 0 ? slot.lanes : 0);
-    if (threadIdx.x % 32 == 0 && queries > 0) {
+    if (threadIdx.x % 32 == 0 && own >= 0 && slot.rows > 0) {
         atomicAdd(p.counts, static_cast<unsigned long long>(queries));
-        atomicAdd(p.counts + 1, static_cast<unsigned long long>(lanes));
+        atomicAdd(p.counts + 1, static_cast<unsigned long long>(slot.rows));
     }
 }
 
 // Switches for measurements, read at each launch:
 //   SDFGAN_TRACE_WARPS  most warps of a block that take rays
-//   SDFGAN_TRACE_SPLIT  1: at width 256 and fp16, two warps share their rows
-//   (cuda/half_network.cuh)
+//   SDFGAN_TRACE_TAIL   most rounds in which a block's warps share the rays that are left; 0: never
+constexpr int64_t kTail = 3;
+
 int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t otherwise) {
     const char* text = std::getenv(name);
     if (!text || !*text) return otherwise;
@@ -264,18 +268,11 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
             const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, most_warps);
             const int64_t of_block = warps * kOfWarp;
             level.busy_warps = static_cast<int>(warps);
+            level.tail = static_cast<int>(from_environment("SDFGAN_TRACE_TAIL", 0, 8, kTail));
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
                                     slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);
         };
-        with_network<false, 1>(kWhat, p.network, where, [&](auto type) {
-            using Network = typename decltype(type)::type;
-            if constexpr (std::is_same_v<Network, HalfNetwork<256, false, 1>>) {
-                if (from_environment("SDFGAN_TRACE_SPLIT", 0, 1, 0)) {
-                    return trace(Type<HalfNetwork<256, false, 1, 2>>{});
-                }
-            }
-            trace(type);
-        });
+        with_network<false, 1>(kWhat, p.network, where, trace);
         level.parent_state = state;
         level.parent_status = status;
         level.parent_size = level.level.size;

@@ -30,9 +30,12 @@ class FullNetwork {
         return threadIdx.x < Tile::kPoints ? static_cast<int>(threadIdx.x) : -1;
     }
 
+    // As HalfNetwork's; all rows are evaluated, whatever they hold.
+    __device__ int place(bool has, bool, int) const { return has ? own_point() : -1; }
+
     __device__ bool any(bool work) const { return __syncthreads_or(work); }
 
-    __device__ void evaluate(Tile& tile, bool) {
+    __device__ int evaluate(Tile& tile, bool) {
         constexpr int kAcross = W / 8;  // threads that share rows
         const int row = threadIdx.x / kAcross * 4, across = threadIdx.x % kAcross;
         const int length = path_.length();
@@ -77,6 +80,7 @@ class FullNetwork {
             }
         }
         __syncthreads();
+        return kWarpPoints;
     }
 
   private:

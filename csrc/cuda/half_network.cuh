@@ -10,21 +10,22 @@ namespace sdfgan::cuda {
 // 16 bytes together, lie in shared memory, all of them if they fit; else they pass through it in a
 // ring, in the steps of the block.
 //
-// kTeam warps share their rows. Where there are two, each makes half of the outputs of every layer,
-// which takes less time where there are few rows, and they exchange features in shared memory.
-template <int W, bool kTangents, int kHeads, int kTeam = 1>
+// The time of few rows is that of a chain of products. Where a block has but few, teams of warps
+// share them: each warp makes 16 outputs of every layer, which pass through shared memory. Results
+// are the same to the last bit.
+template <int W, bool kTangents, int kHeads>
 class HalfNetwork {
   public:
-    static_assert(kTeam == 1 || (W == 256 && !kTangents), "teams exchange in the steps of a ring");
-    static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a team
-    static constexpr int kTeamRows = 16 * kTiles;
+    static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a warp
+    static constexpr int kWarpRows = 16 * kTiles;
     static constexpr int kBlocks = 1;  // of a multiprocessor, at least: 2 would spill registers
-    using Tile = cuda::Tile<kWarps / kTeam * kTeamRows, kTangents, kHeads>;
+    using Tile = cuda::Tile<kWarps * kWarpRows, kTangents, kHeads>;
 
     // Bytes of shared memory that it takes, if it may have no more than `most`.
     static int memory(const Path& path, int most) {
         const int all = chunks(path) * kChunkBytes;
-        return kMayStay && all <= most ? all : kRing * kChunkBytes + kExchangeBytes;
+        if (!kMayStay || all > most) return kRing * kChunkBytes;
+        return kMayShare && all + kExchangeBytes <= most ? all + kExchangeBytes : all;
     }
 
     // `bytes` are at `ring`, aligned to 16.
@@ -33,7 +34,8 @@ class HalfNetwork {
         : network_(network),
           path_(path),
           ring_(ring),
-          resident_(kMayStay && bytes == chunks(path) * kChunkBytes) {
+          resident_(kMayStay && bytes >= chunks(path) * kChunkBytes),
+          shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes) {
         // A ring has all its chunks or, for a path without matrices, none.
         const int ahead = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
         for (int i = 0; i < ahead; ++i) fetch(i, i);
@@ -53,39 +55,116 @@ class HalfNetwork {
         return lane < kWarpPoints ? warp * kWarpPoints + lane : -1;
     }
 
-    // Whether anyone of those who go on together has work. What they wrote before is seen after.
-    __device__ bool any(bool work) const {
-        __syncwarp();
-        const bool warp = __any_sync(~0u, work);
-        if constexpr (kTeam > 1) {
-            if (threadIdx.x % 32 == 0) exchange().works[threadIdx.x / 32] = warp;
+    // The point of the tile where this thread puts the one that it `has`, else -1, so that few
+    // points need few rows. No thread of the warp has one that it had not before if this is its
+    // `tail`; in the tails of all warps, they share what takes no more than `rounds` rounds.
+    __device__ int place(bool has, bool tail, int rounds) {
+        if (!resident_) return has ? own_point() : -1;
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        const unsigned all = __ballot_sync(~0u, has);
+        const int before = __popc(all & ((1u << lane) - 1));
+        rounds_ = all ? kAlone : 0;
+        if constexpr (kMayShare) {
+            if (tail && shares_ && rounds > 0) {
+                int(&points)[kWarps] = exchange().points;
+                if (lane == 0) points[warp] = __popc(all);
+                __syncthreads();
+                int of_warps_before = 0, of_block = 0;
+                for (int w = 0; w < kWarps; ++w) {
+                    if (w < warp) of_warps_before += points[w];
+                    of_block += points[w];
+                }
+                rounds_ = (of_block + kRoundRows - 1) / kRoundRows;
+                if (rounds_ <= rounds) return has ? of_warps_before + before : -1;
+                rounds_ = kAlone;
+                __syncthreads();  // or the next counts come before these are read
+            }
         }
-        return resident_ ? warp : __syncthreads_or(work);
+        __syncwarp();  // what the lanes read of the tile before may be another's now
+        return has ? warp * kWarpPoints + before : -1;
     }
 
-    // After any(). Of warps without rows to evaluate, only the copies are needed.
-    __device__ void evaluate(Tile& tile, bool work) {
-        const int lane = threadIdx.x % 32, team = threadIdx.x / 32 / kTeam;
-        const int part = threadIdx.x / 32 % kTeam;  // of each chunk's outputs
-        work = __any_sync(~0u, work);
-        if constexpr (kTeam > 1) work |= exchange().works[kTeam * team + (part ^ 1)];
-        if (!work) {
+    // Whether anyone of those who go on together has work. What they wrote before is seen after.
+    __device__ bool any(bool work) const {
+        if (!resident_) return __syncthreads_or(work);
+        if (rounds_ > 0) {
+            __syncthreads();
+        } else {
+            __syncwarp();
+        }
+        return rounds_ != 0;
+    }
+
+    // After any(). Of warps without rows to evaluate, only the copies are needed. Returns how many
+    // rows this warp has evaluated, or its share of the team's.
+    __device__ int evaluate(Tile& tile, bool work) {
+        const int warp = threadIdx.x / 32;
+        if constexpr (kMayShare) {
+            for (int i = 0; i < rounds_; ++i) {
+                evaluate_rows<kTeam, kTiles>(tile, i * kRoundRows + warp / kTeam * kWarpRows);
+            }
+            if (rounds_ > 0) return rounds_ * (kRoundRows / kWarps);
+        }
+        const unsigned all = __ballot_sync(~0u, work);
+        const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
+        if (!all) {
             if (!resident_) {
                 for (int i = 0; i < chunks(path_); ++i) chunk(i);
             }
-            if constexpr (kTeam > 1) __syncthreads();  // as below
-            return;
+        } else if (kTiles > 1 && tiles == 1) {
+            evaluate_rows<1, 1>(tile, warp * kWarpRows);
+        } else {
+            evaluate_rows<1, kTiles>(tile, warp * kWarpRows);
         }
-        const int group = lane / 4, pair = lane % 4 * 2;
-        const int offset = part * kPart + pair;  // of the lane's outputs; what is added is constant
-        constexpr int kLaneRows = 2 * kTiles;
+        __syncwarp();
+        return 16 * tiles;
+    }
+
+  private:
+    static constexpr int kChunk = 32;  // outputs of which the weights come together
+    static constexpr int kChunkBytes = kChunk * W * 2;
+    static constexpr int kRing = 4;  // chunks, where not all fit
+    static constexpr bool kMayStay = W < 256;
+    static constexpr bool kMayShare = kMayStay && !kTangents && kHeads == 1;
+    static constexpr int kTeam = kMayShare ? W / 16 : 1;  // warps
+    static constexpr int kTeams = kWarps / kTeam;
+    static constexpr int kRoundRows = kTeams * kWarpRows;
+
+    // What the warps of a team tell each other, behind the matrices.
+    struct Exchange {
+        union {
+            uint4 features[kTeams][kTiles][W / 16][32];  // as a lane holds those of 16
+            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: a lane's rows, of 8 features
+        };
+        int points[kWarps];
+    };
+    static constexpr int kExchangeBytes = kMayShare ? static_cast<int>(sizeof(Exchange)) : 0;
+    __device__ Exchange& exchange() const {
+        return *reinterpret_cast<Exchange*>(ring_ + chunks(path_) * kChunkBytes);
+    }
+
+    static __host__ __device__ int chunks(const Path& path) {
+        return (path.length() - 1) * (W / kChunk);
+    }
+
+    // The heads of T tiles of 16 rows, from `first_row` on, by a warp or a team of them. A
+    // team must be all the block's, since it waits for the block.
+    template <int kMembers, int T>
+    __device__ __forceinline__ void evaluate_rows(Tile& tile, int first_row) {
+        constexpr bool kShared = kMembers > 1;
+        constexpr int kOwn = W / kMembers;         // outputs of each layer
+        constexpr int kPart = kShared ? 16 : 32;  // at a time
+        const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
+        const int part = threadIdx.x / 32 % kMembers;
+        const int offset = part * kOwn + pair;  // of the lane's outputs; what is added is constant
+        constexpr int kLaneRows = 2 * T;
         float x[kLaneRows][3];
         uint32_t film[kLaneRows];          // of float4, from this lane's first output on
         const float4* factors[kLaneRows];  // of a layer
         // With derivatives, even groups hold the value and d/dx, odd ones d/dy and d/dz.
         const auto kind = [&](int r) { return kTangents ? group % 2 * 2 + r : 0; };
         const auto point = [&](int r) {
-            return kTangents ? team * 4 + group / 2 : team * kTeamRows + group + 8 * r;
+            return kTangents ? first_row / 4 + group / 2 : first_row + group + 8 * r;
         };
 #pragma unroll
         for (int r = 0; r < kLaneRows; ++r) {
@@ -96,17 +175,17 @@ class HalfNetwork {
             factors[r] = factors_of(film[r], path_.layer(0));
         }
 
-        uint32_t in[kTiles][W / 16][4], out[kTiles][W / 16 / kTeam][4];
+        uint32_t in[T][W / 16][4], out[T][kOwn / 16][4];
         float product[kHeads][kLaneRows] = {};
+        float2 terms[T][kPart / 8];  // of a team's head
         const int length = path_.length();
         constexpr bool kMayEnd = kHeads > 1;  // with the first layer: an sdf has a layer of its own
         const float2* const first_weights =
             reinterpret_cast<const float2*>(network_.first + 3 * offset);
 #pragma unroll
-        for (int first = 0; first < W / kTeam; first += 8) {
-            if (first % 32 == 0) __syncwarp();  // or all loads come first, and registers spill
-            const int n = feature(first);
-            float sum[kTiles][4];
+        for (int n = 0; n < kOwn; n += 8) {
+            if (n % 32 == 0) __syncwarp();  // or all loads come first, and registers spill
+            float sum[T][4];
             float2 pairs[3];
 #pragma unroll
             for (int i = 0; i < 3; ++i) pairs[i] = first_weights[3 * n / 2 + i];
@@ -116,35 +195,45 @@ class HalfNetwork {
             for (int i = 0; i < 2; ++i) {
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
-                    sum[r / 2][r % 2 * 2 + i] =
-                        w[3 * i] * x[r][0] + w[3 * i + 1] * x[r][1] + w[3 * i + 2] * x[r][2];
+                    sum[r / 2][r % 2 * 2 + i] = std::fmaf(
+                        w[3 * i + 2], x[r][2], std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
                 }
             }
 #pragma unroll
-            for (int t = 0; t < kTiles; ++t) {
-                activate(sum[t], factors + 2 * t, n);
-                if (kMayEnd && length == 1) apply_heads(sum[t], offset, n, t, product);
-                put(out[t], first, sum[t]);
+            for (int t = 0; t < T; ++t) {
+                activate(sum[t], load_factors(factors + 2 * t, n));
+                if (kMayEnd && length == 1) apply_heads(sum[t], offset + n, product, t);
+                put(out[t], n, sum[t]);
             }
         }
-        hand_on(in, out);
+        hand_on<kShared>(in, out);
         for (int step = 1; step < length; ++step) {
             const bool last = step + 1 == length;
 #pragma unroll
             for (int r = 0; r < kLaneRows; ++r) factors[r] = factors_of(film[r], path_.layer(step));
 #pragma unroll
-            for (int begin = 0; begin < W; begin += kChunk) {
+            for (int begin = 0; begin < kOwn; begin += kPart) {
                 const uint4* weights = chunk((step - 1) * (W / kChunk) + begin / kChunk) +
-                                       part * (kPart / 16) * (W / 16) * 32 + lane;
-                if (begin == 0) receive(in);
-                float sum[kPart / 8][kTiles][4] = {};
+                                       part * (kOwn / 16) * (W / 16) * 32 + lane;
+                Factors of[kPart / 8][T];
+                if constexpr (kShared) {  // nothing else hides the way to memory
+#pragma unroll
+                    for (int i = 0; i < kPart / 8; ++i) {
+#pragma unroll
+                        for (int t = 0; t < T; ++t) {
+                            of[i][t] = load_factors(factors + 2 * t, 8 * i);
+                        }
+                    }
+                    receive(in);
+                }
+                float sum[kPart / 8][T][4] = {};
 #pragma unroll
                 for (int k = 0; k < W / 16; ++k) {
 #pragma unroll
                     for (int n = 0; n < kPart / 16; ++n) {
                         const uint4 b = weights[(n * (W / 16) + k) * 32];
 #pragma unroll
-                        for (int t = 0; t < kTiles; ++t) {
+                        for (int t = 0; t < T; ++t) {
                             multiply(sum[2 * n][t], in[t][k], b.x, b.y);
                             multiply(sum[2 * n + 1][t], in[t][k], b.z, b.w);
                         }
@@ -154,107 +243,111 @@ class HalfNetwork {
                 for (int i = 0; i < kPart / 8; ++i) {
                     const int n = begin + 8 * i;
 #pragma unroll
-                    for (int t = 0; t < kTiles; ++t) {
-                        activate(sum[i][t], factors + 2 * t, n);
-                        if (last) apply_heads(sum[i][t], offset, n, t, product);
-                        put(out[t], begin / kTeam + 8 * i, sum[i][t]);
+                    for (int t = 0; t < T; ++t) {
+                        if constexpr (!kShared) of[i][t] = load_factors(factors + 2 * t, n);
+                        activate(sum[i][t], of[i][t]);
+                        if constexpr (kShared) {
+                            if (last) terms[t][i] = head_term(sum[i][t], offset + n, 0);
+                        } else {
+                            if (last) apply_heads(sum[i][t], offset + n, product, t);
+                        }
+                        put(out[t], n, sum[i][t]);
                     }
                 }
             }
-            hand_on(in, out);
+            if constexpr (kShared) __syncthreads();  // all have received
+            if (!kShared || !last) hand_on<kShared>(in, out);
         }
+        if constexpr (kShared) {
+            // A lane sums the terms of its rows in the order in which one warp would meet them.
+            const int team = threadIdx.x / 32 / kTeam;
+#pragma unroll
+            for (int t = 0; t < T; ++t) {
+#pragma unroll
+                for (int i = 0; i < kPart / 8; ++i) {
+                    exchange().terms[team][t][part * (kOwn / 8) + i][lane] = terms[t][i];
+                }
+            }
+            __syncthreads();
+            if (part < T) {
+                float of_tile[1][2] = {};
+#pragma unroll
+                for (int i = 0; i < W / 8; ++i) {
+                    const float2 term = exchange().terms[team][part][i][lane];
+                    of_tile[0][0] += term.x;
+                    of_tile[0][1] += term.y;
+                }
+                sum_of_lanes<1>(of_tile, [&](int, int r) -> float& {
+                    return tile.value[0][first_row + 16 * part + group + 8 * r];
+                });
+            }
+            __syncthreads();
+        } else {
+            sum_of_lanes<T>(product, [&](int head, int r) -> float& {
+                return tile.value[head][Tile::kOfPoint * point(r) + kind(r)];
+            });
+        }
+    }
+
+    // Of the four lanes that have the same rows, to where `to` says.
+    template <int T, class To>
+    static __device__ __forceinline__ void sum_of_lanes(const float (&product)[kHeads][2 * T],
+                                                        const To& to) {
 #pragma unroll
         for (int head = 0; head < kHeads; ++head) {
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) {
+            for (int r = 0; r < 2 * T; ++r) {
                 float sum = product[head][r];
                 sum += __shfl_xor_sync(~0u, sum, 1);
                 sum += __shfl_xor_sync(~0u, sum, 2);
-                if (pair != 0) continue;
-                if constexpr (kTeam == 1) {
-                    tile.value[head][Tile::kOfPoint * point(r) + kind(r)] = sum;
-                } else {
-                    exchange().products[head][part][point(r)] = sum;
-                }
+                if (threadIdx.x % 4 == 0) to(head, r) = sum;
             }
         }
-        if constexpr (kTeam > 1) {
-            __syncthreads();
-            if (lane < kWarpPoints) {
-                const int mine = own_point();
-                for (int head = 0; head < kHeads; ++head) {
-                    const auto& products = exchange().products[head];
-                    tile.value[head][mine] = products[0][mine] + products[1][mine];
-                }
-            }
-        }
-        __syncwarp();
     }
 
-  private:
-    static constexpr int kPart = 32;              // outputs that a warp makes at a time
-    static constexpr int kChunk = kPart * kTeam;  // outputs of which the weights come together
-    static constexpr int kChunkBytes = kChunk * W * 2;
-    static constexpr int kRing = 4;  // chunks, where not all fit
-    static constexpr bool kMayStay = W < 256;
-
-    // Of teams of two warps, behind the ring. Barriers of the block, as each chunk has one, lie
-    // between those who write and those who read.
-    struct Exchange {
-        uint4 features[kWarps / kTeam][W / 16][32];  // as a lane holds those of 16
-        float products[kHeads][2][Tile::kPoints];
-        bool works[kWarps];
-    };
-    static constexpr int kExchangeBytes = kTeam > 1 ? static_cast<int>(sizeof(Exchange)) : 0;
-    __device__ Exchange& exchange() const {
-        return *reinterpret_cast<Exchange*>(ring_ + kRing * kChunkBytes);
-    }
-
-    static __host__ __device__ int chunks(const Path& path) {
-        return (path.length() - 1) * (W / kChunk);
-    }
-
-    // The number of the i-th feature that the first warp of a team makes.
-    static __device__ __forceinline__ int feature(int i) { return i / kPart * kChunk + i % kPart; }
-
-    // A lane's sums of the eight features from the warp's i-th on, as operands of multiply().
-    static __device__ __forceinline__ void put(uint32_t (&out)[W / 16 / kTeam][4], int i,
+    // A lane's sums of the eight features from the warp's n-th on, as operands of multiply().
+    template <int kOuts>
+    static __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int n,
                                                const float (&sum)[4]) {
-        out[i / 16][i / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
-        out[i / 16][i / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
+        out[n / 16][n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
+        out[n / 16][n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
     }
 
-    // What the warp has put out, to itself and, after a barrier, to all of the team.
-    __device__ __forceinline__ void hand_on(
-        uint32_t (&in)[kTiles][W / 16][4], const uint32_t (&out)[kTiles][W / 16 / kTeam][4]) const {
-        if constexpr (kTeam == 1) {
+    // What the warp has put out, to itself or to all of its team.
+    template <bool kShared, int T, int kOuts>
+    __device__ __forceinline__ void hand_on(uint32_t (&in)[T][W / 16][4],
+                                            const uint32_t (&out)[T][kOuts][4]) const {
+        if constexpr (kShared) {
+            static_assert(kOuts == 1, "");
+            const int warp = threadIdx.x / 32;
 #pragma unroll
-            for (int t = 0; t < kTiles; ++t) {
+            for (int t = 0; t < T; ++t) {
+                exchange().features[warp / kTeam][t][warp % kTeam][threadIdx.x % 32] = {
+                    out[t][0][0], out[t][0][1], out[t][0][2], out[t][0][3]};
+            }
+            __syncthreads();
+        } else {
+#pragma unroll
+            for (int t = 0; t < T; ++t) {
 #pragma unroll
                 for (int k = 0; k < W / 16; ++k) {
 #pragma unroll
                     for (int i = 0; i < 4; ++i) in[t][k][i] = out[t][k][i];
                 }
             }
-        } else {
-            const int warp = threadIdx.x / 32;
-            auto* const features = exchange().features[warp / kTeam];
-#pragma unroll
-            for (int k = 0; k < W / 16 / kTeam; ++k) {
-                features[(warp % kTeam * kPart + feature(16 * k)) / 16][threadIdx.x % 32] = {
-                    out[0][k][0], out[0][k][1], out[0][k][2], out[0][k][3]};
-            }
         }
     }
 
-    __device__ __forceinline__ void receive(uint32_t (&in)[kTiles][W / 16][4]) const {
-        if constexpr (kTeam > 1) {
-            const auto* const features = exchange().features[threadIdx.x / 32 / kTeam];
+    template <int T>
+    __device__ __forceinline__ void receive(uint32_t (&in)[T][W / 16][4]) const {
+        const auto& features = exchange().features[threadIdx.x / 32 / kTeam];
 #pragma unroll
-            for (int k = 0; k < W / 16; ++k) {
-                const uint4 four = features[k][threadIdx.x % 32];
-                in[0][k][0] = four.x, in[0][k][1] = four.y;
-                in[0][k][2] = four.z, in[0][k][3] = four.w;
+        for (int k = 0; k < W / 16; ++k) {
+#pragma unroll
+            for (int t = 0; t < T; ++t) {
+                const uint4 four = features[t][k][threadIdx.x % 32];
+                in[t][k][0] = four.x, in[t][k][1] = four.y;
+                in[t][k][2] = four.z, in[t][k][3] = four.w;
             }
         }
     }
@@ -263,16 +356,21 @@ class HalfNetwork {
         return reinterpret_cast<const float4*>(network_.film) + (film + layer * (W / 2));
     }
 
+    struct Factors {  // of two rows: scale, scale, shift, shift of outputs n and n + 1
+        float4 row[2];
+    };
+
+    static __device__ __forceinline__ Factors load_factors(const float4* const* factors, int n) {
+        return {{factors[0][n / 2], factors[1][n / 2]}};
+    }
+
     // The sines of a lane's sums: rows group (sum[0], sum[1]) and group + 8, of outputs n and n+1.
-    __device__ __forceinline__ void activate(float (&sum)[4], const float4* const* factors,
-                                             int n) const {
-        float4 of[2];  // scale, scale, shift, shift
+    static __device__ __forceinline__ void activate(float (&sum)[4], const Factors& of) {
         float phase[4];
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            of[r] = factors[r][n / 2];
-            phase[2 * r] = sum[2 * r] * of[r].x + of[r].z;
-            phase[2 * r + 1] = sum[2 * r + 1] * of[r].y + of[r].w;
+            phase[2 * r] = std::fmaf(sum[2 * r], of.row[r].x, of.row[r].z);
+            phase[2 * r + 1] = std::fmaf(sum[2 * r + 1], of.row[r].y, of.row[r].w);
         }
         if constexpr (!kTangents) {
 #pragma unroll
@@ -283,25 +381,30 @@ class HalfNetwork {
 #pragma unroll
             for (int i = 0; i < 2; ++i) {
                 const float of_value = __shfl_sync(~0u, phase[i], value_lane);
-                const float slope = __cosf(of_value) * (i ? of[0].y : of[0].x);
+                const float slope = __cosf(of_value) * (i ? of.row[0].y : of.row[0].x);
                 sum[i] = has_value ? __sinf(of_value) : slope * sum[i];
                 sum[2 + i] *= slope;
             }
         }
     }
 
-    __device__ __forceinline__ void apply_heads(const float (&feature)[4], int offset, int n,
-                                                int tile,
-                                                float (&product)[kHeads][2 * kTiles]) const {
-        const float* const head =
-            (kHeads == 1 ? network_.sdf_head : network_.texture_head) + offset;
+    // What features n and n + 1 of a lane's two rows add to a head.
+    __device__ __forceinline__ float2 head_term(const float (&feature)[4], int n, int head) const {
+        const float* const heads = kHeads == 1 ? network_.sdf_head : network_.texture_head;
+        const float2 w = *reinterpret_cast<const float2*>(heads + head * W + n);
+        return {std::fmaf(feature[0], w.x, feature[1] * w.y),
+                std::fmaf(feature[2], w.x, feature[3] * w.y)};
+    }
+
+    template <int kLaneRows>
+    __device__ __forceinline__ void apply_heads(const float (&feature)[4], int n,
+                                                float (&product)[kHeads][kLaneRows],
+                                                int tile) const {
 #pragma unroll
         for (int h = 0; h < kHeads; ++h) {
-            const float2 w = *reinterpret_cast<const float2*>(head + h * W + n);
-#pragma unroll
-            for (int r = 0; r < 2; ++r) {
-                product[h][2 * tile + r] += feature[2 * r] * w.x + feature[2 * r + 1] * w.y;
-            }
+            const float2 term = head_term(feature, n, h);
+            product[h][2 * tile] += term.x;
+            product[h][2 * tile + 1] += term.y;
         }
     }
 
@@ -335,8 +438,10 @@ class HalfNetwork {
     const FilmSiren<float>& network_;
     const Path path_;
     unsigned char* const ring_;
-    const bool resident_;
+    const bool resident_, shares_;
     int turn_ = 0;  // place of the next chunk in the ring
+    static constexpr int kAlone = -1;
+    int rounds_ = kAlone;  // of the block's teams for all points; kAlone: each warp has its own
 };
 
 }  // namespace sdfgan::cuda

@@ -1,13 +1,13 @@
 // CUDA launches of the kernels for volumes: one thread per ray, pixel, piece, coordinate or
-// direction.
+// direction; to a ray that is composited, several.
 #include <type_traits>
 
-#include "core/composite.h"
 #include "core/grid_march.h"
 #include "core/harmonics.h"
 #include "core/histogram.h"
 #include "core/integrated.h"
 #include "core/pixels.h"
+#include "cuda/composite.cuh"
 #include "cuda/launch.cuh"
 
 namespace sdfgan::cuda {
@@ -48,40 +48,6 @@ SDFGAN_BODY(FrustumPiece, FrustumGaussians, frustum_gaussian(p, i))
 SDFGAN_BODY(EncodeLobe, IntegratedDirectionalEncoding, (harmonics<false, 1>(p, i, 1)))
 SDFGAN_BODY(EncodeLobeBackward, IntegratedDirectionalEncoding, (harmonics<true, 1>(p, i, 1)))
 
-template <int kChannels, class T>
-struct CompositeRay {
-    Composite<T> p;
-    __device__ void operator()(int64_t i) const { composite_ray<kChannels, 1>(p, i); }
-};
-template <int kChannels, class T>
-struct CompositeRayBackward {
-    CompositeBackward<T> p;
-    __device__ void operator()(int64_t i) const { composite_ray_backward<kChannels, 1>(p, i); }
-};
-
-// Calls f(std::integral_constant<int, ...>) with the number of channels: colours, with one more
-// quantity, or with normals. Any other number is 0, and its sums lie in global memory.
-template <class F>
-void with_channels(int64_t channels, F&& f) {
-    if (channels == 3) return f(std::integral_constant<int, 3>{});
-    if (channels == 4) return f(std::integral_constant<int, 4>{});
-    if (channels == 6) return f(std::integral_constant<int, 6>{});
-    f(std::integral_constant<int, 0>{});
-}
-
-template <class T>
-void launch_(const Composite<T>& p, const Where& where) {
-    with_channels(p.channels, [&](auto channels) {
-        for_each("composite", p.at.rays, where, CompositeRay<decltype(channels)::value, T>{p});
-    });
-}
-template <class T>
-void launch_(const CompositeBackward<T>& p, const Where& where) {
-    with_channels(p.channels, [&](auto channels) {
-        constexpr int kChannels = decltype(channels)::value;
-        for_each("composite", p.at.rays, where, CompositeRayBackward<kChannels, T>{p});
-    });
-}
 template <class T>
 void launch_(const OverlapSums<T>& p, const Where& where) {
     for_each("interlevel_loss", p.rays, where, SumOverlaps<T>{p});

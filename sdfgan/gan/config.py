@@ -75,6 +75,8 @@ class GanConfig:
     chunk_size: int | None = None
     """Most pictures that are processed together (gradients of chunks are averaged). Default: 8; on a GPU all, except
     for pi-gan."""
+    cuda_graphs: bool = True
+    """On a GPU, replay the discriminator's part of a step from CUDA graphs: the same numbers, with fewer launches."""
     recompute: bool = False
     """Render twice rather than keep the graph of all chunks: memory is that of one chunk."""
 

@@ -29,6 +29,7 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.distributed import Workers
+from sdfgan.training.graphs import Graphs
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
@@ -92,6 +93,7 @@ class TrainingState:
         self.augmented = 0.0  # the probability of ADA
         self._signs: list[float] = []  # of real logits, since it changed
         self.threads = ChunkThreads(self.device)
+        self.graphs = Graphs() if self.device.type == "cuda" and config.cuda_graphs else None
 
     @property
     def average(self) -> Field:

@@ -70,6 +70,11 @@ class Step:
         progress = min(1.0, done / config.steps)
         self.eikonal_weight = config.eikonal_weight + (final - config.eikonal_weight) * progress
         self.with_r1 = config.r1_gamma > 0 and done % config.r1_interval == 0
+        # A recording is of one fade; and fp16's scale must reach into it.
+        recorded = self.trainer.graphs is not None and self.fade == 1 and config.precision != "fp16"
+        self.graphs = self.trainer.graphs if recorded else None
+        if self.graphs is not None:
+            self.graphs.keep_while(config)
 
     # ------------------------------------------------------------------------------------------------------- drawing
 
@@ -186,10 +191,23 @@ class Step:
     def _discriminator_chunk(
         self, fake: Fake, reals: Tensor, fake_view: View, real_view: View, share: Tensor | None
     ) -> tuple[dict[str, Tensor], Gradients]:
+        assert fake.made is not None
+        fakes = self.see(fake.made.channels(self.config.channels).detach(), fake_view)
+        inputs = [fakes, self.see(reals, real_view), fake.latents, fake.axes]
+        inputs += [] if share is None else [share.to(reals)]
+        if self.graphs is None:
+            return self._compare(*inputs)
+        log, gradients = self.graphs(("discriminator", self.with_r1), self._compare, *inputs)
+        if self.chunks > 1:  # the next one overwrites them
+            log, gradients = {name: value.clone() for name, value in log.items()}, [g.clone() for g in gradients]
+        return log, gradients
+
+    def _compare(
+        self, fakes: Tensor, reals: Tensor, latents: Tensor, axes: Tensor, share: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], Gradients]:
+        """The discriminator's losses for pictures as it sees them; numbers for the log, and its gradients."""
         trainer, config, loss = self.trainer, self.config, self.trainer.loss
-        assert fake.made is not None and config.r1_gamma is not None
-        fakes = self.see(fake.made.channels(config.channels).detach(), fake_view)
-        reals = self.see(reals, real_view)
+        assert config.r1_gamma is not None
         of_fakes, of_reals = self.judge(fakes), self.judge(reals)
         total = playing = loss.real(of_reals.logit).mean() + loss.fake(of_fakes.logit).mean()
         log = {
@@ -204,25 +222,25 @@ class Step:
             log["accuracy"] = ((of_reals.logit > 0).float().mean() + (of_fakes.logit < 0).float().mean()) / 2
         if loss.sphere:
             log["moments"] = (of_reals.logit.mean() + of_fakes.logit.mean()) / 2
-        identity, guesses = self._identity(of_fakes, fake)
+        identity, guesses = self._identity(of_fakes, latents, axes)
         total, log = total + identity, log | {f"{name}_d": value for name, value in guesses.items()}
         if self.with_r1:
             log["r1"] = r1_penalty(logits_of(trainer.discriminator, self.fade), reals, config.r1_of)
             total = total + config.r1_gamma / 2 * config.r1_interval * log["r1"]
         if share is not None:
             judge = logits_of(trainer.discriminator, self.fade)
-            log["gradient_penalty"] = gradient_penalty(judge, reals, fakes, share.to(reals))
+            log["gradient_penalty"] = gradient_penalty(judge, reals, fakes, share)
             total = total + config.gradient_penalty * log["gradient_penalty"]
         return _detached(log), self._gradients(total, trainer.discriminator)
 
-    def _identity(self, verdict: Verdict, fake: Fake) -> tuple[Tensor | float, dict[str, Tensor]]:
+    def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, dict[str, Tensor]]:
         """How far the guesses of latent and direction are off, weighted, and each for the log."""
         weights = {"latent": self.config.latent_weight, "pose": self.config.pose_weight}
         errors = {}
         if weights["latent"] > 0:
-            errors["latent"] = (verdict.latent - fake.latents).square().mean()
+            errors["latent"] = (verdict.latent - latents).square().mean()
         if weights["pose"] > 0:  # for small errors the mean over two angles, as in pi-GAN
-            errors["pose"] = (verdict.direction - fake.axes[:, 2]).square().sum(1).mean() / 2
+            errors["pose"] = (verdict.direction - axes[:, 2]).square().sum(1).mean() / 2
         return sum((weights[name] * error for name, error in errors.items()), start=0.0), errors
 
     # ----------------------------------------------------------------------------------------------- the generator
@@ -251,18 +269,29 @@ class Step:
         if fake.made is None or not fake.made.rgb.requires_grad:
             fake = self.render(fake)
         assert fake.made is not None and fake.gradients is not None
-        verdict = self.judge(self.see(fake.made.channels(config.channels), view))
-        losses = self.trainer.loss.generator(verdict.logit)
-        loss = (losses if weights is None else losses * weights).mean()
-        eikonal = eikonal_loss(fake.gradients)
-        total = loss + self.eikonal_weight * eikonal
-        log = {"loss_g": loss, "eikonal": eikonal}
-        identity, guesses = self._identity(verdict, fake)
-        total, log = total + identity, log | guesses
+        inputs = [self.see(fake.made.channels(config.channels), view), fake.latents, fake.axes]
+        inputs += [] if weights is None else [weights]
+        if self.graphs is None:
+            total, log = self._adversarial(*inputs)
+        else:
+            total, log = self.graphs.loss("generator", self._adversarial, *inputs)
+            log = {name: value.clone() for name, value in log.items()} if self.chunks > 1 else log
+        log = log | {"eikonal": eikonal_loss(fake.gradients)}
+        total = total + self.eikonal_weight * log["eikonal"]
         if config.back_face_weight > 0:
             log["back_face"] = back_face_loss(fake.made.normals, fake.made.alpha.detach(), fake.axes)
             total = total + config.back_face_weight * log["back_face"]
         return _detached(log), self._gradients(total, self.trainer.generator)
+
+    def _adversarial(
+        self, images: Tensor, latents: Tensor, axes: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The generator's loss for pictures as the discriminator sees them, and numbers for the log."""
+        verdict = self.judge(images)
+        losses = self.trainer.loss.generator(verdict.logit)
+        loss = (losses if weights is None else losses * weights).mean()
+        identity, guesses = self._identity(verdict, latents, axes)
+        return loss + identity, {"loss_g": loss, **guesses}
 
     # ------------------------------------------------------------------------------------------------------ numbers
 

@@ -43,7 +43,7 @@ def _check(x: Tensor, octaves: int) -> None:
 
 def _fake(x: Tensor, octaves: int, include_input: bool, times_pi: bool) -> Tensor:
     _check(x, octaves)
-    width = (include_input + 2 * octaves) * x.shape[-1]
+    width = (int(include_input) + 2 * octaves) * x.shape[-1]  # a symbolic size cannot be multiplied by a bool
     return x.new_empty((*x.shape[:-1], width))
 
 
@@ -73,7 +73,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     # formula, in differentiable operations, makes every higher order right.
     (encoding,) = ctx.saved_tensors
     dims, octaves = ctx.dims, ctx.octaves
-    split = ctx.include_input * dims
+    split = dims if ctx.include_input else 0
     shape = (*grad.shape[:-1], octaves, 2, dims)
     g = grad[..., split:].to(_compute_dtype(grad)).reshape(shape)
     e = encoding[..., split:].to(g.dtype).reshape(shape)

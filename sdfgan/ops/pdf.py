@@ -43,12 +43,11 @@ def sample_pdf(
         refuse_gradient("sample_pdf", edges=edges, weights=weights)
         if num_samples < 0:
             raise ValueError(f"sample_pdf: num_samples must be >= 0, got {num_samples}")
-        u = torch.arange(num_samples, dtype=edges.dtype, device=edges.device)
+        first = 0 if stratified else 0.5
+        u = torch.arange(first, num_samples + first, dtype=edges.dtype, device=edges.device)
         if stratified:
             shape = (edges.shape[0], num_samples)
             u = u + torch.rand(shape, dtype=edges.dtype, device=edges.device, generator=generator)
-        else:
-            u = u + 0.5
         u = u / num_samples
     else:
         refuse_gradient("sample_pdf", edges=edges, weights=weights, u=u)

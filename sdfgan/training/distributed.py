@@ -110,7 +110,9 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        yield Workers(dist.get_rank(), dist.get_world_size())
+        here = Workers(dist.get_rank(), dist.get_world_size())
+        yield here
+        here.wait()  # or one that is done would take away what another still uses
     finally:
         if started:
             dist.destroy_process_group()

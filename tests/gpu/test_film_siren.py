@@ -22,7 +22,6 @@ pytestmark = [
 ]
 
 TENSOR_CORES = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
-LARGE_SHARED_MEMORY = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] in (9, 10)
 PRECISIONS = ["fp32", pytest.param("fp16", marks=pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80"))]
 
 
@@ -57,9 +56,8 @@ def test_samples_match_the_reference(precision, width, layers, counts):
 )
 def test_fp32_traces_like_the_cpu(width, plan):
     net = RandomNetwork(3, width, (3, 1, 1))
-    status, distance, nearest, counts = (
-        t.cpu() for t in ops.film_siren_trace(some_cameras(3).cuda(), plan, net.on_cuda("fp32"), DEFAULT_FOV)
-    )
+    traced = ops.film_siren_trace(some_cameras(3).cuda(), plan, net.on_cuda("fp32"), DEFAULT_FOV)
+    status, distance, nearest, counts = (t.cpu() for t in traced[:4])
     expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu(), DEFAULT_FOV)
     hit = expected[0] == RayStatus.HIT
     # Where the last bits of a grazing ray decide, one in thousands may differ.
@@ -70,21 +68,20 @@ def test_fp32_traces_like_the_cpu(width, plan):
     assert abs(int(counts[0]) / int(expected[3][0]) - 1) < 1e-3
 
 
-@pytest.mark.skipif(not LARGE_SHARED_MEMORY, reason="needs sm_90")
-def test_switches_for_measurements_change_only_the_time(monkeypatch):
-    net = RandomNetwork(4, 256, (3, 1, 1)).on_cuda("fp16")
+@pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80")
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+def test_switches_for_measurements_change_only_the_time(monkeypatch, width):
+    net = RandomNetwork(4, width, (3, 1, 1)).on_cuda("fp16")
 
     def trace() -> list[torch.Tensor]:
-        return [t.cpu() for t in ops.film_siren_trace(some_cameras(4).cuda(), levels(128), net, DEFAULT_FOV)[:3]]
+        *found, counts, _ = ops.film_siren_trace(some_cameras(4).cuda(), levels(128), net, DEFAULT_FOV)
+        return [t.cpu() for t in (*found, counts[0])]
 
-    status, distance, nearest = trace()
-    monkeypatch.setenv("SDFGAN_TRACE_WARPS", "1")
-    assert all(map(torch.equal, trace(), (status, distance, nearest)))
-    monkeypatch.setenv("SDFGAN_TRACE_SPLIT", "1")  # the head's sum is in two parts
-    of_teams = trace()
-    assert (of_teams[0] != status).sum() <= 12
-    hit = (status == RayStatus.HIT) & (of_teams[0] == RayStatus.HIT)
-    assert hit.sum() > 1000 and (of_teams[1] - distance)[hit].abs().quantile(0.99) < 1e-4
+    expected = trace()
+    for switch, value in [("WARPS", "1"), ("WARPS", "3"), ("TAIL", "0"), ("TAIL", "1"), ("TAIL", "8")]:
+        with monkeypatch.context() as patch:
+            patch.setenv(f"SDFGAN_TRACE_{switch}", value)
+            assert all(map(torch.equal, trace(), expected)), (switch, value)
 
 
 @pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80")

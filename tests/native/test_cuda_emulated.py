@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import math
 import os
@@ -219,23 +220,25 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
     assert error.median() < 1e-4 and error.max() < 5e-3
 
 
-@pytest.mark.parametrize(("layers", "steps"), [((2, 1, 1), 20), ((2, 2, 1), 1)])
-def test_two_warps_that_share_rows_trace_like_one(emulated, monkeypatch, layers, steps):
-    net = RandomNetwork(1, 256, layers).for_cuda("fp16")
-    levels = [LEVELS["one level"][0]._replace(steps=steps)]
-    expected = trace(emulated, HOPPER, net, levels, None)
-    monkeypatch.setenv("SDFGAN_TRACE_SPLIT", "1")
-    for schedule in range(2):
-        monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", str(schedule))
-        status, distance, nearest, counts, *_ = trace(emulated, HOPPER, net, levels, None)
-        assert torch.equal(status, expected[0]) and counts[0] == expected[3][0]
-        if steps == 1:  # the same features; only the head's sum is in two parts
-            torch.testing.assert_close(nearest, expected[2], atol=1e-6, rtol=0)
-        else:  # a point that lies elsewhere by a rounding has features that differ by one of fp16
-            error = (distance - expected[1])[status == RayStatus.HIT].abs()
-            assert len(error) > 10 and error.median() < 1e-4 and error.max() < 5e-3
-    with pytest.raises(RuntimeError, match="film_siren_trace: too little shared memory"):
-        trace(emulated, AMPERE, net, levels, None)
+@pytest.mark.parametrize(
+    ("width", "device", "levels", "most_layers"),
+    [(64, HOPPER, "march", 0), (64, AMPERE, "seed", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
+)
+def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, most_layers):
+    """To the last bit, whenever a block's warps begin to share its rays; the last case has no memory for that."""
+    net = RandomNetwork(1, width, (2, 2, 1)).for_cuda("fp16")
+    monkeypatch.setenv("SDFGAN_TRACE_TAIL", "0")
+    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+    rows = set()
+    for rounds, schedule in (("1", "0"), ("2", "1"), ("8", "2")):
+        monkeypatch.setenv("SDFGAN_TRACE_TAIL", rounds)
+        monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", schedule)
+        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+        assert all(map(torch.equal, (*actual, complete_now), (*expected, complete)))
+        torch.testing.assert_close(layers_now, layers, atol=0, rtol=0, equal_nan=True)
+        assert counts_now[0] == counts[0]
+        rows.add(int(counts_now[1]))
+    assert (rows != {int(counts[1])}) == ((width, device) != (128, AMPERE))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -391,6 +394,91 @@ def test_volume_kernels_match_the_cpu(emulated, channels):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
 
 
+@pytest.mark.parametrize("channels", [0, 3, 4, 5, 6])
+@pytest.mark.parametrize("samples", [1, 7, 33, 128, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compositing_matches_the_cpu(emulated, dtype, samples, channels):
+    """Rays of one block of samples and of more, by each number of lanes; opaque, empty and infinite pieces."""
+    g = torch.Generator().manual_seed(samples)
+    rays = 11
+    rand = functools.partial(torch.rand, generator=g, dtype=dtype)
+    densities, deltas, distances = rand(rays, samples), rand(rays, samples), rand(rays, samples)
+    densities = densities * (rand(rays, samples) > 0.2) / (1 + samples / 8)
+    densities[0, -1] = densities[1, samples // 2] = 1
+    deltas[:2, -1] = math.inf
+    colors = rand(rays, samples, channels)
+    ends = torch.randint(0, rays * samples + 1, (rays + 1,), generator=g).sort().values
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+
+    def run(where: tuple) -> list[Tensor]:
+        results: list[Tensor] = []
+
+        def new(*shape: int) -> Tensor:
+            results.append(torch.full(shape, 9.0, dtype=dtype))
+            return results[-1]
+
+        def call(kernel: str, *arguments: Any) -> None:
+            getattr(kernels, kernel)(where, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
+
+        for at in ((0, rays, samples), (ends.data_ptr(), rays, rays * samples)):
+            for lengths in (deltas, 0):
+                inputs = (densities, lengths, colors, distances)
+                weights = new(rays, samples)
+                call("composite", at, *inputs, weights, new(rays), new(rays, channels), new(rays), channels)
+                grads = (distances, colors[:, 0, :1], colors[:, 0], deltas[:, 0]) if channels else (distances, 0, 0, 0)
+                grads = tuple(x.contiguous() if isinstance(x, Tensor) else x for x in grads)
+                outputs = (new(rays, samples), new(rays, samples) if lengths is deltas else 0)
+                outputs += (new(rays, samples, channels), new(rays, samples))
+                call("composite_backward", at, *inputs, weights, *grads, *outputs, channels)
+        return results
+
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=10 * tolerance, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bins", [1, 5, 32, 33, 64, 200, 700])
+def test_samples_of_densities_match_the_cpu(emulated, dtype, bins):
+    g = torch.Generator().manual_seed(bins)
+    rays, samples = 13, 40
+    weights = torch.rand(rays, bins, generator=g, dtype=dtype) * (torch.rand(rays, bins, generator=g) > 0.3)
+    weights *= 10.0 ** torch.randint(-3, 1, weights.shape, generator=g)
+    weights[0], weights[1, ::2], weights[2, ::2], weights[3, : bins // 2] = 0, math.nan, -1, math.inf
+    edges = torch.rand(rays, bins + 1, generator=g, dtype=dtype).cumsum(1)
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+    shared = torch.linspace(-0.1, 1.1, samples, dtype=dtype)
+    own = torch.rand(rays, samples, generator=g, dtype=dtype).sort().values
+    own[:, 0], own[:, -1] = 0, 1
+    for u in (shared, own):
+        drawn = [torch.full((rays, samples), 9e9, dtype=dtype) for _ in range(2)]
+        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), drawn, strict=True):
+            pointers = [t.data_ptr() for t in (edges, weights, u, out)]
+            kernels.sample_pdf(where, *pointers, rays, bins, samples, samples if u is own else 0)
+        actual, expected = drawn
+        torch.testing.assert_close(actual, expected, rtol=1e-5 if dtype == torch.float32 else 1e-9, atol=0)
+        assert (actual.diff(dim=1) >= 0).all()
+        usable = (weights > 0) & weights.isfinite()
+        for ray in range(rays):
+            bin_of_ray = usable[ray].nonzero().flatten().tolist() or [0, bins - 1]
+            first, last = edges[ray][bin_of_ray[0]], edges[ray][bin_of_ray[-1] :]
+            assert actual[ray, 0] == first and last[0] < actual[ray, -1] <= last[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dims", [1, 3, 7, 40])
+@pytest.mark.parametrize("points", [1, 45, 333])
+def test_positional_encoding_matches_the_cpu(emulated, dtype, dims, points):
+    x = 3 * torch.randn(points, dims, generator=torch.Generator().manual_seed(dims), dtype=dtype)
+    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+    for octaves, include_input, times_pi in ((10, True, False), (3, False, True), (64, False, True), (0, True, True)):
+        outs = [torch.full((points, (include_input + 2 * octaves) * dims), 9.0, dtype=dtype) for _ in range(2)]
+        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), outs, strict=True):
+            settings = (points, dims, octaves, include_input, times_pi)
+            kernels.positional_encoding(where, x.data_ptr(), out.data_ptr(), *settings)
+        torch.testing.assert_close(*outs, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
+
+
 @pytest.mark.parametrize("even", [0.65, math.inf])
 def test_rays_through_a_grid(emulated: ModuleType, even: float) -> None:
     """Steps, samples and what light reaches of them: the same arrays on both."""
@@ -423,20 +511,24 @@ def test_rays_through_a_grid(emulated: ModuleType, even: float) -> None:
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("features", [1, 2, 4, 8])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("along", [False, True])
-def test_hash_grid(emulated: ModuleType, dims: int, along: bool) -> None:
+@pytest.mark.parametrize("aligned", [False, True])
+def test_hash_grid(emulated: ModuleType, features: int, dims: int, along: bool, aligned: bool) -> None:
     torch.manual_seed(dims)
-    cells, size, features, count = [2, 5, 11], 64, 4, 150
+    cells, size, count = [2, 5, 11], 64, 150
     begins = ops.hash_table_begins(dims, cells, size)
-    points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1], features)
+    points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1] * features + 1)
+    slopes = torch.zeros_like(table)
+    table, by_table = ((x[:-1] if aligned else x[1:]).view(-1, features) for x in (table, slopes))
     direction = torch.randn_like(points) if along else None
     gradient = torch.randn(count, len(cells) * features)
     addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (points, table, direction)]
     masks = [size - 1 if (n + 2) ** dims > size else 0 for n in cells]
     grid = (*addresses, count, dims, features, True, cells, masks, begins)
     settings = (cells, size, True)
-    out, by_points, by_table = torch.empty_like(gradient), torch.empty_like(points), torch.zeros_like(table)
+    out, by_points = torch.empty_like(gradient), torch.empty_like(points)
     emulated.f32.hash_encoding((HOPPER, 0, 0), grid, out.data_ptr())
     emulated.f32.hash_points_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_points.data_ptr())
     emulated.f32.hash_table_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_table.data_ptr())

@@ -231,10 +231,28 @@ inline void __syncthreads() { emulated::any_of_block(false); }
 inline int __syncthreads_or(int value) { return emulated::any_of_block(value != 0); }
 inline void __syncwarp() { emulated::from_all_lanes("__syncwarp", 0); }
 
+// The next three: of the group of `width` lanes that this one is in.
 template <class T>
-T __shfl_sync(unsigned mask, T value, int lane) {
+T __shfl_sync(unsigned mask, T value, int lane, int width = emulated::kLanes) {
     emulated::require_all_lanes(mask);
-    return emulated::from_all_lanes("__shfl_sync", value)[lane % emulated::kLanes];
+    const int own = threadIdx.x % emulated::kLanes;
+    return emulated::from_all_lanes("__shfl_sync", value)[own / width * width + lane % width];
+}
+
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, int lanes, int width = emulated::kLanes) {
+    emulated::require_all_lanes(mask);
+    const int own = threadIdx.x % emulated::kLanes;
+    return emulated::from_all_lanes("__shfl_up_sync",
+                                    value)[own % width < lanes ? own : own - lanes];
+}
+
+template <class T>
+T __shfl_down_sync(unsigned mask, T value, int lanes, int width = emulated::kLanes) {
+    emulated::require_all_lanes(mask);
+    const int own = threadIdx.x % emulated::kLanes;
+    return emulated::from_all_lanes("__shfl_down_sync",
+                                    value)[own % width + lanes >= width ? own : own + lanes];
 }
 
 template <class T>

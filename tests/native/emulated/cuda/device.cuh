@@ -45,6 +45,19 @@ void wait_for_copies() {
     }
 }
 
+// At once where the hardware can: then both lie in 8, or all in 16, aligned bytes.
+inline void add_2(float* target, float a, float b) {
+    if (reinterpret_cast<uintptr_t>(target) % 8) emulated::fail("two that are not aligned");
+    atomicAdd(target, a);
+    atomicAdd(target + 1, b);
+}
+
+inline void add_4(float* target, float a, float b, float c, float d) {
+    if (reinterpret_cast<uintptr_t>(target) % 16) emulated::fail("four that are not aligned");
+    add_2(target, a, b);
+    add_2(target + 2, c, d);
+}
+
 // To the nearest fp16 number, ties to even.
 inline uint16_t to_half(float value) {
     uint32_t bits;
