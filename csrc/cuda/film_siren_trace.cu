@@ -29,8 +29,8 @@ struct LevelTrace {
     LayerArrays<float> layers;  // likewise, or null
     unsigned long long* next_pixel;
     unsigned long long* counts;
-    int busy_warps;  // of a block: those that take rays
-    int tail;        // rounds in which a block's warps share the rays that are left
+    int busy_warps, busy_lanes;  // of a block, of a warp: those that take rays
+    int tail;                    // rounds in which a block's warps share the rays that are left
 };
 
 // A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not
@@ -79,7 +79,7 @@ __device__ bool begin_ray(const LevelTrace& p, int64_t pixel, Slot& slot) {
 }
 
 // Takes pixels from the queue until this thread, if it is `free`, has a ray or there are no `more`,
-// as the whole warp then knows. All lanes of it must call; returns whether this one has got a ray.
+// which all lanes learn of. All lanes of a warp must call; returns whether this one has got a ray.
 __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot) {
     const int64_t pixels = p.network.images * p.level.size * p.level.size;
     const unsigned lane = threadIdx.x % 32;
@@ -94,7 +94,7 @@ __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot)
             first = atomicAdd(p.next_pixel, static_cast<unsigned long long>(__popc(asking)));
         }
         first = __shfl_sync(~0u, first, leader);
-        more = static_cast<int64_t>(first) + __popc(asking) < pixels;
+        more &= static_cast<int64_t>(first) + __popc(asking) < pixels;
         const int64_t pixel = static_cast<int64_t>(first) + __popc(asking & ((1u << lane) - 1));
         if (asks && pixel < pixels) got = begin_ray(p, pixel, slot);
     }
@@ -148,9 +148,9 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     Network network(p.network, path, shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(),
                     bytes);
     const int own = Network::own_point();
-    const bool busy = static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
     Slot& slot = slots[own >= 0 ? own : 0];
-    bool has = false, more = busy;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    bool has = false, more = own >= 0 && warp < p.busy_warps && lane < p.busy_lanes;
     if (own >= 0) {
         slot.queries = slot.rows = 0;
         // Rows without a ray are evaluated too.
@@ -158,8 +158,8 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
         tile.film[own] = 0;
     }
     while (true) {
-        has |= take_ray(p, own >= 0 && !has, more, slot);
-        const int row = network.place(has, !more, p.tail);
+        has |= take_ray(p, !has, more, slot);
+        const int row = network.place(has, more, p.tail);
         if (has) {
             slot.row = static_cast<uint8_t>(row);
             const float* camera = p.cameras + 12 * slot.image;
@@ -260,14 +260,18 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
         const auto trace = [&](auto type) {
             using Network = typename decltype(type)::type;
             using Tile = typename Network::Tile;
-            // Few rays are spread over all multiprocessors, a warp or more on each.
-            constexpr int64_t kOfWarp = Network::kWarpPoints;
+            // Few rays are spread over all multiprocessors, a warp or more on each, and there over
+            // all warps, if those need but 16 rows.
             const int64_t share = (rays + processors - 1) / processors;
             const int64_t most_warps = min_of<int64_t>(
-                Tile::kPoints / kOfWarp, from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
-            const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, most_warps);
-            const int64_t of_block = warps * kOfWarp;
+                Tile::kPoints / Network::kWarpPoints,
+                from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
+            const int64_t lanes =
+                share <= 16 * most_warps ? min_of(16, Network::kWarpPoints) : Network::kWarpPoints;
+            const int64_t warps = min_of((share + lanes - 1) / lanes, most_warps);
+            const int64_t of_block = warps * lanes;
             level.busy_warps = static_cast<int>(warps);
+            level.busy_lanes = static_cast<int>(lanes);
             level.tail = static_cast<int>(from_environment("SDFGAN_TRACE_TAIL", 0, 8, kTail));
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
                                     slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);

@@ -56,16 +56,16 @@ class HalfNetwork {
     }
 
     // The point of the tile where this thread puts the one that it `has`, else -1, so that few
-    // points need few rows. No thread of the warp has one that it had not before if this is its
-    // `tail`; in the tails of all warps, they share what takes no more than `rounds` rounds.
-    __device__ int place(bool has, bool tail, int rounds) {
+    // points need few rows. Once no thread gets `more`, the block's warps share all its points if
+    // those take no more than `rounds` rounds.
+    __device__ int place(bool has, bool more, int rounds) {
         if (!resident_) return has ? own_point() : -1;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const unsigned all = __ballot_sync(~0u, has);
         const int before = __popc(all & ((1u << lane) - 1));
         rounds_ = all ? kAlone : 0;
         if constexpr (kMayShare) {
-            if (tail && shares_ && rounds > 0) {
+            if (shares_ && rounds > 0 && !__any_sync(~0u, more)) {
                 int(&points)[kWarps] = exchange().points;
                 if (lane == 0) points[warp] = __popc(all);
                 __syncthreads();
@@ -134,7 +134,7 @@ class HalfNetwork {
     struct Exchange {
         union {
             uint4 features[kTeams][kTiles][W / 16][32];  // as a lane holds those of 16
-            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: a lane's rows, of 8 features
+            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: of 8, for a lane's rows
         };
         int points[kWarps];
     };
@@ -159,8 +159,7 @@ class HalfNetwork {
         const int offset = part * kOwn + pair;  // of the lane's outputs; what is added is constant
         constexpr int kLaneRows = 2 * T;
         float x[kLaneRows][3];
-        uint32_t film[kLaneRows];          // of float4, from this lane's first output on
-        const float4* factors[kLaneRows];  // of a layer
+        const float4* factors[kLaneRows];  // of a layer, from this lane's first output on
         // With derivatives, even groups hold the value and d/dx, odd ones d/dy and d/dz.
         const auto kind = [&](int r) { return kTangents ? group % 2 * 2 + r : 0; };
         const auto point = [&](int r) {
@@ -171,8 +170,8 @@ class HalfNetwork {
             for (int axis = 0; axis < 3; ++axis) {
                 x[r][axis] = row_input(tile, point(r), kind(r), axis);
             }
-            film[r] = (tile.film[point(r)] + offset) / 2;
-            factors[r] = factors_of(film[r], path_.layer(0));
+            factors[r] = reinterpret_cast<const float4*>(network_.film) +
+                         ((tile.film[point(r)] + offset) / 2 + path_.layer(0) * (W / 2));
         }
 
         uint32_t in[T][W / 16][4], out[T][kOwn / 16][4];
@@ -196,7 +195,8 @@ class HalfNetwork {
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
                     sum[r / 2][r % 2 * 2 + i] = std::fmaf(
-                        w[3 * i + 2], x[r][2], std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
+                        w[3 * i + 2], x[r][2],
+                        std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
                 }
             }
 #pragma unroll
@@ -210,7 +210,9 @@ class HalfNetwork {
         for (int step = 1; step < length; ++step) {
             const bool last = step + 1 == length;
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) factors[r] = factors_of(film[r], path_.layer(step));
+            for (int r = 0; r < kLaneRows; ++r) {
+                factors[r] += (path_.layer(step) - path_.layer(step - 1)) * (W / 2);
+            }
 #pragma unroll
             for (int begin = 0; begin < kOwn; begin += kPart) {
                 const uint4* weights = chunk((step - 1) * (W / kChunk) + begin / kChunk) +
@@ -350,10 +352,6 @@ class HalfNetwork {
                 in[t][k][2] = four.z, in[t][k][3] = four.w;
             }
         }
-    }
-
-    __device__ __forceinline__ const float4* factors_of(uint32_t film, int layer) const {
-        return reinterpret_cast<const float4*>(network_.film) + (film + layer * (W / 2));
     }
 
     struct Factors {  // of two rows: scale, scale, shift, shift of outputs n and n + 1
