@@ -57,13 +57,13 @@ class HalfNetwork {
 
     // The point of the tile where this thread puts the one that it `has`, else -1, so that few
     // points need few rows. Once no thread gets `more`, the block's warps share all its points if
-    // those take no more than `rounds` rounds.
+    // those take no more than `rounds` rounds, of kTiles tiles for each team of warps.
     __device__ int place(bool has, bool more, int rounds) {
         if (!resident_) return has ? own_point() : -1;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const unsigned all = __ballot_sync(~0u, has);
         const int before = __popc(all & ((1u << lane) - 1));
-        rounds_ = all ? kAlone : 0;
+        shared_tiles_ = all ? kAlone : 0;
         if constexpr (kMayShare) {
             if (shares_ && rounds > 0 && !__any_sync(~0u, more)) {
                 int(&points)[kWarps] = exchange().points;
@@ -74,9 +74,11 @@ class HalfNetwork {
                     if (w < warp) of_warps_before += points[w];
                     of_block += points[w];
                 }
-                rounds_ = (of_block + kRoundRows - 1) / kRoundRows;
-                if (rounds_ <= rounds) return has ? of_warps_before + before : -1;
-                rounds_ = kAlone;
+                shared_tiles_ = (of_block + kTeamsTile - 1) / kTeamsTile;
+                if (shared_tiles_ <= rounds * kTiles) {
+                    return has ? of_warps_before + before : -1;
+                }
+                shared_tiles_ = kAlone;
                 __syncthreads();  // or the next counts come before these are read
             }
         }
@@ -87,12 +89,12 @@ class HalfNetwork {
     // Whether anyone of those who go on together has work. What they wrote before is seen after.
     __device__ bool any(bool work) const {
         if (!resident_) return __syncthreads_or(work);
-        if (rounds_ > 0) {
+        if (shared_tiles_ > 0) {
             __syncthreads();
         } else {
             __syncwarp();
         }
-        return rounds_ != 0;
+        return shared_tiles_ != 0;
     }
 
     // After any(). Of warps without rows to evaluate, only the copies are needed. Returns how many
@@ -100,10 +102,16 @@ class HalfNetwork {
     __device__ int evaluate(Tile& tile, bool work) {
         const int warp = threadIdx.x / 32;
         if constexpr (kMayShare) {
-            for (int i = 0; i < rounds_; ++i) {
-                evaluate_rows<kTeam, kTiles>(tile, i * kRoundRows + warp / kTeam * kWarpRows);
+            const int team = warp / kTeam;
+            for (int i = 0; i < shared_tiles_; i += kTiles) {
+                const int first_row = i * kTeamsTile;
+                if (i + 1 < shared_tiles_) {
+                    evaluate_rows<kTeam, kTiles>(tile, first_row + team * kWarpRows);
+                } else {
+                    evaluate_rows<kTeam, 1>(tile, first_row + team * 16);
+                }
             }
-            if (rounds_ > 0) return rounds_ * (kRoundRows / kWarps);
+            if (shared_tiles_ > 0) return shared_tiles_ * (kTeamsTile / kWarps);
         }
         const unsigned all = __ballot_sync(~0u, work);
         const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
@@ -128,7 +136,7 @@ class HalfNetwork {
     static constexpr bool kMayShare = kMayStay && !kTangents && kHeads == 1;
     static constexpr int kTeam = kMayShare ? W / 16 : 1;  // warps
     static constexpr int kTeams = kWarps / kTeam;
-    static constexpr int kRoundRows = kTeams * kWarpRows;
+    static constexpr int kTeamsTile = kTeams * 16;  // rows, if each has a tile
 
     // What the warps of a team tell each other, behind the matrices.
     struct Exchange {
@@ -215,7 +223,8 @@ class HalfNetwork {
             }
 #pragma unroll
             for (int begin = 0; begin < kOwn; begin += kPart) {
-                const uint4* weights = chunk((step - 1) * (W / kChunk) + begin / kChunk) +
+                const int number = (step - 1) * (W / kChunk) + begin / kChunk;
+                const uint4* weights = (kShared ? chunk_at(number) : chunk(number)) +
                                        part * (kOwn / 16) * (W / 16) * 32 + lane;
                 Factors of[kPart / 8][T];
                 if constexpr (kShared) {  // nothing else hides the way to memory
@@ -430,6 +439,10 @@ class HalfNetwork {
             place = turn_;
             turn_ = (turn_ + 1) % kRing;
         }
+        return chunk_at(place);
+    }
+
+    __device__ __forceinline__ const uint4* chunk_at(int place) const {
         return reinterpret_cast<const uint4*>(ring_ + place * kChunkBytes);
     }
 
@@ -439,7 +452,7 @@ class HalfNetwork {
     const bool resident_, shares_;
     int turn_ = 0;  // place of the next chunk in the ring
     static constexpr int kAlone = -1;
-    int rounds_ = kAlone;  // of the block's teams for all points; kAlone: each warp has its own
+    int shared_tiles_ = kAlone;  // of each team; kAlone: each warp evaluates its own
 };
 
 }  // namespace sdfgan::cuda
