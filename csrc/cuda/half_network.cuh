@@ -56,16 +56,16 @@ class HalfNetwork {
     }
 
     // The point of the tile where this thread puts the one that it `has`, else -1, so that few
-    // points need few rows. No thread of the warp has one that it had not before if this is its
-    // `tail`; in the tails of all warps, they share what takes no more than `rounds` rounds.
-    __device__ int place(bool has, bool tail, int rounds) {
+    // points need few rows. Once no thread gets `more`, the block's warps share all its points if
+    // those take no more than `rounds` rounds, of kTiles tiles for each team of warps.
+    __device__ int place(bool has, bool more, int rounds) {
         if (!resident_) return has ? own_point() : -1;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const unsigned all = __ballot_sync(~0u, has);
         const int before = __popc(all & ((1u << lane) - 1));
-        rounds_ = all ? kAlone : 0;
+        shared_tiles_ = all ? kAlone : 0;
         if constexpr (kMayShare) {
-            if (tail && shares_ && rounds > 0) {
+            if (shares_ && rounds > 0 && !__any_sync(~0u, more)) {
                 int(&points)[kWarps] = exchange().points;
                 if (lane == 0) points[warp] = __popc(all);
                 __syncthreads();
@@ -74,9 +74,11 @@ class HalfNetwork {
                     if (w < warp) of_warps_before += points[w];
                     of_block += points[w];
                 }
-                rounds_ = (of_block + kRoundRows - 1) / kRoundRows;
-                if (rounds_ <= rounds) return has ? of_warps_before + before : -1;
-                rounds_ = kAlone;
+                shared_tiles_ = (of_block + kTeamsTile - 1) / kTeamsTile;
+                if (shared_tiles_ <= rounds * kTiles) {
+                    return has ? of_warps_before + before : -1;
+                }
+                shared_tiles_ = kAlone;
                 __syncthreads();  // or the next counts come before these are read
             }
         }
@@ -87,12 +89,12 @@ class HalfNetwork {
     // Whether anyone of those who go on together has work. What they wrote before is seen after.
     __device__ bool any(bool work) const {
         if (!resident_) return __syncthreads_or(work);
-        if (rounds_ > 0) {
+        if (shared_tiles_ > 0) {
             __syncthreads();
         } else {
             __syncwarp();
         }
-        return rounds_ != 0;
+        return shared_tiles_ != 0;
     }
 
     // After any(). Of warps without rows to evaluate, only the copies are needed. Returns how many
@@ -100,10 +102,16 @@ class HalfNetwork {
     __device__ int evaluate(Tile& tile, bool work) {
         const int warp = threadIdx.x / 32;
         if constexpr (kMayShare) {
-            for (int i = 0; i < rounds_; ++i) {
-                evaluate_rows<kTeam, kTiles>(tile, i * kRoundRows + warp / kTeam * kWarpRows);
+            const int team = warp / kTeam;
+            for (int i = 0; i < shared_tiles_; i += kTiles) {
+                const int first_row = i * kTeamsTile;
+                if (i + 1 < shared_tiles_) {
+                    evaluate_rows<kTeam, kTiles>(tile, first_row + team * kWarpRows);
+                } else {
+                    evaluate_rows<kTeam, 1>(tile, first_row + team * 16);
+                }
             }
-            if (rounds_ > 0) return rounds_ * (kRoundRows / kWarps);
+            if (shared_tiles_ > 0) return shared_tiles_ * (kTeamsTile / kWarps);
         }
         const unsigned all = __ballot_sync(~0u, work);
         const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
@@ -128,13 +136,13 @@ class HalfNetwork {
     static constexpr bool kMayShare = kMayStay && !kTangents && kHeads == 1;
     static constexpr int kTeam = kMayShare ? W / 16 : 1;  // warps
     static constexpr int kTeams = kWarps / kTeam;
-    static constexpr int kRoundRows = kTeams * kWarpRows;
+    static constexpr int kTeamsTile = kTeams * 16;  // rows, if each has a tile
 
     // What the warps of a team tell each other, behind the matrices.
     struct Exchange {
         union {
             uint4 features[kTeams][kTiles][W / 16][32];  // as a lane holds those of 16
-            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: a lane's rows, of 8 features
+            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: of 8, for a lane's rows
         };
         int points[kWarps];
     };
@@ -159,8 +167,7 @@ class HalfNetwork {
         const int offset = part * kOwn + pair;  // of the lane's outputs; what is added is constant
         constexpr int kLaneRows = 2 * T;
         float x[kLaneRows][3];
-        uint32_t film[kLaneRows];          // of float4, from this lane's first output on
-        const float4* factors[kLaneRows];  // of a layer
+        const float4* factors[kLaneRows];  // of a layer, from this lane's first output on
         // With derivatives, even groups hold the value and d/dx, odd ones d/dy and d/dz.
         const auto kind = [&](int r) { return kTangents ? group % 2 * 2 + r : 0; };
         const auto point = [&](int r) {
@@ -171,8 +178,8 @@ class HalfNetwork {
             for (int axis = 0; axis < 3; ++axis) {
                 x[r][axis] = row_input(tile, point(r), kind(r), axis);
             }
-            film[r] = (tile.film[point(r)] + offset) / 2;
-            factors[r] = factors_of(film[r], path_.layer(0));
+            factors[r] = reinterpret_cast<const float4*>(network_.film) +
+                         ((tile.film[point(r)] + offset) / 2 + path_.layer(0) * (W / 2));
         }
 
         uint32_t in[T][W / 16][4], out[T][kOwn / 16][4];
@@ -196,7 +203,8 @@ class HalfNetwork {
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
                     sum[r / 2][r % 2 * 2 + i] = std::fmaf(
-                        w[3 * i + 2], x[r][2], std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
+                        w[3 * i + 2], x[r][2],
+                        std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
                 }
             }
 #pragma unroll
@@ -210,10 +218,13 @@ class HalfNetwork {
         for (int step = 1; step < length; ++step) {
             const bool last = step + 1 == length;
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) factors[r] = factors_of(film[r], path_.layer(step));
+            for (int r = 0; r < kLaneRows; ++r) {
+                factors[r] += (path_.layer(step) - path_.layer(step - 1)) * (W / 2);
+            }
 #pragma unroll
             for (int begin = 0; begin < kOwn; begin += kPart) {
-                const uint4* weights = chunk((step - 1) * (W / kChunk) + begin / kChunk) +
+                const int number = (step - 1) * (W / kChunk) + begin / kChunk;
+                const uint4* weights = (kShared ? chunk_at(number) : chunk(number)) +
                                        part * (kOwn / 16) * (W / 16) * 32 + lane;
                 Factors of[kPart / 8][T];
                 if constexpr (kShared) {  // nothing else hides the way to memory
@@ -352,10 +363,6 @@ class HalfNetwork {
         }
     }
 
-    __device__ __forceinline__ const float4* factors_of(uint32_t film, int layer) const {
-        return reinterpret_cast<const float4*>(network_.film) + (film + layer * (W / 2));
-    }
-
     struct Factors {  // of two rows: scale, scale, shift, shift of outputs n and n + 1
         float4 row[2];
     };
@@ -432,6 +439,10 @@ class HalfNetwork {
             place = turn_;
             turn_ = (turn_ + 1) % kRing;
         }
+        return chunk_at(place);
+    }
+
+    __device__ __forceinline__ const uint4* chunk_at(int place) const {
         return reinterpret_cast<const uint4*>(ring_ + place * kChunkBytes);
     }
 
@@ -441,7 +452,7 @@ class HalfNetwork {
     const bool resident_, shares_;
     int turn_ = 0;  // place of the next chunk in the ring
     static constexpr int kAlone = -1;
-    int rounds_ = kAlone;  // of the block's teams for all points; kAlone: each warp has its own
+    int shared_tiles_ = kAlone;  // of each team; kAlone: each warp evaluates its own
 };
 
 }  // namespace sdfgan::cuda
