@@ -92,8 +92,8 @@ def _kernel(densities: Tensor, deltas: Optional, colors: Optional, distances: Op
     return weights, opacity, out, depth
 
 
-# `wanted`: whether there is to be a gradient by the deltas, colours and distances; the others are empty. There always is
-# one by the densities.
+# `wanted`: whether there is to be a gradient by the deltas, the colours and the distances; else it is empty. By the
+# densities there always is one.
 
 
 def _backward_fake(
@@ -245,7 +245,9 @@ _GRADS = "Tensor? grad_weights, Tensor? grad_opacity, Tensor? grad_colors, Tenso
 _FOUR = "(Tensor, Tensor, Tensor, Tensor)"
 _op = register(f"composite({_TENSORS}) -> {_FOUR}", _kernel, _fake)
 _backward_op = register(
-    f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}, bool[] wanted) -> {_FOUR}", _backward_kernel, _backward_fake
+    f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}, bool[] wanted) -> {_FOUR}",
+    _backward_kernel,
+    _backward_fake,
 )
 torch.library.register_autograd("sdfgan::composite", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_autograd(
