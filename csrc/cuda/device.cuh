@@ -73,6 +73,12 @@ __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4]
 }
 #endif
 
+// What no kernel writes while this one runs: may be read ahead of what is written in between.
+template <class T>
+__device__ __forceinline__ T read_only(const T* source) {
+    return __ldg(source);
+}
+
 // Adds numbers to neighbours in global memory that are aligned together; as one where the hardware
 // can.
 __device__ __forceinline__ void add_2(float* target, float a, float b) {

@@ -45,6 +45,11 @@ void wait_for_copies() {
     }
 }
 
+template <class T>
+T read_only(const T* source) {
+    return *source;
+}
+
 // At once where the hardware can: then both lie in 8, or all in 16, aligned bytes.
 inline void add_2(float* target, float a, float b) {
     if (reinterpret_cast<uintptr_t>(target) % 8) emulated::fail("two that are not aligned");
