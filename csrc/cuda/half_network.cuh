@@ -1,6 +1,8 @@
 // FiLM-SIRENs with products of fp16 numbers on tensor cores, all else in fp32; sm_80 and later.
 #pragma once
 
+#include <cstdlib>
+
 #include "cuda/tile.cuh"
 
 namespace sdfgan::cuda {
@@ -8,7 +10,8 @@ namespace sdfgan::cuda {
 // A warp keeps its rows in registers: what a layer puts out has the layout of what the next takes
 // in (see multiply()). The matrices, packed by sdfgan.ops.pack_matrices so that each lane finds its
 // 16 bytes together, lie in shared memory, all of them if they fit; else they pass through it in a
-// ring, in the steps of the block.
+// ring. A warp waits only for the chunk that it needs, and for the slowest warp where the ring is
+// full: then some multiply while others compute sines.
 //
 // The time of few rows is that of a chain of products. Where a block has but few, teams of warps
 // share them: each warp makes 16 outputs of every layer, which pass through shared memory. Results
@@ -24,7 +27,12 @@ class HalfNetwork {
     // Bytes of shared memory that it takes, if it may have no more than `most`.
     static int memory(const Path& path, int most) {
         const int all = chunks(path) * kChunkBytes;
-        if (!kMayStay || all > most) return kRing * kChunkBytes;
+        if (!kMayStay || all > most) {
+            const char* const drifts = std::getenv("SDFGAN_TRACE_RING");  // 0: for measurements
+            const int slots = min_of((most - kBarrierBytes) / kChunkBytes, kMostSlots);
+            if (slots < kRing || (drifts && *drifts == '0')) return kRing * kChunkBytes;
+            return slots * kChunkBytes + kBarrierBytes;
+        }
         return kMayShare && all + kExchangeBytes <= most ? all + kExchangeBytes : all;
     }
 
@@ -35,17 +43,38 @@ class HalfNetwork {
           path_(path),
           ring_(ring),
           resident_(kMayStay && bytes >= chunks(path) * kChunkBytes),
-          shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes) {
+          shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes),
+          slots_(!resident_ && bytes % kChunkBytes != 0 ? bytes / kChunkBytes : 0) {
+        if (slots_ > 0) {
+            if (threadIdx.x == 0) {
+                for (int i = 0; i < slots_; ++i) {
+                    start_barrier(full(i), kCopyArrivals);
+                    start_barrier(empty(i), kWarps);
+                }
+                publish_barriers();
+            }
+            __syncthreads();
+            for (int i = 0; i < ahead(); ++i) copy_ahead(i, i);
+            return;
+        }
         // A ring has all its chunks or, for a path without matrices, none.
-        const int ahead = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
-        for (int i = 0; i < ahead; ++i) fetch(i, i);
+        const int first = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
+        for (int i = 0; i < first; ++i) fetch(i, i);
         if (resident_) {
             wait_for_copies<0>();
             __syncthreads();
         }
     }
 
-    __device__ ~HalfNetwork() { wait_for_copies<0>(); }
+    // A block must not end before its copies.
+    __device__ ~HalfNetwork() {
+        wait_for_copies<0>();
+        if (slots_ == 0) return;
+        for (int i = 0; i < ahead(); ++i) {
+            wait(full(turn_), parity_);
+            next_turn();
+        }
+    }
 
     static constexpr int kWarpPoints = Tile::kPoints / kWarps;
 
@@ -117,7 +146,10 @@ class HalfNetwork {
         const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
         if (!all) {
             if (!resident_) {
-                for (int i = 0; i < chunks(path_); ++i) chunk(i);
+                for (int i = 0; i < chunks(path_); ++i) {
+                    chunk(i);
+                    release();
+                }
             }
         } else if (kTiles > 1 && tiles == 1) {
             evaluate_rows<1, 1>(tile, warp * kWarpRows);
@@ -132,6 +164,9 @@ class HalfNetwork {
     static constexpr int kChunk = 32;  // outputs of which the weights come together
     static constexpr int kChunkBytes = kChunk * W * 2;
     static constexpr int kRing = 4;  // chunks, where not all fit
+    static constexpr int kMostSlots = 12;
+    static constexpr int kBarrierBytes = kMostSlots * 16;  // behind a ring in which warps drift
+    static_assert(kBarrierBytes < kChunkBytes, "or it could be taken for chunks");
     static constexpr bool kMayStay = W < 256;
     static constexpr bool kMayShare = kMayStay && !kTangents && kHeads == 1;
     static constexpr int kTeam = kMayShare ? W / 16 : 1;  // warps
@@ -250,6 +285,7 @@ class HalfNetwork {
                         }
                     }
                 }
+                if constexpr (!kShared) release();
 #pragma unroll
                 for (int i = 0; i < kPart / 8; ++i) {
                     const int n = begin + 8 * i;
@@ -417,10 +453,7 @@ class HalfNetwork {
 
     // Starts to copy the chunk `index` of the path's to a place in shared memory.
     __device__ void fetch(int index, int place) {
-        const int step = 1 + index / (W / kChunk), part = index % (W / kChunk);
-        const auto* matrices = static_cast<const unsigned char*>(network_.hidden);
-        const int64_t number = int64_t{path_.layer(step) - 1} * (W / kChunk) + part;
-        const unsigned char* from = matrices + number * kChunkBytes;
+        const unsigned char* from = source(index);
         unsigned char* to = ring_ + place * kChunkBytes;
         for (int i = 16 * threadIdx.x; i < kChunkBytes; i += 16 * kNetworkThreads) {
             copy_16_bytes(to + i, from + i);
@@ -428,14 +461,57 @@ class HalfNetwork {
         commit_copies();
     }
 
-    // The chunk `index`, which must be asked for in turn.
+    __device__ const unsigned char* source(int index) const {
+        const int step = 1 + index / (W / kChunk), part = index % (W / kChunk);
+        const auto* matrices = static_cast<const unsigned char*>(network_.hidden);
+        const int64_t number = int64_t{path_.layer(step) - 1} * (W / kChunk) + part;
+        return matrices + number * kChunkBytes;
+    }
+
+    // Of a ring in which warps drift: the chunks under way before the one that a warp is at. As
+    // many again, which slower warps may still read, are behind it.
+    __device__ int ahead() const { return chunks(path_) > 0 ? slots_ / 2 : 0; }
+    __device__ uint64_t* full(int slot) const {
+        return reinterpret_cast<uint64_t*>(ring_ + slots_ * kChunkBytes) + slot;
+    }
+    __device__ uint64_t* empty(int slot) const { return full(kMostSlots + slot); }
+
+    // Copies a chunk to the slot that is `distance` after the one whose turn it is, when all warps
+    // are done with what is there. The warps take turns in this.
+    __device__ void copy_ahead(int index, int distance) {
+        int slot = turn_ + distance;
+        unsigned parity = parity_;
+        if (slot >= slots_) slot -= slots_, parity ^= 1;
+        if (threadIdx.x / 32 != slot % kWarps) return;
+        wait(empty(slot), parity ^ 1);
+        copy_by_warp<kChunkBytes>(ring_ + slot * kChunkBytes, source(index % chunks(path_)),
+                                  full(slot));
+    }
+
+    __device__ __forceinline__ void next_turn() {
+        if (++turn_ == slots_) turn_ = 0, parity_ ^= 1;
+    }
+
+    // This warp has read its chunk.
+    __device__ __forceinline__ void release() {
+        if (slots_ == 0) return;
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive(empty(turn_));
+        next_turn();
+    }
+
+    // The chunk `index`, which must be asked for in turn and released.
     __device__ const uint4* chunk(int index) {
+        if (slots_ > 0) {
+            copy_ahead(index + ahead(), ahead());
+            wait(full(turn_), parity_);
+            return chunk_at(turn_);
+        }
         int place = index;
         if (!resident_) {
             wait_for_copies<kRing - 2>();
             __syncthreads();  // the chunk is there, and all are done with the one before
-            const int ahead = index + kRing - 1;
-            fetch(ahead % chunks(path_), (turn_ + kRing - 1) % kRing);
+            fetch((index + kRing - 1) % chunks(path_), (turn_ + kRing - 1) % kRing);
             place = turn_;
             turn_ = (turn_ + 1) % kRing;
         }
@@ -450,7 +526,9 @@ class HalfNetwork {
     const Path path_;
     unsigned char* const ring_;
     const bool resident_, shares_;
-    int turn_ = 0;  // place of the next chunk in the ring
+    const int slots_;  // of a ring in which warps drift, else 0
+    int turn_ = 0;     // place of the next chunk in the ring
+    unsigned parity_ = 0;
     static constexpr int kAlone = -1;
     int shared_tiles_ = kAlone;  // of each team; kAlone: each warp evaluates its own
 };
