@@ -78,7 +78,8 @@ def test_switches_for_measurements_change_only_the_time(monkeypatch, width):
         return [t.cpu() for t in (*found, counts[0])]
 
     expected = trace()
-    for switch, value in [("WARPS", "1"), ("WARPS", "3"), ("TAIL", "0"), ("TAIL", "1"), ("TAIL", "8")]:
+    switches = [("WARPS", "1"), ("WARPS", "3"), ("TAIL", "0"), ("TAIL", "1"), ("TAIL", "8"), ("RING", "0"), ("WIDE", "0")]
+    for switch, value in switches:
         with monkeypatch.context() as patch:
             patch.setenv(f"SDFGAN_TRACE_{switch}", value)
             assert all(map(torch.equal, trace(), expected)), (switch, value)
