@@ -226,6 +226,22 @@ def _(device: str) -> Sequence[Tensor]:
     return [seen.origins, seen.directions, seen.radii, seen.colors, ops.valid_pixels(views)]
 
 
+@same("march_count, march_samples, march_reached")
+def _(device: str) -> Sequence[Tensor]:
+    directions = torch.nn.functional.normalize(torch.randn(2000, 3), dim=-1)
+    near, jitter, occupied = torch.rand(2000), torch.rand(2000), torch.rand(30**3) < 0.3
+    results: list[Tensor] = []
+    for dtype, even in ((torch.float32, math.inf), (torch.float64, 0.65)):  # the latter rounds otherwise
+        rays = (x.to(device, dtype) for x in (directions / 2, directions, near, near + 3, jitter))
+        grid = ops.GridMarch(*rays, occupied.to(device), 30, 0.01, even)
+        depth, reached = torch.zeros_like(grid.near), torch.zeros(2001, dtype=torch.int64, device=device)
+        offsets, following = ops.march_count(grid, 20)
+        some = ops.march_samples(grid, offsets, int(offsets[-1]))
+        ops.march_reached(4 * some.distances, some.deltas, offsets, depth, reached, following, 1.0)
+        results += [offsets, *some, depth, reached, following, ops.march_count(grid, 1000, following)[0]]
+    return results
+
+
 @same("frustum_gaussians")
 def _(device: str) -> Sequence[Tensor]:
     edges, _ = _histogram(device)

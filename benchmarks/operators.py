@@ -26,7 +26,7 @@ def operators(options: Options) -> Iterator[Comparison]:
     on_gpu = options.device != "cpu" and not options.quick
     rays = count // 16 if on_gpu else 512 if options.quick else 4096
     parts = [_trace_step(options, count), _generate_rays(options, count), _hash_encoding(options, count // 16)]
-    parts.append(_packed_compositing(options, rays))
+    parts += [_packed_compositing(options, rays), _grid_march(options, 512 if options.quick else 16384)]
     parts += [_compositing(options, rays, channels, with_compiled=False) for channels in ((4, 6) if on_gpu else ())]
     parts += [_sample_pdf(options, count // 16), _positional_encoding(options, count)]
     parts.append(_compositing(options, rays, 3, with_compiled=True))
@@ -122,6 +122,29 @@ def _packed_compositing(options: Options, rays: int) -> Iterator[Comparison]:
     for name, call in (("packed composite", _values), ("packed composite and gradient", _with_gradient)):
         config = {"op": name, "rays": rays, "samples": total, "channels": 3}
         yield _comparison(config, {"sdfgan": partial(call, function, inputs)})
+
+
+def _grid_march(options: Options, rays: int) -> Iterator[Comparison]:
+    """The samples of rays through a grid with a ball in it, as a step of `train-nerf` finds them once."""
+    rand, resolution = _rand(options), 128
+    origins = torch.nn.functional.normalize(rand(rays, 3) - 0.5, dim=1)
+    directions = torch.nn.functional.normalize(0.8 * rand(rays, 3) - 0.4 - origins, dim=1)
+    axis = torch.linspace(-1, 1, resolution, device=options.device)
+    occupied = (torch.cartesian_prod(axis, axis, axis).norm(dim=1) - 0.5).abs() < 0.05
+    near, jitter = torch.zeros_like(origins[:, 0]), rand(rays)
+    march = ops.GridMarch(origins, directions, near, near + 2, jitter, occupied, resolution, 2 * math.sqrt(3) / 1024)
+
+    def ours() -> Any:
+        offsets, _ = ops.march_count(march, 2**24)
+        return ops.march_samples(march, offsets, int(offsets[-1]))
+
+    def thin(points: Tensor, directions: Tensor) -> Tensor:
+        return torch.zeros_like(points[:, 0])
+
+    yield _comparison(
+        {"op": "march_samples", "rays": rays, "samples": len(ours().deltas)},
+        {"sdfgan": ours, "torch": lambda: reference.grid_march(march, thin, math.inf)},
+    )
 
 
 def _values(function: Callable[..., Any], inputs: tuple[Tensor, ...]) -> Any:

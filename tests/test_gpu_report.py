@@ -198,7 +198,8 @@ def test_failures_of_tests_are_told_at_once(tmp_path: Path) -> None:
     )
     records, output = tmp_path / "records.jsonl", tmp_path / "output"
     paths = os.pathsep.join([str(ROOT / "tools"), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": paths, "SDFGAN_TEST_RECORDS": str(records)}
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment = {**own, "PYTHONPATH": paths, "SDFGAN_TEST_RECORDS": str(records)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "instant_failures", "test_it.py"]
     assert run_limited(command, 30, output, environment, tmp_path).outcome == "failed (2)"
     text = output.read_text()

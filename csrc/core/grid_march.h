@@ -12,7 +12,6 @@
 
 namespace sdfgan {
 
-constexpr int32_t kBeyondAllSteps = INT32_MAX;
 constexpr int32_t kMostSteps = 1 << 24;  // from there on float32 cannot count them
 
 template <class T>
@@ -32,31 +31,37 @@ SDFGAN_HD T product(T a, T b) {
 template <class T>
 class GridWalk {
   public:
-    T distance, delta, point[3];  // of the step that `advance` found
     int32_t step;                 // the one to look at next
+    T distance, delta, point[3];  // of the step that was found
 
     SDFGAN_METHOD GridWalk(const GridMarch<T>& march, int64_t ray)
         : march_(march),
           origin_(march.origins + 3 * ray),
           direction_(march.directions + 3 * ray),
           contracted_(march.even - march.even == 0) {
-        step = march.first ? march.first[ray] : 0;
+        step = march.first ? min_of(max_of(march.first[ray], 0), kMostSteps) : 0;
         low_ = steps_to(march.near[ray]) + march.jitter[ray];
         high_ = steps_to(march.far[ray]);
     }
 
+    SDFGAN_METHOD bool ended(int32_t at) const {
+        return !(at < kMostSteps && low_ + static_cast<T>(at) < high_);
+    }
+
+    // Whether a step in front of the end lies in an occupied cell; if so, it is the one found.
+    SDFGAN_METHOD bool find(int32_t at) {
+        const T steps = low_ + static_cast<T>(at);
+        distance = distance_after(steps);
+        for (int k = 0; k < 3; ++k) point[k] = origin_[k] + product(distance, direction_[k]);
+        if (!march_.occupied[cell()]) return false;
+        delta = distance_after(steps + 1) - distance;
+        return true;
+    }
+
     // Goes to the next step in an occupied cell; false at the ray's end.
     SDFGAN_METHOD bool advance() {
-        while (step < kMostSteps) {
-            const T steps = low_ + static_cast<T>(step);
-            if (!(steps < high_)) return false;
-            ++step;
-            distance = distance_after(steps);
-            for (int k = 0; k < 3; ++k) point[k] = origin_[k] + product(distance, direction_[k]);
-            if (march_.occupied[cell()]) {
-                delta = distance_after(steps + 1) - distance;
-                return true;
-            }
+        while (!ended(step)) {
+            if (find(step++)) return true;
         }
         return false;
     }
@@ -108,7 +113,18 @@ SDFGAN_HD void march_count_ray(const MarchCount<T>& p, int64_t ray) {
     p.next[ray] = walk.step;
 }
 
-// Samples beyond the ray's last step have no length.
+// Sample i of a ray, from the step that was found; a sample beyond the last step has no length.
+template <class T>
+SDFGAN_HD void write_march_sample(const MarchSamples<T>& p, int64_t ray, int64_t i, bool found,
+                                  const GridWalk<T>& walk) {
+    for (int k = 0; k < 3; ++k) {
+        p.points[3 * i + k] = found ? walk.point[k] : p.march.origins[3 * ray + k];
+        p.directions[3 * i + k] = p.march.directions[3 * ray + k];
+    }
+    p.distances[i] = found ? walk.distance : 0;
+    p.deltas[i] = found ? walk.delta : 0;
+}
+
 template <class T>
 SDFGAN_HD void march_samples_ray(const MarchSamples<T>& p, int64_t ray) {
     GridWalk<T> walk(p.march, ray);
@@ -116,12 +132,7 @@ SDFGAN_HD void march_samples_ray(const MarchSamples<T>& p, int64_t ray) {
     range_of_ray(p.at, ray, begin, end);
     for (int64_t i = begin; i < end; ++i) {
         const bool found = walk.advance();
-        for (int k = 0; k < 3; ++k) {
-            p.points[3 * i + k] = found ? walk.point[k] : p.march.origins[3 * ray + k];
-            p.directions[3 * i + k] = p.march.directions[3 * ray + k];
-        }
-        p.distances[i] = found ? walk.distance : 0;
-        p.deltas[i] = found ? walk.delta : 0;
+        write_march_sample(p, ray, i, found, walk);
     }
 }
 
@@ -136,7 +147,7 @@ SDFGAN_HD void march_reached_ray(const MarchReached<T>& p, int64_t ray) {
     for (; i < end && depth < p.limit; ++i) depth += product(p.densities[i], p.deltas[i]);
     p.depth[ray] = depth;
     p.reached[ray + 1] += i - begin;
-    if (!(depth < p.limit)) p.next[ray] = kBeyondAllSteps;
+    if (!(depth < p.limit)) p.next[ray] = kMostSteps;
 }
 
 }  // namespace sdfgan

@@ -254,13 +254,16 @@ __global__ void __launch_bounds__(kCompositeThreads)
                 }
             }
             if (p.grad_colors) {
-                // in the order of memory, not of samples, to write whole lines
+                // In the order of memory, not of samples, to write whole lines.
                 T* const target = p.grad_colors + first * channels;
+                const T* const weights = p.weights + first;
                 const int count = static_cast<int>((stop - first) * channels);
+#pragma unroll 4
                 for (int e = lane; e < count; e += kLanes) {
                     const int of_block = e / static_cast<int>(channels);
                     const int c = e - of_block * static_cast<int>(channels);
-                    target[e] = grad_out ? p.weights[first + of_block] * grad_out[c] : T(0);
+                    target[e] =
+                        grad_out ? read_only(weights + of_block) * read_only(grad_out + c) : T(0);
                 }
             }
         }

@@ -40,6 +40,15 @@ __device__ __forceinline__ void wait_for_copies() {
 __device__ __forceinline__ void multiply(float (&)[4], const uint32_t (&)[4], uint32_t, uint32_t) {
     __trap();
 }
+__device__ __forceinline__ void start_barrier(uint64_t*, int) { __trap(); }
+__device__ __forceinline__ void arrive(uint64_t*) { __trap(); }
+__device__ __forceinline__ void wait(uint64_t*, unsigned) { __trap(); }
+__device__ __forceinline__ void publish_barriers() { __trap(); }
+constexpr int kCopyArrivals = 1;
+template <int kBytes>
+__device__ __forceinline__ void copy_by_warp(void*, const void*, uint64_t*) {
+    __trap();
+}
 #else
 
 // Starts to copy 16 bytes, aligned, into shared memory.
@@ -58,6 +67,85 @@ __device__ __forceinline__ void wait_for_copies() {
     asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
+// Barriers in shared memory, on which some threads wait for what others have done, and go on. Each
+// round of one takes the same number of arrivals; rounds have parity 0, 1, 0, ...
+__device__ __forceinline__ uint32_t shared_address(const void* shared) {
+    return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+__device__ __forceinline__ void start_barrier(uint64_t* barrier, int arrivals) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals)
+                 : "memory");
+}
+
+// What this thread did before is seen by those who wait.
+__device__ __forceinline__ void arrive(uint64_t* barrier) {
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(
+                     shared_address(barrier))
+                 : "memory");
+}
+
+// Until the last round of this parity is over: returns at once if the round under way has the other
+// parity, and so for parity 1 if no round has ended yet.
+__device__ __forceinline__ void wait(uint64_t* barrier, unsigned parity) {
+    const uint32_t address = shared_address(barrier);
+    uint32_t over;
+    do {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define SDFGAN_TEST "try_wait"  // which sleeps meanwhile
+#else
+#define SDFGAN_TEST "test_wait"
+#endif
+        asm volatile("{ .reg .pred over; mbarrier." SDFGAN_TEST
+                     ".parity.shared.b64 over, [%1], %2; selp.u32 %0, 1, 0, over; }"
+                     : "=r"(over)
+                     : "r"(address), "r"(parity)
+                     : "memory");
+#undef SDFGAN_TEST
+    } while (!over);
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+// Between start_barrier() and a __syncthreads(): for copies too the barriers have been started.
+__device__ __forceinline__ void publish_barriers() {
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+// Arrivals of a copy_by_warp().
+constexpr int kCopyArrivals = 1;
+
+// Starts to copy into shared memory, both aligned to 16 bytes; arrives when all is there. By all
+// lanes of a warp.
+template <int kBytes>
+__device__ __forceinline__ void copy_by_warp(void* shared, const void* global, uint64_t* barrier) {
+    if (threadIdx.x % 32 != 0) return;
+    const uint32_t address = shared_address(barrier);
+    asm volatile("{ .reg .b64 state; mbarrier.arrive.expect_tx.shared.b64 state, [%0], %1; }" ::"r"(
+                     address),
+                 "n"(kBytes)
+                 : "memory");
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+        "[%3];" ::"r"(shared_address(shared)),
+        "l"(global), "n"(kBytes), "r"(address)
+        : "memory");
+}
+#else
+__device__ __forceinline__ void publish_barriers() {}
+
+constexpr int kCopyArrivals = 32;
+
+template <int kBytes>
+__device__ __forceinline__ void copy_by_warp(void* shared, const void* global, uint64_t* barrier) {
+    for (int i = threadIdx.x % 32 * 16; i < kBytes; i += 512) {
+        copy_16_bytes(static_cast<unsigned char*>(shared) + i,
+                      static_cast<const unsigned char*>(global) + i);
+    }
+    asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(barrier))
+                 : "memory");
+}
+#endif
+
 // sum [16, 8] += a [16, 16] b [16, 8] by a warp, of fp16 numbers. With group = lane / 4 and
 // pair = 2 (lane % 4), a lane holds two numbers in each register:
 //   sum: rows group, group + 8 at columns pair, pair + 1;
@@ -72,6 +160,12 @@ __device__ __forceinline__ void multiply(float (&sum)[4], const uint32_t (&a)[4]
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #endif
+
+// What no kernel writes while this one runs: may be read ahead of what is written in between.
+template <class T>
+__device__ __forceinline__ T read_only(const T* source) {
+    return __ldg(source);
+}
 
 // Adds numbers to neighbours in global memory that are aligned together; as one where the hardware
 // can.

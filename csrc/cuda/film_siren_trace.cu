@@ -27,10 +27,10 @@ struct LevelTrace {
     float* distance;  // of the last level
     float* nearest;
     LayerArrays<float> layers;  // likewise, or null
-    unsigned long long* next_pixel;
+    unsigned long long* next_pixel;  // of each image
     unsigned long long* counts;
-    int busy_warps;  // of a block: those that take rays
-    int tail;        // rounds in which a block's warps share the rays that are left
+    int busy_warps, busy_lanes;  // of a block, of a warp: those that take rays
+    int tail;                    // rounds in which a block's warps share the rays that are left
 };
 
 // A ray under way, in shared memory: an odd number of words, so that the lanes of a warp do not
@@ -39,7 +39,8 @@ struct Slot {
     RayState<float> state;
     float direction[3];
     int32_t evaluations;
-    uint32_t pixel, image;
+    uint32_t pixel;
+    uint16_t image, queue;
     uint32_t queries, rows;  // of all rays that were in the slot; that its warp has evaluated
     OpenLayer<float> open;
     uint8_t layers;
@@ -74,30 +75,56 @@ __device__ bool begin_ray(const LevelTrace& p, int64_t pixel, Slot& slot) {
     slot.open = Layers<float>::none();
     slot.layers = 0;
     slot.pixel = static_cast<uint32_t>(pixel);
-    slot.image = static_cast<uint32_t>(image);
+    slot.image = static_cast<uint16_t>(image);
     return slot.state.status == kMarching;
 }
 
-// Takes pixels from the queue until this thread, if it is `free`, has a ray or there are no `more`,
-// as the whole warp then knows. All lanes of it must call; returns whether this one has got a ray.
+// A block's queues are those of the images in turn, beginning with another one in each block, since
+// the rays of one image read the same FiLM. The first after `queue` that has pixels left, or
+// `images`; the same for all lanes of a warp.
+__device__ uint32_t next_queue(const LevelTrace& p, uint32_t queue, uint32_t first_image,
+                               uint32_t images, int64_t pixels) {
+    for (++queue; queue < images; queue += 32) {
+        const uint32_t mine = queue + threadIdx.x % 32;
+        const volatile unsigned long long* next = p.next_pixel + (first_image + mine) % images;
+        const unsigned open =
+            __ballot_sync(~0u, mine < images && static_cast<int64_t>(*next) < pixels);
+        if (open != 0) return queue + __ffs(open) - 1;
+    }
+    return images;
+}
+
+// Takes pixels from the queues until this thread, if it is `free`, has a ray or there are no
+// `more`, which all lanes learn of. All lanes of a warp must call; returns whether this one has got
+// a ray. The first lane's slot keeps the warp's queue.
 __device__ bool take_ray(const LevelTrace& p, bool free, bool& more, Slot& slot) {
-    const int64_t pixels = p.network.images * p.level.size * p.level.size;
+    const int64_t pixels = p.level.size * p.level.size;
+    const auto images = static_cast<uint32_t>(p.network.images);
+    const uint32_t first_image = blockIdx.x % images;
     const unsigned lane = threadIdx.x % 32;
+    uint32_t queue = __shfl_sync(~0u, slot.queue, 0);
     bool got = false;
     while (true) {
         const bool asks = free && more && !got;
         const unsigned asking = __ballot_sync(~0u, asks);
-        if (asking == 0) return got;
+        if (asking == 0) break;
         const int leader = __ffs(asking) - 1;
+        const uint32_t image = (first_image + queue) % images;
         unsigned long long first = 0;
         if (lane == static_cast<unsigned>(leader)) {
-            first = atomicAdd(p.next_pixel, static_cast<unsigned long long>(__popc(asking)));
+            first =
+                atomicAdd(p.next_pixel + image, static_cast<unsigned long long>(__popc(asking)));
         }
         first = __shfl_sync(~0u, first, leader);
-        more = static_cast<int64_t>(first) + __popc(asking) < pixels;
         const int64_t pixel = static_cast<int64_t>(first) + __popc(asking & ((1u << lane) - 1));
-        if (asks && pixel < pixels) got = begin_ray(p, pixel, slot);
+        if (asks && pixel < pixels) got = begin_ray(p, image * pixels + pixel, slot);
+        if (static_cast<int64_t>(first) + __popc(asking) >= pixels) {
+            queue = next_queue(p, queue, first_image, images, pixels);
+            more &= queue < images;
+        }
     }
+    if (lane == 0) slot.queue = queue;
+    return got;
 }
 
 // One evaluation of a ray; returns whether it goes on.
@@ -148,18 +175,18 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
     Network network(p.network, path, shared_memory() + tile_bytes<Tile>() + slot_bytes<Tile>(),
                     bytes);
     const int own = Network::own_point();
-    const bool busy = static_cast<int>(threadIdx.x) / 32 < p.busy_warps;
     Slot& slot = slots[own >= 0 ? own : 0];
-    bool has = false, more = busy;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    bool has = false, more = own >= 0 && warp < p.busy_warps && lane < p.busy_lanes;
     if (own >= 0) {
-        slot.queries = slot.rows = 0;
+        slot.queries = slot.rows = slot.queue = 0;
         // Rows without a ray are evaluated too.
         for (int axis = 0; axis < 3; ++axis) tile.x[own][axis] = 0;
         tile.film[own] = 0;
     }
     while (true) {
-        has |= take_ray(p, own >= 0 && !has, more, slot);
-        const int row = network.place(has, !more, p.tail);
+        has |= take_ray(p, !has, more, slot);
+        const int row = network.place(has, more, p.tail);
         if (has) {
             slot.row = static_cast<uint8_t>(row);
             const float* camera = p.cameras + 12 * slot.image;
@@ -188,6 +215,8 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
 // Switches for measurements, read at each launch:
 //   SDFGAN_TRACE_WARPS  most warps of a block that take rays
 //   SDFGAN_TRACE_TAIL   most rounds in which a block's warps share the rays that are left; 0: never
+//   SDFGAN_TRACE_RING   0: the warps of a block wait for each other at each chunk of the matrices
+//   SDFGAN_TRACE_WIDE   0: 16 rows of each warp at width 256, not 32
 constexpr int64_t kTail = 3;
 
 int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t otherwise) {
@@ -202,8 +231,8 @@ int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t 
     return number;
 }
 
-// The workspace: a queue for each level, then the status of the levels before the last, and their
-// state.
+// The workspace: a queue for each image of each level, then the status of the levels before the
+// last, and their state.
 struct Workspace {
     int64_t status, state, size;  // bytes: where those begin, and in all
 };
@@ -212,7 +241,7 @@ Workspace lay_out(int64_t images, const std::vector<int64_t>& sizes) {
     int64_t rays = 0;
     for (size_t i = 0; i + 1 < sizes.size(); ++i) rays += images * sizes[i] * sizes[i];
     Workspace w;
-    w.status = static_cast<int64_t>(sizes.size() * sizeof(unsigned long long));
+    w.status = images * static_cast<int64_t>(sizes.size() * sizeof(unsigned long long));
     w.state = w.status + (rays + 15) / 16 * 16;
     w.size = w.state + 5 * rays * static_cast<int64_t>(sizeof(float));
     return w;
@@ -246,11 +275,13 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
     level.next_pixel = reinterpret_cast<unsigned long long*>(workspace);
     auto* status = workspace + w.status;
     auto* state = reinterpret_cast<float*>(workspace + w.state);
-    for (int64_t i = 0; i < p.level_count; ++i, ++level.next_pixel) {
+    for (int64_t i = 0; i < p.level_count; ++i, level.next_pixel += p.network.images) {
         const bool last = i + 1 == p.level_count;
         level.level = p.levels[i];
         const int64_t rays = p.network.images * level.level.size * level.level.size;
-        if (rays > UINT32_MAX) throw std::runtime_error("film_siren_trace: too many pixels");
+        if (rays > UINT32_MAX || p.network.images > UINT16_MAX) {
+            throw std::runtime_error("film_siren_trace: too many pixels");
+        }
         level.jitter = last ? p.jitter : nullptr;
         level.state = last ? nullptr : state;
         level.status = last ? p.status : status;
@@ -260,19 +291,23 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
         const auto trace = [&](auto type) {
             using Network = typename decltype(type)::type;
             using Tile = typename Network::Tile;
-            // Few rays are spread over all multiprocessors, a warp or more on each.
-            constexpr int64_t kOfWarp = Network::kWarpPoints;
+            // Few rays are spread over all multiprocessors, a warp or more on each, and there over
+            // all warps, if those need but 16 rows.
             const int64_t share = (rays + processors - 1) / processors;
             const int64_t most_warps = min_of<int64_t>(
-                Tile::kPoints / kOfWarp, from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
-            const int64_t warps = min_of((share + kOfWarp - 1) / kOfWarp, most_warps);
-            const int64_t of_block = warps * kOfWarp;
+                Tile::kPoints / Network::kWarpPoints,
+                from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
+            const int64_t lanes =
+                share <= 16 * most_warps ? min_of(16, Network::kWarpPoints) : Network::kWarpPoints;
+            const int64_t warps = min_of((share + lanes - 1) / lanes, most_warps);
+            const int64_t of_block = warps * lanes;
             level.busy_warps = static_cast<int>(warps);
+            level.busy_lanes = static_cast<int>(lanes);
             level.tail = static_cast<int>(from_environment("SDFGAN_TRACE_TAIL", 0, 8, kTail));
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
                                     slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);
         };
-        with_network<false, 1>(kWhat, p.network, where, trace);
+        with_network<false, 1, true>(kWhat, p.network, where, trace);
         level.parent_state = state;
         level.parent_status = status;
         level.parent_size = level.level.size;

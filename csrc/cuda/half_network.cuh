@@ -1,6 +1,8 @@
 // FiLM-SIRENs with products of fp16 numbers on tensor cores, all else in fp32; sm_80 and later.
 #pragma once
 
+#include <cstdlib>
+
 #include "cuda/tile.cuh"
 
 namespace sdfgan::cuda {
@@ -8,15 +10,20 @@ namespace sdfgan::cuda {
 // A warp keeps its rows in registers: what a layer puts out has the layout of what the next takes
 // in (see multiply()). The matrices, packed by sdfgan.ops.pack_matrices so that each lane finds its
 // 16 bytes together, lie in shared memory, all of them if they fit; else they pass through it in a
-// ring, in the steps of the block.
+// ring. A warp waits only for the chunk that it needs, and for the slowest warp where the ring is
+// full: then some multiply while others compute sines.
+//
+// Each warp reads all of the matrices from shared memory, which with 16 rows takes as long as the
+// products. kWide: 32 rows at width 256, for which registers suffice only if what a layer puts out
+// is parked in shared memory until the layer is done.
 //
 // The time of few rows is that of a chain of products. Where a block has but few, teams of warps
 // share them: each warp makes 16 outputs of every layer, which pass through shared memory. Results
 // are the same to the last bit.
-template <int W, bool kTangents, int kHeads>
+template <int W, bool kTangents, int kHeads, bool kWide = false>
 class HalfNetwork {
   public:
-    static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a warp
+    static constexpr int kTiles = kWide || (W <= 128 && !kTangents) ? 2 : 1;  // of 16 rows, a warp
     static constexpr int kWarpRows = 16 * kTiles;
     static constexpr int kBlocks = 1;  // of a multiprocessor, at least: 2 would spill registers
     using Tile = cuda::Tile<kWarps * kWarpRows, kTangents, kHeads>;
@@ -24,28 +31,58 @@ class HalfNetwork {
     // Bytes of shared memory that it takes, if it may have no more than `most`.
     static int memory(const Path& path, int most) {
         const int all = chunks(path) * kChunkBytes;
-        if (!kMayStay || all > most) return kRing * kChunkBytes;
+        if (!kMayStay || all > most) {
+            const char* const drifts = std::getenv("SDFGAN_TRACE_RING");  // 0: for measurements
+            const int slots =
+                min_of((most - kParkBytes - kBarrierBytes) / kChunkBytes, kMostSlots);
+            if (slots < kRing || (drifts && *drifts == '0')) {
+                return kParkBytes + kRing * kChunkBytes;
+            }
+            return kParkBytes + slots * kChunkBytes + kBarrierBytes;
+        }
         return kMayShare && all + kExchangeBytes <= most ? all + kExchangeBytes : all;
     }
 
-    // `bytes` are at `ring`, aligned to 16.
-    __device__ HalfNetwork(const FilmSiren<float>& network, const Path& path, unsigned char* ring,
+    // `bytes` are at `memory`, aligned to 16.
+    __device__ HalfNetwork(const FilmSiren<float>& network, const Path& path, unsigned char* memory,
                            int bytes)
         : network_(network),
           path_(path),
-          ring_(ring),
+          ring_(memory + kParkBytes),
           resident_(kMayStay && bytes >= chunks(path) * kChunkBytes),
-          shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes) {
+          shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes),
+          slots_(!resident_ && bytes % kChunkBytes != 0 ? (bytes - kParkBytes) / kChunkBytes
+                                                           : 0) {
+        if (slots_ > 0) {
+            if (threadIdx.x == 0) {
+                for (int i = 0; i < slots_; ++i) {
+                    start_barrier(full(i), kCopyArrivals);
+                    start_barrier(empty(i), kWarps);
+                }
+                publish_barriers();
+            }
+            __syncthreads();
+            for (int i = 0; i < ahead(); ++i) copy_ahead(i, i);
+            return;
+        }
         // A ring has all its chunks or, for a path without matrices, none.
-        const int ahead = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
-        for (int i = 0; i < ahead; ++i) fetch(i, i);
+        const int first = resident_ ? chunks(path) : min_of(chunks(path), kRing - 1);
+        for (int i = 0; i < first; ++i) fetch(i, i);
         if (resident_) {
             wait_for_copies<0>();
             __syncthreads();
         }
     }
 
-    __device__ ~HalfNetwork() { wait_for_copies<0>(); }
+    // A block must not end before its copies.
+    __device__ ~HalfNetwork() {
+        wait_for_copies<0>();
+        if (slots_ == 0) return;
+        for (int i = 0; i < ahead(); ++i) {
+            wait(full(turn_), parity_);
+            next_turn();
+        }
+    }
 
     static constexpr int kWarpPoints = Tile::kPoints / kWarps;
 
@@ -56,16 +93,15 @@ class HalfNetwork {
     }
 
     // The point of the tile where this thread puts the one that it `has`, else -1, so that few
-    // points need few rows. No thread of the warp has one that it had not before if this is its
-    // `tail`; in the tails of all warps, they share what takes no more than `rounds` rounds.
-    __device__ int place(bool has, bool tail, int rounds) {
-        if (!resident_) return has ? own_point() : -1;
+    // points need few rows. Once no thread gets `more`, the block's warps share all its points if
+    // those take no more than `rounds` rounds, of kTiles tiles for each team of warps.
+    __device__ int place(bool has, bool more, int rounds) {
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const unsigned all = __ballot_sync(~0u, has);
         const int before = __popc(all & ((1u << lane) - 1));
-        rounds_ = all ? kAlone : 0;
+        shared_tiles_ = all ? kAlone : 0;
         if constexpr (kMayShare) {
-            if (tail && shares_ && rounds > 0) {
+            if (shares_ && rounds > 0 && !__any_sync(~0u, more)) {
                 int(&points)[kWarps] = exchange().points;
                 if (lane == 0) points[warp] = __popc(all);
                 __syncthreads();
@@ -74,9 +110,11 @@ class HalfNetwork {
                     if (w < warp) of_warps_before += points[w];
                     of_block += points[w];
                 }
-                rounds_ = (of_block + kRoundRows - 1) / kRoundRows;
-                if (rounds_ <= rounds) return has ? of_warps_before + before : -1;
-                rounds_ = kAlone;
+                shared_tiles_ = (of_block + kTeamsTile - 1) / kTeamsTile;
+                if (shared_tiles_ <= rounds * kTiles) {
+                    return has ? of_warps_before + before : -1;
+                }
+                shared_tiles_ = kAlone;
                 __syncthreads();  // or the next counts come before these are read
             }
         }
@@ -87,12 +125,12 @@ class HalfNetwork {
     // Whether anyone of those who go on together has work. What they wrote before is seen after.
     __device__ bool any(bool work) const {
         if (!resident_) return __syncthreads_or(work);
-        if (rounds_ > 0) {
+        if (shared_tiles_ > 0) {
             __syncthreads();
         } else {
             __syncwarp();
         }
-        return rounds_ != 0;
+        return shared_tiles_ != 0;
     }
 
     // After any(). Of warps without rows to evaluate, only the copies are needed. Returns how many
@@ -100,16 +138,25 @@ class HalfNetwork {
     __device__ int evaluate(Tile& tile, bool work) {
         const int warp = threadIdx.x / 32;
         if constexpr (kMayShare) {
-            for (int i = 0; i < rounds_; ++i) {
-                evaluate_rows<kTeam, kTiles>(tile, i * kRoundRows + warp / kTeam * kWarpRows);
+            const int team = warp / kTeam;
+            for (int i = 0; i < shared_tiles_; i += kTiles) {
+                const int first_row = i * kTeamsTile;
+                if (i + 1 < shared_tiles_) {
+                    evaluate_rows<kTeam, kTiles>(tile, first_row + team * kWarpRows);
+                } else {
+                    evaluate_rows<kTeam, 1>(tile, first_row + team * 16);
+                }
             }
-            if (rounds_ > 0) return rounds_ * (kRoundRows / kWarps);
+            if (shared_tiles_ > 0) return shared_tiles_ * (kTeamsTile / kWarps);
         }
         const unsigned all = __ballot_sync(~0u, work);
-        const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
+        const int tiles = (__popc(all) + 15) / 16;
         if (!all) {
             if (!resident_) {
-                for (int i = 0; i < chunks(path_); ++i) chunk(i);
+                for (int i = 0; i < chunks(path_); ++i) {
+                    chunk(i);
+                    release();
+                }
             }
         } else if (kTiles > 1 && tiles == 1) {
             evaluate_rows<1, 1>(tile, warp * kWarpRows);
@@ -123,18 +170,23 @@ class HalfNetwork {
   private:
     static constexpr int kChunk = 32;  // outputs of which the weights come together
     static constexpr int kChunkBytes = kChunk * W * 2;
+    static constexpr int kParkBytes = kWide ? kWarps * kTiles * 16 * W * 2 : 0;
+    static_assert(kParkBytes % kChunkBytes == 0, "");
     static constexpr int kRing = 4;  // chunks, where not all fit
+    static constexpr int kMostSlots = 12;
+    static constexpr int kBarrierBytes = kMostSlots * 16;  // behind a ring in which warps drift
+    static_assert(kBarrierBytes < kChunkBytes, "or it could be taken for chunks");
     static constexpr bool kMayStay = W < 256;
     static constexpr bool kMayShare = kMayStay && !kTangents && kHeads == 1;
     static constexpr int kTeam = kMayShare ? W / 16 : 1;  // warps
     static constexpr int kTeams = kWarps / kTeam;
-    static constexpr int kRoundRows = kTeams * kWarpRows;
+    static constexpr int kTeamsTile = kTeams * 16;  // rows, if each has a tile
 
     // What the warps of a team tell each other, behind the matrices.
     struct Exchange {
         union {
             uint4 features[kTeams][kTiles][W / 16][32];  // as a lane holds those of 16
-            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: a lane's rows, of 8 features
+            float2 terms[kTeams][kTiles][W / 8][32];     // of the head: of 8, for a lane's rows
         };
         int points[kWarps];
     };
@@ -159,8 +211,7 @@ class HalfNetwork {
         const int offset = part * kOwn + pair;  // of the lane's outputs; what is added is constant
         constexpr int kLaneRows = 2 * T;
         float x[kLaneRows][3];
-        uint32_t film[kLaneRows];          // of float4, from this lane's first output on
-        const float4* factors[kLaneRows];  // of a layer
+        const float4* factors[kLaneRows];  // of a layer, from this lane's first output on
         // With derivatives, even groups hold the value and d/dx, odd ones d/dy and d/dz.
         const auto kind = [&](int r) { return kTangents ? group % 2 * 2 + r : 0; };
         const auto point = [&](int r) {
@@ -171,11 +222,11 @@ class HalfNetwork {
             for (int axis = 0; axis < 3; ++axis) {
                 x[r][axis] = row_input(tile, point(r), kind(r), axis);
             }
-            film[r] = (tile.film[point(r)] + offset) / 2;
-            factors[r] = factors_of(film[r], path_.layer(0));
+            factors[r] = reinterpret_cast<const float4*>(network_.film) +
+                         ((tile.film[point(r)] + offset) / 2 + path_.layer(0) * (W / 2));
         }
 
-        uint32_t in[T][W / 16][4], out[T][kOwn / 16][4];
+        uint32_t in[T][W / 16][4], out[T][kWide ? 1 : kOwn / 16][4];
         float product[kHeads][kLaneRows] = {};
         float2 terms[T][kPart / 8];  // of a team's head
         const int length = path_.length();
@@ -196,24 +247,28 @@ class HalfNetwork {
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
                     sum[r / 2][r % 2 * 2 + i] = std::fmaf(
-                        w[3 * i + 2], x[r][2], std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
+                        w[3 * i + 2], x[r][2],
+                        std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
                 }
             }
 #pragma unroll
             for (int t = 0; t < T; ++t) {
                 activate(sum[t], load_factors(factors + 2 * t, n));
                 if (kMayEnd && length == 1) apply_heads(sum[t], offset + n, product, t);
-                put(out[t], n, sum[t]);
+                put(out[t], t, n, sum[t]);
             }
         }
         hand_on<kShared>(in, out);
         for (int step = 1; step < length; ++step) {
             const bool last = step + 1 == length;
 #pragma unroll
-            for (int r = 0; r < kLaneRows; ++r) factors[r] = factors_of(film[r], path_.layer(step));
+            for (int r = 0; r < kLaneRows; ++r) {
+                factors[r] += (path_.layer(step) - path_.layer(step - 1)) * (W / 2);
+            }
 #pragma unroll
             for (int begin = 0; begin < kOwn; begin += kPart) {
-                const uint4* weights = chunk((step - 1) * (W / kChunk) + begin / kChunk) +
+                const int number = (step - 1) * (W / kChunk) + begin / kChunk;
+                const uint4* weights = (kShared ? chunk_at(number) : chunk(number)) +
                                        part * (kOwn / 16) * (W / 16) * 32 + lane;
                 Factors of[kPart / 8][T];
                 if constexpr (kShared) {  // nothing else hides the way to memory
@@ -239,6 +294,7 @@ class HalfNetwork {
                         }
                     }
                 }
+                if constexpr (!kShared) release();
 #pragma unroll
                 for (int i = 0; i < kPart / 8; ++i) {
                     const int n = begin + 8 * i;
@@ -251,7 +307,7 @@ class HalfNetwork {
                         } else {
                             if (last) apply_heads(sum[i][t], offset + n, product, t);
                         }
-                        put(out[t], n, sum[i][t]);
+                        put(out[t], t, n, sum[i][t]);
                     }
                 }
             }
@@ -307,10 +363,19 @@ class HalfNetwork {
 
     // A lane's sums of the eight features from the warp's n-th on, as operands of multiply().
     template <int kOuts>
-    static __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int n,
-                                               const float (&sum)[4]) {
-        out[n / 16][n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
-        out[n / 16][n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
+    __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int t, int n,
+                                        const float (&sum)[4]) const {
+        uint32_t(&four)[4] = out[kWide ? 0 : n / 16];
+        four[n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
+        four[n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
+        if (kWide && n % 16 == 8) parked(t, n / 16) = {four[0], four[1], four[2], four[3]};
+    }
+
+    // What this lane holds of 16 features of its t-th tile.
+    __device__ __forceinline__ uint4& parked(int t, int k) const {
+        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+        return reinterpret_cast<uint4*>(
+            ring_ - kParkBytes)[((warp * kTiles + t) * (W / 16) + k) * 32 + lane];
     }
 
     // What the warp has put out, to itself or to all of its team.
@@ -331,8 +396,14 @@ class HalfNetwork {
             for (int t = 0; t < T; ++t) {
 #pragma unroll
                 for (int k = 0; k < W / 16; ++k) {
+                    if constexpr (kWide) {
+                        const uint4 four = parked(t, k);
+                        in[t][k][0] = four.x, in[t][k][1] = four.y;
+                        in[t][k][2] = four.z, in[t][k][3] = four.w;
+                        continue;
+                    }
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) in[t][k][i] = out[t][k][i];
+                    for (int i = 0; i < 4; ++i) in[t][k][i] = out[t][kWide ? 0 : k][i];
                 }
             }
         }
@@ -350,10 +421,6 @@ class HalfNetwork {
                 in[t][k][2] = four.z, in[t][k][3] = four.w;
             }
         }
-    }
-
-    __device__ __forceinline__ const float4* factors_of(uint32_t film, int layer) const {
-        return reinterpret_cast<const float4*>(network_.film) + (film + layer * (W / 2));
     }
 
     struct Factors {  // of two rows: scale, scale, shift, shift of outputs n and n + 1
@@ -410,10 +477,7 @@ class HalfNetwork {
 
     // Starts to copy the chunk `index` of the path's to a place in shared memory.
     __device__ void fetch(int index, int place) {
-        const int step = 1 + index / (W / kChunk), part = index % (W / kChunk);
-        const auto* matrices = static_cast<const unsigned char*>(network_.hidden);
-        const int64_t number = int64_t{path_.layer(step) - 1} * (W / kChunk) + part;
-        const unsigned char* from = matrices + number * kChunkBytes;
+        const unsigned char* from = source(index);
         unsigned char* to = ring_ + place * kChunkBytes;
         for (int i = 16 * threadIdx.x; i < kChunkBytes; i += 16 * kNetworkThreads) {
             copy_16_bytes(to + i, from + i);
@@ -421,17 +485,65 @@ class HalfNetwork {
         commit_copies();
     }
 
-    // The chunk `index`, which must be asked for in turn.
+    __device__ const unsigned char* source(int index) const {
+        const int step = 1 + index / (W / kChunk), part = index % (W / kChunk);
+        const auto* matrices = static_cast<const unsigned char*>(network_.hidden);
+        const int64_t number = int64_t{path_.layer(step) - 1} * (W / kChunk) + part;
+        return matrices + number * kChunkBytes;
+    }
+
+    // Of a ring in which warps drift: the chunks under way before the one that a warp is at. As
+    // many again, which slower warps may still read, are behind it.
+    __device__ int ahead() const { return chunks(path_) > 0 ? slots_ / 2 : 0; }
+    __device__ uint64_t* full(int slot) const {
+        return reinterpret_cast<uint64_t*>(ring_ + slots_ * kChunkBytes) + slot;
+    }
+    __device__ uint64_t* empty(int slot) const { return full(kMostSlots + slot); }
+
+    // Copies a chunk to the slot that is `distance` after the one whose turn it is, when all warps
+    // are done with what is there. The warps take turns in this.
+    __device__ void copy_ahead(int index, int distance) {
+        int slot = turn_ + distance;
+        unsigned parity = parity_;
+        if (slot >= slots_) slot -= slots_, parity ^= 1;
+        if (threadIdx.x / 32 != slot % kWarps) return;
+        wait(empty(slot), parity ^ 1);
+        copy_by_warp<kChunkBytes>(ring_ + slot * kChunkBytes, source(index % chunks(path_)),
+                                  full(slot));
+    }
+
+    __device__ __forceinline__ void next_turn() {
+        if (++turn_ == slots_) turn_ = 0, parity_ ^= 1;
+    }
+
+    // This warp has read its chunk.
+    __device__ __forceinline__ void release() {
+        if (slots_ == 0) return;
+        __syncwarp();
+        if (threadIdx.x % 32 == 0) arrive(empty(turn_));
+        next_turn();
+    }
+
+    // The chunk `index`, which must be asked for in turn and released.
     __device__ const uint4* chunk(int index) {
+        if (slots_ > 0) {
+            copy_ahead(index + ahead(), ahead());
+            wait(full(turn_), parity_);
+            __syncwarp();  // products are made by all lanes together
+            return chunk_at(turn_);
+        }
         int place = index;
         if (!resident_) {
             wait_for_copies<kRing - 2>();
             __syncthreads();  // the chunk is there, and all are done with the one before
-            const int ahead = index + kRing - 1;
-            fetch(ahead % chunks(path_), (turn_ + kRing - 1) % kRing);
+            fetch((index + kRing - 1) % chunks(path_), (turn_ + kRing - 1) % kRing);
             place = turn_;
             turn_ = (turn_ + 1) % kRing;
         }
+        return chunk_at(place);
+    }
+
+    __device__ __forceinline__ const uint4* chunk_at(int place) const {
         return reinterpret_cast<const uint4*>(ring_ + place * kChunkBytes);
     }
 
@@ -439,9 +551,11 @@ class HalfNetwork {
     const Path path_;
     unsigned char* const ring_;
     const bool resident_, shares_;
-    int turn_ = 0;  // place of the next chunk in the ring
+    const int slots_;  // of a ring in which warps drift, else 0
+    int turn_ = 0;     // place of the next chunk in the ring
+    unsigned parity_ = 0;
     static constexpr int kAlone = -1;
-    int rounds_ = kAlone;  // of the block's teams for all points; kAlone: each warp has its own
+    int shared_tiles_ = kAlone;  // of each team; kAlone: each warp evaluates its own
 };
 
 }  // namespace sdfgan::cuda

@@ -1,13 +1,13 @@
 // CUDA launches of the kernels for volumes: one thread per ray, pixel, piece, coordinate or
-// direction; to a ray that is composited, several.
+// direction; to a ray that is composited or marches through a grid, several.
 #include <type_traits>
 
-#include "core/grid_march.h"
 #include "core/harmonics.h"
 #include "core/histogram.h"
 #include "core/integrated.h"
 #include "core/pixels.h"
 #include "cuda/composite.cuh"
+#include "cuda/grid_march.cuh"
 #include "cuda/launch.cuh"
 
 namespace sdfgan::cuda {
@@ -41,8 +41,6 @@ struct EncodeGaussian {
 SDFGAN_BODY(SumOverlaps, OverlapSums, overlap_sums_ray(p, i))
 SDFGAN_BODY(DistortRay, Distortion, distortion_ray(p, i))
 SDFGAN_BODY(SamplePixel, SamplePixels, sample_pixel(p, i))
-SDFGAN_BODY(CountSteps, MarchCount, march_count_ray(p, i))
-SDFGAN_BODY(WriteSteps, MarchSamples, march_samples_ray(p, i))
 SDFGAN_BODY(ReachSteps, MarchReached, march_reached_ray(p, i))
 SDFGAN_BODY(FrustumPiece, FrustumGaussians, frustum_gaussian(p, i))
 SDFGAN_BODY(EncodeLobe, IntegratedDirectionalEncoding, (harmonics<false, 1>(p, i, 1)))
@@ -62,11 +60,11 @@ void launch_(const SamplePixels<T>& p, const Where& where) {
 }
 template <class T>
 void launch_(const MarchCount<T>& p, const Where& where) {
-    for_each("march_count", p.march.rays, where, CountSteps<T>{p});
+    for_each_ray("march_count", march_count_kernel<T>, p, where);
 }
 template <class T>
 void launch_(const MarchSamples<T>& p, const Where& where) {
-    for_each("march_samples", p.march.rays, where, WriteSteps<T>{p});
+    for_each_ray("march_samples", march_samples_kernel<T>, p, where);
 }
 template <class T>
 void launch_(const MarchReached<T>& p, const Where& where) {

@@ -19,6 +19,7 @@ _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field s
 _LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
 _ROUNDS = (48, 2**24)  # most samples of a ray between looks at which rays go on
+_UNBOUNDED_ROUNDS = (32, 64, 128, 2**24)  # there much is behind what light reaches
 _UPDATED_SHARE = 1 / 8  # of the cells is asked again at an update
 _WHOLE_UPDATES = 8  # the first updates ask all cells
 _EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
@@ -94,7 +95,7 @@ class MarchingGrid(OccupancyGrid):
         reached = torch.zeros(len(jitter) + 1, dtype=torch.int64, device=jitter.device)
         first: Tensor | None = None
         asked = 0
-        for most in _ROUNDS:
+        for most in _UNBOUNDED_ROUNDS if self.contracted else _ROUNDS:
             offsets, following = ops.march_count(march, most, first)
             count = int(offsets[-1])
             if count == 0:

@@ -56,6 +56,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
+        self.parameters = list(self.model.parameters())
         self.views = scene.train.to(self.device)
         self.model.see(self.views)
         lens = self.views.cameras.distortion is not None
@@ -69,7 +70,7 @@ class Trainer:
         assert config.rays and config.chunk and config.lr
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), config.lr, betas, eps=eps, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas, eps=eps, fused=True)
         count = self.workers.count
         self.chunks = count * math.ceil(config.rays / (config.chunk * count))
         self.most_rays = max(1, config.rays // self.chunks)  # of a chunk
@@ -132,11 +133,10 @@ class Trainer:
         with self.autocast():
             batch = Batch(self.model.rays(pixels), colors, chunk.background)
             loss, log = self.model.loss(batch, generator)
-        parameters = list(self.model.parameters())
         if not loss.requires_grad:  # no ray met anything
-            return [torch.zeros_like(parameter) for parameter in parameters], log
-        gradients = torch.autograd.grad(loss * self.steps.loss_scale, parameters, allow_unused=True)
-        zeros = zip(gradients, parameters, strict=True)
+            return [torch.zeros_like(parameter) for parameter in self.parameters], log
+        gradients = torch.autograd.grad(loss * self.steps.loss_scale, self.parameters, allow_unused=True)
+        zeros = zip(gradients, self.parameters, strict=True)
         return [torch.zeros_like(parameter) if g is None else g for g, parameter in zeros], log
 
     def autocast(self) -> Any:
@@ -157,10 +157,9 @@ class Trainer:
 
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
-        parameters = list(self.model.parameters())
-        assign_gradients(parameters, gradients, self.steps.loss_scale)
+        assign_gradients(self.parameters, gradients, self.steps.loss_scale)
         clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
-        return self.steps.take("model", self.optimizer, parameters, clip, self.steps_done)[0]
+        return self.steps.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 

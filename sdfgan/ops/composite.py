@@ -92,31 +92,38 @@ def _kernel(densities: Tensor, deltas: Optional, colors: Optional, distances: Op
     return weights, opacity, out, depth
 
 
+# `wanted`: whether there is to be a gradient by the deltas, the colours and the distances; else it is empty. By the
+# densities there always is one.
+
+
 def _backward_fake(
     densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional,
-    weights: Tensor, *grads: Optional,
+    weights: Tensor, g_weights: Optional, g_opacity: Optional, g_colors: Optional, g_depth: Optional,
+    wanted: list[bool],
 ) -> Four:  # fmt: skip
     _check(densities, deltas, colors, distances, offsets)
-    inputs = (densities, deltas, colors, distances)
-    like = (densities.new_empty(0) if x is None else torch.empty_like(x) for x in inputs)
-    return tuple(like)  # type: ignore[return-value]
+    optional = zip((deltas, colors, distances), wanted, strict=True)
+    results = (torch.empty_like(x) if x is not None and want else densities.new_empty(0) for x, want in optional)
+    return torch.empty_like(densities), *results  # type: ignore[return-value]
 
 
 def _backward_kernel(
     densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional,
-    weights: Tensor, *grads: Optional,
+    weights: Tensor, g_weights: Optional, g_opacity: Optional, g_colors: Optional, g_depth: Optional,
+    wanted: list[bool],
 ) -> Four:  # fmt: skip
     rays = _check(densities, deltas, colors, distances, offsets)
-    results = _backward_fake(densities, deltas, colors, distances, offsets, weights, *grads)
+    grads = (g_weights, g_opacity, g_colors, g_depth)
+    results = _backward_fake(densities, deltas, colors, distances, offsets, weights, *grads, wanted)
     incoming = [None if grad is None else grad.contiguous() for grad in grads]
     if offsets is not None:
         for result in results:
-            result.zero_()
-    inputs = (densities, deltas, colors, distances)
+            if result.numel():
+                result.zero_()
     native("composite_backward", densities)(
         _samples(densities, offsets, rays),
-        *map(_address, (*inputs, weights, *incoming)),
-        *(_address(None if given is None else result) for given, result in zip(inputs, results, strict=True)),
+        *map(_address, (densities, deltas, colors, distances, weights, *incoming)),
+        *(_address(result if result.numel() else None) for result in results),
         0 if colors is None else colors.shape[-1],
     )
     return results
@@ -142,8 +149,9 @@ def _backward(ctx: Any, *grads: Optional) -> tuple[Optional, ...]:
     ]
     if all(grad is None for grad in given):
         return (None,) * 5
-    gradients = _backward_op(*inputs, weights, *given)
-    return *(None if x is None else g for x, g in zip(inputs[:4], gradients, strict=True)), None
+    wanted = [x is not None and need for x, need in zip(inputs[1:4], ctx.needs_input_grad[1:4], strict=True)]
+    gradients = _backward_op(*inputs, weights, *given, wanted)
+    return *(g if want else None for g, want in zip(gradients, (True, *wanted), strict=True)), None
 
 
 def _formula(inputs: tuple[Optional, ...], weights: Tensor, grads: list[Optional]) -> list[Optional]:
@@ -201,7 +209,9 @@ def _sums(values: Tensor, ray: Tensor, offsets: Optional) -> Tensor:
 
 
 def _backward_setup_context(ctx: Any, inputs: tuple[Any, ...], output: Four) -> None:
-    ctx.save_for_backward(*inputs)
+    *tensors, wanted = inputs
+    ctx.wanted = (True, *wanted)
+    ctx.save_for_backward(*tensors)
 
 
 def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
@@ -214,7 +224,10 @@ def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
         for index, tensor in zip(present, tensors, strict=True):
             everything[index] = tensor
         results = _formula((*everything[:4], inputs[4]), tensors[present.index(4)], everything[5:])
-        return [weights.new_zeros(0) if result is None else result for result in results]
+        return [
+            result if want and result is not None else weights.new_zeros(0)
+            for result, want in zip(results, ctx.wanted, strict=True)
+        ]
 
     outputs, pull, *_ = torch.func.vjp(formula, *(floats[index] for index in present))
     cotangents = [
@@ -224,7 +237,7 @@ def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
     found: list[Optional] = [None] * len(floats)
     for index, gradient in zip(present, pull(cotangents), strict=True):
         found[index] = gradient
-    return (*found[:4], None, *found[4:])
+    return (*found[:4], None, *found[4:], None)
 
 
 _TENSORS = "Tensor densities, Tensor? deltas, Tensor? colors, Tensor? distances, Tensor? offsets"
@@ -232,7 +245,9 @@ _GRADS = "Tensor? grad_weights, Tensor? grad_opacity, Tensor? grad_colors, Tenso
 _FOUR = "(Tensor, Tensor, Tensor, Tensor)"
 _op = register(f"composite({_TENSORS}) -> {_FOUR}", _kernel, _fake)
 _backward_op = register(
-    f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}) -> {_FOUR}", _backward_kernel, _backward_fake
+    f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}, bool[] wanted) -> {_FOUR}",
+    _backward_kernel,
+    _backward_fake,
 )
 torch.library.register_autograd("sdfgan::composite", _backward, setup_context=_setup_context, lib=LIBRARY)
 torch.library.register_autograd(

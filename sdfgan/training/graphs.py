@@ -87,6 +87,6 @@ def _record(function: Callable[..., Any], inputs: list[Tensor]) -> _Recording:
             function(*inputs)
     here.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):  # the same: autograd remembers the streams of weights
         outputs = function(*inputs)
     return _Recording(graph, inputs, outputs)

@@ -78,10 +78,11 @@ def test_switches_for_measurements_change_only_the_time(monkeypatch, width):
         return [t.cpu() for t in (*found, counts[0])]
 
     expected = trace()
-    for switch, value in [("WARPS", "1"), ("WARPS", "3"), ("TAIL", "0"), ("TAIL", "1"), ("TAIL", "8")]:
+    for switch in ("WARPS 1", "WARPS 3", "TAIL 0", "TAIL 1", "TAIL 8", "RING 0", "WIDE 0"):
         with monkeypatch.context() as patch:
-            patch.setenv(f"SDFGAN_TRACE_{switch}", value)
-            assert all(map(torch.equal, trace(), expected)), (switch, value)
+            name, value = switch.split()
+            patch.setenv(f"SDFGAN_TRACE_{name}", value)
+            assert all(map(torch.equal, trace(), expected)), switch
 
 
 @pytest.mark.skipif(not TENSOR_CORES, reason="needs sm_80")

@@ -51,8 +51,9 @@ def test_a_recorded_loss_has_the_gradient_by_its_images():
     {"pose_weight": 0.5, "latent_weight": 0.1, "top_k_interval": 2, "channels": 3},
     {"gan_loss": "sphere", "discriminator": "residual"},
 ])  # fmt: skip
-def test_training_with_graphs_is_training_without(settings):
+def test_training_with_graphs_is_training_without(settings, monkeypatch):
     """Up to rounding: convolutions may choose other algorithms. Compared before steps make more of it."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     reals = render_shapes(16, 32).images
     base = {"device": "cuda", "resolution": 32, "batch_size": 8, "width": 64, "r1_interval": 2, "precision": "fp32"}
     logs = []
@@ -62,5 +63,10 @@ def test_training_with_graphs_is_training_without(settings):
         trainer.close()
     for number, (with_graphs, without) in enumerate(zip(*logs, strict=True)):
         assert with_graphs.keys() == without.keys()
-        for name, value in without.items():
-            assert with_graphs[name] == pytest.approx(value, rel=0.02 * 3**number, abs=2e-3 * 3**number), name
+        tolerance = 1e-2 * 4**number
+        wrong = {
+            name: (with_graphs[name], value)
+            for name, value in without.items()
+            if with_graphs[name] != pytest.approx(value, rel=tolerance, abs=tolerance / 4)
+        }
+        assert not wrong, f"step {number}"

@@ -23,6 +23,7 @@ from sdfgan.nerf.models import make_model
 from sdfgan.nerf.views import Look, depth_span, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.ops.pixels import PixelSamples
+from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Places, Radiance, Rays, Sampling, render
 
 
@@ -109,6 +110,18 @@ def test_only_cells_that_are_asked_forget() -> None:
     expected = torch.ones(8**3)
     expected[cells] = 0.5
     assert torch.equal(grid.density, expected)
+
+
+def test_a_generator_on_a_device_is_decided_by_that_on_the_host(device: torch.device) -> None:
+    draws = []
+    for seed in (3, 3, 4):
+        random = generator_on(device, torch.Generator().manual_seed(seed))
+        draws.append(torch.rand(5, generator=random, device=device))
+    assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
+    host = torch.Generator().manual_seed(3)
+    assert not torch.equal(
+        *(torch.rand(5, generator=generator_on(device, host), device=device) for _ in range(2))
+    )  # it goes on
 
 
 def test_depth_of_a_march_is_where_the_field_was_asked() -> None:

@@ -79,6 +79,21 @@ def test_gradients(device, packed):
         assert torch.autograd.gradgradcheck(function, arguments)
 
 
+@pytest.mark.parametrize("wanted", [(0,), (2,), (0, 1), (0, 2), (1, 3)])
+def test_gradients_of_some_inputs(device, wanted):
+    inputs = [x + 0.1 for x in random_rays(2, 4, 2, device=device)]
+
+    def function(*tensors):
+        everything = list(inputs)
+        for index, tensor in zip(wanted, tensors, strict=True):
+            everything[index] = tensor
+        return tuple(composite(*everything))
+
+    leaves = [inputs[index].clone().requires_grad_() for index in wanted]
+    assert torch.autograd.gradcheck(function, leaves)
+    assert torch.autograd.gradgradcheck(function, leaves)
+
+
 def test_gradients_at_opaque_samples(device):
     alphas = torch.tensor([[0.3, 1.0, 0.2, 1.0, 0.5]], dtype=torch.float64, device=device, requires_grad=True)
     colors = torch.rand(1, 5, 3, dtype=torch.float64, device=device, requires_grad=True)

@@ -40,6 +40,7 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 namespace emulated {
 
 constexpr int kLanes = 32;
+constexpr uint16_t kStarted = 0x5ba2;  // a barrier
 
 [[noreturn]] inline void fail(const char* what) {
     std::fprintf(stderr, "emulated CUDA: %s\n", what);
@@ -62,7 +63,7 @@ struct Meeting {
 };
 
 struct Block {
-    Block(int threads, int bytes) : everyone(threads), bytes(bytes) {
+    Block(int threads, int bytes) : everyone(threads), running(threads), bytes(bytes) {
         if (posix_memalign(reinterpret_cast<void**>(&shared), 128, std::max(bytes, 1))) {
             fail("no memory");
         }
@@ -72,6 +73,7 @@ struct Block {
     ~Block() { std::free(shared); }
     Meeting everyone;
     std::deque<Meeting> warps;
+    int running;  // threads
     int bytes;
     unsigned char* shared;
 };
@@ -79,6 +81,21 @@ struct Block {
 struct Copy {
     void* to;
     const void* from;
+};
+
+// What lies in shared memory for an mbarrier.
+struct Barrier {
+    uint16_t arrivals, missing, started;
+    uint16_t rounds;  // that are over
+};
+static_assert(sizeof(Barrier) == 8, "");
+
+// A copy that arrives at a barrier.
+struct Transfer {
+    Copy copy;
+    int bytes;
+    Barrier* barrier;
+    Block* block;
 };
 
 struct Thread {
@@ -113,7 +130,11 @@ class Launch {
     void run() {
         current = this;
         size_t done = 0;
-        while (!runnable_.empty()) {
+        while (!runnable_.empty() || !transfers_.empty()) {
+            if (!transfers_.empty() && (runnable_.empty() || random_() % 64 == 0)) {
+                finish_transfer(random_() % transfers_.size());
+                continue;
+            }
             const size_t pick = random_() % runnable_.size();
             std::swap(runnable_[pick], runnable_.back());
             running_ = runnable_.back();
@@ -132,6 +153,11 @@ class Launch {
             if (finished_) {
                 if (!thread.groups.empty() || !thread.copies.empty()) {
                     fail("a thread ended before its asynchronous copies");
+                }
+                if (--thread.block->running == 0) {
+                    for (const Transfer& transfer : transfers_) {
+                        if (transfer.block == thread.block) fail("a block ended before its copies");
+                    }
                 }
                 thread.stack.reset();
                 ++done;
@@ -165,9 +191,53 @@ class Launch {
         return places;
     }
 
+    void arrive(Barrier* barrier) {
+        check(barrier);
+        if (--barrier->missing > 0) return;
+        barrier->missing = barrier->arrivals;
+        ++barrier->rounds;
+        const auto stays = [&](const Waiting& w) {
+            if (w.barrier != barrier) return true;
+            runnable_.push_back(w.thread);
+            return false;
+        };
+        waiting_.erase(std::stable_partition(waiting_.begin(), waiting_.end(), stays),
+                       waiting_.end());
+    }
+
+    void wait(Barrier* barrier, unsigned parity) {
+        check(barrier);
+        while (barrier->rounds % 2 == parity) {
+            waiting_.push_back({barrier, running_});
+            swapcontext(&self().context, &scheduler_);
+        }
+    }
+
+    void begin(const Transfer& transfer) {
+        check(transfer.barrier);
+        std::memset(transfer.copy.to, 0xff, transfer.bytes);
+        transfers_.push_back(transfer);
+    }
+
     static Launch* current;
 
   private:
+    struct Waiting {
+        Barrier* barrier;
+        int thread;
+    };
+
+    static void check(const Barrier* barrier) {
+        if (barrier->started != kStarted) fail("a barrier that has not been started");
+    }
+
+    void finish_transfer(size_t which) {
+        const Transfer transfer = transfers_[which];
+        transfers_.erase(transfers_.begin() + which);
+        std::memcpy(transfer.copy.to, transfer.copy.from, transfer.bytes);
+        arrive(transfer.barrier);
+    }
+
     static void enter() {
         Launch* const launch = current;
         launch->kernel_();
@@ -184,6 +254,8 @@ class Launch {
     std::vector<std::unique_ptr<Block>> blocks_;
     std::vector<std::unique_ptr<Thread>> threads_;
     std::vector<int> runnable_;
+    std::vector<Waiting> waiting_;  // for barriers
+    std::vector<Transfer> transfers_;
     int running_ = 0;
     bool finished_ = false;
     ucontext_t scheduler_;

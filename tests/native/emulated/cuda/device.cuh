@@ -45,6 +45,11 @@ void wait_for_copies() {
     }
 }
 
+template <class T>
+T read_only(const T* source) {
+    return *source;
+}
+
 // At once where the hardware can: then both lie in 8, or all in 16, aligned bytes.
 inline void add_2(float* target, float a, float b) {
     if (reinterpret_cast<uintptr_t>(target) % 8) emulated::fail("two that are not aligned");
@@ -56,6 +61,39 @@ inline void add_4(float* target, float a, float b, float c, float d) {
     if (reinterpret_cast<uintptr_t>(target) % 16) emulated::fail("four that are not aligned");
     add_2(target, a, b);
     add_2(target + 2, c, d);
+}
+
+inline emulated::Barrier* in_shared_memory(uint64_t* barrier) {
+    return reinterpret_cast<emulated::Barrier*>(barrier);
+}
+
+inline void start_barrier(uint64_t* barrier, int arrivals) {
+    const auto count = static_cast<uint16_t>(arrivals);
+    *in_shared_memory(barrier) = {count, count, emulated::kStarted, 0};
+}
+
+inline void publish_barriers() {}
+
+inline void arrive(uint64_t* barrier) {
+    emulated::Launch::current->arrive(in_shared_memory(barrier));
+}
+
+inline void wait(uint64_t* barrier, unsigned parity) {
+    emulated::Launch::current->wait(in_shared_memory(barrier), parity);
+}
+
+constexpr int kCopyArrivals = 1;
+
+template <int kBytes>
+void copy_by_warp(void* shared, const void* global, uint64_t* barrier) {
+    emulated::from_all_lanes("copy_by_warp", 0);
+    if (threadIdx.x % emulated::kLanes != 0) return;
+    emulated::Block* const block = emulated::self().block;
+    const auto offset = static_cast<unsigned char*>(shared) - block->shared;
+    if (offset < 0 || offset + kBytes > block->bytes || offset % 16) {
+        emulated::fail("a copy goes astray");
+    }
+    emulated::Launch::current->begin({{shared, global}, kBytes, in_shared_memory(barrier), block});
 }
 
 // To the nearest fp16 number, ties to even.
