@@ -45,7 +45,7 @@ def _triangles_in(rest: bytes) -> int:
 
 
 def _read_text(text: bytes) -> Polygons:
-    text = _COMMENT.sub(b"", text)
+    text = _COMMENT.sub(b"", text.replace(b"\r", b"\n"))
     pieces = _FACET.split(text)
     loops, frame = pieces[1::2], b"\n".join(pieces[::2])  # corners of facets, the lines of solids
     rest = re.sub(rb"(?im)^[ \t]*(end\s*)?solid\b[^\r\n]*", b"", frame).strip()
