@@ -1,7 +1,7 @@
 """PLY (Turk, "The PLY Polygon File Format", 1994): in text, and binary of either byte order.
 
-trimesh, plyfile and meshio were weighed: the first reads binary polygons of mixed sizes wrongly, the second is under
-the GPL, the third takes no face of mixed sizes either; none compares the header's counts with what arrived.
+trimesh and plyfile were weighed: the first refuses binary polygons of mixed sizes, which is what Blender writes, the
+second is under the GPL.
 """
 
 from __future__ import annotations
