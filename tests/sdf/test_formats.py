@@ -247,6 +247,7 @@ def test_text_stl_variants(tmp_path: Path) -> None:
 
 def test_stl_refusals(tmp_path: Path) -> None:
     assert "declares 7 triangles, but at least 5 more follow" in refusal(tmp_path, "stl", binary_stl(BOX, count=7))
+    assert "declares 12 triangles, but at least 12 more" in refusal(tmp_path, "stl", 2 * binary_stl(BOX, b"solid"))
     assert "a truncated STL: 13 triangles" in refusal(tmp_path, "stl", binary_stl(BOX, count=13))
     plain = text_stl(BOX)
     assert "no endsolid after 12 facets" in refusal(tmp_path, "stl", plain.replace("endsolid box", ""))

@@ -28,7 +28,8 @@ def read_stl(data: bytes) -> Polygons:
     if len(data) < needed:
         raise MeshFormatError(f"a truncated STL: {count} triangles take {needed} bytes, the file has {len(data)}")
     records = np.frombuffer(data, _RECORD, count, 84)
-    if more := _triangles_in(data[needed:]):
+    rest = data[needed:]
+    if more := max(_triangles_in(rest), _triangles_in(rest[84:])):  # as they are, or as a second file
         raise MeshFormatError(f"declares {count} triangles, but at least {more} more follow")
     return triangles_of(records["corners"].reshape(-1, 3), np.arange(3 * count))
 
