@@ -9,9 +9,9 @@ from sdfgan import ops
 
 _ENCLOSES = 0.6  # difference of the winding numbers below and above the faces: 1 of a solid, 0 of a flat sheet
 _BELOW = 1e-4  # of a part's diagonal
+_OPENING = 0.4  # of a part's area: what encloses something has less; a tetrahedron without a face has 1/3
 _PROBES = 48  # points by which it is found out whether a part encloses something
 _POINTS = 9  # of a part, by which it is found out what it lies in
-_PAIRS_AT_ONCE = 2**24
 _DIRECT = 2**18  # faces times points, up to which a sum is faster than a tree
 
 
@@ -40,8 +40,13 @@ def inside_out(
     rows = np.split(order, np.cumsum(np.bincount(part, minlength=parts))[:-1])  # faces of each part
     solids = [_Solid(corners[rows[i]]) for i in range(parts)]
     side = np.sign(volume)  # 1: outwards
-    for i in np.flatnonzero(is_open & (volume != 0)):
-        side[i] = solids[i].side()
+    areas = np.cross(
+        corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    )  # [F, 3]; of a closed part they cancel
+    opening = np.linalg.norm([np.bincount(part, areas[:, k], parts) for k in range(3)], axis=0)
+    is_flat = opening > _OPENING * np.bincount(part, np.linalg.norm(areas, axis=1), parts)
+    for i in np.flatnonzero(is_open):
+        side[i] = 0 if is_flat[i] or volume[i] == 0 else solids[i].side()
     wrong = (volume < 0) & mixed & (side == 0)
     for i in np.flatnonzero(side != 0):
         solids[i].volume = abs(volume[i])
@@ -67,19 +72,20 @@ def _around(solids: list[_Solid], side: np.ndarray, low: np.ndarray, high: np.nd
     """The parts that enclose something, each with those that it lies in."""
     chosen = np.flatnonzero(side != 0)
     around: dict[int, list[int]] = {int(i): [] for i in chosen}
+    chosen = chosen[np.argsort(low[chosen, 0], kind="stable")]
     low, high = low[chosen], high[chosen]
     volumes = np.array([solids[i].volume for i in chosen])
-    step = max(1, _PAIRS_AT_ONCE // max(1, len(chosen)))
-    for begin in range(0, len(chosen), step):
-        some = slice(begin, begin + step)
-        boxed = (low[some, None] <= low).all(2) & (high[some, None] >= high).all(2) & (volumes[some, None] > volumes)
-        for holder, row in zip(chosen[some], boxed, strict=True):
-            inner = chosen[row]
-            if len(inner):
-                points = np.concatenate([solids[i].points() for i in inner])
-                inside = np.abs(solids[holder].winding(points)).reshape(len(inner), -1) > 0.5
-                for i in inner[inside.mean(1) > 0.5]:
-                    around[int(i)].append(int(holder))
+    begins = np.searchsorted(low[:, 0], low[:, 0])
+    ends = np.searchsorted(low[:, 0], high[:, 0], side="right")
+    for k, holder in enumerate(chosen):
+        some = slice(begins[k], ends[k])
+        boxed = (low[some] >= low[k]).all(1) & (high[some] <= high[k]).all(1) & (volumes[some] < volumes[k])
+        inner = chosen[some][boxed]
+        if len(inner):
+            points = np.concatenate([solids[i].points() for i in inner])
+            inside = np.abs(solids[holder].winding(points)).reshape(len(inner), -1) > 0.5
+            for i in inner[inside.mean(1) > 0.5]:
+                around[int(i)].append(int(holder))
     return around
 
 

@@ -32,8 +32,8 @@ def read_obj(data: bytes) -> Polygons:
                 raise MeshFormatError(f"{quoted(line)}: a vertex must have three coordinates")
             places += words[1:4]
         elif key in (b"f", b"fo"):
-            if len(words) < 4:
-                raise MeshFormatError(f"{quoted(line)}: a face must have at least three corners")
+            if len(words) < 2:
+                raise MeshFormatError(f"{quoted(line)}: a face must have corners")
             corners += [word.partition(b"/")[0] for word in words[1:]]
             counts.append(len(words) - 1)
             seen.append(len(places) // 3)
