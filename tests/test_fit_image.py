@@ -9,8 +9,11 @@ import pytest
 import torch
 import trimesh
 
+from polygon_files import SOLIDS, off
 from sdfgan import cameras, fields, meshes
 from sdfgan.cli import main
+from sdfgan.commands.fit_image import load_target
+from sdfgan.errors import UserError
 from sdfgan.pictures import VideoWriter
 from sdfgan.raycast import render
 from sdfgan.raycast.rasterise import render_mesh
@@ -53,6 +56,26 @@ def test_a_mesh_is_fitted(tmp_path: Path) -> None:
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["steps"] == 60 and metrics["psnr"] > 18 and metrics["chamfer_percent_of_diagonal"] < 5
     assert all((out / name).stat().st_size > 0 for name in ("views.png", "mesh.glb", "fit.mp4"))
+
+
+def test_targets_are_read_as_elsewhere_and_keep_their_colours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ball = trimesh.creation.icosphere(2)
+    ball.visual.vertex_colors = [200, 100, 50, 255]
+    for suffix in ("ply", "glb"):
+        ball.export(tmp_path / f"a.{suffix}")
+        target = load_target(tmp_path / f"a.{suffix}")
+        assert (target.visual.vertex_colors == [200, 100, 50, 255]).all()
+    assert capsys.readouterr().out == ""
+    solid, area, volume = SOLIDS["u"]
+    (tmp_path / "u.off").write_bytes(off(solid))  # which trimesh reads with a membrane, or not at all
+    target = load_target(tmp_path / "u.off")
+    assert target.volume / target.area**1.5 == pytest.approx(volume / area**1.5, rel=1e-5)
+    assert "colours, if it has any, cannot be read" in capsys.readouterr().out
+    (tmp_path / "bad.obj").write_text("v 0 0 0\nf 1 2 3\n")
+    with pytest.raises(UserError, match=r"bad\.obj: .* names a vertex that does not exist"):
+        load_target(tmp_path / "bad.obj")
 
 
 def test_an_interrupted_fit_leaves_no_half_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from sdfgan.errors import UserError
 from sdfgan.fields import Box, Field, FilmSirenSDF, Plane, Sphere, Torus
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.sdf import read_mesh
 
 
 class Painted(Field):
@@ -111,10 +113,52 @@ def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
     assert np.abs(again.visual.vertex_colors[:, :3] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
+def test_export_far_from_the_origin(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+    """At UTM coordinates single precision has steps of half a metre."""
+    place = np.array([500000.0, 4649776.1, 120.0])
+    mesh = marching_cubes(Painted(), torch.tensor([0.6]), 20)
+    mesh.vertices = mesh.vertices + place
+    path = tmp_path / f"far{suffix}"
+    export_mesh(mesh, path)
+    again = read_mesh(path)
+    assert np.abs(again.vertices - mesh.vertices).max() < 1e-6
+    assert (again.area_faces > 1e-9).all() == (mesh.area_faces > 1e-9).all()
+    by_others = trimesh.load(path, force="mesh", process=False)
+    assert np.allclose(by_others.bounds, mesh.bounds, rtol=0, atol=1e-6)
+    assert np.array_equal(by_others.visual.vertex_colors, mesh.visual.vertex_colors)
+    assert not caplog.records
+
+
+def test_a_glb_far_from_the_origin_has_a_node_translation(tmp_path: Path) -> None:
+    mesh = trimesh.creation.box((1, 1, 1)).apply_translation([0, 1e6 + 0.03, 0])
+    export_mesh(mesh, tmp_path / "a.glb")
+    data = (tmp_path / "a.glb").read_bytes()
+    content = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    assert [node.get("translation") for node in content["nodes"] if "mesh" in node] == [[0, 1e6, 0]]
+    assert max(abs(value) for held in content["accessors"] for value in held.get("max", [])) < 100
+
+
+def test_an_stl_far_from_the_origin_is_written_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    near = trimesh.creation.box((1, 1, 1))
+    export_mesh(near, tmp_path / "near.stl")
+    assert not caplog.records
+    export_mesh(near.apply_translation([0, 4649776.1, 0]), tmp_path / "far.stl")
+    assert "far.stl: STL has single precision" in caplog.text and "moves vertices by up to 0.1" in caplog.text
+
+
+def test_a_tiny_obj_keeps_its_digits(tmp_path: Path) -> None:
+    mesh = trimesh.creation.icosphere(2, radius=1e-7)
+    export_mesh(mesh, tmp_path / "a.obj")
+    assert read_mesh(tmp_path / "a.obj").volume == pytest.approx(mesh.volume, rel=1e-6)
+
+
 def test_export_refusals(tmp_path: Path) -> None:
     mesh = trimesh.creation.box()
     with pytest.raises(UserError, match=r"a\.off: a mesh must be \.glb, \.obj, \.ply"):
         export_mesh(mesh, tmp_path / "a.off")
+    with pytest.raises(UserError, match=r"a\.ply: there is no mesh to write"):
+        export_mesh(trimesh.Trimesh(), tmp_path / "a.ply")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         export_mesh(mesh, tmp_path / "file" / "a.glb")

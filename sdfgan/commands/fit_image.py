@@ -23,6 +23,7 @@ from sdfgan.fields.base import Field
 from sdfgan.pictures import VideoWriter, image_grid, save_image, video_problem
 from sdfgan.raycast import Lighting, evaluate, render
 from sdfgan.raycast.rasterise import render_mesh
+from sdfgan.sdf.read import read_mesh
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
@@ -40,7 +41,8 @@ class FitImageConfig:
     """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
-    """A mesh file (glb, obj, ply, ...), or "csg" for a scene of two balls that blend, its pose, sizes, colours."""
+    """A mesh file (glb, gltf, obj, off, ply, stl), or "csg" for a scene of two balls that blend: its pose, sizes and
+    colours."""
     output_dir: Path | None = None
     """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
     views: int = 24
@@ -99,14 +101,25 @@ def load_target(path: Path) -> trimesh.Trimesh:
     """A mesh moved and scaled into the ball of radius 0.85 around the origin. Raises UserError."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; TARGET must be a mesh or csg")
-    try:
-        mesh = trimesh.load(path, force="mesh", process=False)
-    except Exception as error:  # of whatever kind the reader of this format raises
-        raise UserError(f"{path}: cannot be read as a mesh: {error}") from error
-    if not isinstance(mesh, trimesh.Trimesh) or len(mesh.faces) == 0:
-        raise UserError(f"{path}: has no triangles")
+    mesh = _coloured(path, read_mesh(path))
+    mesh.update_faces(np.isfinite(mesh.triangles).all((1, 2)))
+    mesh.remove_unreferenced_vertices()
     mesh.apply_translation(-mesh.bounds.mean(0))
     mesh.apply_scale(_FILL / np.linalg.norm(mesh.vertices, axis=1).max())
+    return mesh
+
+
+def _coloured(path: Path, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """The mesh with the colours that trimesh reads; without them, and said so, where it reads another mesh."""
+    try:
+        found = trimesh.load(path, force="mesh", process=False)
+        if isinstance(found, trimesh.Trimesh) and len(found.faces) == len(mesh.faces):
+            sizes = [(one.area, *one.bounds.flat) for one in (found, mesh)]
+            if np.allclose(*sizes, 1e-5, equal_nan=True):
+                return found
+    except Exception:  # of whatever kind; the mesh itself has been read
+        pass
+    print(f"{path}: colours, if it has any, cannot be read; the images are grey")
     return mesh
 
 
@@ -151,7 +164,7 @@ def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, devic
     result = meshes.marching_cubes(field, field.condition(latents), config.mesh_resolution)
     meshes.export_mesh(result, folder / "mesh.glb")
     diagonal = float(np.linalg.norm(mesh.bounds[1] - mesh.bounds[0]))
-    chamfer = meshes.chamfer_distance(mesh, result, _SURFACE_POINTS, config.seed)
+    chamfer = meshes.chamfer_distance(mesh, read_mesh(folder / "mesh.glb"), _SURFACE_POINTS, config.seed)
     return {
         "steps": step,
         "seconds": seconds,

@@ -23,6 +23,7 @@ from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.pictures import save_slices, save_turntable
+from sdfgan.sdf.read import read_mesh
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdfgan.training.distributed import Workers, workers
@@ -310,14 +311,14 @@ class _Group:
         if config.reconstruction_res:
             try:
                 mesh = marching_cubes(field, field.condition(None), config.reconstruction_res)
-            except UserError as error:
-                summary["error"] = f"{case.path}: {error}"
-            else:
                 name = f"{MESH}.{config.mesh_format}"
                 export_mesh(judge.to_original(mesh, case.placement), folder / name)
                 summary["mesh"] = name
-                if case.truth is not None and config.metrics:
-                    summary["metrics"] |= judge.mesh_metrics(mesh, case.truth)
+                if case.truth is not None and config.metrics:  # of what the file holds after its rounding
+                    written = judge.to_normalised(read_mesh(folder / name), case.placement)
+                    summary["metrics"] |= judge.mesh_metrics(written, case.truth)
+            except UserError as error:
+                summary["error"] = f"{case.path}: {error}"
         if config.show_vis:
             write_json(folder / _SUMMARY, summary)  # now, so that no picture can take the numbers with it
             summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]

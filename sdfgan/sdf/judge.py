@@ -84,3 +84,10 @@ def to_original(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:
     moved = mesh.copy()
     moved.vertices = placement.original(np.asarray(mesh.vertices))
     return moved
+
+
+def to_normalised(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:
+    """What lies where the original lay, in the ball or cube that was learnt in."""
+    moved = mesh.copy()
+    moved.vertices = placement.normalised(np.asarray(mesh.vertices))
+    return moved

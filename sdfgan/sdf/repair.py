@@ -13,6 +13,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sdfgan.errors import UserError
+from sdfgan.sdf.nesting import inside_out
+from sdfgan.sdf.read import IGNORED
 
 _WELD = 1e-7  # of the diagonal: vertices of one cell of that size are one
 _THIN = 1e-12  # a face with less than that of its longest side's square as area has none
@@ -33,6 +35,7 @@ class RepairReport:
     parts_turned: int  # as a whole, because they were inside out
     open_edges: int  # of one face
     crowded_edges: int  # of more than two faces
+    ignored: tuple[str, ...] = ()  # what the file holds besides its faces, in words
 
     @property
     def changed(self) -> bool:
@@ -52,7 +55,8 @@ class RepairReport:
         words = [", ".join(f"{count} {what}" for count, what in group if count) for group in (done, left)]
         shape = "part" if self.parts == 1 else "parts"
         start = f"{self.faces_left} faces in {self.parts} {shape}"
-        return f"{start}; {words[0] or 'nothing to repair'}; left: {words[1] or 'no hole'}"
+        ignored = f"; not used: {', '.join(self.ignored)}" if self.ignored else ""
+        return f"{start}; {words[0] or 'nothing to repair'}; left: {words[1] or 'no hole'}{ignored}"
 
 
 def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, RepairReport]:
@@ -60,8 +64,10 @@ def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, 
 
     Drops faces that are not finite; welds vertices in one cell of 1e-7 of the diagonal; drops faces without area and
     all but one of those with the same corners; turns faces to agree with their neighbours across edges of two faces;
-    turns parts that enclose a negative volume if their faces disagreed, or if they are closed and lie in no other part,
-    so that true cavities stay.
+    turns what is inside out. A part that encloses something (closed, or nearly) is so where the winding number in it
+    would be negative; whatever lies in it turns with it, so that cavities and solids in solids stay what they were to
+    each other, also in a file that is inside out as a whole. Other parts are turned by their volume, and only if their
+    faces disagreed.
 
     Raises UserError, with `name`, where no face is left.
     """
@@ -82,7 +88,7 @@ def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, 
     pairs, agree, uses = _neighbours(faces)
     part, turned = _orient(vertices, faces, pairs, agree)
     faces[turned] = faces[turned][:, ::-1]
-    wrong = _inside_out(vertices, faces, part, turned, uses)
+    wrong = inside_out(vertices, faces, part, turned, uses)
     faces[wrong[part]] = faces[wrong[part]][:, ::-1]
     used, faces = np.unique(faces, return_inverse=True)
     report = RepairReport(
@@ -97,6 +103,7 @@ def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, 
         parts_turned=int(wrong.sum()),
         open_edges=int((uses[:, 1] == 1).sum()),
         crowded_edges=int((uses[:, 1] > 2).sum()),
+        ignored=tuple(mesh.metadata.get(IGNORED, ())),
     )
     return trimesh.Trimesh(vertices[used], faces.reshape(-1, 3), process=False), report
 
@@ -157,23 +164,3 @@ def _orient(
     as_is, mirrored = kept[side[:n]], kept[side[n:]]
     turned = (as_is < mirrored) | ((as_is == mirrored) & (side[:n] > side[n:]))
     return part, turned
-
-
-def _inside_out(
-    vertices: np.ndarray, faces: np.ndarray, part: np.ndarray, turned: np.ndarray, uses: np.ndarray
-) -> np.ndarray:
-    """Which parts are to be turned as a whole [parts]."""
-    parts = int(part.max()) + 1
-    corners = vertices[faces]  # [F, 3, 3]
-    low, high = np.full((parts, 3), np.inf), np.full((parts, 3), -np.inf)
-    np.minimum.at(low, part, corners.min(1))
-    np.maximum.at(high, part, corners.max(1))
-    relative = corners - ((low + high) / 2)[part][:, None]
-    volume = np.bincount(part, np.linalg.det(relative), parts)
-    mixed = np.bincount(part, turned, parts) > 0
-    is_open = np.bincount(part[uses[uses[:, 1] != 2, 0]], minlength=parts) > 0
-    wrong = (volume < 0) & mixed
-    for i in np.flatnonzero((volume < 0) & ~mixed & ~is_open):
-        around = (low <= low[i]).all(1) & (high >= high[i]).all(1)
-        wrong[i] = around.sum() == 1  # itself
-    return wrong

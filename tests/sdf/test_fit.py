@@ -73,6 +73,20 @@ def test_a_ball_is_learnt(run: Path) -> None:
         assert (run / name).stat().st_size > 500
 
 
+def test_metrics_are_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Far from the origin an STL cannot hold the mesh, whatever the field is like; a GLB can."""
+    mesh = trimesh.creation.icosphere(2, radius=0.5).apply_translation((500000, 37198208, 120))
+    mesh.export(tmp_path / "far.obj", digits=8)
+    chamfer = {}
+    for form in ("stl", "glb"):
+        config = tiny(tmp_path / "far.obj", tmp_path / form, mesh_format=form, metrics=True)
+        metrics = fit.train(config)["metrics"]
+        chamfer[form] = metrics["chamfer_percent"]
+    # There floats have steps of 4: the ball becomes a disc, 1/4 of a radius on average from it, of a diagonal of 1.7.
+    assert chamfer["glb"] < 2 and 8 < chamfer["stl"] < 16
+    assert "STL has single precision" in caplog.text
+
+
 def test_a_loaded_field_is_rendered(run: Path) -> None:
     field = load(run)
     picture = render(sdf=field, axes=rotate_axes((torch.tensor([0.3]), torch.tensor([0.5]))), resolution=24)

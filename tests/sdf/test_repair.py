@@ -75,6 +75,71 @@ def test_cavities_stay_and_inverted_neighbours_do_not() -> None:
     assert report.parts_turned == 1 and wrong_signs(mesh, both) < 1e-3
 
 
+def shells(*radii: float, centre: tuple[float, float, float] = (0, 0, 0)) -> list[trimesh.Trimesh]:
+    """Balls around one centre; of a negative radius, inside out."""
+    found = []
+    for radius in radii:
+        ball = trimesh.creation.icosphere(2, radius=abs(radius)).apply_translation(centre)
+        if radius < 0:
+            ball.invert()
+        found.append(ball)
+    return found
+
+
+def inside(mesh: trimesh.Trimesh, *x: float) -> list[bool]:
+    """Whether points on the x axis lie inside."""
+    points = torch.tensor([[value, 0.0, 0.0] for value in x])
+    return (GroundTruth(mesh, thickness=0).signed_distance(points) < 0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("radii", "expected", "turned"),
+    [
+        ((-1, 0.5), [False, True], 2),  # a hollow ball, inside out as a whole
+        ((0.5, -1), [False, True], 2),
+        ((1, -0.7, 0.3), [True, False, True], 0),  # a ball in it
+        ((-1, 0.7, -0.3), [True, False, True], 3),
+        ((1, -0.7, -0.3), [True, False, True], 1),  # only the ball is wrong
+        ((1, 0.5), [True, True], 0),  # a solid in a solid is no cavity
+        ((-1, -0.5), [True, True], 2),
+    ],
+)
+def test_nested_shells(radii: tuple[float, ...], expected: list[bool], turned: int) -> None:
+    mesh, report = repair(trimesh.util.concatenate(shells(*radii)))
+    middles = [0.0, 0.85] if len(radii) == 2 else [0.0, 0.5, 0.85]
+    assert inside(mesh, *middles) == expected and report.parts_turned == turned
+    beside = shells(*radii) + shells(1, -0.5, centre=(5, 0, 0))  # which is as it should be
+    mesh, report = repair(trimesh.util.concatenate(beside))
+    assert inside(mesh, *middles, 5.0, 5.75) == [*expected, False, True] and report.parts_turned == turned
+
+
+def test_shells_with_holes_are_turned_too() -> None:
+    outer, inner = shells(-1, 0.5)
+    outer = with_faces(outer.faces[5:], outer.vertices)
+    inner = with_faces(inner.faces[2:], inner.vertices)
+    mesh, report = repair(trimesh.util.concatenate([outer, inner]))
+    assert inside(mesh, 0.0, -0.75) == [False, True] and report.parts_turned == 2
+    flipped = inner.faces.copy()
+    flipped[:20] = flipped[:20, ::-1]  # a cavity some of whose faces disagree
+    mesh, report = repair(trimesh.util.concatenate([with_faces(flipped, inner.vertices), outer]))
+    assert inside(mesh, 0.0, -0.75) == [False, True]
+
+
+def test_a_ball_in_the_hole_of_a_ring_lies_in_nothing() -> None:
+    ring = trimesh.creation.torus(0.8, 0.2, 32, 16)
+    mesh, report = repair(trimesh.util.concatenate([ring, *shells(-0.3)]))
+    assert inside(mesh, 0.0, 0.45, 0.8) == [True, False, True] and report.parts_turned == 1
+    sheet = with_faces([[0, 1, 2], [0, 2, 3]], np.array([[0, 0, 3], [1, 0, 3], [1, 1, 3], [0, 1, 3]]))
+    sheet.invert()  # has no side that is wrong
+    assert not repair(trimesh.util.concatenate([ring, sheet]))[1].changed
+
+
+def test_what_the_file_holds_besides_faces_is_said() -> None:
+    mesh = SPHERE.copy()
+    mesh.metadata["ignored"] = ("3 lines",)
+    assert str(repair(mesh)[1]).endswith("left: no hole; not used: 3 lines")
+
+
 def test_a_moebius_strip_is_left() -> None:
     """It cannot be oriented; nothing fails."""
     angle = np.linspace(0, 2 * np.pi, 24, endpoint=False)

@@ -1,0 +1,71 @@
+"""OFF, as Geomview defines it, in text."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons
+from sdfgan.sdf.formats.text import floats, integers, plain_text, quoted
+
+_HEAD = re.compile(rb"\s*(st)?(c)?(n)?(4)?(n)?off(?![a-z])\s*(binary\b)?", re.I)
+
+
+def read_off(data: bytes) -> Polygons:
+    """One record a line; several, where nothing has colours. Raises MeshFormatError."""
+    text = b"\n".join(line.partition(b"#")[0] for line in plain_text(data).splitlines())
+    head = _HEAD.match(text)
+    if head and (head[4] or head[5] or head[6]):
+        raise MeshFormatError(f"{quoted(head[0])}: only OFF of three dimensions, in text, is read")
+    text = text[head.end() :] if head else text  # which Geomview lets be missing, and some write beside the counts
+    lines = [words for line in text.split(b"\n") if (words := line.split())]
+    declared = lines[0][:3] if lines else []
+    if len(declared) < 2 or not all(word.isdigit() for word in declared):
+        raise MeshFormatError("must begin with OFF and the numbers of vertices, faces and edges")
+    for name, word in zip(("vertices", "faces"), declared, strict=False):
+        if len(word) > 18 or int(word) > len(data):  # each takes a byte at least
+            raise MeshFormatError(f"claims {word.decode()} of {name}, but the file has {len(data)} bytes")
+    vertices, faces = int(declared[0]), int(declared[1])
+    if len(lines) == 1 + vertices + faces and len(lines[0]) <= 3:
+        return _by_lines(lines[1 : 1 + vertices], lines[1 + vertices :])
+    if len(lines) > 1 + vertices + faces:
+        more = len(lines) - 1 - vertices - faces
+        raise MeshFormatError(f"declares {vertices} vertices and {faces} faces, but {more} more lines follow")
+    if head and (head[1] or head[2]):
+        raise MeshFormatError(f"declares {vertices} vertices and {faces} faces, but has {len(lines) - 1} lines")
+    words = [word for line in lines for word in line][3:]
+    return _by_words(words, vertices, faces, 6 if head and head[3] else 3)
+
+
+def _by_lines(places: list[list[bytes]], faces: list[list[bytes]]) -> Polygons:
+    """Whatever follows the coordinates, or the corners of a face, is a normal or a colour."""
+    for words in places:
+        if len(words) < 3:
+            raise MeshFormatError(f"{quoted(b' '.join(words))}: a vertex must have three coordinates")
+    counts = integers([words[0] for words in faces], "numbers of corners")
+    for count, words in zip(counts, faces, strict=True):
+        if not 0 <= count < len(words):
+            raise MeshFormatError(f"{quoted(b' '.join(words))}: a face must have as many corners as it declares")
+    corners = [word for count, words in zip(counts, faces, strict=True) for word in words[1 : 1 + count]]
+    vertices = floats([word for words in places for word in words[:3]], "coordinates").reshape(-1, 3)
+    return Polygons(vertices, integers(corners, "corners of faces"), counts)
+
+
+def _by_words(words: list[bytes], vertices: int, faces: int, stride: int) -> Polygons:
+    places = floats(words[: vertices * stride], "coordinates")
+    position, counts, corners = vertices * stride, list[int](), list[bytes]()
+    while len(counts) < faces and position < len(words):
+        count = int(integers(words[position : position + 1], "numbers of corners")[0])
+        if not 0 <= count < len(words) - position:
+            break
+        corners += words[position + 1 : position + 1 + count]
+        counts.append(count)
+        position += 1 + count
+    if len(places) < vertices * stride or len(counts) < faces or position < len(words):
+        arrived = f"{len(places) // stride} vertices and {len(counts)} faces"
+        rest = f" and {len(words) - position} words more" if position < len(words) else ""
+        raise MeshFormatError(f"declares {vertices} vertices and {faces} faces, but holds {arrived}{rest}")
+    return Polygons(
+        places.reshape(-1, stride)[:, :3], integers(corners, "corners of faces"), np.array(counts, np.int64)
+    )
