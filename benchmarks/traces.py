@@ -31,8 +31,6 @@ _SWITCHES = {  # of the native tracer on a GPU, by what they are called here
     "factor": "SDFGAN_FACTOR",
     "warps": "SDFGAN_TRACE_WARPS",
     "tail": "SDFGAN_TRACE_TAIL",
-    "ring": "SDFGAN_TRACE_RING",
-    "wide": "SDFGAN_TRACE_WIDE",
 }
 
 
@@ -209,11 +207,9 @@ def _knobs(field: FilmSirenSDF, latents: Tensor, axes: Tensor, quick: bool) -> C
 
 
 def _sweep(width: int) -> Iterator[dict[str, int]]:
-    """What to try: when a block's warps share rays, how they read weights, levels, then warps of a launch."""
+    """What to try: when a block's warps share rays, levels, then how a launch is cut into warps."""
     for tail in (0, 1, 2, 4, 8) if width < 256 else ():
         yield {"tail": tail}
-    for ring, wide in ((0, 0), (0, 1), (1, 0)) if width == 256 else ():
-        yield {"ring": ring, "wide": wide}
     for coarsest, steps in product((4, 8, 16, 32, 64), (4, 8, 12, 24)):
         yield {"coarsest": coarsest, "cone steps": steps}
     for factor in (2, 4):

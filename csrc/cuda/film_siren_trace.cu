@@ -215,8 +215,6 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
 // Switches for measurements, read at each launch:
 //   SDFGAN_TRACE_WARPS  most warps of a block that take rays
 //   SDFGAN_TRACE_TAIL   most rounds in which a block's warps share the rays that are left; 0: never
-//   SDFGAN_TRACE_RING   0: the warps of a block wait for each other at each chunk of the matrices
-//   SDFGAN_TRACE_WIDE   0: 16 rows of each warp at width 256, not 32
 constexpr int64_t kTail = 3;
 
 int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t otherwise) {
@@ -307,7 +305,7 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
             launch_network<Network>(kWhat, trace_kernel<Network>, level, sdf_path(p.network),
                                     slot_bytes<Tile>(), (rays + of_block - 1) / of_block, where);
         };
-        with_network<false, 1, true>(kWhat, p.network, where, trace);
+        with_network<false, 1>(kWhat, p.network, where, trace);
         level.parent_state = state;
         level.parent_status = status;
         level.parent_size = level.level.size;

@@ -13,17 +13,13 @@ namespace sdfgan::cuda {
 // ring. A warp waits only for the chunk that it needs, and for the slowest warp where the ring is
 // full: then some multiply while others compute sines.
 //
-// Each warp reads all of the matrices from shared memory, which with 16 rows takes as long as the
-// products. kWide: 32 rows at width 256, for which registers suffice only if what a layer puts out
-// is parked in shared memory until the layer is done.
-//
 // The time of few rows is that of a chain of products. Where a block has but few, teams of warps
 // share them: each warp makes 16 outputs of every layer, which pass through shared memory. Results
 // are the same to the last bit.
-template <int W, bool kTangents, int kHeads, bool kWide = false>
+template <int W, bool kTangents, int kHeads>
 class HalfNetwork {
   public:
-    static constexpr int kTiles = kWide || (W <= 128 && !kTangents) ? 2 : 1;  // of 16 rows, a warp
+    static constexpr int kTiles = W <= 128 && !kTangents ? 2 : 1;  // of 16 rows, of a warp
     static constexpr int kWarpRows = 16 * kTiles;
     static constexpr int kBlocks = 1;  // of a multiprocessor, at least: 2 would spill registers
     using Tile = cuda::Tile<kWarps * kWarpRows, kTangents, kHeads>;
@@ -33,26 +29,22 @@ class HalfNetwork {
         const int all = chunks(path) * kChunkBytes;
         if (!kMayStay || all > most) {
             const char* const drifts = std::getenv("SDFGAN_TRACE_RING");  // 0: for measurements
-            const int slots =
-                min_of((most - kParkBytes - kBarrierBytes) / kChunkBytes, kMostSlots);
-            if (slots < kRing || (drifts && *drifts == '0')) {
-                return kParkBytes + kRing * kChunkBytes;
-            }
-            return kParkBytes + slots * kChunkBytes + kBarrierBytes;
+            const int slots = min_of((most - kBarrierBytes) / kChunkBytes, kMostSlots);
+            if (slots < kRing || (drifts && *drifts == '0')) return kRing * kChunkBytes;
+            return slots * kChunkBytes + kBarrierBytes;
         }
         return kMayShare && all + kExchangeBytes <= most ? all + kExchangeBytes : all;
     }
 
-    // `bytes` are at `memory`, aligned to 16.
-    __device__ HalfNetwork(const FilmSiren<float>& network, const Path& path, unsigned char* memory,
+    // `bytes` are at `ring`, aligned to 16.
+    __device__ HalfNetwork(const FilmSiren<float>& network, const Path& path, unsigned char* ring,
                            int bytes)
         : network_(network),
           path_(path),
-          ring_(memory + kParkBytes),
+          ring_(ring),
           resident_(kMayStay && bytes >= chunks(path) * kChunkBytes),
           shares_(kMayShare && bytes == chunks(path) * kChunkBytes + kExchangeBytes),
-          slots_(!resident_ && bytes % kChunkBytes != 0 ? (bytes - kParkBytes) / kChunkBytes
-                                                           : 0) {
+          slots_(!resident_ && bytes % kChunkBytes != 0 ? bytes / kChunkBytes : 0) {
         if (slots_ > 0) {
             if (threadIdx.x == 0) {
                 for (int i = 0; i < slots_; ++i) {
@@ -96,6 +88,7 @@ class HalfNetwork {
     // points need few rows. Once no thread gets `more`, the block's warps share all its points if
     // those take no more than `rounds` rounds, of kTiles tiles for each team of warps.
     __device__ int place(bool has, bool more, int rounds) {
+        if (!resident_) return has ? own_point() : -1;
         const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
         const unsigned all = __ballot_sync(~0u, has);
         const int before = __popc(all & ((1u << lane) - 1));
@@ -150,7 +143,7 @@ class HalfNetwork {
             if (shared_tiles_ > 0) return shared_tiles_ * (kTeamsTile / kWarps);
         }
         const unsigned all = __ballot_sync(~0u, work);
-        const int tiles = (__popc(all) + 15) / 16;
+        const int tiles = resident_ ? (__popc(all) + 15) / 16 : all ? kTiles : 0;
         if (!all) {
             if (!resident_) {
                 for (int i = 0; i < chunks(path_); ++i) {
@@ -170,8 +163,6 @@ class HalfNetwork {
   private:
     static constexpr int kChunk = 32;  // outputs of which the weights come together
     static constexpr int kChunkBytes = kChunk * W * 2;
-    static constexpr int kParkBytes = kWide ? kWarps * kTiles * 16 * W * 2 : 0;
-    static_assert(kParkBytes % kChunkBytes == 0, "");
     static constexpr int kRing = 4;  // chunks, where not all fit
     static constexpr int kMostSlots = 12;
     static constexpr int kBarrierBytes = kMostSlots * 16;  // behind a ring in which warps drift
@@ -226,7 +217,7 @@ class HalfNetwork {
                          ((tile.film[point(r)] + offset) / 2 + path_.layer(0) * (W / 2));
         }
 
-        uint32_t in[T][W / 16][4], out[T][kWide ? 1 : kOwn / 16][4];
+        uint32_t in[T][W / 16][4], out[T][kOwn / 16][4];
         float product[kHeads][kLaneRows] = {};
         float2 terms[T][kPart / 8];  // of a team's head
         const int length = path_.length();
@@ -255,7 +246,7 @@ class HalfNetwork {
             for (int t = 0; t < T; ++t) {
                 activate(sum[t], load_factors(factors + 2 * t, n));
                 if (kMayEnd && length == 1) apply_heads(sum[t], offset + n, product, t);
-                put(out[t], t, n, sum[t]);
+                put(out[t], n, sum[t]);
             }
         }
         hand_on<kShared>(in, out);
@@ -307,7 +298,7 @@ class HalfNetwork {
                         } else {
                             if (last) apply_heads(sum[i][t], offset + n, product, t);
                         }
-                        put(out[t], t, n, sum[i][t]);
+                        put(out[t], n, sum[i][t]);
                     }
                 }
             }
@@ -363,19 +354,10 @@ class HalfNetwork {
 
     // A lane's sums of the eight features from the warp's n-th on, as operands of multiply().
     template <int kOuts>
-    __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int t, int n,
-                                        const float (&sum)[4]) const {
-        uint32_t(&four)[4] = out[kWide ? 0 : n / 16];
-        four[n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
-        four[n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
-        if (kWide && n % 16 == 8) parked(t, n / 16) = {four[0], four[1], four[2], four[3]};
-    }
-
-    // What this lane holds of 16 features of its t-th tile.
-    __device__ __forceinline__ uint4& parked(int t, int k) const {
-        const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-        return reinterpret_cast<uint4*>(
-            ring_ - kParkBytes)[((warp * kTiles + t) * (W / 16) + k) * 32 + lane];
+    static __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int n,
+                                               const float (&sum)[4]) {
+        out[n / 16][n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
+        out[n / 16][n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
     }
 
     // What the warp has put out, to itself or to all of its team.
@@ -396,14 +378,8 @@ class HalfNetwork {
             for (int t = 0; t < T; ++t) {
 #pragma unroll
                 for (int k = 0; k < W / 16; ++k) {
-                    if constexpr (kWide) {
-                        const uint4 four = parked(t, k);
-                        in[t][k][0] = four.x, in[t][k][1] = four.y;
-                        in[t][k][2] = four.z, in[t][k][3] = four.w;
-                        continue;
-                    }
 #pragma unroll
-                    for (int i = 0; i < 4; ++i) in[t][k][i] = out[t][kWide ? 0 : k][i];
+                    for (int i = 0; i < 4; ++i) in[t][k][i] = out[t][k][i];
                 }
             }
         }
@@ -529,7 +505,6 @@ class HalfNetwork {
         if (slots_ > 0) {
             copy_ahead(index + ahead(), ahead());
             wait(full(turn_), parity_);
-            __syncwarp();  // products are made by all lanes together
             return chunk_at(turn_);
         }
         int place = index;

@@ -48,22 +48,10 @@ __host__ __device__ inline int64_t film_size(const FilmSiren<float>& n) {
 }
 
 // Calls f(Type<...>) with the class for the network's width and precision.
-// kMayBeWide: of HalfNetwork, where shared memory suffices.
-template <bool kTangents, int kHeads, bool kMayBeWide = false, class F>
+template <bool kTangents, int kHeads, class F>
 void with_network(const char* what, const FilmSiren<float>& network, const Where& where, F&& f) {
     const auto pick = [&](auto width) {
         constexpr int W = decltype(width)::value;
-        if constexpr (W == 256 && kMayBeWide) {
-            const char* const wide = std::getenv("SDFGAN_TRACE_WIDE");  // 0: for measurements
-            int limit = 0;
-            check(cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                         where.device),
-                  what);
-            if (network.matrices == Matrices::kHalf && limit >= 224 << 10 &&
-                !(wide && *wide == '0')) {
-                return f(Type<HalfNetwork<W, kTangents, kHeads, true>>{});
-            }
-        }
         if (network.matrices == Matrices::kHalf) {
             f(Type<HalfNetwork<W, kTangents, kHeads>>{});
         } else {

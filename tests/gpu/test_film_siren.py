@@ -61,7 +61,7 @@ def test_fp32_traces_like_the_cpu(width, plan):
     expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu(), DEFAULT_FOV)
     hit = expected[0] == RayStatus.HIT
     # Where the last bits of a grazing ray decide, one in thousands may differ.
-    assert (status != expected[0]).float().mean() < 1e-3 and hit.sum() > 1000
+    assert (status != expected[0]).float().mean() < 1e-3 and hit.sum() > 500
     error = (distance - expected[1])[hit & (status == RayStatus.HIT)].abs()
     assert error.quantile(0.99) < 1e-5
     assert (nearest - expected[2])[hit].abs().quantile(0.99) < 1e-5
@@ -78,7 +78,7 @@ def test_switches_for_measurements_change_only_the_time(monkeypatch, width):
         return [t.cpu() for t in (*found, counts[0])]
 
     expected = trace()
-    for switch in ("WARPS 1", "WARPS 3", "TAIL 0", "TAIL 1", "TAIL 8", "RING 0", "WIDE 0"):
+    for switch in ("WARPS 1", "WARPS 3", "TAIL 0", "TAIL 1", "TAIL 8", "RING 0"):
         with monkeypatch.context() as patch:
             name, value = switch.split()
             patch.setenv(f"SDFGAN_TRACE_{name}", value)
