@@ -241,6 +241,19 @@ def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device
     assert (rows != {int(counts[1])}) == ((width, device) != (128, AMPERE))
 
 
+@pytest.mark.parametrize(("width", "device", "layers"), [(128, AMPERE, (3, 2, 1)), (256, HOPPER, (2, 1, 1))])
+def test_warps_that_drift_in_the_ring_find_the_same(emulated, monkeypatch, width, device, layers):
+    """Of matrices that do not all fit into shared memory."""
+    net = RandomNetwork(1, width, layers).for_cuda("fp16")
+    monkeypatch.setenv("SDFGAN_TRACE_RING", "0")
+    *expected, _, _, _ = trace(emulated, device, net, LEVELS["one level"], None)
+    monkeypatch.setenv("SDFGAN_TRACE_RING", "1")
+    for schedule in ("0", "1"):
+        monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", schedule)
+        *actual, _, _, _ = trace(emulated, device, net, LEVELS["one level"], None)
+        assert all(map(torch.equal, actual, expected))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_results_do_not_depend_on_how_rays_are_spread(emulated, monkeypatch, precision):
     net = RandomNetwork(1, 64, (2, 1, 1)).for_cuda(precision)
