@@ -31,6 +31,7 @@ _SWITCHES = {  # of the native tracer on a GPU, by what they are called here
     "factor": "SDFGAN_FACTOR",
     "warps": "SDFGAN_TRACE_WARPS",
     "tail": "SDFGAN_TRACE_TAIL",
+    "ring": "SDFGAN_TRACE_RING",
 }
 
 
@@ -210,6 +211,8 @@ def _sweep(width: int) -> Iterator[dict[str, int]]:
     """What to try: when a block's warps share rays, levels, then how a launch is cut into warps."""
     for tail in (0, 1, 2, 4, 8) if width < 256 else ():
         yield {"tail": tail}
+    if width == 256:  # whose weights pass through a ring
+        yield {"ring": 0}
     for coarsest, steps in product((4, 8, 16, 32, 64), (4, 8, 12, 24)):
         yield {"coarsest": coarsest, "cone steps": steps}
     for factor in (2, 4):

@@ -215,6 +215,7 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
 // Switches for measurements, read at each launch:
 //   SDFGAN_TRACE_WARPS  most warps of a block that take rays
 //   SDFGAN_TRACE_TAIL   most rounds in which a block's warps share the rays that are left; 0: never
+//   SDFGAN_TRACE_RING   0: warps keep step in the ring of weights (half_network.cuh)
 constexpr int64_t kTail = 3;
 
 int64_t from_environment(const char* name, int64_t least, int64_t most, int64_t otherwise) {
