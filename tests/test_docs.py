@@ -64,7 +64,8 @@ def test_flags_of_all_commands_exist() -> None:
 
 
 def test_flags_exist() -> None:
-    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help", "no-mirror"}
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help"}
+    flags |= {f"no-{field.name.replace('_', '-')}" for field in dataclasses.fields(GanConfig) if field.type == "bool"}
     flags |= set(re.findall(r'"--([a-z]+)"', (ROOT / "benchmarks" / "gan.py").read_text()))
     for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
         assert flag in flags, flag
