@@ -96,4 +96,4 @@ def test_gradients_of_shaded_contours_are_as_long_as_they_are(minor: float) -> N
     brightness(by, 1).backward()
     with torch.no_grad():
         truth = (brightness(torch.tensor(0.004), 4) - brightness(torch.tensor(-0.004), 4)) / 0.008
-    assert by.grad is not None and by.grad.item() == pytest.approx(truth.item(), rel=0.025)
+    assert by.grad is not None and by.grad.item() == pytest.approx(truth.item(), rel=0.04)
