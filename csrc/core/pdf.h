@@ -38,8 +38,10 @@ SDFGAN_HD void sample_pdf_ray(const SamplePdf<T>& p, int64_t ray) {
     if (uniform) total = 1;
 
     int64_t bin = 0;
-    double below = 0;                                                     // of the cdf before the bin
-    double weight = uniform ? 1 : usable_weight(weights[0]) * scale;  // in the bin
+    double below = 0;  // cdf before the bin
+
+    // Of the bin.
+    double weight = uniform ? 1 : usable_weight(weights[0]) * scale;
     for (int64_t i = 0; i < p.samples; ++i) {
         const double target = min_of(max_of(static_cast<double>(u[i]), 0.0), 1.0) * total;
         // u = 1 ends in the last bin with weight, since this sum and the one above round alike.
