@@ -134,11 +134,16 @@ def precision_recall(fakes: Tensor, reals: Tensor) -> tuple[float, float]:
     return _share_within(fakes, reals), _share_within(reals, fakes)
 
 
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Of all pairs of rows, from differences: products of coordinates would leave a distance between equal rows."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def _share_within(points: Tensor, manifold: Tensor) -> float:
     radii = torch.cat(
-        [torch.cdist(part, manifold).kthvalue(_NEIGHBOUR + 1, dim=1).values for part in manifold.split(1024)]
+        [_distances(part, manifold).kthvalue(_NEIGHBOUR + 1, dim=1).values for part in manifold.split(1024)]
     )
-    inside = [(torch.cdist(part, manifold) <= radii).any(1) for part in points.split(1024)]
+    inside = [(_distances(part, manifold) <= radii).any(1) for part in points.split(1024)]
     return torch.cat(inside).float().mean().item()
 
 
@@ -160,7 +165,9 @@ class ShapeScores(NamedTuple):
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
     """Chamfer distances [N] of point clouds [N, P, 3] and [N, Q, 3]: mean nearest distance, averaged over both ways."""
-    distances = torch.cdist(a, b)
+    if a.ndim != 3 or b.ndim != 3 or len(a) != len(b) or a.shape[2] != b.shape[2] or 0 in (a.shape[1], b.shape[1]):
+        raise ValueError(f"chamfer: must be [N, P, 3] and [N, Q, 3], P, Q > 0, got {list(a.shape)} and {list(b.shape)}")
+    distances = _distances(a, b)
     return (distances.amin(2).mean(1) + distances.amin(1).mean(1)) / 2
 
 

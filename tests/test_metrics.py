@@ -89,6 +89,10 @@ def test_scores_of_sets_of_shapes() -> None:
     radii = torch.linspace(0.3, 0.9, 12)[:, None, None]
     true, other = directions[0] * radii, directions[1] * radii
     torch.testing.assert_close(chamfer(true, other), pairwise_chamfer(true, other).diagonal(), atol=1e-5, rtol=1e-4)
+    many = torch.rand(2, 1000, 3, generator=random) + 10  # far from the origin
+    assert chamfer(many, many).max() == 0
+    with pytest.raises(ValueError, match=r"chamfer: must be \[N, P, 3\] and \[N, Q, 3\], P, Q > 0, got \[2, 0, 3\]"):
+        chamfer(many[:, :0], many)
     good = shape_scores(other, true)
     assert good.coverage == 1 and good.mmd < 0.1
     collapsed = shape_scores(directions[1] * 0.6, true)

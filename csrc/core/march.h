@@ -35,7 +35,8 @@ struct MarchRules {
 template <class T>
 struct RayState {
     T t, far;
-    T nearest, nearest_t;  // smallest value of the traced function, and where
+    T nearest, nearest_t;  // smallest value of the traced function (of the sdf, where a level set
+                           // inside the surface is traced), and where
     T last_value;          // of the sample before, which was last_step before this one
     T last_step;  // 0: there is none, and last_value is a guess of the slope of -sdf along t
     uint8_t status;
@@ -104,8 +105,7 @@ struct Layer {
 // What is known of a layer before its end. The ray's nearest sample is the smallest one in it.
 template <class T>
 struct OpenLayer {
-    T before,
-        before_t;  // traced function at the sample before the nearest; before_t = nearest_t: none
+    T before, before_t;  // sdf at the sample before the nearest; before_t = nearest_t: none
     T after, after_t;  // likewise after it
     T enter;
 };
@@ -113,9 +113,10 @@ struct OpenLayer {
 // A march that collects no layers: the nearest sample is that of the whole ray.
 struct NoLayers {
     template <class T>
-    SDFGAN_METHOD bool take(RayState<T>& ray, T, T value, const MarchRules<T>&) const {
-        if (value < ray.nearest) {
-            ray.nearest = value;
+    SDFGAN_METHOD bool take(RayState<T>& ray, T sdf, T value, const MarchRules<T>& rules) const {
+        const T size = rules.cone_slope < 0 ? sdf : value;
+        if (size < ray.nearest) {
+            ray.nearest = size;
             ray.nearest_t = ray.t;
         }
         return true;
@@ -140,28 +141,30 @@ struct Layers {
 
     static SDFGAN_METHOD OpenLayer<T> none() { return {0, 0, 0, 0, march_detail::no_surface<T>()}; }
 
-    // Takes the sample at ray.t; false: the ray has all the layers that it may have.
-    SDFGAN_METHOD bool take(RayState<T>& ray, T sdf, T value, const MarchRules<T>& rules) const {
+    // Takes the sample at ray.t; false: the ray has all the layers that it may have. Minima are those
+    // of the sdf: the traced function rises with t, and by a large bound of the slope faster than
+    // the sdf falls.
+    SDFGAN_METHOD bool take(RayState<T>& ray, T sdf, T, const MarchRules<T>& rules) const {
         using namespace march_detail;
         const bool first = !(ray.last_step > 0);
         const T before_t = ray.t - ray.last_step;
+        const T before = ray.last_value + rules.cone_slope * before_t;  // the sdf there
         const bool inside_a_layer = ray.nearest < T(kFarAway);
-        if (value < ray.nearest && (inside_a_layer || first || value < ray.last_value)) {
-            open.before = first ? value : ray.last_value;
+        if (sdf < ray.nearest && (inside_a_layer || first || sdf < before)) {
+            open.before = first ? sdf : before;
             open.before_t = first ? ray.t : before_t;
-            ray.nearest = value;
+            ray.nearest = sdf;
             ray.nearest_t = open.after_t = ray.t;
         } else if (inside_a_layer && open.after_t == ray.nearest_t) {
-            open.after = value;
+            open.after = sdf;
             open.after_t = ray.t;
         }
         if (sdf <= 0 && open.enter != open.enter) {
-            const T before = ray.last_value + rules.cone_slope * before_t;
             const bool crossed = !first && before > 0;
             open.enter = crossed ? before_t + ray.last_step * before / (before - sdf) : ray.t;
         }
         const T rise = T(kProminence) * rules.footprint * ray.t;
-        if (sdf > 0 && inside_a_layer && value > ray.nearest + rise) finish(ray, rules);
+        if (sdf > 0 && inside_a_layer && sdf > ray.nearest + rise) finish(ray, rules);
         return count < most;
     }
 
@@ -200,7 +203,6 @@ struct Layers {
                 nearest -= bend * moved * moved;
                 reach = max_of(left + moved, right - moved);
             }
-            nearest += rules.cone_slope * t;
             const T pixel = rules.footprint * t / rules.inverse_lipschitz;
             if (nearest < T(kBand) * pixel) {
                 T* const layer = out + 4 * count * stride;

@@ -27,16 +27,27 @@ SDFGAN_HD void sample_pdf_ray(const SamplePdf<T>& p, int64_t ray) {
     double total = 0;
     for (int64_t j = 0; j < p.bins; ++j) total += usable_weight(weights[j]);
     const bool uniform = total == 0;
+    // Sums beyond the range of a double, and products below it, are those of scaled weights.
+    double scale = 1;
+    if (!(total - total == 0)) scale = 0x1p-64;
+    if (total < 0x1p-512) scale = 0x1p512;
+    if (scale != 1) {
+        total = 0;
+        for (int64_t j = 0; j < p.bins; ++j) total += usable_weight(weights[j]) * scale;
+    }
     if (uniform) total = 1;
 
     int64_t bin = 0;
-    double below = 0, weight = uniform ? 1 : usable_weight(weights[0]);  // cdf before, in the bin
+    double below = 0;  // cdf before the bin
+
+    // Of the bin.
+    double weight = uniform ? 1 : usable_weight(weights[0]) * scale;
     for (int64_t i = 0; i < p.samples; ++i) {
         const double target = min_of(max_of(static_cast<double>(u[i]), 0.0), 1.0) * total;
         // u = 1 ends in the last bin with weight, since this sum and the one above round alike.
         while (!uniform && bin + 1 < p.bins && (weight == 0 || below + weight < target)) {
             below += weight;
-            weight = usable_weight(weights[++bin]);
+            weight = usable_weight(weights[++bin]) * scale;
         }
         const T left = edges[bin], right = edges[uniform ? p.bins : bin + 1];
         const T share = static_cast<T>(min_of((target - below) / weight, 1.0));

@@ -17,8 +17,10 @@ from sdfgan.fields.base import Field
 Scalar = float | Tensor  # a number, or a tensor [] or [B]
 Vector = tuple[float, ...] | list[float] | Tensor  # three numbers, or a tensor [3] or [B, 3]
 
-# Under a root: small enough to be lost in any length, large enough for second derivatives in float32.
-_SMALLEST = 1e-24
+# Under a root: small enough to be lost in any length (in float64, beside what rounding leaves of coordinates as well,
+# or there would be a layer without a gradient around each face), large enough for second derivatives.
+_SMALLEST = {torch.float64: 1e-200}
+_SMALLEST_OF_OTHERS = 1e-24
 
 
 def length(*components: Tensor) -> Tensor:
@@ -26,7 +28,7 @@ def length(*components: Tensor) -> Tensor:
     total = components[0].square()
     for component in components[1:]:
         total = total + component.square()
-    return total.clamp_min(_SMALLEST).sqrt()
+    return total.clamp_min(_SMALLEST.get(total.dtype, _SMALLEST_OF_OTHERS)).sqrt()
 
 
 def vector_length(vectors: Tensor) -> Tensor:
@@ -82,6 +84,22 @@ class AnalyticField(Field):
         if value.dim() == 2:  # gathered by component, as fields compute by component: three times as fast
             return value.T.contiguous().index_select(1, image).T
         return value.index_select(0, image)
+
+    @property
+    def images(self) -> int | None:
+        """How many images this field and its parts have parameters for; None if one for all."""
+        counts = {
+            len(getattr(part, name))
+            for part in self.modules()
+            if isinstance(part, AnalyticField)
+            for name, rank in part._ranks.items()
+            if getattr(part, name).dim() > rank
+        } - {1}
+        if len(counts) > 1:
+            raise ValueError(
+                f"{type(self).__name__}: parts have parameters for {' and '.join(map(str, sorted(counts)))} images"
+            )
+        return next(iter(counts), None)
 
     def _largest(self, name: str) -> float:
         """Of all images, a scalar, or the length of a vector."""

@@ -6,11 +6,14 @@ belongs to and is sorted, so that the points of one shape lie together.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from sdfgan import ops
 
@@ -32,11 +35,19 @@ class Field(nn.Module):
 
     latent_size: int = 0
     lipschitz: float = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
+    mixed_precision: bool = (
+        False  # whether autocast may shorten it where pictures are made; never where rays are traced
+    )
 
     @property
     def extent(self) -> float:
         """No surface is farther from the origin: rays are clipped to that ball. Unless it knows better: the cube's."""
         return math.sqrt(3)
+
+    @property
+    def images(self) -> int | None:
+        """How many images the field's own parameters are for; None: for any number."""
+        return None
 
     def condition(self, latents: Tensor | None) -> Any:
         """What depends on the latents [B, latent_size] alone; computed once per image, never per point."""
@@ -54,13 +65,8 @@ class Field(nn.Module):
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Distances [N] and their gradients [N, 3], by reverse-mode autograd unless a field knows better."""
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            if not points.requires_grad:
-                points = points.detach().requires_grad_()
-            value = self.sdf(points, condition, image)
-            (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=create_graph)
-        return (value, gradient) if create_graph else (value.detach(), gradient)
+        (value,), gradient = differentiate(lambda *given: (self.sdf(*given),), self, points, condition, image)
+        return value, gradient
 
     def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
         """Everything shading needs at points [N, 3]."""
@@ -80,3 +86,60 @@ class Field(nn.Module):
         condition = self.condition(latents)
         image = None if latents is None or len(latents) == 1 else torch.arange(len(points), device=points.device)
         return self.sdf(points, condition, image)
+
+
+def differentiate(
+    function: Callable[..., tuple[Tensor, ...]], field: nn.Module, points: Tensor, condition: Any, image: Tensor | None
+) -> tuple[tuple[Tensor, ...], Tensor]:
+    """What `function(points [N, 3], condition, image)` of a field gives, and the gradient [N, 3] of its first [N].
+
+    With a graph of both where gradients are enabled. Autograd takes no tensors of inference mode: copies stand in.
+    """
+    create_graph = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.enable_grad():
+        points, condition, image = map_tensors(_ordinary, (points, condition, image))
+        if not points.requires_grad:
+            points = points.detach().requires_grad_()
+        copies: dict[str, Tensor] = {
+            f"field.{name}": nn.Parameter(value.clone(), False)
+            for name, value in field.named_parameters()
+            if value.is_inference()
+        }
+        copies |= {f"field.{name}": value.clone() for name, value in field.named_buffers() if value.is_inference()}
+        if copies:
+            answers = functional_call(_Call(field, function), copies, (points, condition, image))
+        else:
+            answers = function(points, condition, image)
+        (gradient,) = torch.autograd.grad(answers[0].sum(), points, create_graph=create_graph, retain_graph=True)
+    return (answers if create_graph else tuple(answer.detach() for answer in answers)), gradient
+
+
+class _Call(nn.Module):
+    """A function of a field's, for `functional_call`."""
+
+    def __init__(self, field: nn.Module, function: Callable[..., tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.field, self.function = field, function
+
+    def forward(self, *given: Any) -> tuple[Tensor, ...]:
+        return self.function(*given)
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """The same tensor, sequence, dictionary or dataclass with `function` of each tensor in it."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **map_tensors(function, members))
+    if isinstance(value, dict):
+        return {key: map_tensors(function, member) for key, member in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_tensors(function, member) for member in value))
+    if isinstance(value, (list, tuple)):
+        return type(value)(map_tensors(function, member) for member in value)
+    return value

@@ -44,6 +44,8 @@ class DfrSDF(Field):
         shared: one (gamma, beta) for all layers, from a shallower mapping network, as in earlier versions.
     """
 
+    mixed_precision = True
+
     def __init__(
         self,
         width: int = 256,
@@ -74,7 +76,11 @@ class DfrSDF(Field):
         if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
             got = "None" if latents is None else list(latents.shape)
             raise ValueError(f"DfrSDF.condition: latents must be [B, {self.latent_size}], got {got}")
-        film = self.film(latents).view(len(latents), -1, 2, self.width).expand(-1, LAYERS, -1, -1)
+        film = (
+            self.film(latents)
+            .view(len(latents), 1 if self.shared else LAYERS, 2, self.width)
+            .expand(-1, LAYERS, -1, -1)
+        )
         omegas = film.new_tensor(self.omegas)[:, None]
         biases = torch.stack([layer.get_parameter("bias") for layer in self.layers])
         scales = omegas * film[:, :, 0]

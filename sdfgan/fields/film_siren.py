@@ -81,6 +81,8 @@ class FilmSirenSDF(Field):
         prior_radius: radius of the ball the untrained field is.
     """
 
+    mixed_precision = True
+
     def __init__(
         self,
         width: int = 64,
@@ -141,16 +143,23 @@ class FilmSirenSDF(Field):
             self.mapping = _mapping_network(latent_size, mapping_width, mapping_layers, geometry_film + texture_film)
 
     def condition(self, latents: Tensor | None) -> FilmCondition:
-        """FiLM of latents [B, latent_size], folded into the layers. Differentiable; never call it per point."""
+        """FiLM of latents [B, latent_size], folded into the layers. Differentiable; never call it per point.
+
+        In the network's own precision, also under autocast.
+        """
         if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
             got = "None" if latents is None else list(latents.shape)
             raise ValueError(f"FilmSirenSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        with torch.autocast(latents.device.type, enabled=False):
+            return self._condition(latents)
+
+    def _condition(self, latents: Tensor) -> FilmCondition:
         batch = len(latents)
         film = self.mapping(latents[:, : self.geometry_latent_size])
         if self.texture_latent_size:
             film = torch.cat([film, self.texture_mapping(latents[:, self.geometry_latent_size :])], dim=1)
         base_color = 4 * film[:, None, -3:]
-        film = film[:, :-3].view(batch, -1, 2, self.width)
+        film = film[:, :-3].view(batch, len(self.omegas), 2, self.width)
         omegas = torch.stack([film.new_full((), omega) for omega in self.omegas])  # a copy would wait for the device
         scales = omegas[:, None] * (1 + 0.5 * film[:, :, 0])  # [B, layers, width]
         shifts = scales * torch.stack(tuple(self.biases)) + 1.5 * film[:, :, 1]
@@ -182,7 +191,7 @@ class FilmSirenSDF(Field):
         A condition's own cache, not the field's: fused optimisers write to parameters without counting it.
         """
         used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
-        versions = [(id(parameter), parameter.data_ptr(), parameter._version) for parameter in used]
+        versions = [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in used]
         if precision not in packs or packs[precision].versions != versions:
             transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
             hidden = ops.pack_matrices(transposed.transpose(1, 2).contiguous(), precision)

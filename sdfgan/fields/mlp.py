@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as normalise
 
 from sdfgan import ops
-from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.base import Field, FieldSample, differentiate
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
 _SHARPNESS = 20.0  # of softplus: near ReLU, but with a second derivative
@@ -56,6 +56,8 @@ class MlpSDF(Field):
         activation: "softplus" or "relu".
         weight_norm: whether hidden layers are weight-normalised (Salimans and Kingma 2016).
     """
+
+    mixed_precision = True
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class MlpSDF(Field):
         if self.texture_mapping is not None:
             texture = self.texture_mapping(latents[:, self.geometry_latent_size :])
             shifts = torch.cat([shifts, texture], 1)
-        return MlpCondition(shifts.view(len(latents), 3, -1))
+        return MlpCondition(shifts.unflatten(1, (3, shifts.shape[1] // 3)))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
@@ -127,17 +129,13 @@ class MlpSDF(Field):
 
     def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
         """Distance, gradient and albedo in one pass that shares the trunk."""
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            if not points.requires_grad:
-                points = points.detach().requires_grad_()
+
+        def both(points: Tensor, condition: MlpCondition, image: Tensor | None) -> tuple[Tensor, Tensor]:
             trunk = self._trunk(points, condition, image)
-            value = self._value(points, trunk)
-            (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=create_graph, retain_graph=True)
-            color = self._texture(trunk, condition, image)
-        if create_graph:
-            return FieldSample(value, gradient, color)
-        return FieldSample(value.detach(), gradient, color.detach())
+            return self._value(points, trunk), self._texture(trunk, condition, image)
+
+        (value, color), gradient = differentiate(both, self, points, condition, image)
+        return FieldSample(value, gradient, color)
 
     def _trunk(self, points: Tensor, condition: MlpCondition, image: Tensor | None) -> Tensor:
         encoded = ops.positional_encoding(points.contiguous(), self.octaves, include_input=True)

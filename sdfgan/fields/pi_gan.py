@@ -57,6 +57,7 @@ class PiGanField(Field):
     view_locked = False  # whether a volume's colours are those seen from the front (pi-GAN's lock_view_dependence)
 
     level: Tensor
+    mixed_precision = True
     scale: Tensor
     slope: Tensor
     gain: Tensor
@@ -117,7 +118,7 @@ class PiGanField(Field):
         if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
             got = "None" if latents is None else list(latents.shape)
             raise ValueError(f"PiGanField.condition: latents must be [B, {self.latent_size}], got {got}")
-        frequencies, phases = self.mapping(latents).view(len(latents), 2, -1, self.width).unbind(1)
+        frequencies, phases = self.mapping(latents).view(len(latents), 2, len(self.layers) + 1, self.width).unbind(1)
         biases = torch.stack([layer.get_parameter("bias") for layer in (*self.layers, self.color_layer)])
         scales = 15 * frequencies + 30
         return PiGanCondition(scales, scales * biases + phases)
@@ -168,7 +169,7 @@ class PiGanField(Field):
         weight, scale, shift = layer.get_parameter("weight"), condition.scales[:, index], condition.shifts[:, index]
         if image is not None:
             return torch.sin(scale[image] * (x @ weight.T) + shift[image])
-        if len(x) % len(scale):
+        if len(scale) == 0 or len(x) % len(scale):
             raise ValueError(
                 f"PiGanField: {len(x)} points cannot be shared by {len(scale)} latents; give image indices"
             )

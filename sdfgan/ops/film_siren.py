@@ -130,8 +130,9 @@ def film_siren_trace(
 
     Returns:
         status [B, R, R] uint8, `RayStatus` of the rays of the last level; distance [B, R, R] of the hit
-        or the nearest miss; the smallest value of the traced function [B, R, R]; counts [2] int64 of points evaluated
-        for rays, and in all, with idle lanes; the layers [most_layers, 4, B R R] and counts [B R R] of a `LayerState`.
+        or the nearest miss; the smallest value [B, R, R] of the traced function (for a level set inside, of the sdf);
+        counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [most_layers, 4, B R R]
+        and counts [B R R] of a `LayerState`.
     """
     tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):

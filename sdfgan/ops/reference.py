@@ -76,6 +76,7 @@ def sample_pdf(
     u = u.sort(dim=-1).values.double().clamp(0, 1).expand(rays, num_samples).contiguous()
 
     mass = torch.where(weights.isfinite() & (weights > 0), weights, 0).double()
+    mass = mass / mass.amax(dim=-1, keepdim=True).clamp_min(5e-324)  # no sum overflows
     total = mass.sum(dim=-1, keepdim=True)
     widths = edges.double().diff(dim=-1)
     empty = total == 0
@@ -244,21 +245,21 @@ class _RayLayers:
         self.open = layers.open[:, ray]  # value and place of the sample before the nearest, after it; entry
         self.rules = rules
 
-    def take(self, state: Tensor, sdf: Tensor, value: Tensor) -> bool:
+    def take(self, state: Tensor, sdf: Tensor) -> bool:
         """A sample; whether the ray may have more layers."""
         t, nearest, _, last_value, last_step = state.clone()
+        before = last_value + self.rules.cone_slope * (t - last_step)  # the sdf there
         first, within = not last_step > 0, bool(nearest < 1e10)
-        if value < nearest and (within or first or value < last_value):
-            self.open[0], self.open[1] = (value, t) if first else (last_value, t - last_step)
+        if sdf < nearest and (within or first or sdf < before):
+            self.open[0], self.open[1] = (sdf, t) if first else (before, t - last_step)
             self.open[3] = t
-            state[1], state[2] = value, t
+            state[1], state[2] = sdf, t
         elif within and self.open[3] == state[2]:
-            self.open[2], self.open[3] = value, t
+            self.open[2], self.open[3] = sdf, t
         if sdf <= 0 and self.open[4].isnan():
-            before = last_value + self.rules.cone_slope * (t - last_step)
             crossed = not first and before > 0
             self.open[4] = t - last_step + last_step * before / (before - sdf) if crossed else t
-        if sdf > 0 and within and value > state[1] + 0.25 * self.rules.footprint * t:
+        if sdf > 0 and within and sdf > state[1] + 0.25 * self.rules.footprint * t:
             self.finish(state)
         return bool(self.complete < len(self.layers))
 
@@ -286,7 +287,6 @@ class _RayLayers:
                 moved = (fall * right - rise * left) / (2 * bend * (left + right)) if bend > 0 else 0 * t
                 t, nearest = t + moved, nearest - bend * moved * moved
                 reach = torch.maximum(left + moved, right - moved)
-            nearest = nearest + self.rules.cone_slope * t
             if nearest < 1.1 * self.rules.footprint * t * self.rules.lipschitz:
                 self.layers[int(self.complete)] = torch.stack([t, nearest, reach, enter])
                 self.complete += 1
@@ -318,11 +318,11 @@ def _advance(
         state[4] = last_safe
         return True
     if layers is not None:
-        if not layers.take(state, sdf, value):
+        if not layers.take(state, sdf):
             status.fill_(RayStatus.LEFT)
             return False
-    elif value < nearest:
-        state[1], state[2] = value, t
+    elif (size := sdf if rules.cone_slope < 0 else value) < nearest:
+        state[1], state[2] = size, t
     slope = (last_value - value) / last_step if last_step > 0 else last_value + rules.cone_slope
     if value <= rules.threshold:
         if layers is not None and not layers.open[4].isnan():

@@ -150,8 +150,9 @@ def trace_step(
         count: [1] int32.
         origins, directions: [N, 3] float32 or float64, as all that follow.
         far: [N] where rays end.
-        state: [5, N]: distance t; smallest value of the traced function so far, and where; the value before this one,
-            and how far back that was. 0 there means none, and the value is a guess of the slope of -sdf along the ray
+        state: [5, N]: distance t; smallest value of the traced function so far (for a level set inside: of the sdf),
+            and where; the value before this one, and how far back that was. 0 there means none, and the value is a
+            guess of the slope of -sdf along the ray
             (also left by a hit that is not refined). `start_march` makes the first.
         status: [N] uint8, `RayStatus`.
         layers: what layers the rays have met, to be collected.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LEAST_CHANGE = 0.2  # of the sdf across a pixel, as a share of the pixel's size
+_LEAST_CHANGE = 0.2  # of the sdf across a pixel, as a share of the pixel's size, for a derivative that stays bounded
+_FLAT = 0.01  # likewise, for the value: in the middle of a thin plate that faces the camera there is no edge to be near
 
 
 def half_plane_area(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
@@ -24,6 +25,13 @@ def half_plane_area(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
     beyond = (corner - distance.abs()).clamp_min(0)
     cut_corner = 0.5 - beyond.square() / (2 * long * short)
     return torch.where(distance.abs() <= middle, 0.5 - distance / long, 0.5 - torch.sign(distance) * cut_corner)
+
+
+def half_plane_slope(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
+    """How fast `half_plane_area` falls with the distance: the length of the edge within the unit square."""
+    long, short = torch.maximum(across.abs(), up.abs()), torch.minimum(across.abs(), up.abs())
+    long, short = long.clamp_min(1e-6), short.clamp_min(1e-6)
+    return torch.minimum(1 / long, ((long + short) / 2 - distance.abs()).clamp_min(0) / (long * short))
 
 
 def edge_in_pixels(
@@ -40,5 +48,7 @@ def edge_in_pixels(
     across, upwards = (normal * right).sum(-1).detach(), (normal * up).sum(-1).detach()
     change = (across.square() + upwards.square()).sqrt()
     safe = change.clamp_min(1e-9)
-    distance = nearest / (pixel_size.detach() * change.clamp_min(_LEAST_CHANGE))
+    distance = nearest.detach() / (pixel_size.detach() * change.clamp_min(_FLAT))
+    if nearest.requires_grad:
+        distance = distance + (nearest - nearest.detach()) / (pixel_size.detach() * change.clamp_min(_LEAST_CHANGE))
     return distance, across / safe, upwards / safe

@@ -22,7 +22,8 @@ _HIT_TOLERANCE = 0.05  # pixels
 _TOLERANCE = 0.02  # pixels, of F
 _ASIDE = 0.001  # pixels
 _ROUNDS = 5
-_LEAST_SLOPE = 0.1  # of the sdf along a ray that enters a surface
+_ENTRY_ROUNDS = 3
+_LEAST_SLOPE = 0.1  # of the sdf along a ray that enters a surface, in a Newton step
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,8 @@ class _Minima:
         """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
         rays, tracer = self.rays[which], self._tracer
         self.queries += len(which)
-        value, gradient = tracer.field.sdf_and_gradient(rays.at(t), tracer.condition, rays.image)
+        with tracer.full_precision():
+            value, gradient = tracer.field.sdf_and_gradient(rays.at(t), tracer.condition, rays.image)
         return value, (gradient * rays.directions).sum(-1), gradient
 
     def samples(self, order: Tensor, enter: Tensor, counts: Tensor) -> LayerSamples:
@@ -138,29 +140,44 @@ class _Minima:
         share = torch.where(both, b.slope / (b.slope - a.slope).clamp(min=1e-12), a.known.to(a.t.dtype))
         aside = _ASIDE * self.pixel_size  # an end may be at the kink itself, where rounding decides on the side
         first, second = torch.where(a.known, a.t, b.t) - aside, torch.where(b.known, b.t, a.t) + aside
-        _, _, doubt = _bounds(a, b)
+        _, middle, doubt = _bounds(a, b)
         lower = torch.where(both, doubt / 2, 0.0)  # the middle of what is possible
         nearest = torch.minimum(a.value, b.value) - lower
         at = torch.where(a.value < b.value, a.t, b.t)
         normal = share[:, None] * a.gradient + (1 - share[:, None]) * b.gradient
         hit = nearest < 0
-        t = torch.where(hit, self._entry(hit, enter, a, b), at)
+        t = torch.where(hit, self._entry(hit, enter, middle, a, b), at)
         counts = counts + self.queries
         return LayerSamples(
             self.pixel, order, hit, torch.zeros_like(hit), t, torch.stack([first, second], -1), share, nearest, normal,
             counts, self.resolution,
         )[nearest < self.pixel_size * self._tracer.lipschitz]  # fmt: skip
 
-    def _entry(self, hit: Tensor, enter: Tensor, falling: _End, rising: _End) -> Tensor:
-        """Where rays enter the surface: a Newton step from where the march saw that, or from the falling end."""
-        value, slope, t = falling.value.clone(), falling.slope.clone(), falling.t.clone()
-        seen = (hit & ~enter.isnan()).nonzero()[:, 0]
-        if len(seen):
-            t[seen] = enter[seen]
-            value[seen], slope[seen], _ = self.evaluate(seen, enter[seen])
-        step = value / slope.clamp(max=-_LEAST_SLOPE)
-        entry = torch.where(value.isfinite(), t - step, rising.t)
-        return torch.minimum(entry, rising.t)
+    def _entry(self, hit: Tensor, enter: Tensor, middle: Tensor, falling: _End, rising: _End) -> Tensor:
+        """Where rays enter the surface, before the minimum: [N], of those that `hit`.
+
+        By Newton steps from where the march saw that, or from the falling end; those that leave the bracket halve it.
+        What is behind the middle of a thin solid is as near to its surface, but to the far one: rising points only
+        narrow the bracket.
+        """
+        behind = torch.where(falling.known, middle, rising.t)
+        before = torch.where(falling.value > 0, falling.t, -torch.inf)  # outside, on the near side
+        t = torch.where(enter < behind, enter, falling.t)  # enter is NaN if no sample was inside
+        state = torch.stack([t, before, behind, _HIT_TOLERANCE * self.pixel_size])
+        which = hit.nonzero()[:, 0]
+        for _ in range(_ENTRY_ROUNDS):
+            if len(which) == 0:
+                break
+            here, low, high, tolerance = state[:, which].unbind()
+            value, slope, _ = self.evaluate(which, here)
+            outside = (slope < 0) & (value > 0)
+            low, high = torch.where(outside, here, low), torch.where(outside, high, torch.minimum(high, here))
+            newton = here - value / slope.clamp(max=-_LEAST_SLOPE)
+            inside = (slope < 0) & (newton >= low) & (newton <= high)
+            halved = torch.where(low.isfinite(), (low + high) / 2, here - 2 * value.abs() - tolerance)
+            state[:, which] = torch.stack([torch.where(inside, newton, halved), low, high, tolerance])
+            which = which[(~inside | (value.abs() > tolerance)).nonzero()[:, 0]]
+        return state[0]
 
 
 def _bounds(a: _End, b: _End) -> tuple[Tensor, Tensor, Tensor]:

@@ -87,7 +87,9 @@ def march_levels(
         # The ray in the middle of a cone may miss the ball that the cone meets.
         levels.append(TraceLevel(size, plan.cone_steps, rules, radius=radius + slope * (distance + radius)))
     rules = MarchRules(threshold, -inset * footprint * lipschitz, lipschitz, _RELAXATION, slack, refine, footprint)
-    return [*levels, TraceLevel(resolution, steps, rules, radius, patience=_PATIENCE)]
+    # Steps are as much shorter as the bound is larger, so that rays may take as many more before they hurry or give up.
+    shorter = max(lipschitz, 1.0)
+    return [*levels, TraceLevel(resolution, math.ceil(steps * shorter), rules, radius, patience=_PATIENCE * shorter)]
 
 
 def _plan(native: Literal["cpu", "cuda"] | None) -> _Plan:

@@ -6,7 +6,6 @@ piece by piece, and each piece's graph is gone before the next one's is made: th
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.base import Field, FieldSample, map_tensors
 
 Function = Callable[[Any, Any], tuple[Tensor, ...]]
 Memory = Literal["auto", "bounded", "unbounded"]
@@ -29,22 +28,6 @@ _SHARE_OF_FREE = 0.5
 _PASSES = 2.0  # what a backward pass holds at its peak, in units of what the forward pass keeps for it
 _PROBE = 256  # samples
 _kept_before: WeakKeyDictionary[Field, float] = WeakKeyDictionary()  # bytes of a sample's graph
-
-
-def map_tensors(function: Callable[[Tensor], Tensor], value: Any) -> Any:
-    """The same tensor, sequence, dictionary or dataclass with `function` of each tensor in it."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        members = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **map_tensors(function, members))
-    if isinstance(value, dict):
-        return {key: map_tensors(function, member) for key, member in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(function, member) for member in value))
-    if isinstance(value, (list, tuple)):
-        return type(value)(map_tensors(function, member) for member in value)
-    return value
 
 
 def _leaves(outputs: Sequence[Tensor]) -> list[Tensor]:

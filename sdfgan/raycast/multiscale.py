@@ -90,11 +90,13 @@ def multiscale(
         axes: [B, 3, 3] float32 or float64, rows x, y, z of each camera (`cameras.rotate_axes`).
         scales: their product is the resolution; the march chooses its own levels ("seed": takes these).
         latents: [B, L], one per picture, or None for a field that takes none.
-        sdf: a `Field`, or a function `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points alone). Its
+        sdf: a `Field`, or a function or module `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points
+            alone, which is one shape for all latents; or with dfr's `mask` and `geomOnly`). Its
             values must not exceed the distance to the surface (times `lipschitz`).
         threshold: a ray hits where the sdf falls to this (world units), and `distances` is refined to about this.
         fov: field of view, radians. The camera is at 1 / tan(fov / 2) from the origin; the object is in the unit ball.
-        steps: most evaluations per ray of the last level. One that has spent them counts as a miss.
+        steps: most evaluations per ray of the last level, times `lipschitz` if that is above 1. One that has spent them
+            counts as a miss.
         margin: pixels; misses within this distance of the surface are sampled too.
         inset: pixels; trace the level set that many pixel footprints inside the surface. A ray that reaches it is a
             hit (and `refine` brings it back to the surface); one that only enters the surface is a miss with a
@@ -102,8 +104,8 @@ def multiscale(
         start_jitter: rays of the last level start up to so much farther, at random (world units). Surfaces nearer
             than that may be skipped.
         refine: most evaluations that move a hit onto the surface.
-        lipschitz: the largest |gradient| of the sdf, by which steps are divided; "estimate": the largest found at 4096
-            random points of each shape; None: `Field.lipschitz`.
+        lipschitz: the largest |gradient| of the sdf, by which steps are divided (too large costs evaluations alone);
+            "estimate": the largest found at 4096 random points of each shape; None: `Field.lipschitz`.
         algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
             `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
             steps, margin, inset and refine.
@@ -119,11 +121,11 @@ def multiscale(
         the field at the samples for that, as `render` does.
     """
     field = as_field(sdf)
-    _check(axes, scales, latents, threshold, steps)
+    _check(axes, scales, threshold, steps)
     if algorithm not in ("march", "seed"):
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     if condition is None:
-        condition = field.condition(latents)
+        condition = make_condition("multiscale", field, latents, axes)
     options = MarchOptions(steps, lipschitz, precision, extent)
     resolution = math.prod(scales)
     jitter = None
@@ -145,7 +147,7 @@ def multiscale(
         mask=(traced.status != int(ops.RayStatus.UNTRACED)).view(-1, resolution, resolution),
         distances=distances,
         hit=traced.status[pixels] == int(ops.RayStatus.HIT),
-        nearest=traced.nearest[pixels] + level.rules.cone_slope * distances,
+        nearest=traced.nearest[pixels],
         counts=traced.counts,
         batch_latents=latents,
     )
@@ -165,7 +167,7 @@ class PixelTrace(NamedTuple):
 
     status: Tensor  # [N] uint8 RayStatus
     distance: Tensor  # [N] of the hit or of the nearest miss; after a march that collects layers, of the hit alone
-    nearest: Tensor  # [N] smallest value of the traced function; undefined after a march that collects layers
+    nearest: Tensor  # [N] smallest value of the sdf; undefined after a march that collects layers
     counts: Tensor  # [2] int64: points evaluated for rays, and in all (with idle lanes)
     layers: ops.LayerState | None
 
@@ -182,6 +184,7 @@ class Tracer:
         options: MarchOptions,
         generator: torch.Generator | None = None,
     ) -> None:
+        _check_images(field, condition, len(axes))
         self.field, self.condition, self.fov, self._options = field, condition, fov, options
         self.camera = orbit_camera(axes.detach(), fov).contiguous()
         lipschitz = options.lipschitz
@@ -200,6 +203,10 @@ class Tracer:
         if self._network is None and options.precision in ("bf16", "fp16"):
             device = "on CUDA, of width 256 at most" if options.precision == "fp16" else "on a CPU"
             raise ValueError(f"multiscale: precision {options.precision!r} is for a FilmSirenSDF {device}")
+
+    def full_precision(self) -> torch.autocast:
+        """A rounded distance is a moved surface: rays are traced as without autocast."""
+        return torch.autocast(self.camera.device.type, enabled=False)
 
     def levels(
         self, resolution: int, threshold: float, *, margin: float, inset: float, refine: int = 8
@@ -233,7 +240,8 @@ class Tracer:
             rays = ops.start_level(self.camera, level, self.fov, parent, jitter if last else None)
             if last and most_layers:
                 own = ops.LayerState.none(most_layers, rays.start)
-            counts += march(self.field, self.condition, rays, level, partial(image_of, level.size**2), own)
+            with self.full_precision():
+                counts += march(self.field, self.condition, rays, level, partial(image_of, level.size**2), own)
             parent = level, rays.state, rays.status
         t, nearest, nearest_t, *_ = rays.state
         distance = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
@@ -261,17 +269,35 @@ def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: tor
     radius = torch.rand(points.shape[:2], dtype=axes.dtype, device=axes.device, generator=generator) ** (1 / 3)
     points = points / points.norm(dim=-1, keepdim=True) * radius[..., None]
     image = torch.arange(len(axes), device=axes.device).repeat_interleave(_LIPSCHITZ_POINTS)
-    _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
+    with torch.autocast(axes.device.type, enabled=False):
+        _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
     return gradient.detach().norm(dim=-1).amax().item() if len(axes) else 1.0
 
 
-def _check(axes: Tensor, scales: Sequence[int], latents: Tensor | None, threshold: float, steps: int) -> None:
+def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:
+    """`field.condition` of the latents of some cameras, in full precision."""
+    if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
+        raise ValueError(f"{function}: latents must be [{len(axes)}, L], got {list(latents.shape)}")
+    with torch.autocast(axes.device.type, enabled=False):
+        return field.condition(latents)
+
+
+def _check_images(field: Field, condition: Any, cameras: int) -> None:
+    """One shape for each camera, where there are several."""
+    if field.images not in (None, cameras):
+        raise ValueError(
+            f"{type(field).__name__}: has parameters for {field.images} images, but there are {cameras} cameras"
+        )
+    shapes = len(condition) if hasattr(condition, "__len__") else cameras
+    if shapes != cameras:
+        raise ValueError(f"the condition is of {shapes} latents, but there are {cameras} cameras")
+
+
+def _check(axes: Tensor, scales: Sequence[int], threshold: float, steps: int) -> None:
     if axes.ndim != 3 or axes.shape[1:] != (3, 3):
         raise ValueError(f"multiscale: axes must be [B, 3, 3], got {list(axes.shape)}")
     if not scales or any(int(scale) != scale or scale < 1 for scale in scales):
         raise ValueError(f"multiscale: scales must be positive whole numbers, got {tuple(scales)}")
-    if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
-        raise ValueError(f"multiscale: latents must be [{len(axes)}, L], got {list(latents.shape)}")
     if not threshold > 0:
         raise ValueError(f"multiscale: threshold must be positive, got {threshold}")
     if steps < 1:

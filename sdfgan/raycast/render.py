@@ -7,6 +7,7 @@ layers, hence coverage. See docs/raycasting.md.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -18,20 +19,21 @@ from torch import Tensor
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, pixel_rays
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area
+from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.layers import LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
-from sdfgan.raycast.multiscale import MarchOptions, Tracer
+from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.neighbours import edges_of_hits
 from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
 
 Edge = Literal["exact", "neighbour", "fuzz"]
 
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
-_INWARD, _TOWARDS_CAMERA = 0.25, 1.0  # pixels from the edge: where the colour of a near miss is taken
+_INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
+_TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in, at least and at most
 _LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
@@ -104,7 +106,7 @@ def render(
             most about `budget` bytes at a time, for one more evaluation of the samples. "auto": in pieces if it must
             be. A gradient through pieces has itself no gradient.
         budget: bytes; None: half of what is free.
-        steps: most evaluations per ray.
+        steps: most evaluations per ray, as in `multiscale`.
         lipschitz: safety factor of the march, as in `multiscale`.
         precision: of the march, as in `multiscale`; the samples are always evaluated in the field's own.
         extent: radius of the ball around the origin that rays are clipped to; None: `Field.extent`.
@@ -116,7 +118,7 @@ def render(
     """
     field = as_field(sdf)
     if condition is None:
-        condition = field.condition(latents)
+        condition = make_condition("render", field, latents, axes)
     lighting, size = as_lighting(light), resolution * supersample
     _check(axes, resolution, edge, layers, supersample, pixels, density)
     tracer = Tracer(
@@ -153,8 +155,8 @@ def render(
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
         picture = torch.cat([colour, alpha, depth, normal], dim=1)
-    fine = picture.view(len(axes), size, size, -1).permute(0, 3, 1, 2)
-    hits = hit.view(-1, 1, size, size)
+    fine = picture.view(len(axes), size, size, picture.shape[1]).permute(0, 3, 1, 2)
+    hits = hit.view(len(axes), 1, size, size)
     if supersample > 1:
         fine, hits = F.avg_pool2d(fine, supersample), F.max_pool2d(hits.to(axes.dtype), supersample) > 0
     rgb, alpha, depth, normals = fine.split([3, 1, 1, 3], dim=1)
@@ -182,6 +184,10 @@ class _Scene(NamedTuple):
     resolution: int
     edge: Edge
 
+    def precision(self) -> AbstractContextManager:
+        """Autocast is for fields that know what it may shorten."""
+        return nullcontext() if self.field.mixed_precision else torch.autocast(self.axes.device.type, enabled=False)
+
     def rays(self, samples: LayerSamples) -> tuple[Tensor, Tensor]:
         """Origins and directions [N, 3], differentiable in the cameras."""
         return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
@@ -199,13 +205,26 @@ class _Scene(NamedTuple):
 
     @torch.no_grad()
     def beside_near_misses(
-        self, samples: LayerSamples, points: Tensor, directions: Tensor, pixel_size: Tensor
+        self, samples: LayerSamples, points: Tensor, directions: Tensor, pixel_size: Tensor, covered: Tensor
     ) -> Tensor:
-        """Points [N, 3] a little inside the edge and before it: the face that is seen there, not the edge's back."""
+        """Points [N, 3] a little inside the edge and before it: the face that is seen there, not the edge's back.
+
+        A ray that is so far inside the edge meets the surface sqrt(2 R inside) before its middle if the surface bends
+        with a radius of R, which one more value tells: the sdf rises from -inside as the square of the way.
+        """
         length = samples.normal.norm(dim=-1).clamp_min(1e-6)
-        inward = samples.nearest / length + _INWARD * pixel_size
-        nearer = (_TOWARDS_CAMERA * pixel_size)[:, None] * directions
-        return points - (inward / length)[:, None] * samples.normal - nearer
+        inside = covered.clamp(*_INWARD) * pixel_size  # it is covered to that depth, if straight across
+        inward = samples.nearest / length + inside
+        middle = points - (inward / length)[:, None] * samples.normal
+        before = pixel_size * _TOWARDS_CAMERA[0]
+        miss = (~samples.hit).nonzero()[:, 0]
+        with self.precision():
+            nearer = (middle - before[:, None] * directions)[miss]
+            value = self.field.sdf(nearer, self.condition, samples.image[miss]).to(points.dtype)
+        inside = inside[miss]
+        ways = (inside / (value / length[miss] + inside).clamp_min(1e-3 * inside)).sqrt().clamp(*_TOWARDS_CAMERA)
+        before = before.index_put((miss,), before[miss] * ways)
+        return middle - before[:, None] * directions
 
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
@@ -224,14 +243,20 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     points = origins + along[:, None] * directions
     if not fuzz:
         # Of a near miss, only the edge moves.
-        points = torch.where(samples.hit[:, None], points, scene.beside_near_misses(samples, points, directions, size))
-    answer = scene.field.evaluate(points, scene.condition, samples.image)
+        edges = scene.edges(samples, nearest, size)
+        covered = half_plane_area(*edges)
+        beside = scene.beside_near_misses(samples, points, directions, size, covered)
+        points = torch.where(samples.hit[:, None], points, beside)
+    with scene.precision():
+        answer = scene.field.evaluate(points, scene.condition, samples.image)
+    answer = FieldSample(*(values.to(points.dtype) for values in answer))
     if not fuzz:  # a Newton step from where the march was content
         slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
         t = t - torch.where(samples.hit, answer.sdf.detach() / slope, 0.0)
         if motion is not None:
-            t = t - motion / slope
-            along.register_hook(partial(torch.mul, -1 / slope))
+            speed = -_share_of_motion(samples, covered, *edges) / slope
+            t = t + motion * speed
+            along.register_hook(partial(torch.mul, speed))
     normals = answer.gradient / answer.gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     if not fuzz:
         normals = torch.where(samples.hit[:, None], normals, normals.detach())
@@ -239,13 +264,28 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     if fuzz:
         alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
     else:
-        edges = scene.edges(samples, nearest, size)
         if scene.edge == "neighbour":
             alpha = half_plane_area(*edges_of_hits(samples, *edges))
         else:
-            alpha = torch.where(samples.opaque, 1.0, half_plane_area(*edges))
+            alpha = torch.where(samples.opaque, 1.0, covered)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
     return _composite(shaded, alpha, samples.pixel), *answer
+
+
+@torch.no_grad()
+def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
+    """[N] how much of a hit's motion along its ray counts: 1 where it covers its pixel, less beside a contour.
+
+    There the surface bends away as a root of the distance x from the contour, in pixels, and so do colour and depth:
+    c(x)
+    = c0 + k sqrt(x). As the contour moves, a pixel of coverage a changes by g c0 + k (sqrt(x + 1/2) - sqrt(x - 1/2)),
+    where g = da/dx and the second root is 0 for x < 1/2. Its ray sees c(x), so that the edge adds g c(x); what is
+    missing
+    is this share of a c'(x), which is what following the surface along the ray would add.
+    """
+    x = (-distance).clamp(min=0)
+    roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * x.sqrt()
+    return torch.where(samples.hit & ~samples.opaque, 2 * x.sqrt() * roots / covered.clamp_min(0.5), 1.0)
 
 
 def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -259,7 +299,8 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     order = samples.image[which].argsort(stable=True)  # fields want the points of an image together
     chosen = which[order]
     points = origins[chosen] + at[order, None] * directions[chosen]
-    value = scene.field.sdf(points, scene.condition, samples.image[chosen])
+    with scene.precision():
+        value = scene.field.sdf(points, scene.condition, samples.image[chosen]).to(points.dtype)
     value = value[order.argsort()]
     motion = value - value.detach()
     nearest = samples.nearest.index_add(0, layer, motion[len(hit) :] * shares[layer, side])

@@ -47,7 +47,7 @@ class Traced(NamedTuple):
 
     t: Tensor  # [N] distance reached: at a hit, the surface
     status: Tensor  # [N] uint8, `sdfgan.ops.RayStatus`
-    nearest: Tensor  # [N] smallest value of the function along the ray, or 1e10
+    nearest: Tensor  # [N] smallest value of the function along the ray (of the sdf if c < 0), or 1e10
     nearest_t: Tensor  # [N] where that was
     queries: Tensor  # [1] int64: points at which the field was evaluated for rays
 

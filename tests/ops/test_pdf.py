@@ -88,6 +88,13 @@ def test_unusable_weights_count_as_zero(device, assert_close):
         assert_close(sample_pdf(edges, weights, 9), expected)
 
 
+@pytest.mark.parametrize("size", [1e308, 1e160, 1e-160, 1e-307])
+def test_only_the_ratio_of_weights_matters(device, assert_close, size):
+    edges, weights = random_density(5, 40, torch.float64, device)
+    weights[:, 3] = 1.0
+    assert_close(sample_pdf(edges, weights * size, 16), sample_pdf(edges, weights, 16))
+
+
 def test_ends_of_u_are_the_ends_of_the_weight(device):
     edges = torch.tensor([[0.0, 1.0, 2.0, 3.0]], device=device)
     weights = torch.tensor([[0.0, 1.0, 0.0]], device=device)
