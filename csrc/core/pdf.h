@@ -14,6 +14,13 @@ SDFGAN_HD double usable_weight(T weight) {
     return w > 0 && w - w == 0 ? w : 0;  // inf - inf is NaN
 }
 
+// What weights of that sum are multiplied by, so that neither sums leave the range of a double above
+// nor products below.
+SDFGAN_HD double scale_of_weights(double total) {
+    if (!(total - total == 0)) return 0x1p-64;
+    return total > 0 && total < 0x1p-512 ? 0x1p512 : 1;
+}
+
 // The samples of one ray. Within a bin a sample is placed by the exact remainder of u, so the
 // result is ascending and follows the density without bias. A ray without any weight is uniform
 // over [edges[0], edges[bins]].
@@ -27,10 +34,7 @@ SDFGAN_HD void sample_pdf_ray(const SamplePdf<T>& p, int64_t ray) {
     double total = 0;
     for (int64_t j = 0; j < p.bins; ++j) total += usable_weight(weights[j]);
     const bool uniform = total == 0;
-    // Sums beyond the range of a double, and products below it, are those of scaled weights.
-    double scale = 1;
-    if (!(total - total == 0)) scale = 0x1p-64;
-    if (total < 0x1p-512) scale = 0x1p512;
+    const double scale = scale_of_weights(total);
     if (scale != 1) {
         total = 0;
         for (int64_t j = 0; j < p.bins; ++j) total += usable_weight(weights[j]) * scale;

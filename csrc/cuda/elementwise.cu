@@ -116,10 +116,14 @@ __global__ void __launch_bounds__(kPdfThreads) sample_pdf_kernel(SamplePdf<T> p,
     for_rays<kWarp>(p.rays, [&](int64_t ray, int lane) {
         const T* const weights = p.weights + ray * bins;
         for (int j = lane; j <= bins; j += kWarp) edges[j] = p.edges[ray * (bins + 1) + j];
+        double all = 0;
+        for (int bin = lane; bin < bins; bin += kWarp) all += usable_weight(weights[bin]);
+        all = __shfl_sync(kAllLanes, scan_of_lanes<kWarp>(all, plus), kWarp - 1);
+        const double scale = scale_of_weights(all);
         double sum = 0, total = 0;
         for (int first = 0; first < padded; first += kWarp) {
             const int bin = first + lane;
-            const double weight = bin < bins ? usable_weight(weights[bin]) : 0;
+            const double weight = bin < bins ? scale * usable_weight(weights[bin]) : 0;
             sum += scan_of_lanes<kWarp>(weight, plus);
             const double end = max_of(total, scan_of_lanes<kWarp>(weight > 0 ? sum : 0, larger));
             if (bin < padded) ends[bin] = end;
@@ -139,8 +143,9 @@ __global__ void __launch_bounds__(kPdfThreads) sample_pdf_kernel(SamplePdf<T> p,
             }
             const double below = bin == 0 ? 0 : ends[bin - 1];
             const T left = edges[bin], right = edges[uniform ? bins : bin + 1];
-            const T share =
-                static_cast<T>(target - below) / (uniform ? T(1) : read_only(weights + bin));
+            const T weight = uniform ? T(1) : read_only(weights + bin);
+            const T share = scale == 1 ? static_cast<T>(target - below) / weight
+                                       : static_cast<T>((target - below) / (scale * weight));
             const T at = left + (right - left) * min_of(share, T(1));
             p.out[ray * p.samples + i] = min_of(at, right);  // rounding may pass `right`
         }

@@ -459,6 +459,8 @@ def test_samples_of_densities_match_the_cpu(emulated, dtype, bins):
     weights = torch.rand(rays, bins, generator=g, dtype=dtype) * (torch.rand(rays, bins, generator=g) > 0.3)
     weights *= 10.0 ** torch.randint(-3, 1, weights.shape, generator=g)
     weights[0], weights[1, ::2], weights[2, ::2], weights[3, : bins // 2] = 0, math.nan, -1, math.inf
+    if dtype == torch.float64:  # sums that overflow, and products that vanish
+        weights[4], weights[5] = 1.7e308 * weights[4] / weights[4].max().clamp(min=1e-9), 1e-290 * weights[5]
     edges = torch.rand(rays, bins + 1, generator=g, dtype=dtype).cumsum(1)
     kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
     shared = torch.linspace(-0.1, 1.1, samples, dtype=dtype)
