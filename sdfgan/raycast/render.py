@@ -277,11 +277,10 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
     """[N] how much of a hit's motion along its ray counts: 1 where it covers its pixel, less beside a contour.
 
     There the surface bends away as a root of the distance x from the contour, in pixels, and so do colour and depth:
-    c(x)
-    = c0 + k sqrt(x). As the contour moves, a pixel of coverage a changes by g c0 + k (sqrt(x + 1/2) - sqrt(x - 1/2)),
-    where g = da/dx and the second root is 0 for x < 1/2. Its ray sees c(x), so that the edge adds g c(x); what is
-    missing
-    is this share of a c'(x), which is what following the surface along the ray would add.
+    c(x) = c0 + k sqrt(x). As the contour moves, a pixel of coverage a changes by
+    g c0 + k (sqrt(x + 1/2) - sqrt(x - 1/2)), where g = da/dx and the second root is 0 for x < 1/2. Its ray sees c(x),
+    so that the edge adds g c(x); what is missing is this share of a c'(x), which is what following the surface along
+    the ray would add.
     """
     x = (-distance).clamp(min=0)
     roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * x.sqrt()
