@@ -78,6 +78,7 @@ struct Network {
                 constants.data(),
                 scale.data(),
                 shift.data(),
+                nullptr,
                 images,
                 width,
                 trunk,
