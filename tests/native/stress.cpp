@@ -299,6 +299,43 @@ void mesh(int64_t faces, int64_t points) {
     }
 }
 
+// Rays through a grid, some of them with infinite ends: counted, written, and followed by light.
+template <class T>
+void grid_march(int64_t rays) {
+    const int64_t side = 5;
+    const std::vector<T> origins = uniform<T>(3 * rays, -1, 1), jitter = uniform<T>(rays, 0, 1);
+    const std::vector<T> directions = uniform<T>(3 * rays, -1, 1);
+    std::vector<T> near(rays, T(0.1)), far = uniform<T>(rays, 0, 3), depth(rays);
+    for (int64_t i = 0; i < rays; i += 50) near[i] = std::numeric_limits<T>::infinity();
+    std::vector<char> cells(side * side * side);
+    for (char& cell : cells) cell = static_cast<char>(random_bits() % 2);
+    const bool* const occupied = reinterpret_cast<const bool*>(cells.data());
+    for (const T even : {T(0.65), std::numeric_limits<T>::infinity()}) {
+        const GridMarch<T> march{origins.data(), directions.data(), near.data(), far.data(),
+                                 jitter.data(),  occupied,          nullptr,     rays,
+                                 side,           T(0.03),           even};
+        std::vector<int64_t> offsets(rays + 1), reached(rays + 1);
+        std::vector<int32_t> next(rays);
+        cpu::launch(MarchCount<T>{march, offsets.data(), next.data(), 60}, {-1, nullptr, 4});
+        for (int64_t ray = 0; ray < rays; ++ray) offsets[ray + 1] += offsets[ray];
+        const int64_t total = offsets[rays];
+        const RaySamples at{offsets.data(), rays, total};
+        std::vector<T> points(3 * total), along(3 * total), distances(total), deltas(total);
+        cpu::launch(MarchSamples<T>{march, at, points.data(), along.data(), distances.data(),
+                                    deltas.data()},
+                    {-1, nullptr, 3});
+        require(finite(points) && finite(deltas), "samples are finite");
+        std::fill(depth.begin(), depth.end(), T(0));
+        const std::vector<T> densities = uniform<T>(total, 0, 9);
+        cpu::launch(MarchReached<T>{at, densities.data(), deltas.data(), depth.data(),
+                                    reached.data(), next.data(), T(0.5)},
+                    {-1, nullptr, 4});
+        for (int64_t ray = 0; ray < rays; ++ray) {
+            require(reached[ray + 1] <= offsets[ray + 1] - offsets[ray], "light reaches samples");
+        }
+    }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -322,6 +359,8 @@ int main(int argc, char** argv) {
         for (int64_t rays : {0, 1, 1000, 20000}) {
             others<float>(rays);
             others<double>(rays);
+            grid_march<float>(rays);
+            grid_march<double>(rays);
         }
         for (int64_t faces : {1, 9, 3000}) mesh(faces, 2000);
         std::printf("%s: clean\n", level.c_str());
