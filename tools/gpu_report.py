@@ -80,7 +80,6 @@ def main() -> int:
     else:
         device, title, environment = "cpu", "a rehearsal without a GPU: tiny sizes, and no number counts", {}
     folder = arguments.output.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     records = folder / (re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-") + ".jsonl")
     with tempfile.TemporaryDirectory(prefix="gpu-report-", ignore_cleanup_errors=True) as scratch:
         stages = make_stages(arguments, folder, records, Path(scratch), environment)
@@ -90,6 +89,9 @@ def main() -> int:
             print(f"gpu_report.py: --stages must be of {known}, got {', '.join(sorted(unknown))}", file=sys.stderr)
             return 2
         chosen = [stage for stage in stages if not arguments.stages or stage.name in arguments.stages]
+        if not arguments.stages and arguments.scene is None:
+            print("no nerf stage: --scene is not given")
+        folder.mkdir(parents=True, exist_ok=True)
         passed = run_stages(chosen, folder, records, arguments.minutes, title)
     return 0 if passed else 1
 
@@ -177,8 +179,6 @@ def make_stages(
         within = ["--seconds", str(35 * arguments.minutes / _MINUTES)]
         nerf = ["nerf", "--scene", str(arguments.scene.resolve()), *within, *quick, *pictures]
         stages.append(Stage("nerf", script("benchmarks/gpu_training.py", *nerf), 60))
-    else:
-        print("no nerf stage: --scene is not given")
     mesh = ["--mesh", str(arguments.mesh.resolve())] if arguments.mesh is not None else []
     stages += [
         Stage("sdf", script("benchmarks/gpu_training.py", "sdf", *mesh, *quick, *pictures), 60),

@@ -19,19 +19,24 @@ def half_plane_area(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
 
     All tensors are [N]; differentiable in `distance` (the others only turn the edge, about its nearest point).
     """
-    long, short = torch.maximum(across.abs(), up.abs()), torch.minimum(across.abs(), up.abs())
-    long, short = long.clamp_min(1e-6), short.clamp_min(1e-6)
+    long, short = _sides(across, up)
     middle, corner = (long - short) / 2, (long + short) / 2
-    beyond = (corner - distance.abs()).clamp_min(0)
+    away = distance.abs()
+    beyond = (corner - away).clamp_min(0)
     cut_corner = 0.5 - beyond.square() / (2 * long * short)
-    return torch.where(distance.abs() <= middle, 0.5 - distance / long, 0.5 - torch.sign(distance) * cut_corner)
+    return torch.where(away <= middle, 0.5 - distance / long, 0.5 - torch.sign(distance) * cut_corner)
 
 
 def half_plane_slope(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
     """How fast `half_plane_area` falls with the distance: the length of the edge within the unit square."""
-    long, short = torch.maximum(across.abs(), up.abs()), torch.minimum(across.abs(), up.abs())
-    long, short = long.clamp_min(1e-6), short.clamp_min(1e-6)
+    long, short = _sides(across, up)
     return torch.minimum(1 / long, ((long + short) / 2 - distance.abs()).clamp_min(0) / (long * short))
+
+
+def _sides(across: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    """The larger and the smaller of their lengths, neither of which is 0."""
+    a, b = across.abs(), up.abs()
+    return torch.maximum(a, b).clamp_min(1e-6), torch.minimum(a, b).clamp_min(1e-6)
 
 
 def edge_in_pixels(

@@ -141,7 +141,7 @@ class _Minima:
         aside = _ASIDE * self.pixel_size  # an end may be at the kink itself, where rounding decides on the side
         first, second = torch.where(a.known, a.t, b.t) - aside, torch.where(b.known, b.t, a.t) + aside
         _, middle, doubt = _bounds(a, b)
-        lower = torch.where(both, doubt / 2, 0.0)  # the middle of what is possible
+        lower = (doubt / 2).masked_fill(~both, 0.0)  # the middle of what is possible
         nearest = torch.minimum(a.value, b.value) - lower
         at = torch.where(a.value < b.value, a.t, b.t)
         normal = share[:, None] * a.gradient + (1 - share[:, None]) * b.gradient
@@ -170,13 +170,14 @@ class _Minima:
                 break
             here, low, high, tolerance = state[:, which].unbind()
             value, slope, _ = self.evaluate(which, here)
-            outside = (slope < 0) & (value > 0)
+            falls, size = slope < 0, value.abs()
+            outside = falls & (value > 0)
             low, high = torch.where(outside, here, low), torch.where(outside, high, torch.minimum(high, here))
             newton = here - value / slope.clamp(max=-_LEAST_SLOPE)
-            inside = (slope < 0) & (newton >= low) & (newton <= high)
-            halved = torch.where(low.isfinite(), (low + high) / 2, here - 2 * value.abs() - tolerance)
+            inside = falls & (newton >= low) & (newton <= high)
+            halved = torch.where(low.isfinite(), (low + high) / 2, here - 2 * size - tolerance)
             state[:, which] = torch.stack([torch.where(inside, newton, halved), low, high, tolerance])
-            which = which[(~inside | (value.abs() > tolerance)).nonzero()[:, 0]]
+            which = which[(~inside | (size > tolerance)).nonzero()[:, 0]]
         return state[0]
 
 
@@ -185,7 +186,7 @@ def _bounds(a: _End, b: _End) -> tuple[Tensor, Tensor, Tensor]:
     width = b.t - a.t
     both = a.known & b.known
     crossing = (b.value - a.value - width * b.slope) / (a.slope - b.slope).clamp(max=-1e-12)
-    step = torch.where(both, crossing, torch.where(a.known, width, 0.0)).clamp(min=0).minimum(width)
+    step = torch.where(both, crossing, width.masked_fill(~a.known, 0.0)).clamp(min=0).minimum(width)
     low = torch.where(a.known, a.value + step * a.slope, b.value - (width - step) * b.slope)
     return low, a.t + step, torch.minimum(a.value, b.value) - low
 

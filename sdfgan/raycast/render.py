@@ -33,7 +33,7 @@ Edge = Literal["exact", "neighbour", "fuzz"]
 
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
-_TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in, at least and at most
+_TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in; at least one, and at most
 _LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
@@ -165,7 +165,7 @@ def render(
     return Rendering(
         rgb=rgb + (1 - alpha) * behind,
         alpha=alpha,
-        depth=torch.where(empty, torch.inf, depth / torch.where(empty, 1.0, alpha)),
+        depth=(depth / alpha.masked_fill(empty, 1.0)).masked_fill(empty, torch.inf),
         normals=normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-9),
         hit=hits,
         field=FieldSample(*answer),
@@ -216,7 +216,7 @@ class _Scene(NamedTuple):
         inside = covered.clamp(*_INWARD) * pixel_size  # it is covered to that depth, if straight across
         inward = samples.nearest / length + inside
         middle = points - (inward / length)[:, None] * samples.normal
-        before = pixel_size * _TOWARDS_CAMERA[0]
+        before = pixel_size  # where the surface does not bend
         miss = (~samples.hit).nonzero()[:, 0]
         with self.precision():
             nearer = (middle - before[:, None] * directions)[miss]
@@ -252,7 +252,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     answer = FieldSample(*(values.to(points.dtype) for values in answer))
     if not fuzz:  # a Newton step from where the march was content
         slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
-        t = t - torch.where(samples.hit, answer.sdf.detach() / slope, 0.0)
+        t = t - (answer.sdf.detach() / slope).masked_fill(~samples.hit, 0.0)
         if motion is not None:
             speed = -_share_of_motion(samples, covered, *edges) / slope
             t = t + motion * speed
@@ -267,7 +267,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         if scene.edge == "neighbour":
             alpha = half_plane_area(*edges_of_hits(samples, *edges))
         else:
-            alpha = torch.where(samples.opaque, 1.0, covered)
+            alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
     return _composite(shaded, alpha, samples.pixel), *answer
 
@@ -283,8 +283,10 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
     the ray would add.
     """
     x = (-distance).clamp(min=0)
-    roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * x.sqrt()
-    return torch.where(samples.hit & ~samples.opaque, 2 * x.sqrt() * roots / covered.clamp_min(0.5), 1.0)
+    root = x.sqrt()
+    roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * root
+    share = 2 * root * roots / covered.clamp_min(0.5)
+    return share.masked_fill(~samples.hit | samples.opaque, 1.0)
 
 
 def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -325,7 +327,7 @@ def _composite(values: Tensor, alpha: Tensor, pixel: Tensor) -> Tensor:
 def _visible(scene: _Scene, samples: LayerSamples) -> LayerSamples:
     """Without layers that cover nothing, or are behind one that covers all; which then is opaque."""
     size = scene.pixel_size(samples, scene.rays(samples)[1])
-    alpha = torch.where(samples.opaque, 1.0, half_plane_area(*scene.edges(samples, samples.nearest, size)))
+    alpha = half_plane_area(*scene.edges(samples, samples.nearest, size)).masked_fill(samples.opaque, 1.0)
     covered = torch.cat([samples.pixel.new_zeros(1), (alpha >= 1).cumsum(0)])  # in front of each, in all pixels
     seen = covered[:-1] == covered[_segments(samples.pixel)[0]]
     samples = replace(samples, opaque=alpha >= 1)
@@ -342,16 +344,15 @@ def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
 
 def _first_of_each(sorted_values: Tensor) -> Tensor:
     """[N] bool: where a value differs from the one before it."""
-    first = torch.ones_like(sorted_values, dtype=torch.bool)
-    first[1:] = sorted_values[1:] != sorted_values[:-1]
-    return first
+    changes = sorted_values[1:] != sorted_values[:-1]
+    return torch.cat([changes.new_ones(min(len(sorted_values), 1)), changes])
 
 
 def _segments(sorted_values: Tensor) -> tuple[Tensor, Tensor]:
     """Of each value [N], where the first of those equal to it is, and how many different ones are before it."""
     first = _first_of_each(sorted_values)
     index = torch.arange(len(first), device=first.device)
-    return torch.where(first, index, 0).cummax(0).values, first.cumsum(0) - 1
+    return (index * first).cummax(0).values, first.cumsum(0) - 1
 
 
 def _alone(sorted_values: Tensor) -> Tensor:
