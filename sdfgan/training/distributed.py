@@ -7,6 +7,7 @@ random is drawn alike in all processes, and each takes its share, so a run does 
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,9 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
     if started:
         if device.type == "cuda":
             torch.cuda.set_device(device)
+        # Its functions have today's group as a default argument. torch's optimizers import it: were that after the
+        # group begins, the group would outlive `destroy_process_group`, and gloo's threads the interpreter (an abort).
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         here = Workers(dist.get_rank(), dist.get_world_size())
