@@ -1,15 +1,20 @@
-// The Python module sdfgan._C and the only file that knows Python. Tensors come as addresses, and
-// nothing is checked here: sdfgan/ops does that. Every kernel takes `where` = (device or -1 for the
-// CPU, CUDA stream, threads) first.
+// The Python module sdfgan._C and the only file that knows Python. Each kernel is a function of
+// `where` = (device or -1 for the CPU, CUDA stream, threads) and of its parameters by keyword,
+// named as in kernels/. An array is a tensor or None, a struct within a struct a dict. That every
+// name is there and none is unknown is checked here; shapes, dtypes and devices are checked in
+// sdfgan/ops.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <memory>
 #include <stdexcept>
+#include <string>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/launch.h"
 
 namespace py = pybind11;
 
@@ -24,304 +29,185 @@ T* pointer(Address address) {
     return reinterpret_cast<T*>(address);
 }
 
+// ---- parameters from keywords
+
+// Python strings of a struct's names, made once: dicts are then looked into without a copy.
+template <class Struct>
+const std::vector<py::handle>& names_of(const char* list) {
+    static const std::vector<py::handle> names = [list] {
+        std::vector<py::handle> made;
+        std::string name;
+        for (const char* c = list;; ++c) {
+            if (*c && *c != ',') {
+                if (*c != ' ') name += *c;
+                continue;
+            }
+            made.push_back(PyUnicode_InternFromString(name.c_str()));
+            name.clear();
+            if (!*c) return made;
+        }
+    }();
+    return names;
+}
+
+// What the elements of HostArrays are kept in until the launch is over.
+using Kept = std::vector<std::shared_ptr<void>>;
+
+template <class Struct>
+void read_struct(const py::handle& values, Struct& out, Kept& kept);
+
+void read(const py::handle& value, void const*& out, Kept&) {
+    static PyObject* const data_ptr = PyUnicode_InternFromString("data_ptr");
+    out = nullptr;
+    if (value.is_none()) return;
+    const auto address =
+        py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(value.ptr(), data_ptr));
+    if (!address) throw py::error_already_set();
+    out = pointer<void>(address.cast<Address>());
+}
+
+template <class T>
+void read(const py::handle& value, T*& out, Kept& kept) {
+    const void* address;
+    read(value, address, kept);
+    out = static_cast<T*>(const_cast<void*>(address));
+}
+
+template <class T, std::enable_if_t<std::is_arithmetic_v<T>, int> = 0>
+void read(const py::handle& value, T& out, Kept&) {
+    using Wide = std::conditional_t<std::is_floating_point_v<T>, double, T>;
+    out = static_cast<T>(value.cast<Wide>());
+}
+
+template <class T, std::enable_if_t<std::is_enum_v<T>, int> = 0>
+void read(const py::handle& value, T& out, Kept&) {
+    out = static_cast<T>(value.cast<int>());
+}
+
+template <class T, std::enable_if_t<std::is_class_v<T>, int> = 0>
+void read(const py::handle& value, T& out, Kept& kept) {
+    read_struct(value, out, kept);
+}
+
+template <class T, size_t kSize>
+void read(const py::handle& value, T (&out)[kSize], Kept&) {
+    const auto values = value.cast<std::vector<T>>();
+    if (values.size() > kSize) throw py::value_error("a list is too long");
+    std::fill(std::copy(values.begin(), values.end(), out), out + kSize, T());
+}
+
+template <class T>
+void read(const py::handle& value, HostArray<T>& out, Kept& kept) {
+    const auto values = std::make_shared<std::vector<T>>();
+    for (const py::handle item : value) read(item, values->emplace_back(), kept);
+    out = {values->data(), static_cast<int64_t>(values->size())};
+    kept.push_back(values);
+}
+
+template <class Struct>
+void read_struct(const py::handle& values, Struct& out, Kept& kept) {
+    out.fields([&](const char* list, auto&... members) {
+        if (!PyDict_Check(values.ptr())) throw py::type_error("a struct must be a dict");
+        const std::vector<py::handle>& names = names_of<Struct>(list);
+        size_t i = 0;
+        const auto read_member = [&](auto& member) {
+            const py::handle name = names[i++];
+            const py::handle value = PyDict_GetItemWithError(values.ptr(), name.ptr());
+            if (!value) throw py::type_error("missing: " + name.cast<std::string>());
+            read(value, member, kept);
+        };
+        (read_member(members), ...);
+        if (static_cast<size_t>(PyDict_Size(values.ptr())) == names.size()) return;
+        for (const auto& item : py::reinterpret_borrow<py::dict>(values)) {
+            if (std::none_of(names.begin(), names.end(),
+                             [&](py::handle name) { return name.equal(item.first); })) {
+                throw py::type_error("unknown: " + item.first.cast<std::string>());
+            }
+        }
+    });
+}
+
+// ---- signatures, for help() and for the test of _C.pyi
+
+template <class T>
+std::string type_name(const T&);
+template <class T>
+std::string type_name(const HostArray<T>&);
+
+template <class Struct>
+std::string signature(const Struct& parameters) {
+    std::string text;
+    const_cast<Struct&>(parameters).fields([&](const char* list, auto&... members) {
+        const std::vector<py::handle>& names = names_of<Struct>(list);
+        size_t i = 0;
+        ((text += (i ? ", " : "") + names[i].cast<std::string>() + ": " + type_name(members), ++i),
+         ...);
+    });
+    return text;
+}
+
+template <class T>
+std::string type_name(const T& member) {
+    if constexpr (std::is_pointer_v<T>) {
+        return "Tensor | None";
+    } else if constexpr (std::is_same_v<T, bool>) {
+        return "bool";
+    } else if constexpr (std::is_floating_point_v<T>) {
+        return "float";
+    } else if constexpr (std::is_integral_v<T> || std::is_enum_v<T>) {
+        return "int";
+    } else if constexpr (std::is_array_v<T>) {
+        return "list[" + type_name(member[0]) + "]";
+    } else {
+        return "dict";
+    }
+}
+
+template <class T>
+std::string type_name(const HostArray<T>&) {
+    return "list[" + type_name(T{}) + "]";
+}
+
+// ---- kernels
+
 template <class Parameters>
-void run(const Parameters& parameters, const WhereTuple& tuple) {
-    const Where where{std::get<0>(tuple), pointer<void>(std::get<1>(tuple)), std::get<2>(tuple)};
-    py::gil_scoped_release release;
+void run(const Parameters& parameters, const Where& where) {
     if (where.device < 0) {
         cpu::launch(parameters, where);
-    } else {
+        return;
+    }
 #ifdef SDFGAN_CUDA
-        cuda::launch(parameters, where);
+    cuda::launch(parameters, where);
 #else
-        throw std::runtime_error("sdfgan was built without CUDA");
+    throw std::runtime_error("sdfgan was built without CUDA");
 #endif
-    }
 }
 
 template <class T>
-void positional_encoding(WhereTuple where, Address x, Address out, int64_t points, int64_t dims,
-                         int octaves, bool include_input, bool times_pi) {
-    PositionalEncoding<T> p;
-    p.x = pointer<const T>(x);
-    p.out = pointer<T>(out);
-    p.points = points;
-    p.dims = dims;
-    p.width = (include_input + 2 * octaves) * dims;
-    p.octaves = octaves;
-    p.include_input = include_input;
-    p.times_pi = times_pi;
-    run(p, where);
+void run(const Perceptron<T>& parameters, const Where& where) {
+    cpu::launch(parameters, where);
+}
+
+template <class Parameters>
+void add_kernel(py::module_& module, const char* name) {
+    const auto kernel = [](const WhereTuple& tuple, const py::kwargs& keywords) {
+        Parameters parameters;
+        Kept kept;
+        read_struct(keywords, parameters, kept);
+        const auto [device, stream, threads] = tuple;
+        py::gil_scoped_release release;
+        run(parameters, Where{device, pointer<void>(stream), threads});
+    };
+    const std::string text = std::string(name) + "(where, *, " + signature(Parameters{}) + ")";
+    module.def(name, kernel, text.c_str());
 }
 
 template <class T>
-void sample_pdf(WhereTuple where, Address edges, Address weights, Address u, Address out,
-                int64_t rays, int64_t bins, int64_t samples, int64_t u_stride) {
-    SamplePdf<T> p;
-    p.edges = pointer<const T>(edges);
-    p.weights = pointer<const T>(weights);
-    p.u = pointer<const T>(u);
-    p.out = pointer<T>(out);
-    p.rays = rays;
-    p.bins = bins;
-    p.samples = samples;
-    p.u_stride = u_stride;
-    run(p, where);
-}
-
-template <class T>
-void generate_rays(WhereTuple where, Address cameras, Address pixels, Address origins,
-                   Address directions, Address near, Address far, int64_t rays,
-                   int64_t camera_count, int64_t height, int64_t width, double plane_distance,
-                   double radius) {
-    GenerateRays<T> p;
-    p.cameras = pointer<const T>(cameras);
-    p.pixels = pointer<const int64_t>(pixels);
-    p.origins = pointer<T>(origins);
-    p.directions = pointer<T>(directions);
-    p.near = pointer<T>(near);
-    p.far = pointer<T>(far);
-    p.rays = rays;
-    p.camera_count = camera_count;
-    p.height = height;
-    p.width = width;
-    p.plane_distance = static_cast<T>(plane_distance);
-    p.radius = static_cast<T>(radius);
-    run(p, where);
-}
-
-using RulesTuple =
-    std::tuple<double, double, double, double, double, int, double>;  // ops.MarchRules
-
-template <class T>
-MarchRules<T> rules_of(const RulesTuple& tuple) {
-    const auto [threshold, cone_slope, lipschitz, relaxation, slack, refine, footprint] = tuple;
-    return {static_cast<T>(threshold),  static_cast<T>(cone_slope), static_cast<T>(1 / lipschitz),
-            static_cast<T>(relaxation), static_cast<T>(slack),      refine,
-            static_cast<T>(footprint)};
-}
-
-using LayersTuple = std::tuple<Address, Address, Address, int>;  // members of LayerArrays
-
-template <class T>
-LayerArrays<T> layers_of(const LayersTuple& tuple) {
-    const auto [layers, count, open, most] = tuple;
-    return {pointer<T>(layers), pointer<uint8_t>(count), pointer<T>(open), most};
-}
-
-template <class T>
-void trace_step(WhereTuple where, Address values, Address alive, Address count, Address origins,
-                Address directions, Address far, Address state, Address status, Address points,
-                Address alive_out, Address count_out, Address workspace, int64_t workspace_size,
-                int64_t entries, int64_t rays, const RulesTuple& rules, const LayersTuple& layers,
-                bool last) {
-    TraceStep<T> p;
-    p.values = pointer<const T>(values);
-    p.alive = pointer<const int32_t>(alive);
-    p.count = pointer<const int32_t>(count);
-    p.origins = pointer<const T>(origins);
-    p.directions = pointer<const T>(directions);
-    p.far = pointer<const T>(far);
-    p.state = pointer<T>(state);
-    p.status = pointer<uint8_t>(status);
-    p.points = pointer<T>(points);
-    p.alive_out = pointer<int32_t>(alive_out);
-    p.count_out = pointer<int32_t>(count_out);
-    p.workspace = pointer<void>(workspace);
-    p.workspace_size = workspace_size;
-    p.entries = entries;
-    p.rays = rays;
-    p.rules = rules_of<T>(rules);
-    p.layers = layers_of<T>(layers);
-    p.last = last;
-    run(p, where);
-}
-
-template <class T>
-void start_level(WhereTuple where, Address cameras, Address parent_state, Address parent_status,
-                 Address jitter, Address origins, Address directions, Address start, Address far,
-                 Address state, Address status, Address points, Address alive, Address count,
-                 Address workspace, int64_t workspace_size, int64_t images, int64_t size,
-                 int64_t parent_size, double plane_distance, double radius, double offset,
-                 double parent_reach) {
-    StartLevel<T> p;
-    p.cameras = pointer<const T>(cameras);
-    p.parent_state = pointer<const T>(parent_state);
-    p.parent_status = pointer<const uint8_t>(parent_status);
-    p.jitter = pointer<const T>(jitter);
-    p.origins = pointer<T>(origins);
-    p.directions = pointer<T>(directions);
-    p.start = pointer<T>(start);
-    p.far = pointer<T>(far);
-    p.state = pointer<T>(state);
-    p.status = pointer<uint8_t>(status);
-    p.points = pointer<T>(points);
-    p.alive = pointer<int32_t>(alive);
-    p.count = pointer<int32_t>(count);
-    p.workspace = pointer<void>(workspace);
-    p.workspace_size = workspace_size;
-    p.images = images;
-    p.size = size;
-    p.parent_size = parent_size;
-    p.plane_distance = static_cast<T>(plane_distance);
-    p.radius = static_cast<T>(radius);
-    p.offset = static_cast<T>(offset);
-    p.parent_reach = static_cast<T>(parent_reach);
-    run(p, where);
-}
-
-// ops.FilmSirenNetwork: addresses in its order, and for fp16 of its packed FiLM; images, width;
-// layers of each part; Matrices
-using NetworkTuple = std::tuple<std::vector<Address>, int64_t, int64_t, std::vector<int>, int>;
-
-template <class T>
-FilmSiren<T> network_of(const NetworkTuple& tuple) {
-    const auto& [addresses, images, width, layers, matrices] = tuple;
-    FilmSiren<T> network;
-    network.first = pointer<const T>(addresses.at(0));
-    network.hidden = pointer<const void>(addresses.at(1));
-    network.transposed = pointer<const void>(addresses.at(2));
-    network.sdf_head = pointer<const T>(addresses.at(3));
-    network.texture_head = pointer<const T>(addresses.at(4));
-    network.constants = pointer<const T>(addresses.at(5));
-    network.scale = pointer<const T>(addresses.at(6));
-    network.shift = pointer<const T>(addresses.at(7));
-    network.film = addresses.size() > 8 ? pointer<const T>(addresses[8]) : nullptr;
-    network.images = images;
-    network.width = width;
-    network.trunk_layers = layers.at(0);
-    network.sdf_layers = layers.at(1);
-    network.texture_layers = layers.at(2);
-    network.matrices = static_cast<Matrices>(matrices);
-    return network;
-}
-
-template <class T>
-void film_siren(WhereTuple where, const NetworkTuple& network, Address points, Address image,
-                Address sdf, Address gradient, Address texture, int64_t count) {
-    FilmSirenSample<T> p;
-    p.network = network_of<T>(network);
-    p.points = pointer<const T>(points);
-    p.image = pointer<const int64_t>(image);
-    p.sdf = pointer<T>(sdf);
-    p.gradient = pointer<T>(gradient);
-    p.texture = pointer<T>(texture);
-    p.count = count;
-    run(p, where);
-}
-
-template <class T>
-void perceptron(WhereTuple where, Address x, Address parameters, Address out, int64_t count,
-                const std::vector<int64_t>& sizes, bool sine, double constant) {
-    const int layers = static_cast<int>(sizes.size()) - 1;
-    const Perceptron<T> p{pointer<const T>(x),
-                          pointer<const T>(parameters),
-                          pointer<T>(out),
-                          count,
-                          sizes.data(),
-                          layers,
-                          sine,
-                          static_cast<T>(constant)};
-    py::gil_scoped_release release;
-    cpu::launch(p, Where{-1, nullptr, std::get<2>(where)});
-}
-
-// points, table, direction, count, dims, features, smooth, cells, masks, begins
-using HashTuple = std::tuple<Address, Address, Address, int64_t, int, int, bool,
-                             std::vector<uint32_t>, std::vector<uint32_t>, std::vector<int64_t>>;
-
-template <class T>
-HashGrid<T> hash_grid_of(const HashTuple& tuple) {
-    const auto& [points, table, direction, count, dims, features, smooth, cells, masks, begins] =
-        tuple;
-    HashGrid<T> grid{};
-    grid.points = pointer<const T>(points);
-    grid.table = pointer<const T>(table);
-    grid.direction = pointer<const T>(direction);
-    grid.count = count;
-    grid.dims = dims;
-    grid.features = features;
-    grid.levels = static_cast<int>(cells.size());
-    grid.smooth = smooth;
-    std::copy(cells.begin(), cells.end(), grid.cells);
-    std::copy(masks.begin(), masks.end(), grid.mask);
-    std::copy(begins.begin(), begins.end(), grid.begin);
-    return grid;
-}
-
-template <class T>
-void hash_encoding(WhereTuple where, const HashTuple& grid, Address out) {
-    run(HashEncoding<T>{hash_grid_of<T>(grid), pointer<T>(out)}, where);
-}
-
-template <class T>
-void hash_points_gradient(WhereTuple where, const HashTuple& grid, Address gradient, Address out) {
-    run(HashPointsGradient<T>{hash_grid_of<T>(grid), pointer<const T>(gradient), pointer<T>(out)},
-        where);
-}
-
-template <class T>
-void hash_table_gradient(WhereTuple where, const HashTuple& grid, Address gradient, Address out) {
-    run(HashTableGradient<T>{hash_grid_of<T>(grid), pointer<const T>(gradient), pointer<T>(out)},
-        where);
-}
-
-// ops.TraceLevel, flat
-using LevelTuple = std::tuple<int64_t, int64_t, RulesTuple, double, double, double, double>;
-
-template <class T>
-std::vector<TraceLevel<T>> levels_of(const std::vector<LevelTuple>& tuples) {
-    std::vector<TraceLevel<T>> levels;
-    for (const auto& [size, steps, rules, radius, start, reach, patience] : tuples) {
-        levels.push_back({size, steps, rules_of<T>(rules), static_cast<T>(radius),
-                          static_cast<T>(start), static_cast<T>(reach), static_cast<T>(patience)});
-    }
-    return levels;
-}
-
-template <class T>
-void film_siren_trace(WhereTuple where, const NetworkTuple& network, Address cameras,
-                      const std::vector<LevelTuple>& level_tuples, Address jitter, Address status,
-                      Address distance, Address nearest, Address counts, Address workspace,
-                      const LayersTuple& layers, double plane_distance) {
-    const std::vector<TraceLevel<T>> levels = levels_of<T>(level_tuples);
-    FilmSirenTrace<T> p;
-    p.network = network_of<T>(network);
-    p.cameras = pointer<const T>(cameras);
-    p.levels = levels.data();
-    p.jitter = pointer<const T>(jitter);
-    p.status = pointer<uint8_t>(status);
-    p.distance = pointer<T>(distance);
-    p.nearest = pointer<T>(nearest);
-    p.counts = pointer<int64_t>(counts);
-    p.workspace = pointer<void>(workspace);
-    p.layers = layers_of<T>(layers);
-    p.level_count = static_cast<int64_t>(levels.size());
-    p.plane_distance = static_cast<T>(plane_distance);
-    run(p, where);
-}
-
-#include "bindings_volume.h"
-
-void mesh_distance(WhereTuple where, const std::vector<Address>& tree, Address points,
-                   Address order, Address distance, Address face, Address closest, Address winding,
-                   int64_t count) {
-    MeshDistance p;
-    p.tree.vertices = pointer<const float>(tree.at(0));
-    p.tree.faces = pointer<const int32_t>(tree.at(1));
-    p.tree.nodes = pointer<const float>(tree.at(2));
-    p.tree.children = pointer<const int32_t>(tree.at(3));
-    p.tree.leaves = pointer<const float>(tree.at(4));
-    p.tree.leaf_faces = pointer<const int32_t>(tree.at(5));
-    p.tree.closed = pointer<const bool>(tree.at(6));
-    p.points = pointer<const float>(points);
-    p.order = pointer<const int32_t>(order);
-    p.distance = pointer<float>(distance);
-    p.face = pointer<int32_t>(face);
-    p.closest = pointer<float>(closest);
-    p.winding = pointer<float>(winding);
-    p.count = count;
-    run(p, where);
+void add_kernels(py::module_ module) {
+#define SDFGAN_ADD(name, Parameters) add_kernel<Parameters<T>>(module, #name);
+    SDFGAN_KERNELS(SDFGAN_ADD)
+    SDFGAN_ADD(perceptron, Perceptron)
+#undef SDFGAN_ADD
 }
 
 // A tree that was built, until its arrays have been copied to where Python wants them.
@@ -337,37 +223,29 @@ void add_mesh_tree(py::module_ module) {
         .def_property_readonly("nodes", [](const Tree& tree) { return tree.children.size() / 8; })
         .def_property_readonly("leaves",
                                [](const Tree& tree) { return tree.leaf_faces.size() / 8; })
-        .def("write", [](const Tree& tree, Address nodes, Address children, Address leaves,
-                         Address leaf_faces) {
-            std::copy(tree.nodes.begin(), tree.nodes.end(), pointer<float>(nodes));
-            std::copy(tree.children.begin(), tree.children.end(), pointer<int32_t>(children));
-            std::copy(tree.leaves.begin(), tree.leaves.end(), pointer<float>(leaves));
-            std::copy(tree.leaf_faces.begin(), tree.leaf_faces.end(), pointer<int32_t>(leaf_faces));
-        });
-}
-
-template <class T>
-void add_kernels(py::module_ module) {
-    module.def("film_siren", film_siren<T>);
-    module.def("film_siren_trace", film_siren_trace<T>);
-    module.def("hash_encoding", hash_encoding<T>);
-    module.def("hash_points_gradient", hash_points_gradient<T>);
-    module.def("hash_table_gradient", hash_table_gradient<T>);
-    module.def("perceptron", perceptron<T>);
-    module.def("positional_encoding", positional_encoding<T>);
-    module.def("sample_pdf", sample_pdf<T>);
-    module.def("generate_rays", generate_rays<T>);
-    module.def("start_level", start_level<T>);
-    module.def("trace_step", trace_step<T>);
-    add_volume_kernels<T>(module);
+        .def(
+            "write",
+            [](const Tree& tree, Address nodes, Address children, Address leaves,
+               Address leaf_faces) {
+                const auto copy = [](const auto& values, auto* target) {
+                    std::copy(values.begin(), values.end(), target);
+                };
+                copy(tree.nodes, pointer<float>(nodes));
+                copy(tree.children, pointer<int32_t>(children));
+                copy(tree.leaves, pointer<float>(leaves));
+                copy(tree.leaf_faces, pointer<int32_t>(leaf_faces));
+            },
+            py::arg("nodes"), py::arg("children"), py::arg("leaves"), py::arg("leaf_faces"));
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_C, module) {
+    py::options options;
+    options.disable_function_signatures();
     py::module_ single = module.def_submodule("f32");
     add_kernels<float>(single);
-    single.def("mesh_distance", mesh_distance);
+    add_kernel<MeshDistance>(single, "mesh_distance");
     add_mesh_tree(module);
     add_kernels<double>(module.def_submodule("f64"));
 

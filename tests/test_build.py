@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -45,6 +46,33 @@ print(sdfgan.build_info()["version"])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
     assert run.returncode == 0 and run.stdout.strip() == sdfgan.__version__, run.stderr
+
+
+def test_the_stub_has_the_kernels_and_their_parameters():
+    """mypy reads sdfgan/_C.pyi where the operators call a kernel; the module says itself what each one takes."""
+    (protocol,) = (node for node in ast.parse((PACKAGE / "_C.pyi").read_text()).body if ast_name(node) == "Kernels")
+    stub = {ast_name(node): node.args for node in protocol.body if isinstance(node, ast.FunctionDef)}
+    assert set(stub) == {name for name in dir(_C.f32) if not name.startswith("_")}
+    for name, arguments in stub.items():
+        named = ", ".join(f"{one.arg}: {ast.unparse(one.annotation)}" for one in arguments.kwonlyargs)
+        assert getattr(_C.f32, name).__doc__.strip() == f"{name}(where, *, {named})"
+        assert name == "mesh_distance" or getattr(_C.f64, name).__doc__ == getattr(_C.f32, name).__doc__
+
+
+def ast_name(node: ast.AST) -> str | None:
+    return getattr(node, "name", None)
+
+
+def test_a_kernel_names_the_parameter_that_is_wrong():
+    where, rows = (-1, 0, 1), torch.rand(2, 3)
+    right = {"edges": rows, "others": rows, "weights": rows, "out": rows, "rays": 0, "bins": 2, "other_bins": 2}
+    _C.f32.overlap_sums(where, **right)
+    with pytest.raises(TypeError, match="missing: bins"):
+        _C.f32.overlap_sums(where, **{name: value for name, value in right.items() if name != "bins"})
+    with pytest.raises(TypeError, match=r"unknown: bin$"):
+        _C.f32.overlap_sums(where, **right, bin=1)
+    with pytest.raises(TypeError, match="a struct must be a dict"):
+        _C.f32.march_count(where, march=(rows, rows), counts=rows, next=rows, most=1)
 
 
 def test_instruction_sets_agree(assert_close):

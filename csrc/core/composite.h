@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/exponential.h"
-#include "kernels.h"
+#include "kernels/composite.h"
 
 namespace sdfgan {
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "core/composite.h"
+#include "kernels/grid_march.h"
 
 namespace sdfgan {
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "core/exponential.h"
-#include "kernels.h"
+#include "kernels/integrated.h"
 
 namespace sdfgan {
 

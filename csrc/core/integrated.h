@@ -4,7 +4,7 @@
 
 #include "core/encoding.h"
 #include "core/exponential.h"
-#include "kernels.h"
+#include "kernels/integrated.h"
 
 namespace sdfgan {
 

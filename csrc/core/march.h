@@ -7,6 +7,7 @@
 #pragma once
 
 #include "core/common.h"
+#include "kernels/fields.h"
 
 namespace sdfgan {
 
@@ -30,6 +31,8 @@ struct MarchRules {
     T slack;              // what may lie unseen between two samples (world units)
     int refine;           // most evaluations that move a hit onto the surface; < 0: leave it there
     T footprint;          // side of a pixel per unit of distance, where layers are collected
+
+    SDFGAN_FIELDS(threshold, cone_slope, inverse_lipschitz, relaxation, slack, refine, footprint)
 };
 
 template <class T>
@@ -106,7 +109,7 @@ struct Layer {
 template <class T>
 struct OpenLayer {
     T before, before_t;  // sdf at the sample before the nearest; before_t = nearest_t: none
-    T after, after_t;  // likewise after it
+    T after, after_t;    // likewise after it
     T enter;
 };
 
@@ -141,9 +144,9 @@ struct Layers {
 
     static SDFGAN_METHOD OpenLayer<T> none() { return {0, 0, 0, 0, march_detail::no_surface<T>()}; }
 
-    // Takes the sample at ray.t; false: the ray has all the layers that it may have. Minima are those
-    // of the sdf: the traced function rises with t, and by a large bound of the slope faster than
-    // the sdf falls.
+    // Takes the sample at ray.t; false: the ray has all the layers that it may have. Minima are
+    // those of the sdf: the traced function rises with t, and by a large bound of the slope faster
+    // than the sdf falls.
     SDFGAN_METHOD bool take(RayState<T>& ray, T sdf, T, const MarchRules<T>& rules) const {
         using namespace march_detail;
         const bool first = !(ray.last_step > 0);

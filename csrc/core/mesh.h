@@ -16,7 +16,7 @@
 #include <type_traits>
 
 #include "core/common.h"
-#include "kernels.h"
+#include "kernels/mesh.h"
 
 namespace sdfgan {
 
@@ -105,7 +105,7 @@ constexpr int kNodeValues = kNodeRows * kLanes;
 // What children hold: a node, or a leaf as its complement; a child that is none has an infinite box
 // and weighs nothing.
 constexpr int kNone = INT32_MIN;
-constexpr float kFar = 2;        // a node is far beyond that many times its reach
+constexpr float kFarNode = 2;    // a node is far beyond that many times its reach
 constexpr int kMostStack = 256;  // cpu/mesh_tree.cpp bounds the depth for it
 
 template <class T>
@@ -418,7 +418,7 @@ SDFGAN_HD Real winding_numbers(const MeshTree& tree, const Real* p) {
             const Real dx = row(kCentre) - p[0], dy = row(kCentre + 1) - p[1],
                        dz = row(kCentre + 2) - p[2];
             const Real square = dx * dx + dy * dy + dz * dz;
-            if (any(!(square > kFar * kFar * row(kReach)))) {
+            if (any(!(square > kFarNode * kFarNode * row(kReach)))) {
                 stack[size++] = child;
                 continue;
             }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/common.h"
-#include "kernels.h"
+#include "kernels/pdf.h"
 
 namespace sdfgan {
 
@@ -14,8 +14,8 @@ SDFGAN_HD double usable_weight(T weight) {
     return w > 0 && w - w == 0 ? w : 0;  // inf - inf is NaN
 }
 
-// What weights of that sum are multiplied by, so that neither sums leave the range of a double above
-// nor products below.
+// What weights of that sum are multiplied by, so that neither sums leave the range of a double
+// above nor products below.
 SDFGAN_HD double scale_of_weights(double total) {
     if (!(total - total == 0)) return 0x1p-64;
     return total > 0 && total < 0x1p-512 ? 0x1p512 : 1;

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "core/common.h"
-#include "kernels.h"
+#include "kernels/pixels.h"
 
 namespace sdfgan {
 

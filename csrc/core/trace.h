@@ -3,7 +3,7 @@
 
 #include "core/march.h"
 #include "core/rays.h"
-#include "kernels.h"
+#include "kernels/trace.h"
 
 namespace sdfgan {
 

@@ -42,15 +42,15 @@ void sample(const FilmSirenSample<T>& p, const PointGroup* groups, int64_t count
 
 }  // namespace
 
-// Plain functions: kernels.cpp puts them into the table of this instruction set.
-void SDFGAN_LEVEL(film_siren_f32_)(const FilmSirenSample<float>& p, const PointGroup* groups,
-                                   int64_t count) {
+// Plain functions: table.cpp puts them into the table of this instruction set.
+void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<float>& p, const PointGroup* groups,
+                               int64_t count) {
     const bool brain = p.network.matrices == Matrices::kBrain;
     const auto run = brain ? sample<float, Brain> : sample<float, Full<float>>;
     run(p, groups, count);
 }
-void SDFGAN_LEVEL(film_siren_f64_)(const FilmSirenSample<double>& p, const PointGroup* groups,
-                                   int64_t count) {
+void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<double>& p, const PointGroup* groups,
+                               int64_t count) {
     sample<double, Full<double>>(p, groups, count);
 }
 

@@ -122,7 +122,7 @@ class Tracer {
     }
 
     bool advance(const Group& group, Ray& ray, T sdf, const MarchRules<T>& rules, bool last) {
-        if (!p_.layers.layers || ray.level + 1 < p_.level_count) {
+        if (!p_.layers.layers || ray.level + 1 < p_.levels.size) {
             return advance_or_end(ray.state, sdf, rules, NoLayers(), last);
         }
         const int64_t size = p_.levels[ray.level].size, pixels = size * size;
@@ -136,7 +136,7 @@ class Tracer {
     void finish(Group& group, const Ray& ray) {
         const TraceLevel<T>& level = p_.levels[ray.level];
         const RayState<T>& state = ray.state;
-        if (ray.level + 1 < p_.level_count) {
+        if (ray.level + 1 < p_.levels.size) {
             const Split<T> fine = split_pixel(state, level.reach);
             if (fine.split) split(group, ray, fine.start, fine.slope);
             return;
@@ -172,7 +172,7 @@ class Tracer {
         T offset = level.start;
         ray.layers = 0;
         ray.open = Layers<T>::none();
-        if (p_.jitter && level_index + 1 == p_.level_count) {
+        if (p_.jitter && level_index + 1 == p_.levels.size) {
             offset += p_.jitter[group.image * level.size * level.size + ray.pixel];
         }
         ray.state = start_march(pixel, Split<T>{true, start, slope}, offset);
@@ -283,12 +283,12 @@ void trace(const FilmSirenTrace<T>& p, int threads) {
 
 }  // namespace
 
-// Plain functions: kernels.cpp puts them into the table of this instruction set.
-void SDFGAN_LEVEL(film_siren_trace_f32_)(const FilmSirenTrace<float>& p, int threads) {
+// Plain functions: table.cpp puts them into the table of this instruction set.
+void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<float>& p, int threads) {
     p.network.matrices == Matrices::kBrain ? trace<float, Brain>(p, threads)
                                            : trace<float, Full<float>>(p, threads);
 }
-void SDFGAN_LEVEL(film_siren_trace_f64_)(const FilmSirenTrace<double>& p, int threads) {
+void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<double>& p, int threads) {
     trace<double, Full<double>>(p, threads);
 }
 

@@ -9,28 +9,21 @@
 
 namespace sdfgan::cpu {
 
-constexpr int64_t kGrain = 2048;  // values per thread below which a second thread does not pay
-constexpr int64_t kFilmSirenGrain = 2 * kTileGroups;  // groups, likewise
+namespace {
 
-template <class T>
-void launch(const PositionalEncoding<T>& p, const Where& where) {
-    const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, p.width));
-    parallel_for(p.points, grain, where.threads, [&](int64_t begin, int64_t end) {
-        kernels<T>().positional_encoding(p, begin, end);
-    });
+constexpr int64_t kGrain = 4096;      // values per thread below which a second one does not pay
+constexpr int64_t kPiece = 2048;      // entries that are compacted together
+constexpr int64_t kStepsOfRay = 256;  // through a grid, about
+constexpr int64_t kFilmSirenGrain = 2 * kTileGroups;  // groups per thread, likewise
+
+// body(begin, end) on pieces of n elements of `size` values each.
+template <class Body>
+void split(int64_t n, int64_t size, const Where& where, const Body& body) {
+    parallel_for(n, std::max<int64_t>(1, kGrain / std::max<int64_t>(1, size)), where.threads, body);
 }
 
-template <class T>
-void launch(const SamplePdf<T>& p, const Where& where) {
-    const int64_t grain = std::max<int64_t>(1, kGrain / (p.bins + p.samples));
-    parallel_for(p.rays, grain, where.threads,
-                 [&](int64_t begin, int64_t end) { kernels<T>().sample_pdf(p, begin, end); });
-}
-
-template <class T>
-void launch(const GenerateRays<T>& p, const Where& where) {
-    parallel_for(p.rays, kGrain, where.threads,
-                 [&](int64_t begin, int64_t end) { kernels<T>().generate_rays(p, begin, end); });
+int64_t samples_per_ray(const RaySamples& at) {
+    return at.offsets ? at.samples / std::max<int64_t>(1, at.rays) : at.samples;
 }
 
 // Two passes over pieces of a fixed size: mark(keep, begin, end) counts what is kept, and then
@@ -40,24 +33,52 @@ void launch(const GenerateRays<T>& p, const Where& where) {
 template <class T, class Mark, class Write>
 int64_t compact(int64_t entries, int threads, int32_t* alive, T* points, int64_t size,
                 const Mark& mark, const Write& write) {
-    const int64_t pieces = (entries + kGrain - 1) / kGrain;
-    const auto end_of = [&](int64_t piece) { return std::min((piece + 1) * kGrain, entries); };
+    const int64_t pieces = (entries + kPiece - 1) / kPiece;
+    const auto end_of = [&](int64_t piece) { return std::min((piece + 1) * kPiece, entries); };
     std::vector<uint8_t> keep(entries);
     std::vector<int64_t> slots(pieces + 1, 0);  // after the scan: where a piece's begin
     parallel_for(pieces, 1, threads, [&](int64_t begin, int64_t end) {
         for (int64_t i = begin; i < end; ++i) {
-            slots[i + 1] = mark(keep.data(), i * kGrain, end_of(i));
+            slots[i + 1] = mark(keep.data(), i * kPiece, end_of(i));
         }
     });
     for (int64_t i = 0; i < pieces; ++i) slots[i + 1] += slots[i];
     parallel_for(pieces, 1, threads, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) write(keep.data(), i * kGrain, end_of(i), slots[i]);
+        for (int64_t i = begin; i < end; ++i) write(keep.data(), i * kPiece, end_of(i), slots[i]);
     });
     const int64_t count = slots[pieces];
     std::fill(alive + count, alive + size, count > 0 ? alive[count - 1] : 0);
     std::fill(points + 3 * count, points + 3 * size, T(0));
     return count;
 }
+
+}  // namespace
+
+#define SDFGAN_LAUNCH(Parameters, count, size, name)                                  \
+    template <class T>                                                                \
+    void launch(const Parameters<T>& p, const Where& where) {                         \
+        split(count, size, where,                                                     \
+              [&](int64_t begin, int64_t end) { kernels<T>().name(p, begin, end); }); \
+    }
+SDFGAN_LAUNCH(Composite, p.at.rays, samples_per_ray(p.at), composite)
+SDFGAN_LAUNCH(CompositeBackward, p.at.rays, samples_per_ray(p.at), composite_backward)
+SDFGAN_LAUNCH(Distortion, p.rays, p.bins, distortion)
+SDFGAN_LAUNCH(FrustumGaussians, (p.rays * p.samples), 6, frustum_gaussians)
+SDFGAN_LAUNCH(GenerateRays, p.rays, 2, generate_rays)
+SDFGAN_LAUNCH(HashEncoding, p.grid.count, 16 * p.grid.levels, hash_encoding)
+SDFGAN_LAUNCH(HashPointsGradient, p.grid.count, 16 * p.grid.levels, hash_points_gradient)
+SDFGAN_LAUNCH(HashTableGradient, p.grid.levels, 16 * p.grid.count, hash_table_gradient)
+SDFGAN_LAUNCH(IntegratedDirectionalEncoding, p.count, p.width, integrated_directional_encoding)
+SDFGAN_LAUNCH(IntegratedPositionalEncoding, p.points, 2 * p.octaves * p.dims,
+              integrated_positional_encoding)
+SDFGAN_LAUNCH(MarchCount, p.march.rays, kStepsOfRay, march_count)
+SDFGAN_LAUNCH(MarchReached, p.at.rays, samples_per_ray(p.at), march_reached)
+SDFGAN_LAUNCH(MarchSamples, p.march.rays, kStepsOfRay, march_samples)
+SDFGAN_LAUNCH(OverlapSums, p.rays, p.bins + p.other_bins, overlap_sums)
+SDFGAN_LAUNCH(Perceptron, p.count, kGrain / (4 * kTile), perceptron)
+SDFGAN_LAUNCH(PositionalEncoding, p.points, 2 * p.width, positional_encoding)
+SDFGAN_LAUNCH(SamplePdf, p.rays, 2 * (p.bins + p.samples), sample_pdf)
+SDFGAN_LAUNCH(SamplePixels, p.count, 32, sample_pixels)
 
 template <class T>
 void launch(const StartLevel<T>& p, const Where& where) {
@@ -109,35 +130,6 @@ void launch(const FilmSirenSample<T>& p, const Where& where) {
 }
 
 template <class T>
-void launch(const Perceptron<T>& p, const Where& where) {
-    parallel_for(p.count, 4 * kTile, where.threads,
-                 [&](int64_t begin, int64_t end) { kernels<T>().perceptron(p, begin, end); });
-}
-
-template <class T>
-void launch(const HashEncoding<T>& p, const Where& where) {
-    const int64_t grain = std::max<int64_t>(1, kGrain / (8 * p.grid.levels));
-    parallel_for(p.grid.count, grain, where.threads,
-                 [&](int64_t begin, int64_t end) { kernels<T>().hash_encoding(p, begin, end); });
-}
-
-template <class T>
-void launch(const HashPointsGradient<T>& p, const Where& where) {
-    const int64_t grain = std::max<int64_t>(1, kGrain / (8 * p.grid.levels));
-    parallel_for(p.grid.count, grain, where.threads, [&](int64_t begin, int64_t end) {
-        kernels<T>().hash_points_gradient(p, begin, end);
-    });
-}
-
-template <class T>
-void launch(const HashTableGradient<T>& p, const Where& where) {
-    const int64_t grain = p.grid.count < kGrain / 8 ? p.grid.levels : 1;
-    parallel_for(p.grid.levels, grain, where.threads, [&](int64_t begin, int64_t end) {
-        kernels<T>().hash_table_gradient(p, begin, end);
-    });
-}
-
-template <class T>
 void launch(const FilmSirenTrace<T>& p, const Where& where) {
     kernels<T>().film_siren_trace(p, where.threads);
 }
@@ -167,19 +159,8 @@ bool openmp() {
 #endif
 }
 
-#define SDFGAN_INSTANTIATE(T)                                         \
-    template void launch(const FilmSirenSample<T>&, const Where&);    \
-    template void launch(const FilmSirenTrace<T>&, const Where&);     \
-    template void launch(const Perceptron<T>&, const Where&);         \
-    template void launch(const HashEncoding<T>&, const Where&);       \
-    template void launch(const HashPointsGradient<T>&, const Where&); \
-    template void launch(const HashTableGradient<T>&, const Where&);  \
-    template void launch(const PositionalEncoding<T>&, const Where&); \
-    template void launch(const SamplePdf<T>&, const Where&);          \
-    template void launch(const GenerateRays<T>&, const Where&);       \
-    template void launch(const StartLevel<T>&, const Where&);         \
-    template void launch(const TraceStep<T>&, const Where&);
-SDFGAN_INSTANTIATE(float)
-SDFGAN_INSTANTIATE(double)
+#define SDFGAN_INSTANTIATE(name, Parameters) SDFGAN_INSTANTIATE_LAUNCH(Parameters)
+SDFGAN_KERNELS(SDFGAN_INSTANTIATE)
+SDFGAN_INSTANTIATE_LAUNCH(Perceptron)
 
 }  // namespace sdfgan::cpu

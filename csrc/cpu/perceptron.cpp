@@ -12,10 +12,9 @@ void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end, const Activati
     using Real = typename Full<T>::Real;
     constexpr int kLanes = kVectorBytes / sizeof(T);
     const auto panels = [](int64_t outputs) { return (outputs + kPanel - 1) / kPanel; };
+    const int layers = static_cast<int>(p.sizes.size) - 1;
     int64_t widest = 0;
-    for (int layer = 0; layer <= p.layers; ++layer) {
-        widest = max_of(widest, panels(p.sizes[layer]) * kPanel);
-    }
+    for (int64_t size : p.sizes) widest = max_of(widest, panels(size) * kPanel);
     const Memory memory(2 * widest * kTile * sizeof(T));
     T* const buffers[2] = {static_cast<T*>(memory.address),
                            static_cast<T*>(memory.address) + widest * kTile};
@@ -25,11 +24,11 @@ void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end, const Activati
             for (int64_t k = 0; k < p.sizes[0]; ++k) buffers[0][k * kTile + i] = point[k];
         }
         const T* parameters = p.parameters;
-        for (int layer = 0; layer < p.layers; ++layer) {
+        for (int layer = 0; layer < layers; ++layer) {
             const int64_t inputs = p.sizes[layer], outputs = panels(p.sizes[layer + 1]) * kPanel;
             const T *const x = buffers[layer & 1], *const bias = parameters + outputs * inputs;
             T* const y = buffers[~layer & 1];
-            const bool last = layer == p.layers - 1;
+            const bool last = layer == layers - 1;
             for (int64_t n = 0; n < outputs; n += kFeatures) {
                 const T* const w = parameters + n / kPanel * inputs * kPanel + n % kPanel;
                 for (int lane = 0; lane < kTile; lane += kAtOnce * kLanes) {
@@ -66,7 +65,7 @@ void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end, const Activati
             }
             parameters = bias + outputs;
         }
-        const T* const answers = buffers[p.layers & 1];
+        const T* const answers = buffers[layers & 1];
         for (int64_t i = begin; i < min_of<int64_t>(begin + kTile, end); ++i) {
             p.out[i] = answers[i - begin];
         }
@@ -74,7 +73,7 @@ void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end, const Activati
 }
 
 template <class T>
-void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end) {
+void perceptron(const Perceptron<T>& p, int64_t begin, int64_t end) {
     using Real = typename Full<T>::Real;
     const T constant = p.constant;
     if (p.sine) {
@@ -89,11 +88,6 @@ void evaluate(const Perceptron<T>& p, int64_t begin, int64_t end) {
 
 }  // namespace
 
-void SDFGAN_LEVEL(perceptron_)(const Perceptron<float>& p, int64_t begin, int64_t end) {
-    evaluate(p, begin, end);
-}
-void SDFGAN_LEVEL(perceptron_)(const Perceptron<double>& p, int64_t begin, int64_t end) {
-    evaluate(p, begin, end);
-}
+SDFGAN_LOOP(perceptron, Perceptron)
 
 }  // namespace sdfgan::cpu

@@ -2,7 +2,7 @@
 // the elements [begin, end).
 #pragma once
 
-#include "kernels.h"
+#include "kernels/launch.h"
 
 #define SDFGAN_JOIN_(a, b) a##b
 #define SDFGAN_JOIN(a, b) SDFGAN_JOIN_(a, b)
@@ -21,14 +21,43 @@ struct PointGroup {  // at most kGroup points of one image
 // Calls begin(context, n) and then body(context) on each of n <= threads threads.
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
-template <class T>
-struct VolumeKernels;  // volume.h
+// Kernels whose elements are independent. Each is a loop over the elements [begin, end): points,
+// rays, pixels or pieces; of hash_table_gradient levels, so that no two threads write to one entry.
+#define SDFGAN_LOOPS(X)                                               \
+    X(composite, Composite)                                           \
+    X(composite_backward, CompositeBackward)                          \
+    X(distortion, Distortion)                                         \
+    X(frustum_gaussians, FrustumGaussians)                            \
+    X(generate_rays, GenerateRays)                                    \
+    X(hash_encoding, HashEncoding)                                    \
+    X(hash_points_gradient, HashPointsGradient)                       \
+    X(hash_table_gradient, HashTableGradient)                         \
+    X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
+    X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
+    X(march_count, MarchCount)                                        \
+    X(march_reached, MarchReached)                                    \
+    X(march_samples, MarchSamples)                                    \
+    X(overlap_sums, OverlapSums)                                      \
+    X(perceptron, Perceptron)                                         \
+    X(positional_encoding, PositionalEncoding)                        \
+    X(sample_pdf, SamplePdf)                                          \
+    X(sample_pixels, SamplePixels)
+
+// Makes the template name<T>(parameters, begin, end) the one of this instruction set.
+#define SDFGAN_LOOP(name, Parameters)                                                     \
+    void SDFGAN_LEVEL(name##_)(const Parameters<float>& p, int64_t begin, int64_t end) {  \
+        name(p, begin, end);                                                              \
+    }                                                                                     \
+    void SDFGAN_LEVEL(name##_)(const Parameters<double>& p, int64_t begin, int64_t end) { \
+        name(p, begin, end);                                                              \
+    }
 
 template <class T>
 struct Kernels {
-    void (*positional_encoding)(const PositionalEncoding<T>&, int64_t begin, int64_t end);
-    void (*sample_pdf)(const SamplePdf<T>&, int64_t begin, int64_t end);
-    void (*generate_rays)(const GenerateRays<T>&, int64_t begin, int64_t end);
+#define SDFGAN_MEMBER(name, Parameters) \
+    void (*name)(const Parameters<T>&, int64_t begin, int64_t end);
+    SDFGAN_LOOPS(SDFGAN_MEMBER)
+#undef SDFGAN_MEMBER
     // Makes rays and returns how many march; those are marked in `keep`.
     int64_t (*level_start)(const StartLevel<T>&, uint8_t* keep, int64_t begin, int64_t end);
     // Writes those of them that march to alive and points from `slot` on.
@@ -41,12 +70,6 @@ struct Kernels {
                           int64_t slot);
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
-    void (*hash_encoding)(const HashEncoding<T>&, int64_t begin, int64_t end);
-    void (*hash_points_gradient)(const HashPointsGradient<T>&, int64_t begin, int64_t end);
-    // Works on the levels [begin, end), so that no two threads write to one entry.
-    void (*hash_table_gradient)(const HashTableGradient<T>&, int64_t begin, int64_t end);
-    const VolumeKernels<T>* volume;
-    void (*perceptron)(const Perceptron<T>&, int64_t begin, int64_t end);
 };
 
 constexpr int64_t kMeshPiece = 512;

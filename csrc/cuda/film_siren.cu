@@ -70,6 +70,7 @@ void launch_sample(const FilmSirenSample<float>& p, const Path& path, const Wher
 
 }  // namespace
 
+template <>
 void launch(const FilmSirenSample<float>& p, const Where& where) {
     const DeviceGuard guard(where.device);
     if (p.count == 0) return;
@@ -85,6 +86,7 @@ void launch(const FilmSirenSample<float>& p, const Where& where) {
     if (p.texture) launch_sample<false, 3>(p, texture_path(p.network), where);
 }
 
+template <>
 void launch(const FilmSirenSample<double>&, const Where&) {
     throw std::runtime_error("film_siren: CUDA kernels are for float32");
 }

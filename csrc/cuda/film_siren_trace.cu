@@ -26,7 +26,7 @@ struct LevelTrace {
     uint8_t* status;
     float* distance;  // of the last level
     float* nearest;
-    LayerArrays<float> layers;  // likewise, or null
+    LayerArrays<float> layers;       // likewise, or null
     unsigned long long* next_pixel;  // of each image
     unsigned long long* counts;
     int busy_warps, busy_lanes;  // of a block, of a warp: those that take rays
@@ -252,12 +252,13 @@ int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& s
     return lay_out(images, sizes).size;
 }
 
+template <>
 void launch(const FilmSirenTrace<float>& p, const Where& where) {
     constexpr const char* kWhat = "film_siren_trace";
     const DeviceGuard guard(where.device);
     if (p.network.images == 0) return;
     std::vector<int64_t> sizes;
-    for (int64_t i = 0; i < p.level_count; ++i) sizes.push_back(p.levels[i].size);
+    for (const auto& level : p.levels) sizes.push_back(level.size);
     const Workspace w = lay_out(p.network.images, sizes);
     const auto stream = static_cast<cudaStream_t>(where.stream);
     auto* const workspace = static_cast<unsigned char*>(p.workspace);
@@ -274,8 +275,8 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
     level.next_pixel = reinterpret_cast<unsigned long long*>(workspace);
     auto* status = workspace + w.status;
     auto* state = reinterpret_cast<float*>(workspace + w.state);
-    for (int64_t i = 0; i < p.level_count; ++i, level.next_pixel += p.network.images) {
-        const bool last = i + 1 == p.level_count;
+    for (int64_t i = 0; i < p.levels.size; ++i, level.next_pixel += p.network.images) {
+        const bool last = i + 1 == p.levels.size;
         level.level = p.levels[i];
         const int64_t rays = p.network.images * level.level.size * level.level.size;
         if (rays > UINT32_MAX || p.network.images > UINT16_MAX) {
@@ -293,9 +294,9 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
             // Few rays are spread over all multiprocessors, a warp or more on each, and there over
             // all warps, if those need but 16 rows.
             const int64_t share = (rays + processors - 1) / processors;
-            const int64_t most_warps = min_of<int64_t>(
-                Tile::kPoints / Network::kWarpPoints,
-                from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
+            const int64_t most_warps =
+                min_of<int64_t>(Tile::kPoints / Network::kWarpPoints,
+                                from_environment("SDFGAN_TRACE_WARPS", 1, kWarps, kWarps));
             const int64_t lanes =
                 share <= 16 * most_warps ? min_of(16, Network::kWarpPoints) : Network::kWarpPoints;
             const int64_t warps = min_of((share + lanes - 1) / lanes, most_warps);
@@ -316,6 +317,7 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
     }
 }
 
+template <>
 void launch(const FilmSirenTrace<double>&, const Where&) {
     throw std::runtime_error("film_siren_trace: CUDA kernels are for float32");
 }

@@ -9,7 +9,7 @@
 #include <string>
 
 #include "cuda/device.cuh"
-#include "kernels.h"
+#include "kernels/launch.h"
 
 namespace sdfgan::cuda {
 

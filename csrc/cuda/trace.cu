@@ -108,9 +108,7 @@ void launch(const TraceStep<T>& p, const Where& where) {
                                       p.count_out);
 }
 
-template void launch(const StartLevel<float>&, const Where&);
-template void launch(const StartLevel<double>&, const Where&);
-template void launch(const TraceStep<float>&, const Where&);
-template void launch(const TraceStep<double>&, const Where&);
+SDFGAN_INSTANTIATE_LAUNCH(StartLevel)
+SDFGAN_INSTANTIATE_LAUNCH(TraceStep)
 
 }  // namespace sdfgan::cuda

@@ -15,12 +15,12 @@ from .film_siren import (
 )
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
 from .hash import hash_encoding, hash_table_begins
+from .histogram import distortion_loss, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
 from .pdf import sample_pdf
 from .perceptron import pack_perceptron, perceptron
 from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
-from .proposal import distortion_loss, interlevel_loss
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -25,17 +26,26 @@ def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) 
     return getattr(torch.ops.sdfgan, name).default
 
 
-def native(op: str, like: Tensor) -> Callable[..., None]:
-    """The native kernel `op` for the dtype and device of `like`, its current stream and torch's threads."""
-    kernel = getattr(_C.f32 if like.dtype == torch.float32 else _C.f64, op)
-    if like.is_cuda:
-        if not _C.cuda:
-            raise RuntimeError(f"{op}: tensors are on {like.device}, but sdfgan was built without CUDA")
-        stream = torch.cuda.current_stream(like.device).cuda_stream
-        where = (like.device.index, stream, 0)
-    else:
-        where = (-1, 0, torch.get_num_threads())
-    return lambda *arguments: kernel(where, *arguments)
+def native(like: Tensor) -> _C.Kernels:
+    """The native kernels for the dtype of `like`, on its device, its current stream and torch's threads.
+
+    >>> native(edges).sample_pdf(edges=edges, weights=weights, ...)  # parameters: csrc/kernels and _C.pyi
+    """
+    return cast("_C.Kernels", _Launcher(like))
+
+
+class _Launcher:
+    def __init__(self, like: Tensor) -> None:
+        self._kernels = _C.f32 if like.dtype == torch.float32 else _C.f64
+        if like.is_cuda:
+            if not _C.cuda:
+                raise RuntimeError(f"tensors are on {like.device}, but sdfgan was built without CUDA")
+            self._where = (like.device.index, torch.cuda.current_stream(like.device).cuda_stream, 0)
+        else:
+            self._where = (-1, 0, torch.get_num_threads())
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return partial(getattr(self._kernels, name), self._where)
 
 
 class Checker:

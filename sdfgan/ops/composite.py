@@ -83,11 +83,17 @@ def _kernel(densities: Tensor, deltas: Optional, colors: Optional, distances: Op
     weights, opacity, out, depth = _fake(densities, deltas, colors, distances, offsets)
     if offsets is not None:
         weights.zero_()
-    native("composite", densities)(
-        _samples(densities, offsets, len(opacity)),
-        *map(_address, (densities, deltas, colors, distances, weights, opacity, out)),
-        _address(None if distances is None else depth),
-        out.shape[1],
+    native(densities).composite(
+        at=_samples(densities, offsets, len(opacity)),
+        densities=densities,
+        deltas=deltas,
+        colors=colors,
+        distances=distances,
+        weights=weights,
+        opacity=opacity,
+        out=out,
+        depth=None if distances is None else depth,
+        channels=out.shape[1],
     )
     return weights, opacity, out, depth
 
@@ -120,21 +126,30 @@ def _backward_kernel(
         for result in results:
             if result.numel():
                 result.zero_()
-    native("composite_backward", densities)(
-        _samples(densities, offsets, rays),
-        *map(_address, (densities, deltas, colors, distances, weights, *incoming)),
-        *(_address(result if result.numel() else None) for result in results),
-        0 if colors is None else colors.shape[-1],
+    d_weights, d_opacity, d_out, d_depth = incoming
+    d_densities, d_deltas, d_colors, d_distances = (result if result.numel() else None for result in results)
+    native(densities).composite_backward(
+        at=_samples(densities, offsets, rays),
+        densities=densities,
+        deltas=deltas,
+        colors=colors,
+        distances=distances,
+        weights=weights,
+        grad_weights=d_weights,
+        grad_opacity=d_opacity,
+        grad_out=d_out,
+        grad_depth=d_depth,
+        grad_densities=d_densities,
+        grad_deltas=d_deltas,
+        grad_colors=d_colors,
+        grad_distances=d_distances,
+        channels=0 if colors is None else colors.shape[-1],
     )
     return results
 
 
-def _samples(densities: Tensor, offsets: Optional, rays: int) -> tuple[int, int, int]:
-    return _address(offsets), rays, densities.shape[-1]
-
-
-def _address(tensor: Optional) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+def _samples(densities: Tensor, offsets: Optional, rays: int) -> dict:
+    return {"offsets": offsets, "rays": rays, "samples": densities.shape[-1]}
 
 
 def _setup_context(ctx: Any, inputs: tuple[Optional, ...], output: Four) -> None:

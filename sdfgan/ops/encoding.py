@@ -54,7 +54,16 @@ def _kernel(x: Tensor, octaves: int, include_input: bool, times_pi: bool) -> Ten
     out = _fake(x, octaves, include_input, times_pi)
     dims = x.shape[-1]
     points = x.numel() // max(dims, 1)
-    native("positional_encoding", x)(x.data_ptr(), out.data_ptr(), points, dims, octaves, include_input, times_pi)
+    native(x).positional_encoding(
+        x=x,
+        out=out,
+        points=points,
+        dims=dims,
+        width=out.shape[-1],
+        octaves=octaves,
+        include_input=include_input,
+        times_pi=times_pi,
+    )
     return out.to(dtype)
 
 

@@ -9,19 +9,24 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _C
 from ._library import REAL, Checker, native, refuse_gradient, register
-from .trace import LayerState, MarchRules, RayStatus, TraceLevel, layer_arrays
+from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
 _PANEL = 8  # outputs that lie together in a matrix packed for a CPU
 _FRAGMENT = 16  # inputs and outputs that lie together in a float16 matrix
-_MATRICES = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}  # see csrc/kernels.h
+_MATRICES = {
+    torch.float32: 0,
+    torch.float64: 0,
+    torch.bfloat16: 1,
+    torch.float16: 2,
+}  # `Matrices` of csrc/kernels/film_siren.h
 
 
 class FilmSirenNetwork(NamedTuple):
@@ -182,15 +187,21 @@ def _packed_shape(
     return (count, width // _PANEL, width, _PANEL), (like.dtype,)
 
 
-def _launch(op: str, like: Tensor, network: list[Tensor], layers: list[int], *arguments: Any) -> None:
-    """The native kernel `op` with a network, whose FiLM is packed anew, since it may have been written to."""
+def _native(network: list[Tensor], layers: list[int]) -> dict:
+    """`FilmSiren` of csrc/kernels/film_siren.h. FiLM is packed anew, since it may have been written to."""
     first, hidden, *_, scale, shift = network
-    tensors = [*network, pack_film(scale, shift)] if hidden.dtype == torch.float16 else network
-    addresses = [tensor.data_ptr() for tensor in tensors]
-    if first.is_cuda and any(address % 16 for address in addresses):
+    if first.is_cuda and any(tensor.data_ptr() % 16 for tensor in network):
         raise ValueError("on CUDA the tensors of a FilmSirenNetwork must be aligned to 16 bytes: clone() slices")
-    described = addresses, scale.shape[0], first.shape[0], layers, _MATRICES[hidden.dtype]
-    native(op, like)(described, *arguments)
+    return {
+        **dict(zip(FilmSirenNetwork._fields, network, strict=False)),
+        "film": pack_film(scale, shift) if hidden.dtype == torch.float16 else None,
+        "images": scale.shape[0],
+        "width": first.shape[0],
+        "trunk_layers": layers[0],
+        "sdf_layers": layers[1],
+        "texture_layers": layers[2],
+        "matrices": _MATRICES[hidden.dtype],
+    }
 
 
 def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
@@ -207,8 +218,15 @@ def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int
 
 def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
     sdf = _fake(points, image, network, layers)
-    addresses = [tensor.data_ptr() for tensor in (points, image, sdf)]
-    _launch("film_siren", points, network, layers, *addresses, 0, 0, points.shape[0])
+    native(points).film_siren(
+        network=_native(network, layers),
+        points=points,
+        image=image,
+        sdf=sdf,
+        gradient=None,
+        texture=None,
+        count=points.shape[0],
+    )
     return sdf
 
 
@@ -223,8 +241,16 @@ def _sample_kernel(
     points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _sample_fake(points, image, network, layers)
-    addresses = [tensor.data_ptr() for tensor in (points, image, *outputs)]
-    _launch("film_siren", points, network, layers, *addresses, points.shape[0])
+    sdf, gradient, texture = outputs
+    native(points).film_siren(
+        network=_native(network, layers),
+        points=points,
+        image=image,
+        sdf=sdf,
+        gradient=gradient,
+        texture=texture,
+        count=points.shape[0],
+    )
     return outputs
 
 
@@ -261,31 +287,36 @@ def _trace_kernel(
     most_layers: int,
 ) -> tuple[Tensor, ...]:
     outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, most_layers)
-    *traced, layers_met, complete = outputs
-    native_levels = []
-    for i in range(0, len(levels), _LEVEL_NUMBERS):
-        size, steps, *rules, refine, footprint, radius, start, reach, patience = levels[i : i + _LEVEL_NUMBERS]
-        own = (*rules, int(refine), footprint)
-        native_levels.append((int(size), int(steps), own, radius, start, reach, patience))
-    sizes = [level[0] for level in native_levels]
+    status, distance, nearest, counts, layers_met, complete = outputs
+    described = [_native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
+    sizes = [level["size"] for level in described]
     workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
-    workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
-    _launch(
-        "film_siren_trace",
-        cameras,
-        network,
-        layers,
-        cameras.data_ptr(),
-        native_levels,
-        0 if jitter is None else jitter.data_ptr(),
-        *(tensor.data_ptr() for tensor in (*traced, workspace)),
-        layer_arrays(layers_met, complete, None) if most_layers else (0, 0, 0, 0),
-        1 / math.tan(fov / 2),
+    native(cameras).film_siren_trace(
+        network=_native(network, layers),
+        cameras=cameras,
+        levels=described,
+        jitter=jitter,
+        status=status,
+        distance=distance,
+        nearest=nearest,
+        counts=counts,
+        layers=native_layers(layers_met, complete, None) if most_layers else native_layers(None, None, None),
+        workspace=cameras.new_empty(workspace_size, dtype=torch.uint8),
+        plane_distance=1 / math.tan(fov / 2),
     )
     return outputs
 
 
 _LEVEL_NUMBERS = len(TraceLevel._fields) - 1 + len(MarchRules._fields)
+
+
+def _native_level(numbers: list[float]) -> dict:
+    """`TraceLevel` of csrc/kernels/film_siren.h, from the numbers of an op's `levels`."""
+    size, steps, *others = numbers
+    rules = MarchRules._make(others[: len(MarchRules._fields)])
+    rest = dict(zip(TraceLevel._fields[3:], others[len(rules) :], strict=True))
+    return {"size": int(size), "steps": int(steps), "rules": native_rules(rules), **rest}
+
 
 _film_siren = register(
     "film_siren(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor", _kernel, _fake

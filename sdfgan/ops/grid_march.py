@@ -104,10 +104,10 @@ def _check(op: str, *march: Any) -> Checker:
     return check
 
 
-def _native(*march: Any) -> tuple:
-    """A GridMarch as the native module takes it."""
-    *tensors, resolution, step, even = march
-    return (*(0 if x is None else x.data_ptr() for x in tensors), len(tensors[0]), resolution, step, even)
+def _native(*march: Any) -> dict:
+    """`GridMarch` of csrc/kernels/grid_march.h."""
+    names = (*GridMarch._fields[:6], "first", *GridMarch._fields[6:])
+    return {**dict(zip(names, march, strict=True)), "rays": len(march[0])}
 
 
 def _count_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -125,7 +125,7 @@ def _count_kernel(*arguments: Any) -> tuple[Tensor, Tensor]:
     *march, most = arguments
     if len(counts) == 1:
         counts.zero_()
-    native("march_count", march[0])(_native(*march), counts.data_ptr(), following.data_ptr(), most)
+    native(march[0]).march_count(march=_native(*march), counts=counts, next=following, most=most)
     return counts, following
 
 
@@ -142,8 +142,15 @@ def _samples_fake(*arguments: Any) -> tuple[Tensor, ...]:
 def _samples_kernel(*arguments: Any) -> tuple[Tensor, ...]:
     results = _samples_fake(*arguments)
     *march, offsets, total = arguments
-    at = offsets.data_ptr(), len(offsets) - 1, total
-    native("march_samples", march[0])(_native(*march), at, *(result.data_ptr() for result in results))
+    points, directions, distances, deltas = results
+    native(march[0]).march_samples(
+        march=_native(*march),
+        at={"offsets": offsets, "rays": len(offsets) - 1, "samples": total},
+        points=points,
+        directions=directions,
+        distances=distances,
+        deltas=deltas,
+    )
     return results
 
 
@@ -164,9 +171,15 @@ def _reached_kernel(
     densities: Tensor, deltas: Tensor, offsets: Tensor, depth: Tensor, reached: Tensor, following: Tensor, limit: float
 ) -> None:
     _reached_fake(densities, deltas, offsets, depth, reached, following, limit)
-    at = offsets.data_ptr(), len(depth), len(densities)
-    addresses = (x.data_ptr() for x in (densities, deltas, depth, reached, following))
-    native("march_reached", densities)(at, *addresses, limit)
+    native(densities).march_reached(
+        at={"offsets": offsets, "rays": len(depth), "samples": len(densities)},
+        densities=densities,
+        deltas=deltas,
+        depth=depth,
+        reached=reached,
+        next=following,
+        limit=limit,
+    )
 
 
 _MARCH = (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ._library import LIBRARY, REAL, Checker, native, register, require_tensors
 
-_MOST_LEVELS = 32  # kMostHashLevels of csrc/kernels.h
+_MOST_LEVELS = 32  # kMostHashLevels of csrc/kernels/hash.h
 _MOST_CELLS = 2**20  # finer than float32 can tell points of the unit cube apart
 
 
@@ -81,12 +81,22 @@ def _grid(
     cells: list[int],
     size: int,
     smooth: bool,
-) -> tuple:
-    """As the native module takes it."""
+) -> dict:
+    """`HashGrid` of csrc/kernels/hash.h."""
     count, dims = points.shape
-    masks = [size - 1 if (n + 2) ** dims > size else 0 for n in cells]
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (points, table, direction)]
-    return (*addresses, count, dims, features, smooth, cells, masks, hash_table_begins(dims, cells, size))
+    return {
+        "points": points,
+        "table": table,
+        "direction": direction,
+        "count": count,
+        "dims": dims,
+        "features": features,
+        "levels": len(cells),
+        "smooth": smooth,
+        "cells": cells,
+        "mask": [size - 1 if (n + 2) ** dims > size else 0 for n in cells],
+        "begin": hash_table_begins(dims, cells, size),
+    }
 
 
 # ---------------------------------------------------------------- features, or their derivatives along a direction
@@ -104,7 +114,7 @@ def _encoding_kernel(
 ) -> Tensor:
     out = _encoding_fake(points, table, direction, cells, table_size, smooth)
     grid = _grid(points, table, direction, table.shape[1], cells, table_size, smooth)
-    native("hash_encoding", points)(grid, out.data_ptr())
+    native(points).hash_encoding(grid=grid, out=out)
     return out
 
 
@@ -154,7 +164,7 @@ def _points_gradient_kernel(
 ) -> Tensor:
     out = _points_gradient_fake(points, table, direction, gradient, cells, table_size, smooth)
     grid = _grid(points, table, direction, table.shape[1], cells, table_size, smooth)
-    native("hash_points_gradient", points)(grid, gradient.data_ptr(), out.data_ptr())
+    native(points).hash_points_gradient(grid=grid, gradient=gradient, out=out)
     return out
 
 
@@ -207,7 +217,7 @@ def _table_gradient_kernel(
 ) -> Tensor:
     out = _table_gradient_fake(points, direction, gradient, features, cells, table_size, smooth).zero_()
     grid = _grid(points, None, direction, features, cells, table_size, smooth)
-    native("hash_table_gradient", points)(grid, gradient.data_ptr(), out.data_ptr())
+    native(points).hash_table_gradient(grid=grid, gradient=gradient, out=out)
     return out
 
 

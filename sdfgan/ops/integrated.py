@@ -106,8 +106,19 @@ def _frustum_kernel(
     origins: Tensor, directions: Tensor, edges: Tensor, radii: Tensor, cylinder: bool, full: bool
 ) -> tuple[Tensor, Tensor]:
     results = _frustum_fake(origins, directions, edges, radii, cylinder, full)
-    addresses = (tensor.data_ptr() for tensor in (origins, directions, edges, radii, *results))
-    native("frustum_gaussians", edges)(*addresses, *results[0].shape[:2], cylinder, full)
+    means, covariances = results
+    native(edges).frustum_gaussians(
+        origins=origins,
+        directions=directions,
+        edges=edges,
+        radii=radii,
+        means=means,
+        covariances=covariances,
+        rays=means.shape[0],
+        samples=means.shape[1],
+        cylinder=cylinder,
+        full=full,
+    )
     return results
 
 
@@ -130,8 +141,10 @@ def _positional_kernel(means: Tensor, variances: Tensor, octaves: int) -> Tensor
     dtype, dims = means.dtype, means.shape[-1]
     means, variances = at_least_float32(means).contiguous(), at_least_float32(variances).contiguous()
     out = _positional_fake(means, variances, octaves)
-    addresses = (tensor.data_ptr() for tensor in (means, variances, out))
-    native("integrated_positional_encoding", means)(*addresses, means.numel() // max(dims, 1), dims, octaves)
+    points = means.numel() // max(dims, 1)
+    native(means).integrated_positional_encoding(
+        means=means, variances=variances, out=out, points=points, dims=dims, octaves=octaves
+    )
     return out.to(dtype)
 
 
@@ -180,8 +193,18 @@ def _directional_fake(directions: Tensor, roughness: Tensor, levels: int) -> Ten
 def _directional_kernel(directions: Tensor, roughness: Tensor, levels: int) -> Tensor:
     out = _directional_fake(directions, roughness, levels)
     table = _harmonics_table(levels, out.dtype, out.device)
-    addresses = (tensor.data_ptr() for tensor in (directions, roughness, table, out))
-    native("integrated_directional_encoding", out)(*addresses, 0, 0, 0, *out.shape, levels)
+    native(out).integrated_directional_encoding(
+        directions=directions,
+        roughness=roughness,
+        table=table,
+        out=out,
+        grad_out=None,
+        grad_directions=None,
+        grad_roughness=None,
+        count=out.shape[0],
+        width=out.shape[1],
+        levels=levels,
+    )
     return out
 
 
@@ -197,16 +220,17 @@ def _directional_backward_kernel(
     by_direction, by_roughness = _directional_backward_fake(directions, roughness, grad, levels)
     grad = grad.contiguous()
     table = _harmonics_table(levels, grad.dtype, grad.device)
-    native("integrated_directional_encoding", grad)(
-        directions.data_ptr(),
-        roughness.data_ptr(),
-        table.data_ptr(),
-        0,
-        grad.data_ptr(),
-        by_direction.data_ptr(),
-        by_roughness.data_ptr(),
-        *grad.shape,
-        levels,
+    native(grad).integrated_directional_encoding(
+        directions=directions,
+        roughness=roughness,
+        table=table,
+        out=None,
+        grad_out=grad,
+        grad_directions=by_direction,
+        grad_roughness=by_roughness,
+        count=grad.shape[0],
+        width=grad.shape[1],
+        levels=levels,
     )
     return by_direction, by_roughness
 

@@ -125,15 +125,15 @@ def _kernel(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out = distance, face, closest, winding = _fake(*tensors)
     points = tensors[-1]
     order = _morton(points).argsort().to(torch.int32) if points.is_cuda else None
-    native("mesh_distance", points)(
-        [tensor.data_ptr() for tensor in tensors[:-1]],
-        points.data_ptr(),
-        0 if order is None else order.data_ptr(),
-        distance.data_ptr(),
-        face.data_ptr(),
-        closest.data_ptr(),
-        winding.data_ptr(),
-        len(points),
+    native(points).mesh_distance(
+        tree=dict(zip(MeshTree._fields, tensors, strict=False)),
+        points=points,
+        order=order,
+        distance=distance,
+        face=face,
+        closest=closest,
+        winding=winding,
+        count=len(points),
     )
     return out
 

@@ -78,15 +78,15 @@ def _fake(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
 def _kernel(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     out = _fake(edges, weights, u)
     rays, samples = out.shape
-    native("sample_pdf", edges)(
-        edges.data_ptr(),
-        weights.data_ptr(),
-        u.data_ptr(),
-        out.data_ptr(),
-        rays,
-        weights.shape[1],
-        samples,
-        samples if u.dim() == 2 else 0,
+    native(edges).sample_pdf(
+        edges=edges,
+        weights=weights,
+        u=u,
+        out=out,
+        rays=rays,
+        bins=weights.shape[1],
+        samples=samples,
+        u_stride=samples if u.dim() == 2 else 0,
     )
     return out
 

@@ -63,7 +63,7 @@ def _fake(x: Tensor, parameters: Tensor, sizes: list[int], sine: bool, constant:
 
 def _kernel(x: Tensor, parameters: Tensor, sizes: list[int], sine: bool, constant: float) -> Tensor:
     out = _fake(x, parameters, sizes, sine, constant)
-    native("perceptron", x)(x.data_ptr(), parameters.data_ptr(), out.data_ptr(), len(x), sizes, sine, constant)
+    native(x).perceptron(x=x, parameters=parameters, out=out, count=len(x), sizes=sizes, sine=sine, constant=constant)
     return out
 
 

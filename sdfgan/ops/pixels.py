@@ -123,24 +123,28 @@ def _kernel(
     fisheye: Tensor | None, mask: Tensor | None, pixels: Tensor, images: Tensor | None,
 ) -> Four:  # fmt: skip
     results = _fake(camera_to_world, intrinsics, widths, starts, distortion, fisheye, mask, pixels, images)
-    native("sample_pixels", camera_to_world)(
-        camera_to_world.data_ptr(),
-        intrinsics.data_ptr(),
-        0 if distortion is None else distortion.data_ptr(),
-        0 if fisheye is None else fisheye.data_ptr(),
-        widths.data_ptr(),
-        starts.data_ptr(),
-        pixels.data_ptr(),
-        0 if images is None else images.data_ptr(),
-        0 if mask is None else mask.data_ptr(),
-        *(tensor.data_ptr() for tensor in results),
-        pixels.shape[0],
-        camera_to_world.shape[0],
-        results[3].shape[1],
-        0 if images is None else images.shape[0],
-        0 if distortion is None else distortion.shape[1],
-        0 if mask is None else mask.shape[0],
-        images is not None and images.dtype == torch.uint8,
+    origins, directions, radii, colors = results
+    native(camera_to_world).sample_pixels(
+        cameras=camera_to_world,
+        intrinsics=intrinsics,
+        distortion=distortion,
+        fisheye=fisheye,
+        widths=widths,
+        starts=starts,
+        pixels=pixels,
+        images=images,
+        mask=mask,
+        origins=origins,
+        directions=directions,
+        radii=radii,
+        colors=colors,
+        count=pixels.shape[0],
+        views=camera_to_world.shape[0],
+        channels=colors.shape[1],
+        stored=0 if images is None else images.shape[0],
+        terms=0 if distortion is None else distortion.shape[1],
+        masked=0 if mask is None else mask.shape[0],
+        bytes=images is not None and images.dtype == torch.uint8,
     )
     return results
 

@@ -53,16 +53,20 @@ def _fake(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov:
 
 def _kernel(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float) -> Rays:
     rays = _fake(camera_to_world, pixels, height, width, fov, radius)
-    native("generate_rays", camera_to_world)(
-        camera_to_world.data_ptr(),
-        pixels.data_ptr(),
-        *(tensor.data_ptr() for tensor in rays),
-        pixels.shape[0],
-        camera_to_world.shape[0],
-        height,
-        width,
-        1 / math.tan(fov / 2),
-        radius,
+    origins, directions, near, far = rays
+    native(camera_to_world).generate_rays(
+        cameras=camera_to_world,
+        pixels=pixels,
+        origins=origins,
+        directions=directions,
+        near=near,
+        far=far,
+        rays=pixels.shape[0],
+        camera_count=camera_to_world.shape[0],
+        height=height,
+        width=width,
+        plane_distance=1 / math.tan(fov / 2),
+        radius=radius,
     )
     return rays
 

@@ -224,15 +224,34 @@ def _start_fake(
 
 def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     level = _start_fake(cameras, *rest)
-    launch = native("start_level", cameras)
-    state, status, jitter, size, parent_size, fov, radius, offset, parent_reach = rest
-    images = cameras.shape[0]
-    workspace_size = _C.start_level_workspace(cameras.device.index, len(level[0])) if cameras.is_cuda else 0
-    workspace = cameras.new_empty(workspace_size, dtype=torch.uint8)
-    given = [0 if tensor is None else tensor.data_ptr() for tensor in (cameras, state, status, jitter)]
-    made = [tensor.data_ptr() for tensor in (*level, workspace)]
-    numbers = images, size, parent_size, 1 / math.tan(fov / 2), radius, offset, parent_reach
-    launch(*given, *made, workspace_size, *numbers)
+    kernels = native(cameras)
+    parent_state, parent_status, jitter, size, parent_size, fov, radius, offset, parent_reach = rest
+    origins, directions, start, far, state, status, points, alive, count = level
+    workspace_size = _C.start_level_workspace(cameras.device.index, len(origins)) if cameras.is_cuda else 0
+    kernels.start_level(
+        cameras=cameras,
+        parent_state=parent_state,
+        parent_status=parent_status,
+        jitter=jitter,
+        origins=origins,
+        directions=directions,
+        start=start,
+        far=far,
+        state=state,
+        status=status,
+        points=points,
+        alive=alive,
+        count=count,
+        workspace=cameras.new_empty(workspace_size, dtype=torch.uint8),
+        workspace_size=workspace_size,
+        images=cameras.shape[0],
+        size=size,
+        parent_size=parent_size,
+        plane_distance=1 / math.tan(fov / 2),
+        radius=radius,
+        offset=offset,
+        parent_reach=parent_reach,
+    )
     return level
 
 
@@ -279,23 +298,42 @@ def _fake(
 def _kernel(values: Tensor, *rest: Any) -> Step:
     points, alive_out, count_out = _fake(values, *rest)
     alive, count, origins, directions, far, state, status, layers, layer_count, open_layer, last, *rules = rest
-    launch = native("trace_step", values)
-    entries, rays = values.shape[0], far.shape[0]
-    size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
-    workspace = values.new_empty(size, dtype=torch.uint8)
-    tensors = (
-        values, alive, count, origins, directions, far, state, status, points, alive_out, count_out, workspace,
-    )  # fmt: skip
-    arrays = layer_arrays(layers, layer_count, open_layer)
-    launch(*(tensor.data_ptr() for tensor in tensors), size, entries, rays, tuple(rules), arrays, last)
+    kernels = native(values)
+    entries = values.shape[0]
+    workspace_size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
+    kernels.trace_step(
+        values=values,
+        alive=alive,
+        count=count,
+        origins=origins,
+        directions=directions,
+        far=far,
+        state=state,
+        status=status,
+        points=points,
+        alive_out=alive_out,
+        count_out=count_out,
+        workspace=values.new_empty(workspace_size, dtype=torch.uint8),
+        workspace_size=workspace_size,
+        entries=entries,
+        rays=far.shape[0],
+        rules=native_rules(MarchRules(*rules)),
+        layers=native_layers(layers, layer_count, open_layer),
+        last=last,
+    )
     return points, alive_out, count_out
 
 
-def layer_arrays(layers: Tensor | None, count: Tensor | None, open_layer: Tensor | None) -> tuple[int, int, int, int]:
-    """`LayerArrays` of csrc/kernels.h."""
-    if layers is None or count is None:
-        return 0, 0, 0, 0
-    return layers.data_ptr(), count.data_ptr(), 0 if open_layer is None else open_layer.data_ptr(), len(layers)
+def native_rules(rules: MarchRules) -> dict:
+    """`MarchRules` of csrc/core/march.h."""
+    values = rules._asdict()
+    inverse = 1 / values.pop("lipschitz")
+    return {**values, "inverse_lipschitz": inverse, "refine": int(rules.refine)}
+
+
+def native_layers(layers: Tensor | None, count: Tensor | None, open_layer: Tensor | None) -> dict:
+    """`LayerArrays` of csrc/kernels/trace.h."""
+    return {"layers": layers, "count": count, "open": open_layer, "most": 0 if layers is None else len(layers)}
 
 
 _op = register(

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "kernels.h"
+#include "kernels/launch.h"
 
 using namespace sdfgan;
 
@@ -146,11 +146,18 @@ void trace(const Network<T>& network, int64_t size, int most = 0) {
         int64_t counts[2];
         const LayerArrays<T> collected{most ? layers.data() : nullptr, layer_count.data(), nullptr,
                                        most};
-        cpu::launch(
-            FilmSirenTrace<T>{network.view, cameras.data(), levels.data(), jitter.data(),
-                              status.data(), depth.data(), nearest.data(), counts, collected,
-                              nullptr, static_cast<int64_t>(levels.size()), T(distance)},
-            {-1, nullptr, threads});
+        cpu::launch(FilmSirenTrace<T>{network.view,
+                                      cameras.data(),
+                                      {levels.data(), static_cast<int64_t>(levels.size())},
+                                      jitter.data(),
+                                      status.data(),
+                                      depth.data(),
+                                      nearest.data(),
+                                      counts,
+                                      collected,
+                                      nullptr,
+                                      T(distance)},
+                    {-1, nullptr, threads});
         int64_t found = 0;
         for (int64_t i = 0; i < pixels; ++i) {
             found += layer_count[i];

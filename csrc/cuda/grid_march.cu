@@ -1,7 +1,5 @@
-// Rays through a grid of cells (core/grid_march.h), each by a warp that looks at 32 steps at a time:
-// a thread alone would wait for one cell after the other.
-#pragma once
-
+// Rays through a grid of cells (core/grid_march.h), each by a warp that looks at 32 steps at a
+// time: a thread alone would wait for one cell after the other.
 #include "core/grid_march.h"
 #include "cuda/launch.cuh"
 #include "cuda/warp.cuh"
@@ -72,10 +70,17 @@ __global__ void march_samples_kernel(MarchSamples<T> p) {
     });
 }
 
-// A launch of one of these.
+template <class T>
+struct ReachSteps {
+    MarchReached<T> p;
+    __device__ void operator()(int64_t i) const { march_reached_ray(p, i); }
+};
+
+// A launch of one of the two kernels.
 template <class Parameters>
 void for_each_ray(const char* what, void (*kernel)(Parameters), const Parameters& p,
                   const Where& where) {
+    const DeviceGuard guard(where.device);
     if (p.march.rays == 0) return;
     constexpr int kThreads = 128;
     check(launch_kernel(kernel, blocks_of_rays<kWarp>(p.march.rays, kThreads), kThreads, 0,
@@ -84,4 +89,25 @@ void for_each_ray(const char* what, void (*kernel)(Parameters), const Parameters
 }
 
 }  // namespace
+
+template <class T>
+void launch(const MarchCount<T>& p, const Where& where) {
+    for_each_ray("march_count", march_count_kernel<T>, p, where);
+}
+
+template <class T>
+void launch(const MarchSamples<T>& p, const Where& where) {
+    for_each_ray("march_samples", march_samples_kernel<T>, p, where);
+}
+
+template <class T>
+void launch(const MarchReached<T>& p, const Where& where) {
+    const DeviceGuard guard(where.device);
+    for_each("march_reached", p.at.rays, where, ReachSteps<T>{p});
+}
+
+SDFGAN_INSTANTIATE_LAUNCH(MarchCount)
+SDFGAN_INSTANTIATE_LAUNCH(MarchReached)
+SDFGAN_INSTANTIATE_LAUNCH(MarchSamples)
+
 }  // namespace sdfgan::cuda

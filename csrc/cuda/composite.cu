@@ -2,8 +2,6 @@
 // have neighbouring samples, so memory is read in whole lines; light passes on by scans over the
 // lanes. A group takes a block of kLanes * kEach samples at a time; a lane has those at
 // first + lane + k kLanes.
-#pragma once
-
 #include <type_traits>
 
 #include "core/composite.h"
@@ -11,6 +9,7 @@
 #include "cuda/warp.cuh"
 
 namespace sdfgan::cuda {
+namespace {
 
 constexpr int kCompositeThreads = 128;
 
@@ -292,8 +291,11 @@ void with_composite_shape(const RaySamples& at, int64_t channels, const F& f) {
     with_channels(std::integral_constant<int, 32>{}, Four{});
 }
 
+}  // namespace
+
 template <class T>
-void launch_(const Composite<T>& p, const Where& where) {
+void launch(const Composite<T>& p, const Where& where) {
+    const DeviceGuard guard(where.device);
     if (p.at.rays == 0) return;
     with_composite_shape<T>(p.at, p.channels, [&](auto lanes, auto each, auto channels) {
         constexpr int kLanes = decltype(lanes)::value;
@@ -306,7 +308,8 @@ void launch_(const Composite<T>& p, const Where& where) {
 }
 
 template <class T>
-void launch_(const CompositeBackward<T>& p, const Where& where) {
+void launch(const CompositeBackward<T>& p, const Where& where) {
+    const DeviceGuard guard(where.device);
     if (p.at.rays == 0) return;
     with_composite_shape<T>(p.at, p.channels, [&](auto lanes, auto each, auto channels) {
         constexpr int kLanes = decltype(lanes)::value;
@@ -317,5 +320,8 @@ void launch_(const CompositeBackward<T>& p, const Where& where) {
               "composite");
     });
 }
+
+SDFGAN_INSTANTIATE_LAUNCH(Composite)
+SDFGAN_INSTANTIATE_LAUNCH(CompositeBackward)
 
 }  // namespace sdfgan::cuda

@@ -214,11 +214,8 @@ void launch(const HashTableGradient<T>& p, const Where& where) {
                                   {p.gradient, p.out});
 }
 
-template void launch(const HashEncoding<float>&, const Where&);
-template void launch(const HashEncoding<double>&, const Where&);
-template void launch(const HashPointsGradient<float>&, const Where&);
-template void launch(const HashPointsGradient<double>&, const Where&);
-template void launch(const HashTableGradient<float>&, const Where&);
-template void launch(const HashTableGradient<double>&, const Where&);
+SDFGAN_INSTANTIATE_LAUNCH(HashEncoding)
+SDFGAN_INSTANTIATE_LAUNCH(HashPointsGradient)
+SDFGAN_INSTANTIATE_LAUNCH(HashTableGradient)
 
 }  // namespace sdfgan::cuda

@@ -195,28 +195,31 @@ void for_grid(const HashGrid<T>& grid, const Function& function) {
     grid.dims == 2 ? with(Constant<2>{}) : with(Constant<3>{});
 }
 
+template <class T>
+void hash_encoding(const HashEncoding<T>& p, int64_t begin, int64_t end) {
+    for_grid(p.grid, [&](auto dims, auto features) {
+        encode<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);
+    });
+}
+
+template <class T>
+void hash_points_gradient(const HashPointsGradient<T>& p, int64_t begin, int64_t end) {
+    for_grid(p.grid, [&](auto dims, auto features) {
+        points_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);
+    });
+}
+
+template <class T>
+void hash_table_gradient(const HashTableGradient<T>& p, int64_t begin, int64_t end) {
+    for_grid(p.grid, [&](auto dims, auto features) {
+        table_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);
+    });
+}
+
 }  // namespace
 
-// kernels.cpp puts these into the table of this instruction set.
-#define SDFGAN_DEFINE(T)                                                                         \
-    void SDFGAN_LEVEL(hash_encoding_)(const HashEncoding<T>& p, int64_t begin, int64_t end) {    \
-        for_grid(p.grid, [&](auto dims, auto features) {                                         \
-            encode<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);          \
-        });                                                                                      \
-    }                                                                                            \
-    void SDFGAN_LEVEL(hash_points_gradient_)(const HashPointsGradient<T>& p, int64_t begin,      \
-                                             int64_t end) {                                      \
-        for_grid(p.grid, [&](auto dims, auto features) {                                         \
-            points_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end); \
-        });                                                                                      \
-    }                                                                                            \
-    void SDFGAN_LEVEL(hash_table_gradient_)(const HashTableGradient<T>& p, int64_t begin,        \
-                                            int64_t end) {                                       \
-        for_grid(p.grid, [&](auto dims, auto features) {                                         \
-            table_gradient<T, decltype(dims)::value, decltype(features)::value>(p, begin, end);  \
-        });                                                                                      \
-    }
-SDFGAN_DEFINE(float)
-SDFGAN_DEFINE(double)
+SDFGAN_LOOP(hash_encoding, HashEncoding)
+SDFGAN_LOOP(hash_points_gradient, HashPointsGradient)
+SDFGAN_LOOP(hash_table_gradient, HashTableGradient)
 
 }  // namespace sdfgan::cpu

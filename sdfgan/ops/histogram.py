@@ -68,8 +68,10 @@ def _overlap_fake(edges: Tensor, others: Tensor, weights: Tensor) -> Tensor:
 
 def _overlap_kernel(edges: Tensor, others: Tensor, weights: Tensor) -> Tensor:
     out = _overlap_fake(edges, others, weights)
-    addresses = (tensor.data_ptr() for tensor in (edges, others, weights, out))
-    native("overlap_sums", edges)(*addresses, *out.shape, weights.shape[1])
+    rays, bins = out.shape
+    native(edges).overlap_sums(
+        edges=edges, others=others, weights=weights, out=out, rays=rays, bins=bins, other_bins=weights.shape[1]
+    )
     return out
 
 
@@ -89,7 +91,7 @@ def _distortion_fake(edges: Tensor, weights: Tensor) -> Tensor:
 
 def _distortion_kernel(edges: Tensor, weights: Tensor) -> Tensor:
     out = _distortion_fake(edges, weights)
-    native("distortion", edges)(*(tensor.data_ptr() for tensor in (edges, weights, out)), *out.shape)
+    native(edges).distortion(edges=edges, weights=weights, out=out, rays=out.shape[0], bins=out.shape[1])
     return out
 
 

@@ -1,0 +1,88 @@
+// FiLM-SIRENs at points and in pictures.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/fields.h"
+#include "kernels/trace.h"
+
+namespace sdfgan {
+
+enum class Matrices { kFull, kBrain, kHalf };  // of T; of bfloat16; of fp16
+
+// A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
+// first the trunk, then the branch of the sdf, then that of the texture, both fed by the trunk.
+//   sdf = sdf_head . features + sqrt(|x|^2 + constants[0]) + constants[1]
+// sdfgan.ops.pack_matrices lays out the matrices between layers for each device and precision. On a
+// CPU the width is a multiple of 16; on CUDA it is 64, 128 or 256, and T is float.
+template <class T>
+struct FilmSiren {
+    const T* first;          // [width, 3]
+    const void* hidden;      // [layers - 1, width, width], packed
+    const void* transposed;  // the transposed matrices, for the gradient; CPU only
+    const T* sdf_head;       // [width]
+    const T* texture_head;   // [3, width]
+    const T* constants;      // [2]
+    const T* scale;          // [images, layers, width]
+    const T* shift;          // [images, layers, width]
+    const T* film;           // [images, layers, width / 2, 4]: scale, scale, shift, shift of two
+                             // outputs; kHalf only
+    int64_t images;
+    int64_t width;
+    int trunk_layers, sdf_layers, texture_layers;
+    Matrices matrices;
+
+    SDFGAN_FIELDS(first, hidden, transposed, sdf_head, texture_head, constants, scale, shift, film,
+                  images, width, trunk_layers, sdf_layers, texture_layers, matrices)
+};
+
+// A FiLM-SIREN at many points. texture_layers may be 0.
+template <class T>
+struct FilmSirenSample {
+    FilmSiren<T> network;
+    const T* points;       // [count, 3]
+    const int64_t* image;  // [count]; points of no image give NaN
+    T* sdf;                // [count]
+    T* gradient;           // [count, 3], or null
+    T* texture;            // [count, 3] texture_head . features, or null
+    int64_t count;
+
+    SDFGAN_FIELDS(network, points, image, sdf, gradient, texture, count)
+};
+
+// One resolution of FilmSirenTrace.
+template <class T>
+struct TraceLevel {
+    int64_t size;   // pixels along a side; a multiple of the level before
+    int64_t steps;  // most evaluations of a ray
+    MarchRules<T> rules;
+    T radius;    // of the ball that rays are clipped to
+    T start;     // rays start that far behind where they enter the ball
+    T reach;     // 0: cones, split where they end; else the seed's rule: a ray is split if its
+                 // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
+    T patience;  // after so many evaluations a ray's slack has doubled; it grows linearly
+
+    SDFGAN_FIELDS(size, steps, rules, radius, start, reach, patience)
+};
+
+// Surfaces of FiLM-SIRENs in square pictures, one per image; see film_siren_trace.cpp and .cu.
+// Pixels without a ray keep what status, distance and nearest held before.
+template <class T>
+struct FilmSirenTrace {
+    FilmSiren<T> network;
+    const T* cameras;  // [images, 3, 4] camera to world
+    HostArray<TraceLevel<T>> levels;
+    const T* jitter;  // [images, size, size] added to the start of the last level's rays, or null
+    uint8_t* status;  // [images, size, size] RayStatus, or kUntraced
+    T* distance;      // [images, size, size] of the hit or the nearest miss
+    T* nearest;       // [images, size, size] smallest value of the traced function
+    int64_t* counts;  // [2] 0; points evaluated for rays, and in all (with idle lanes)
+    LayerArrays<T> layers;  // of the rays of the last level; rays = images * size^2
+    void* workspace;        // film_siren_trace_workspace() bytes; CUDA only
+    T plane_distance;       // 1/tan(fov/2)
+
+    SDFGAN_FIELDS(network, cameras, levels, jitter, status, distance, nearest, counts, layers,
+                  workspace, plane_distance)
+};
+
+}  // namespace sdfgan

@@ -1,0 +1,86 @@
+// What runs the kernels: on each device a function launch(parameters, where) of every struct.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "kernels/composite.h"
+#include "kernels/encoding.h"
+#include "kernels/film_siren.h"
+#include "kernels/grid_march.h"
+#include "kernels/hash.h"
+#include "kernels/histogram.h"
+#include "kernels/integrated.h"
+#include "kernels/mesh.h"
+#include "kernels/pdf.h"
+#include "kernels/perceptron.h"
+#include "kernels/pixels.h"
+#include "kernels/rays.h"
+#include "kernels/trace.h"
+
+// All kernels of both devices and of float and double: their names in Python and their parameters.
+#define SDFGAN_KERNELS(X)                                             \
+    X(composite, Composite)                                           \
+    X(composite_backward, CompositeBackward)                          \
+    X(distortion, Distortion)                                         \
+    X(film_siren, FilmSirenSample)                                    \
+    X(film_siren_trace, FilmSirenTrace)                               \
+    X(frustum_gaussians, FrustumGaussians)                            \
+    X(generate_rays, GenerateRays)                                    \
+    X(hash_encoding, HashEncoding)                                    \
+    X(hash_points_gradient, HashPointsGradient)                       \
+    X(hash_table_gradient, HashTableGradient)                         \
+    X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
+    X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
+    X(march_count, MarchCount)                                        \
+    X(march_reached, MarchReached)                                    \
+    X(march_samples, MarchSamples)                                    \
+    X(overlap_sums, OverlapSums)                                      \
+    X(positional_encoding, PositionalEncoding)                        \
+    X(sample_pdf, SamplePdf)                                          \
+    X(sample_pixels, SamplePixels)                                    \
+    X(start_level, StartLevel)                                        \
+    X(trace_step, TraceStep)
+
+// Each is defined where SDFGAN_INSTANTIATE_LAUNCH stands.
+#define SDFGAN_DECLARE_LAUNCH(name, Parameters) \
+    template <class T>                          \
+    void launch(const Parameters<T>&, const Where&);
+#define SDFGAN_INSTANTIATE_LAUNCH(Parameters)                     \
+    template void launch(const Parameters<float>&, const Where&); \
+    template void launch(const Parameters<double>&, const Where&);
+
+namespace sdfgan {
+
+struct Where {
+    int device;    // CUDA device, or -1 for the CPU
+    void* stream;  // cudaStream_t; CUDA only
+    int threads;   // CPU only
+};
+
+namespace cpu {
+
+SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)
+SDFGAN_DECLARE_LAUNCH(perceptron, Perceptron)
+void launch(const MeshDistance&, const Where&);
+
+const char* simd();                // the level in use
+void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
+bool openmp();
+bool has_bf16();  // in hardware, at the level in use
+// Multiply-adds of vectors in registers, as fast as they go; returns how many FLOP that was.
+double multiply_adds(int threads, bool bf16);
+
+}  // namespace cpu
+
+namespace cuda {
+
+SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)  // those of FiLM-SIRENs throw for double
+void launch(const MeshDistance&, const Where&);
+
+int64_t start_level_workspace(int device, int64_t rays);                                // bytes
+int64_t trace_step_workspace(int device, int64_t entries);                              // bytes
+int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes);  // bytes
+
+}  // namespace cuda
+}  // namespace sdfgan

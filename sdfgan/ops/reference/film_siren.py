@@ -1,0 +1,43 @@
+"""FiLM-SIRENs in plain torch: what `sdfgan.ops.film_siren` means."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..film_siren import FilmSirenNetwork
+
+
+def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
+    """See `film_siren_sample`."""
+    return film_siren_sample(points, image, network)[0]
+
+
+def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """One layer at a time; the gradient by autograd."""
+    hidden = network.hidden.to(points.dtype)
+    if hidden.dim() == 5:  # pairs of bfloat16
+        hidden = hidden.transpose(2, 3).flatten(3).transpose(2, 3)
+    matrices = hidden.transpose(2, 3).flatten(1, 2)  # [layers - 1, W, W]
+    trunk_layers, sdf_layers, _ = network.layers
+
+    def layer(index: int, x: Tensor) -> Tensor:
+        product = x @ (network.first if index == 0 else matrices[index - 1]).T
+        return torch.sin(network.scale[image, index] * product + network.shift[image, index])
+
+    with torch.enable_grad():
+        x = points.detach().requires_grad_()
+        trunk = x
+        for index in range(trunk_layers):
+            trunk = layer(index, trunk)
+        features = trunk
+        for index in range(trunk_layers, trunk_layers + sdf_layers):
+            features = layer(index, features)
+        prior = (x.square().sum(-1) + network.constants[0]).sqrt() + network.constants[1]
+        sdf = features @ network.sdf_head + prior
+        (gradient,) = torch.autograd.grad(sdf.sum(), x, retain_graph=True)
+        features = trunk
+        for index in range(trunk_layers + sdf_layers, sum(network.layers)):
+            features = layer(index, features)
+    texture = features @ network.texture_head.T
+    return sdf.detach(), gradient, texture.detach()
