@@ -1,5 +1,4 @@
 // Positional encoding on CUDA: a thread per coordinate.
-#include ""
 #include "core/encoding.h"
 #include "cuda/launch.cuh"
 

@@ -1,5 +1,4 @@
 // Losses of histograms on CUDA: a thread per ray.
-#include ""
 #include "core/histogram.h"
 #include "cuda/launch.cuh"
 

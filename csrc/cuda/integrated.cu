@@ -1,5 +1,4 @@
 // Encodings of cones and of lobes on CUDA: a thread per piece, coordinate or direction.
-#include ""
 #include "core/harmonics.h"
 #include "core/integrated.h"
 #include "cuda/launch.cuh"

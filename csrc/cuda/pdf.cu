@@ -1,5 +1,4 @@
 // Inverse-transform sampling on CUDA: a warp per ray.
-#include ""
 #include "core/pdf.h"
 #include "cuda/launch.cuh"
 #include "cuda/warp.cuh"

@@ -1,5 +1,4 @@
 // Pixels of photographs on CUDA: a thread per pixel.
-#include ""
 #include "core/pixels.h"
 #include "cuda/launch.cuh"
 

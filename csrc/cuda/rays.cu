@@ -1,5 +1,4 @@
 // Rays of cameras on CUDA: a thread per ray.
-#include ""
 #include "core/rays.h"
 #include "cuda/launch.cuh"
 
