@@ -73,7 +73,7 @@ template <class T>
 void generate_rays(WhereTuple where, Address cameras, Address pixels, Address origins,
                    Address directions, Address near, Address far, int64_t rays,
                    int64_t camera_count, int64_t height, int64_t width, double plane_distance,
-                   double radius) {
+                   double radius, Address radii) {
     GenerateRays<T> p;
     p.cameras = pointer<const T>(cameras);
     p.pixels = pointer<const int64_t>(pixels);
@@ -87,6 +87,7 @@ void generate_rays(WhereTuple where, Address cameras, Address pixels, Address or
     p.width = width;
     p.plane_distance = static_cast<T>(plane_distance);
     p.radius = static_cast<T>(radius);
+    p.radii = pointer<const T>(radii);
     run(p, where);
 }
 
@@ -143,7 +144,7 @@ void start_level(WhereTuple where, Address cameras, Address parent_state, Addres
                  Address state, Address status, Address points, Address alive, Address count,
                  Address workspace, int64_t workspace_size, int64_t images, int64_t size,
                  int64_t parent_size, double plane_distance, double radius, double offset,
-                 double parent_reach) {
+                 double parent_reach, Address radii) {
     StartLevel<T> p;
     p.cameras = pointer<const T>(cameras);
     p.parent_state = pointer<const T>(parent_state);
@@ -167,6 +168,7 @@ void start_level(WhereTuple where, Address cameras, Address parent_state, Addres
     p.radius = static_cast<T>(radius);
     p.offset = static_cast<T>(offset);
     p.parent_reach = static_cast<T>(parent_reach);
+    p.radii = pointer<const T>(radii);
     run(p, where);
 }
 

@@ -59,6 +59,7 @@ struct GenerateRays {
     int64_t width;
     T plane_distance;  // 1/tan(fov/2)
     T radius;
+    const T* radii;  // [camera_count] in its place, or null
 };
 
 // A perceptron of one output at many points; on a CPU only. Features between layers are
@@ -174,6 +175,7 @@ struct StartLevel {
     T plane_distance;  // 1/tan(fov/2)
     T radius, offset;  // TraceLevel's radius and start
     T parent_reach;    // TraceLevel's reach, of the level before
+    const T* radii;    // [images] in place of the radius, or null
 };
 
 // A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
