@@ -346,7 +346,7 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
 
 
 def _mapped(network: nn.Module, latents: Tensor) -> Tensor:
-    """network(latents [B, L]), the same for a latent in any batch: on CPUs, products of fewer rows are summed otherwise."""
+    """network(latents [B, L]), the same for a latent in any batch: CPUs sum products of fewer rows in another order."""
     missing = -len(latents) % _LEAST_ROWS
     return network(nn.functional.pad(latents, (0, 0, 0, missing)))[: len(latents)] if missing else network(latents)
 
