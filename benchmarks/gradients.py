@@ -264,7 +264,7 @@ def query_table(quick: bool, dtype: torch.dtype) -> Iterator[Record]:
             tolerance = 0.05 * 2 / resolution
             plain = tracer.trace(tracer.levels(resolution, tolerance, margin=0.75, inset=0.0))
             level = ops.TraceLevel(resolution, 300, ops.MarchRules(tolerance / 10), tracer.extent)
-            sphere = tracer.trace([level])
+            sphere = tracer.trace(lambda level=level, **_: [level])
             counted = {"plain": plain, "all": trace_layers(tracer, resolution, 4), "sphere_traced": sphere}
             per_pixel = {k: v.counts[0].item() / (images * resolution**2) for k, v in counted.items()}
             extra = per_pixel["all"] - per_pixel["plain"]

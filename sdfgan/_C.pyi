@@ -101,6 +101,7 @@ class Kernels(Protocol):
         width: int,
         plane_distance: float,
         radius: float,
+        radii: Tensor | None,
     ) -> None: ...
     def hash_encoding(self, *, grid: dict, out: Tensor | None) -> None: ...
     def hash_points_gradient(self, *, grid: dict, gradient: Tensor | None, out: Tensor | None) -> None: ...
@@ -258,6 +259,7 @@ class Kernels(Protocol):
         radius: float,
         offset: float,
         parent_reach: float,
+        radii: Tensor | None,
     ) -> None: ...
     def trace_step(
         self,

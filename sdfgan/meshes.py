@@ -93,7 +93,7 @@ def _grid_values(
     half_diagonal = math.sqrt(3) * (_BLOCK + 1) / 2 * cell
     at_centre = torch.cat([_sdf(field, condition, points) for points in centres.split(_POINTS_AT_ONCE)])
     values = at_centre[:, None].repeat(1, _BLOCK**3)
-    near = (at_centre.abs() <= half_diagonal * _SAFETY * max(field.lipschitz, 1.0)).nonzero()[:, 0]
+    near = (at_centre.abs() <= half_diagonal * _SAFETY * max(float(np.max(field.lipschitz)), 1.0)).nonzero()[:, 0]
     done = 0
     for group in near.split(_POINTS_AT_ONCE // _BLOCK**3):
         points = (centres[group, None] + offsets).view(-1, 3)

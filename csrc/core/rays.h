@@ -44,6 +44,12 @@ SDFGAN_HD PixelRay<T> pixel_ray(const T* camera, int64_t column, int64_t row, in
     return ray;
 }
 
+// The radius of the ball of an image.
+template <class P>
+SDFGAN_HD auto radius_of(const P& p, int64_t image) {
+    return p.radii ? p.radii[image] : p.radius;
+}
+
 // A pixel of no camera gives NaN.
 template <class T>
 SDFGAN_HD void generate_ray(const GenerateRays<T>& p, int64_t index) {
@@ -55,9 +61,10 @@ SDFGAN_HD void generate_ray(const GenerateRays<T>& p, int64_t index) {
         p.near[index] = p.far[index] = T(NAN);
         return;
     }
+    const int64_t camera = pixel / p.width / p.height;
     const PixelRay<T> ray =
-        pixel_ray(p.cameras + pixel / p.width / p.height * 12, pixel % p.width,
-                  pixel / p.width % p.height, p.height, p.width, p.plane_distance, p.radius);
+        pixel_ray(p.cameras + 12 * camera, pixel % p.width, pixel / p.width % p.height, p.height,
+                  p.width, p.plane_distance, radius_of(p, camera));
     for (int i = 0; i < 3; ++i) {
         origin[i] = ray.origin[i];
         direction[i] = ray.direction[i];

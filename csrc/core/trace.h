@@ -46,8 +46,8 @@ SDFGAN_HD bool start_ray(const StartLevel<T>& p, int64_t index) {
             load_ray(p.parent_state, p.images * parents, parent, T(0), p.parent_status[parent]),
             p.parent_reach);
     }
-    const PixelRay<T> ray =
-        pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size, p.plane_distance, p.radius);
+    const PixelRay<T> ray = pixel_ray(p.cameras + 12 * image, column, row, p.size, p.size,
+                                      p.plane_distance, radius_of(p, image));
     const RayState<T> state =
         start_march(ray, from, p.offset + (p.jitter ? p.jitter[index] : T(0)));
     for (int i = 0; i < 3; ++i) {

@@ -22,9 +22,10 @@ struct GenerateRays {
     int64_t width;
     T plane_distance;  // 1/tan(fov/2)
     T radius;
+    const T* radii;  // [camera_count] in its place, or null
 
     SDFGAN_FIELDS(cameras, pixels, origins, directions, near, far, rays, camera_count, height,
-                  width, plane_distance, radius)
+                  width, plane_distance, radius, radii)
 };
 
 }  // namespace sdfgan

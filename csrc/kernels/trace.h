@@ -70,10 +70,11 @@ struct StartLevel {
     T plane_distance;  // 1/tan(fov/2)
     T radius, offset;  // TraceLevel's radius and start
     T parent_reach;    // TraceLevel's reach, of the level before
+    const T* radii;    // [images] in place of the radius, or null
 
     SDFGAN_FIELDS(cameras, parent_state, parent_status, jitter, origins, directions, start, far,
                   state, status, points, alive, count, workspace, workspace_size, images, size,
-                  parent_size, plane_distance, radius, offset, parent_reach)
+                  parent_size, plane_distance, radius, offset, parent_reach, radii)
 };
 
 }  // namespace sdfgan

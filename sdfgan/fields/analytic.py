@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdfgan.fields.base import Field
+from sdfgan.fields.base import Bound, Field, bound_of
 
 Scalar = float | Tensor  # a number, or a tensor [] or [B]
 Vector = tuple[float, ...] | list[float] | Tensor  # three numbers, or a tensor [3] or [B, 3]
@@ -21,6 +21,11 @@ Vector = tuple[float, ...] | list[float] | Tensor  # three numbers, or a tensor 
 # or there would be a layer without a gradient around each face), large enough for second derivatives.
 _SMALLEST = {torch.float64: 1e-200}
 _SMALLEST_OF_OTHERS = 1e-24
+
+
+def as_bound(value: Tensor) -> Bound:
+    """Numbers [] or [B] of a field's parameters."""
+    return value.item() if value.numel() == 1 else value.double().cpu().numpy()
 
 
 def length(*components: Tensor) -> Tensor:
@@ -101,11 +106,10 @@ class AnalyticField(Field):
             )
         return next(iter(counts), None)
 
-    def _largest(self, name: str) -> float:
-        """Of all images, a scalar, or the length of a vector."""
+    def _size(self, name: str) -> Bound:
+        """A scalar, or the length of a vector."""
         value: Tensor = getattr(self, name).detach()
-        value = value if self._ranks[name] == 0 else value.norm(dim=-1)
-        return value.max().item()
+        return as_bound(value if self._ranks[name] == 0 else value.norm(dim=-1))
 
     def __or__(self, other: AnalyticField) -> AnalyticField:
         return Union(self, other)
@@ -146,7 +150,7 @@ class _Pair(AnalyticField):
     def __init__(self, a: Field, b: Field) -> None:
         super().__init__()
         self.a, self.b = a, b
-        self.lipschitz = max(a.lipschitz, b.lipschitz)
+        self.lipschitz = bound_of(max, a.lipschitz, b.lipschitz)
 
     def _parts(self, points: Tensor, condition: Any, image: Tensor | None) -> tuple[Tensor, Tensor]:
         return self.a.sdf(points, condition, image), self.b.sdf(points, condition, image)
@@ -166,8 +170,8 @@ class Union(_Pair):
     """What is in a or b: min(a, b). Exact outside where both parts are."""
 
     @property
-    def extent(self) -> float:
-        return max(self.a.extent, self.b.extent)
+    def extent(self) -> Bound:
+        return bound_of(max, self.a.extent, self.b.extent)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.minimum(*self._parts(points, condition, image))
@@ -180,8 +184,8 @@ class Intersection(_Pair):
     """What is in both a and b: max(a, b). A lower bound outside, exact inside where both parts are."""
 
     @property
-    def extent(self) -> float:
-        return min(self.a.extent, self.b.extent)
+    def extent(self) -> Bound:
+        return bound_of(min, self.a.extent, self.b.extent)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return torch.maximum(*self._parts(points, condition, image))
@@ -194,7 +198,7 @@ class Subtraction(_Pair):
     """What is in a and not in b: max(a, -b). A lower bound outside; the cut has the colour of b."""
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         return self.a.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
@@ -228,8 +232,8 @@ class SmoothUnion(_SmoothPair):
     """`Union` with a fillet, up to k / 4 fatter than the union; not an exact distance."""
 
     @property
-    def extent(self) -> float:
-        return max(self.a.extent, self.b.extent) + self._largest("k")
+    def extent(self) -> Bound:
+        return bound_of(max, self.a.extent, self.b.extent) + self._size("k")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return self._smooth_minimum(*self._parts(points, condition, image), image)
@@ -242,8 +246,8 @@ class SmoothIntersection(_SmoothPair):
     """`Intersection` with rounded edges: up to k / 4 thinner."""
 
     @property
-    def extent(self) -> float:
-        return min(self.a.extent, self.b.extent)
+    def extent(self) -> Bound:
+        return bound_of(min, self.a.extent, self.b.extent)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         a, b = self._parts(points, condition, image)
@@ -257,7 +261,7 @@ class SmoothSubtraction(_SmoothPair):
     """`Subtraction` with rounded edges: up to k / 4 thinner."""
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         return self.a.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
@@ -299,11 +303,11 @@ class Transformed(AnalyticField):
             self._add("scale", scale, 0, least=1e-6)
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         extent = self.field.extent
         if "scale" in self._ranks:
-            extent *= self._largest("scale")
-        return extent + (self._largest("translation") if "translation" in self._ranks else 0.0)
+            extent = extent * self._size("scale")
+        return extent + (self._size("translation") if "translation" in self._ranks else 0.0)
 
     def _to_field(self, points: Tensor, image: Tensor | None) -> Tensor:
         if "translation" in self._ranks:
@@ -332,7 +336,7 @@ class Coloured(AnalyticField):
         self._add("colour", colour, 1, least=0.0)
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         return self.field.extent
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:

@@ -9,13 +9,26 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdfgan import ops
+
+Bound: TypeAlias = float | np.ndarray  # one for all images, or [B], one for each
+
+
+def bound_of(function: Callable[..., float], *bounds: Bound) -> Bound:
+    """A function of numbers, of the bounds of each image where they differ: each image's is what it would be alone."""
+    images = sorted({len(bound) for bound in bounds if isinstance(bound, np.ndarray)})
+    if not images:
+        return function(*bounds)
+    if len(images) > 1:
+        raise ValueError(f"parts have parameters for {' and '.join(map(str, images))} images")
+    return np.array([function(*row) for row in zip(*np.broadcast_arrays(*bounds), strict=True)])
 
 
 class FieldSample(NamedTuple):
@@ -34,13 +47,13 @@ class Field(nn.Module):
     """
 
     latent_size: int = 0
-    lipschitz: float = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
+    lipschitz: Bound = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
     mixed_precision: bool = (
         False  # whether autocast may shorten it where pictures are made; never where rays are traced
     )
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         """No surface is farther from the origin: rays are clipped to that ball. Unless it knows better: the cube's."""
         return math.sqrt(3)
 

@@ -17,6 +17,7 @@ from sdfgan import _C, ops
 from sdfgan.fields.base import Field, FieldSample
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
+_LEAST_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,10 @@ class FilmSirenSDF(Field):
 
     def _condition(self, latents: Tensor) -> FilmCondition:
         batch = len(latents)
-        film = self.mapping(latents[:, : self.geometry_latent_size])
+        film = _mapped(self.mapping, latents[:, : self.geometry_latent_size])
         if self.texture_latent_size:
-            film = torch.cat([film, self.texture_mapping(latents[:, self.geometry_latent_size :])], dim=1)
+            texture = _mapped(self.texture_mapping, latents[:, self.geometry_latent_size :])
+            film = torch.cat([film, texture], dim=1)
         base_color = 4 * film[:, None, -3:]
         film = film[:, :-3].view(batch, len(self.omegas), 2, self.width)
         omegas = torch.stack([film.new_full((), omega) for omega in self.omegas])  # a copy would wait for the device
@@ -341,6 +343,12 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
     with torch.no_grad():
         last.weight.mul_(0.25)
     return network
+
+
+def _mapped(network: nn.Module, latents: Tensor) -> Tensor:
+    """network(latents [B, L]), the same for a latent in any batch: CPUs sum products of fewer rows in another order."""
+    missing = -len(latents) % _LEAST_ROWS
+    return network(nn.functional.pad(latents, (0, 0, 0, missing)))[: len(latents)] if missing else network(latents)
 
 
 def _rows(points: Tensor, condition: FilmCondition, image: Tensor | None) -> Tensor:

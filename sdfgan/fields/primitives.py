@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdfgan.fields.analytic import AnalyticField, Scalar, Vector, length, vector_length
+from sdfgan.fields.analytic import AnalyticField, Scalar, Vector, as_bound, length, vector_length
+from sdfgan.fields.base import Bound, bound_of
 
 
 class Sphere(AnalyticField):
@@ -23,8 +24,8 @@ class Sphere(AnalyticField):
         self._add("radius", radius, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return self._largest("radius")
+    def extent(self) -> Bound:
+        return self._size("radius")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         return vector_length(points) - self._get("radius", points, image)
@@ -39,8 +40,8 @@ class RoundedBox(AnalyticField):
         self._add("radius", radius, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return self._largest("half_size")
+    def extent(self) -> Bound:
+        return self._size("half_size")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         radius = self._get("radius", points, image)
@@ -64,8 +65,8 @@ class Torus(AnalyticField):
         self._add("minor", minor, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return self._largest("major") + self._largest("minor")
+    def extent(self) -> Bound:
+        return self._size("major") + self._size("minor")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -82,8 +83,8 @@ class Capsule(AnalyticField):
         self._add("half_height", half_height, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return self._largest("radius") + self._largest("half_height")
+    def extent(self) -> Bound:
+        return self._size("radius") + self._size("half_height")
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -100,8 +101,8 @@ class Cylinder(AnalyticField):
         self._add("half_height", half_height, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return math.hypot(self._largest("radius"), self._largest("half_height"))
+    def extent(self) -> Bound:
+        return bound_of(math.hypot, self._size("radius"), self._size("half_height"))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -120,8 +121,9 @@ class Cone(AnalyticField):
         self._add("half_height", half_height, 0, least=0.0)
 
     @property
-    def extent(self) -> float:
-        return math.hypot(max(self._largest("r1"), self._largest("r2")), self._largest("half_height"))
+    def extent(self) -> Bound:
+        radius = bound_of(max, self._size("r1"), self._size("r2"))
+        return bound_of(math.hypot, radius, self._size("half_height"))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         x, y, z = points.unbind(-1)
@@ -159,11 +161,11 @@ class Ellipsoid(AnalyticField):
         super().__init__()
         self._add("radii", radii, 1, least=1e-6)
         ratio = self.radii.detach().amax(-1) / self.radii.detach().amin(-1)
-        self.lipschitz = max(1.0, ratio.max().item() ** 2 / 2)
+        self.lipschitz = bound_of(lambda k: max(1.0, k**2 / 2), as_bound(ratio))
 
     @property
-    def extent(self) -> float:
-        return self.radii.detach().max().item()
+    def extent(self) -> Bound:
+        return as_bound(self.radii.detach().amax(-1))
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         radii = self._get("radii", points, image)
@@ -187,7 +189,7 @@ class Plane(AnalyticField):
             raise ValueError("Plane: normal must not be zero")
 
     @property
-    def extent(self) -> float:
+    def extent(self) -> Bound:
         return math.inf
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ Rays = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 def generate_rays(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float = 1.0
+    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float | Tensor = 1.0
 ) -> Rays:
     """The rays of some pixels of B pictures, and where they enter and leave the ball around the world origin.
 
@@ -25,7 +25,7 @@ def generate_rays(
         pixels: [N] int64, (b * height + row) * width + column. A pixel of no picture gives NaN rays.
         height, width: of the pictures, in pixels.
         fov: vertical field of view, radians, between 0 and pi.
-        radius: of the ball, > 0.
+        radius: of the ball, > 0: a number, or a tensor [B] with one for each picture.
 
     Returns:
         origins [N, 3], unit directions [N, 3], near [N] and far [N], distances along the ray. Nothing behind
@@ -33,10 +33,26 @@ def generate_rays(
         Not differentiable: RuntimeError when camera_to_world requires grad.
     """
     refuse_gradient("generate_rays", camera_to_world=camera_to_world, pixels=pixels)
-    return _op(camera_to_world, pixels, height, width, fov, radius)
+    return _op(camera_to_world, pixels, height, width, fov, *one_radius_or_each("generate_rays", radius))
 
 
-def _fake(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float) -> Rays:
+def one_radius_or_each(op: str, radius: float | Tensor) -> tuple[float, Tensor | None]:
+    """A radius as the kernels take it: a number, and a tensor in its place."""
+    if not isinstance(radius, Tensor):
+        return radius, None
+    refuse_gradient(op, radius=radius)
+    return 1.0, radius
+
+
+def _fake(
+    camera_to_world: Tensor,
+    pixels: Tensor,
+    height: int,
+    width: int,
+    fov: float,
+    radius: float,
+    radii: Tensor | None,
+) -> Rays:
     check = Checker("generate_rays")
     check("camera_to_world", camera_to_world, ("B", 3, 4), REAL)
     check("pixels", pixels, ("N",), (torch.int64,))
@@ -46,13 +62,17 @@ def _fake(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov:
         raise ValueError(f"generate_rays: fov must be between 0 and pi radians, got {fov}")
     if not radius > 0:
         raise ValueError(f"generate_rays: radius must be > 0, got {radius}")
+    if radii is not None:
+        check("radius", radii, ("B",), (camera_to_world.dtype,))
     n = pixels.shape[0]
     new = camera_to_world.new_empty
     return new((n, 3)), new((n, 3)), new((n,)), new((n,))
 
 
-def _kernel(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float) -> Rays:
-    rays = _fake(camera_to_world, pixels, height, width, fov, radius)
+def _kernel(
+    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float, radii: Tensor | None
+) -> Rays:
+    rays = _fake(camera_to_world, pixels, height, width, fov, radius, radii)
     origins, directions, near, far = rays
     native(camera_to_world).generate_rays(
         cameras=camera_to_world,
@@ -67,13 +87,14 @@ def _kernel(camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fo
         width=width,
         plane_distance=1 / math.tan(fov / 2),
         radius=radius,
+        radii=radii,
     )
     return rays
 
 
 _op = register(
-    "generate_rays(Tensor camera_to_world, Tensor pixels, int height, int width, float fov, float radius)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
+    "generate_rays(Tensor camera_to_world, Tensor pixels, int height, int width, float fov, float radius,"
+    " Tensor? radii) -> (Tensor, Tensor, Tensor, Tensor)",
     _kernel,
     _fake,
 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _C
 from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register
+from .rays import one_radius_or_each
 
 Step = tuple[Tensor, Tensor, Tensor]
 
@@ -74,7 +75,7 @@ class TraceLevel(NamedTuple):
     size: int  # pixels along a side; a multiple of the level before
     steps: int  # most evaluations of a ray
     rules: MarchRules
-    radius: float = 1.0  # of the ball that rays are clipped to
+    radius: float | Tensor = 1.0  # of the ball that rays are clipped to; for `start_level` also [B], one per picture
     start: float = 0.0  # rays start that far behind where they enter the ball
     reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
     # sqrt((reach t)^2 / 2 + 1/1024), with t where that was
@@ -116,11 +117,13 @@ def start_level(
         `LevelRays` of N = B R^2 rays. Not differentiable: RuntimeError when a tensor requires grad.
     """
     refuse_gradient("start_level", cameras=cameras)
+    radius, radii = one_radius_or_each("start_level", level.radius)
     if parent is None:
-        return LevelRays(*_start_op(cameras, None, None, jitter, level.size, 1, fov, level.radius, level.start, 0.0))
+        numbers = level.size, 1, fov, radius, level.start, 0.0
+        return LevelRays(*_start_op(cameras, None, None, jitter, *numbers, radii))
     coarse, state, status = parent
-    numbers = level.size, coarse.size, fov, level.radius, level.start, coarse.reach
-    return LevelRays(*_start_op(cameras, state, status, jitter, *numbers))
+    numbers = level.size, coarse.size, fov, radius, level.start, coarse.reach
+    return LevelRays(*_start_op(cameras, state, status, jitter, *numbers, radii))
 
 
 def trace_step(
@@ -202,6 +205,7 @@ def _start_fake(
     radius: float,
     offset: float,
     parent_reach: float,
+    radii: Tensor | None,
 ) -> tuple[Tensor, ...]:
     check = Checker("start_level")
     check("cameras", cameras, ("B", 3, 4), REAL)
@@ -215,6 +219,8 @@ def _start_fake(
         check("status", status, (images * parent_size * parent_size,), (torch.uint8,))
     if jitter is not None:
         check("jitter", jitter, ("B", size, size), real)
+    if radii is not None:
+        check("radius", radii, ("B",), real)
     new = cameras.new_empty
     return (
         new(rays, 3), new(rays, 3), new(rays), new(rays), new(5, rays), new(rays, dtype=torch.uint8), new(rays, 3),
@@ -225,7 +231,7 @@ def _start_fake(
 def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     level = _start_fake(cameras, *rest)
     kernels = native(cameras)
-    parent_state, parent_status, jitter, size, parent_size, fov, radius, offset, parent_reach = rest
+    parent_state, parent_status, jitter, size, parent_size, fov, radius, offset, parent_reach, radii = rest
     origins, directions, start, far, state, status, points, alive, count = level
     workspace_size = _C.start_level_workspace(cameras.device.index, len(origins)) if cameras.is_cuda else 0
     kernels.start_level(
@@ -251,13 +257,14 @@ def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         radius=radius,
         offset=offset,
         parent_reach=parent_reach,
+        radii=radii,
     )
     return level
 
 
 _start_op = register(
     "start_level(Tensor cameras, Tensor? state, Tensor? status, Tensor? jitter, int size, int parent_size, float fov,"
-    " float radius, float offset, float parent_reach)"
+    " float radius, float offset, float parent_reach, Tensor? radii)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _start_kernel,
     _start_fake,

@@ -151,7 +151,7 @@ class _Minima:
         return LayerSamples(
             self.pixel, order, hit, torch.zeros_like(hit), t, torch.stack([first, second], -1), share, nearest, normal,
             counts, self.resolution,
-        )[nearest < self.pixel_size * self._tracer.lipschitz]  # fmt: skip
+        )[nearest < self.pixel_size * self._tracer.lipschitz_of(self.rays.image)]  # fmt: skip
 
     def _entry(self, hit: Tensor, enter: Tensor, middle: Tensor, falling: _End, rising: _End) -> Tensor:
         """Where rays enter the surface, before the minimum: [N], of those that `hit`.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
 
 from sdfgan.cameras import camera_distance
 from sdfgan.ops import MarchRules, TraceLevel
@@ -19,6 +21,12 @@ _CONE_RELAXATION = 0.88  # a cone's step back costs more than it gains
 _RELAXATION = 1.0
 _SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
 _PATIENCE = 8  # evaluations after which that has doubled: a ray that grazes a surface must not take hundreds
+
+
+class MakeLevels(Protocol):
+    """The levels of images whose gradients and balls have these bounds."""
+
+    def __call__(self, *, lipschitz: float, radius: float | Tensor) -> list[TraceLevel]: ...
 
 
 class _Plan(NamedTuple):
@@ -57,7 +65,7 @@ def march_levels(
     inset: float = 0.0,
     refine: int = 8,
     lipschitz: float = 1.0,
-    radius: float = 1.0,
+    radius: float | Tensor = 1.0,
     native: Literal["cpu", "cuda"] | None = "cpu",
 ) -> list[TraceLevel]:
     """The coarser levels and that of the pixels; see `multiscale`.
@@ -70,7 +78,7 @@ def march_levels(
     distance = camera_distance(fov)
     footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
     slack = _SLACK * footprint * distance
-    radius += margin * footprint * (distance + radius)  # of the ball that near misses are in as well
+    radius = radius + margin * footprint * (distance + radius)  # of the ball that near misses are in as well
     sizes = [resolution]
     while (coarser := plan.coarser(sizes[0])) is not None:
         sizes.insert(0, coarser)
@@ -113,6 +121,15 @@ def _switch(name: str, otherwise: int, allowed: Sequence[int] | None = None) -> 
         wanted = "a positive whole number" if allowed is None else " or ".join(map(str, allowed))
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return number
+
+
+def seed_plan(scales: Sequence[int], fov: float) -> MakeLevels:
+    """`seed_levels`, whose ball is always that of radius 1."""
+
+    def make(*, lipschitz: float, radius: float | Tensor) -> list[TraceLevel]:
+        return seed_levels(scales, fov, lipschitz)
+
+    return make
 
 
 def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:

@@ -5,20 +5,22 @@ A `FilmSirenSDF` is traced by one native call, any other field level by level; t
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
-from sdfgan.fields.base import Field
+from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.levels import march_levels, seed_levels
+from sdfgan.raycast.levels import MakeLevels, march_levels, seed_plan
 from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
@@ -105,7 +107,7 @@ def multiscale(
             than that may be skipped.
         refine: most evaluations that move a hit onto the surface.
         lipschitz: the largest |gradient| of the sdf, by which steps are divided (too large costs evaluations alone);
-            "estimate": the largest found at 4096 random points of each shape; None: `Field.lipschitz`.
+            "estimate": for each shape, the largest found at 4096 random points; None: `Field.lipschitz`.
         algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
             `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
             steps, margin, inset and refine.
@@ -133,13 +135,12 @@ def multiscale(
         shape = (len(axes), resolution, resolution)
         jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
     tracer = Tracer(field, condition, axes, fov, options, generator)
+    make_levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
     if algorithm == "seed":
-        levels = seed_levels(scales, fov, tracer.lipschitz)
-    else:
-        levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
-    traced = tracer.trace(levels, jitter=jitter)
+        make_levels = seed_plan(scales, fov)
+    traced = tracer.trace(make_levels, jitter=jitter)
     pixels = (traced.status != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
-    level = levels[-1]
+    level = make_levels(lipschitz=1.0, radius=tracer.extent)[-1]
     rays = tracer.rays(pixels, resolution, level.radius, level.start, None if jitter is None else jitter.flatten())
     distances = traced.distance[pixels]
     return SurfaceSamples(
@@ -187,18 +188,20 @@ class Tracer:
         _check_images(field, condition, len(axes))
         self.field, self.condition, self.fov, self._options = field, condition, fov, options
         self.camera = orbit_camera(axes.detach(), fov).contiguous()
+        self._images: Tensor | None = None  # of the condition, where these are not all of them
         lipschitz = options.lipschitz
-        if lipschitz is None:
-            lipschitz = max(field.lipschitz, 1.0)
-        elif lipschitz == "estimate":
-            lipschitz = max(_largest_gradient(field, condition, axes, generator), 1.0)
+        if lipschitz is None or lipschitz == "estimate":
+            steepest = _largest_gradients(field, condition, axes, generator) if lipschitz else field.lipschitz
+            self.lipschitz: float | Tensor = _alike(bound_of(lambda bound: max(bound, 1.0), steepest))
         elif not lipschitz > 0:
             raise ValueError(f"multiscale: lipschitz must be positive, got {lipschitz}")
-        self.lipschitz = lipschitz
+        else:
+            self.lipschitz = lipschitz
         radius = field.extent if options.extent is None else options.extent
-        if not radius > 0:
+        if not np.all(np.asarray(radius) > 0):
             raise ValueError(f"multiscale: extent must be positive, got {radius}")
-        self.extent = min(radius, _FARTHEST * camera_distance(fov))
+        farthest = _FARTHEST * camera_distance(fov)
+        self.extent = _alike(bound_of(lambda bound: min(bound, farthest), radius))
         self._network = field.network(condition, options.precision)
         if self._network is None and options.precision in ("bf16", "fp16"):
             device = "on CUDA, of width 256 at most" if options.precision == "fp16" else "on a CPU"
@@ -208,11 +211,13 @@ class Tracer:
         """A rounded distance is a moved surface: rays are traced as without autocast."""
         return torch.autocast(self.camera.device.type, enabled=False)
 
-    def levels(
-        self, resolution: int, threshold: float, *, margin: float, inset: float, refine: int = 8
-    ) -> list[ops.TraceLevel]:
+    def levels(self, resolution: int, threshold: float, *, margin: float, inset: float, refine: int = 8) -> MakeLevels:
         """See `march_levels`."""
-        return march_levels(
+        native: Literal["cpu", "cuda"] | None = None
+        if self._network is not None:
+            native = "cuda" if self.camera.is_cuda else "cpu"
+        return partial(
+            march_levels,
             resolution,
             self.fov,
             threshold=threshold,
@@ -220,13 +225,57 @@ class Tracer:
             margin=margin,
             inset=inset,
             refine=refine,
-            lipschitz=self.lipschitz,
-            radius=self.extent,
-            native=None if self._network is None else "cuda" if self.camera.is_cuda else "cpu",
+            native=native,
         )
 
-    def trace(self, levels: list[ops.TraceLevel], *, jitter: Tensor | None = None, most_layers: int = 0) -> PixelTrace:
-        """March the rays of all levels; those of the last one collect layers, if any are wanted."""
+    def trace(self, make_levels: MakeLevels, *, jitter: Tensor | None = None, most_layers: int = 0) -> PixelTrace:
+        """March the rays of all levels; those of the last one collect layers, if any are wanted.
+
+        Images with other bounds are marched by themselves, as they would be alone: in a common march, the picture of
+        one would depend on what is beside it.
+        """
+        groups = self._groups()
+        if len(groups) <= 1:
+            return self._march(make_levels, jitter, most_layers)
+        parts = [
+            self._of(images)._march(make_levels, None if jitter is None else jitter[images], most_layers)
+            for images in groups
+        ]
+        order = torch.cat(groups).argsort()
+
+        def together(name: str, of: Sequence[Any] = parts) -> Tensor:
+            """[..., N] of all pixels."""
+            each = [getattr(part, name).unflatten(-1, (len(own), -1)) for part, own in zip(of, groups, strict=True)]
+            return torch.cat(each, -2).index_select(-2, order).flatten(-2)
+
+        layers = None
+        if most_layers:
+            of = [part.layers for part in parts]
+            layers = ops.LayerState(together("layers", of), together("complete", of), self.camera.new_empty(5, 0))
+        counts = torch.stack([part.counts for part in parts]).sum(0)
+        return PixelTrace(together("status"), together("distance"), together("nearest"), counts, layers)
+
+    def _groups(self) -> list[Tensor]:
+        """Images [b] with the same bounds. Rays that are marched level by level have the ball of their own image."""
+        shared = (self.lipschitz,) if self._network is None else (self.lipschitz, self.extent)
+        rows = list(zip(*(bound.tolist() for bound in shared if isinstance(bound, Tensor)), strict=True))
+        alike = ([image for image, row in enumerate(rows) if row == own] for own in dict.fromkeys(rows))
+        return [torch.tensor(images, device=self.camera.device) for images in alike]
+
+    def _of(self, images: Tensor) -> Tracer:
+        """Of some images, which have the same bounds."""
+        part = copy.copy(self)
+        part.camera, part._images = self.camera[images], images
+        part.lipschitz, part.extent = _rows(self.lipschitz, images), _rows(self.extent, images)
+        if self._network is not None:
+            scale, shift = self._network.scale[images], self._network.shift[images]
+            part._network = self._network._replace(scale=scale, shift=shift)
+        return part
+
+    def _march(self, make_levels: MakeLevels, jitter: Tensor | None, most_layers: int) -> PixelTrace:
+        """All images in one march."""
+        lipschitz, radius = _first(self.lipschitz), self.extent if self._network is None else _first(self.extent)
+        levels = make_levels(lipschitz=lipschitz, radius=radius)
         if self._network is not None:
             status, distance, nearest, counts, layers = ops.film_siren_trace(
                 self.camera, levels, self._network, self.fov, jitter, most_layers
@@ -237,21 +286,35 @@ class Tracer:
         own: ops.LayerState | None = None
         for level in levels:
             last = level is levels[-1]
-            rays = ops.start_level(self.camera, level, self.fov, parent, jitter if last else None)
+            own_balls = level._replace(radius=self._on_device(level.radius))
+            rays = ops.start_level(self.camera, own_balls, self.fov, parent, jitter if last else None)
             if last and most_layers:
                 own = ops.LayerState.none(most_layers, rays.start)
+            which = partial(self._image_of, level.size**2)
             with self.full_precision():
-                counts += march(self.field, self.condition, rays, level, partial(image_of, level.size**2), own)
+                counts += march(self.field, self.condition, rays, level, which, own)
             parent = level, rays.state, rays.status
         t, nearest, nearest_t, *_ = rays.state
         distance = torch.where(rays.status == int(ops.RayStatus.HIT), t, nearest_t)
         return PixelTrace(rays.status, distance, nearest, counts.expand(2), own)
 
+    def _image_of(self, pixels: int, ray: Tensor) -> Tensor:
+        """The row of the condition of rays, if each image has that many pixels."""
+        image = image_of(pixels, ray)
+        return image if self._images is None else self._images[image]
+
+    def _on_device(self, radius: float | Tensor) -> float | Tensor:
+        return radius.to(self.camera) if isinstance(radius, Tensor) else radius
+
+    def lipschitz_of(self, image: Tensor) -> float | Tensor:
+        """[N] of images [N], or one for all."""
+        return self.lipschitz.to(self.camera)[image] if isinstance(self.lipschitz, Tensor) else self.lipschitz
+
     def rays(
-        self, pixels: Tensor, resolution: int, radius: float, offset: float = 0.0, jitter: Tensor | None = None
+        self, pixels: Tensor, resolution: int, radius: float | Tensor, offset: float = 0.0, jitter: Tensor | None = None
     ) -> Rays:
         """The rays [N] of pixels, given by their numbers [N] (ascending); not differentiable."""
-        made = ops.generate_rays(self.camera, pixels, resolution, resolution, self.fov, radius)
+        made = ops.generate_rays(self.camera, pixels, resolution, resolution, self.fov, self._on_device(radius))
         origins, directions, start, far = made
         start = start + offset
         if jitter is not None:
@@ -264,14 +327,31 @@ def image_of(pixels: int, ray: Tensor) -> Tensor:
     return (ray // pixels).long()
 
 
-def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: torch.Generator | None) -> float:
-    points = torch.randn(len(axes), _LIPSCHITZ_POINTS, 3, dtype=axes.dtype, device=axes.device, generator=generator)
-    radius = torch.rand(points.shape[:2], dtype=axes.dtype, device=axes.device, generator=generator) ** (1 / 3)
-    points = points / points.norm(dim=-1, keepdim=True) * radius[..., None]
-    image = torch.arange(len(axes), device=axes.device).repeat_interleave(_LIPSCHITZ_POINTS)
+def _alike(bound: Bound) -> float | Tensor:
+    """A number if it is the same for all images, else [B]."""
+    if not isinstance(bound, np.ndarray):
+        return bound
+    return torch.from_numpy(bound) if (bound != bound[:1]).any() else float(bound[0]) if len(bound) else 1.0
+
+
+def _rows(bound: float | Tensor, images: Tensor) -> float | Tensor:
+    return bound[images.cpu()] if isinstance(bound, Tensor) else bound
+
+
+def _first(bound: float | Tensor) -> float:
+    """Of images that have the same."""
+    return bound[0].item() if isinstance(bound, Tensor) else bound
+
+
+def _largest_gradients(field: Field, condition: Any, axes: Tensor, generator: torch.Generator | None) -> np.ndarray:
+    """[B] at random points, which are the same ones for all images, so that each has what it would have alone."""
+    points = torch.randn(_LIPSCHITZ_POINTS, 3, dtype=axes.dtype, device=axes.device, generator=generator)
+    radius = torch.rand(len(points), dtype=axes.dtype, device=axes.device, generator=generator) ** (1 / 3)
+    points = points / points.norm(dim=-1, keepdim=True) * radius[:, None]
+    image = torch.arange(len(axes), device=axes.device).repeat_interleave(len(points))
     with torch.autocast(axes.device.type, enabled=False):
-        _, gradient = field.sdf_and_gradient(points.flatten(0, 1), condition, image)
-    return gradient.detach().norm(dim=-1).amax().item() if len(axes) else 1.0
+        _, gradient = field.sdf_and_gradient(points.repeat(len(axes), 1), condition, image)
+    return gradient.detach().norm(dim=-1).view(len(axes), -1).amax(-1).double().cpu().numpy()
 
 
 def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:

@@ -17,7 +17,7 @@ from sdfgan import ops
 from sdfgan.cameras import orbit_camera
 from sdfgan.fields.base import Field
 from sdfgan.raycast.layers import LayerSamples
-from sdfgan.raycast.levels import SEED_THRESHOLD, seed_levels
+from sdfgan.raycast.levels import SEED_THRESHOLD, seed_levels, seed_plan
 from sdfgan.raycast.multiscale import Tracer, image_of
 from sdfgan.raycast.sphere_trace import Rays, march
 
@@ -29,7 +29,7 @@ _MISSED_BRIGHTNESS = 0.7
 def seed_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> LayerSamples:
     """One sample for each pixel whose ray comes within a pixel of the surface."""
     scales = (resolution // _SCALE, _SCALE) if resolution % _SCALE == 0 else (resolution,)
-    traced = tracer.trace(seed_levels(scales, tracer.fov, tracer.lipschitz))
+    traced = tracer.trace(seed_plan(scales, tracer.fov))
     near = (traced.status != int(ops.RayStatus.UNTRACED)) & (traced.nearest < SEED_THRESHOLD + 2 / resolution)
     pixel = (near if pixels is None else near & pixels.flatten()).nonzero()[:, 0]
     hit, t, nothing = traced.status[pixel] == int(ops.RayStatus.HIT), traced.distance[pixel], torch.zeros_like(pixel)

@@ -196,13 +196,14 @@ void others(int64_t rays) {
                 {-1, nullptr, 2});
     require(finite(samples), "a sample is not finite");
 
-    const std::vector<T> cameras = circle_of_cameras<T>(2, 4.5);
+    const std::vector<T> cameras = circle_of_cameras<T>(2, 4.5), radii{1, T(0.8)};
     std::vector<int64_t> pixels(rays);
     for (int64_t i = 0; i < rays; ++i) pixels[i] = i % (2 * 32 * 32);
     std::vector<T> origins(3 * rays), directions(3 * rays), near(rays), far(rays);
-    cpu::launch(GenerateRays<T>{cameras.data(), pixels.data(), origins.data(), directions.data(),
-                                near.data(), far.data(), rays, 2, 32, 32, T(4.5), T(1)},
-                {-1, nullptr, 2});
+    cpu::launch(
+        GenerateRays<T>{cameras.data(), pixels.data(), origins.data(), directions.data(),
+                        near.data(), far.data(), rays, 2, 32, 32, T(4.5), T(1), radii.data()},
+        {-1, nullptr, 2});
 
     const int64_t side = 1 + rays / 500, level_rays = 2 * side * side;
     std::vector<T> o(3 * level_rays), d(3 * level_rays), s(level_rays), f(level_rays);
@@ -231,7 +232,8 @@ void others(int64_t rays) {
                               T(4.5),
                               T(1),
                               0,
-                              0},
+                              0,
+                              radii.data()},
                 {-1, nullptr, 3});
     require(level_count > 0 && level_count <= level_rays, "no ray meets the ball");
 

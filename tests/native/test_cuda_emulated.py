@@ -303,7 +303,7 @@ def test_other_kernels_match_the_cpu(emulated):
     here, there = (-1, 0, 1), (HOPPER, 0, 0)
     g = torch.Generator().manual_seed(3)
     coarse, fine = LEVELS["march"][0]._replace(size=6), LEVELS["march"][-1]._replace(size=12)
-    camera = some_cameras(2)
+    camera, radii = some_cameras(2), torch.tensor([1.0, 0.7])
 
     def run(where: tuple) -> list[Tensor]:
         results = []
@@ -318,6 +318,7 @@ def test_other_kernels_match_the_cpu(emulated):
             emulated.f32.start_level(
                 where, camera.data_ptr(), *parent, 0, *(t.data_ptr() for t in (*level_rays, workspace)),
                 len(workspace), 2, level.size, coarser, 3.0, level.radius, level.start, reach,
+                radii.data_ptr() if parent[0] else 0,
             )  # fmt: skip
             for _ in range(3):
                 values = points.norm(dim=1) - 0.5
@@ -345,7 +346,7 @@ def test_other_kernels_match_the_cpu(emulated):
         pixels = torch.tensor([0, 5, 71, 72, -1])
         rays = [torch.zeros(5, 3), torch.zeros(5, 3), torch.zeros(5), torch.zeros(5)]
         pointers = [t.data_ptr() for t in (camera, pixels, *rays)]
-        emulated.f32.generate_rays(where, *pointers, 5, 2, 6, 6, 3.0, 1.0)
+        emulated.f32.generate_rays(where, *pointers, 5, 2, 6, 6, 3.0, 1.0, radii.data_ptr())
         return [*results, encoded, drawn, *rays]
 
     for actual, expected in zip(run(there), run(here), strict=True):

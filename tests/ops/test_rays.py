@@ -57,6 +57,16 @@ def test_near_and_far_lie_on_the_ball(device, assert_close):
     assert (step[~hits] >= (origins + near[:, None] * directions).norm(dim=-1)[~hits]).all()  # the closest
 
 
+def test_each_picture_may_have_its_ball(device):
+    cameras, pixels = random_cameras(3, torch.float64, device), torch.arange(-1, 3 * 16 * 24 + 1, device=device)
+    radii = torch.tensor([0.9, 0.5, 2.0], dtype=torch.float64, device=device)
+    made = generate_rays(cameras, pixels, 16, 24, 0.6, radii)
+    for image, radius in enumerate(radii.tolist()):
+        own = pixels // (16 * 24) == image
+        alone = generate_rays(cameras, pixels[own], 16, 24, 0.6, radius)
+        assert all(torch.equal(a[own], b) for a, b in zip(made, alone, strict=True))
+
+
 def test_pixel_centres(device, assert_close):
     """Directions of a wide picture, in the camera's frame, by hand."""
     camera = torch.eye(4, dtype=torch.float64, device=device)[None, :3]
@@ -91,7 +101,9 @@ def test_no_cameras(device):
 
 def test_opcheck(device):
     pixels = torch.arange(12, device=device)
-    torch.library.opcheck(OP, (random_cameras(2, device=device), pixels, 2, 3, 0.5, 1.0))
+    torch.library.opcheck(OP, (random_cameras(2, device=device), pixels, 2, 3, 0.5, 1.0, None))
+    radii = torch.tensor([1.0, 0.7], device=device)
+    torch.library.opcheck(OP, (random_cameras(2, device=device), pixels, 2, 3, 0.5, 1.0, radii))
 
 
 def test_compiles(device, assert_close):

@@ -349,7 +349,9 @@ def test_start_level_is_the_same_for_any_number_of_threads():
 def test_start_level_opcheck_and_rejections(device):
     cameras, parent = some_cameras(2, torch.float32, device), some_parent(COARSE, 2, torch.float32, device)
     numbers = (24, 6, DEFAULT_FOV, 1.0, 0.0, 0.0)
-    torch.library.opcheck(torch.ops.sdfgan.start_level.default, (cameras, parent[1], parent[2], None, *numbers))
+    for radii in (None, torch.tensor([1.0, 0.7], device=device)):
+        arguments = (cameras, parent[1], parent[2], None, *numbers, radii)
+        torch.library.opcheck(torch.ops.sdfgan.start_level.default, arguments)
     with pytest.raises(ValueError, match="start_level: the size must be a multiple of the level before, got 25 and 6"):
         start_level(cameras, TraceLevel(25, 10, MarchRules(1e-4)), DEFAULT_FOV, parent)
     with pytest.raises(ValueError, match=r"start_level: state must be \[5, 72\] float32"):

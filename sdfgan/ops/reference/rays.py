@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def generate_rays(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float = 1.0
+    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float | Tensor = 1.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Unprojects pixel centres and intersects with the ball."""
     inside = (pixels >= 0) & (pixels < len(camera_to_world) * height * width)
@@ -27,5 +27,7 @@ def generate_rays(
 
     closest = -(origins * directions).sum(-1)
     miss2 = (origins + closest[:, None] * directions).square().sum(-1)
+    if isinstance(radius, Tensor):
+        radius = radius[torch.where(inside, pixels // (height * width), 0)] if len(radius) else radius.new_ones(())
     half_chord = (radius**2 - miss2).clamp(min=0).sqrt()
     return origins, directions, (closest - half_chord).clamp(min=0), (closest + half_chord).clamp(min=0)
