@@ -23,11 +23,14 @@ _SUBPACKAGES = (
     "gan",
     "meshes",
     "metrics",
+    "nerf",
     "ops",
     "pictures",
     "raycast",
+    "rendering",
     "sdf",
     "training",
+    "volume",
 )
 
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
-from sdfgan.volume import Places, Radiance, VolumeField, contract, contract_gaussians
+from sdfgan.fields.contraction import contract, contract_gaussians
+from sdfgan.fields.volume import Places, Radiance, VolumeField
 
 _DIRECTION_OCTAVES = 4
 _DENSITY_SHIFT = 1.0  # softplus(x - shift): an untrained field is thin (mip-NeRF, section 3.4)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.fields.contraction import contract
 from sdfgan.fields.hash_grid import HashGrid
-from sdfgan.volume import Places, Radiance, contract
+from sdfgan.fields.volume import Places, Radiance
 
 _MOST_LOG_DENSITY = 11.0
 _GEOMETRY = 15  # features that the colour network gets besides the direction

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sdfgan import ops
 from sdfgan.fields.nerf import Encoder, SkipMlp, density_normals, softplus_density
-from sdfgan.volume import Places, Radiance
+from sdfgan.fields.volume import Places, Radiance
 
 _BOTTLENECK = 128
 _DENSITY_SHIFT = -0.5  # the authors' code has it; their paper does not tell

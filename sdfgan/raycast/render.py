@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.neighbours import edges_of_hits
 from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
+from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "fuzz"]
 
@@ -35,29 +36,6 @@ STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ra
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
 _TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in; at least one, and at most
 _LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
-
-
-@dataclass(frozen=True)
-class Rendering:
-    """Pictures [B, C, H, W] of resolution H = W, and the field's answers they were made from."""
-
-    rgb: Tensor  # [B, 3, H, W] shaded colour over the background (premultiplied by alpha if that is black)
-    alpha: Tensor  # [B, 1, H, W] coverage in [0, 1]
-    depth: Tensor  # [B, 1, H, W] distance along the unit ray; infinite where alpha is 0
-    normals: Tensor  # [B, 3, H, W] unit world normals; 0 where alpha is 0
-    hit: Tensor  # [B, 1, H, W] bool: the ray through the pixel's centre meets the surface
-    field: FieldSample  # at the samples, flat
-    counts: Tensor  # [2] int64: points evaluated while tracing for rays, and in all (with idle lanes)
-
-    @property
-    def queries(self) -> int:
-        """Points evaluated while tracing. Waits for the device."""
-        return int(self.counts[0])
-
-    @property
-    def rgba(self) -> Tensor:
-        """[B, 4, H, W]."""
-        return torch.cat([self.rgb, self.alpha], dim=1)
 
 
 def render(

@@ -1,7 +1,7 @@
 """Volumes that emit and absorb light: sampling rays through them, and pictures of them."""
 
+from sdfgan.fields.contraction import contract, contract_gaussians, expand
 from sdfgan.fields.volume import Places, Radiance, VolumeField
-from sdfgan.volume.contraction import contract, contract_gaussians, expand
 from sdfgan.volume.field import Rays, SdfVolume
 from sdfgan.volume.occupancy import OccupancyGrid
 from sdfgan.volume.pictures import render_pictures

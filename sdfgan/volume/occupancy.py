@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sdfgan.volume.contraction import contract, expand
+from sdfgan.fields.contraction import contract, expand
 
 _POINTS_AT_ONCE = {"cpu": 2**16, "cuda": 2**20}
 _FARTHEST = 1.999  # of the contracted ball of radius 2

@@ -13,7 +13,7 @@ from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.volume import VolumeField
-from sdfgan.raycast.render import Rendering
+from sdfgan.rendering import Rendering
 from sdfgan.volume.field import Rays
 from sdfgan.volume.render import render
 from sdfgan.volume.sampling import Sampling
