@@ -269,8 +269,8 @@ PYBIND11_MODULE(_C, module) {
                py::arg("rays"));
     module.def("trace_step_workspace", cuda::trace_step_workspace, py::arg("device"),
                py::arg("entries"));
-    module.def("film_siren_trace_workspace", cuda::film_siren_trace_workspace, py::arg("images"),
-               py::arg("sizes"));
+    module.def("film_siren_trace_workspace", cuda::film_siren_trace_workspace, py::arg("device"),
+               py::arg("images"), py::arg("sizes"));
 #else
     module.attr("cuda") = false;
     module.attr("cuda_architectures") = "";

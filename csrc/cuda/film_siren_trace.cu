@@ -248,7 +248,7 @@ Workspace lay_out(int64_t images, const std::vector<int64_t>& sizes) {
 
 }  // namespace
 
-int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes) {
+int64_t film_siren_trace_workspace(int, int64_t images, const std::vector<int64_t>& sizes) {
     return lay_out(images, sizes).size;
 }
 

@@ -80,7 +80,8 @@ void launch(const MeshDistance&, const Where&);
 
 int64_t start_level_workspace(int device, int64_t rays);                                // bytes
 int64_t trace_step_workspace(int device, int64_t entries);                              // bytes
-int64_t film_siren_trace_workspace(int64_t images, const std::vector<int64_t>& sizes);  // bytes
+int64_t film_siren_trace_workspace(int device, int64_t images,
+                                   const std::vector<int64_t>& sizes);  // bytes
 
 }  // namespace cuda
 }  // namespace sdfgan

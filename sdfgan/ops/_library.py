@@ -34,18 +34,29 @@ def native(like: Tensor) -> _C.Kernels:
     return cast("_C.Kernels", _Launcher(like))
 
 
+def workspace(like: Tensor, kernel: str, *sizes: Any) -> Tensor:
+    """The memory that a kernel works in on CUDA; on a CPU, none."""
+    module, (device, *_) = module_and_place(like)
+    size = getattr(module, f"{kernel}_workspace")(device, *sizes) if device >= 0 else 0
+    return like.new_empty(size, dtype=torch.uint8)
+
+
+def module_and_place(like: Tensor) -> tuple[Any, tuple[int, int, int]]:
+    """The native module, and what its kernels take first: device or -1, CUDA stream, threads."""
+    if not like.is_cuda:
+        return _C, (-1, 0, torch.get_num_threads())
+    if not _C.cuda:
+        raise RuntimeError(f"tensors are on {like.device}, but sdfgan was built without CUDA")
+    return _C, (like.device.index, torch.cuda.current_stream(like.device).cuda_stream, 0)
+
+
 class _Launcher:
     def __init__(self, like: Tensor) -> None:
-        self._kernels = _C.f32 if like.dtype == torch.float32 else _C.f64
-        if like.is_cuda:
-            if not _C.cuda:
-                raise RuntimeError(f"tensors are on {like.device}, but sdfgan was built without CUDA")
-            self._where = (like.device.index, torch.cuda.current_stream(like.device).cuda_stream, 0)
-        else:
-            self._where = (-1, 0, torch.get_num_threads())
+        module, self._place = module_and_place(like)
+        self._kernels = module.f32 if like.dtype == torch.float32 else module.f64
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return partial(getattr(self._kernels, name), self._where)
+        return partial(getattr(self._kernels, name), self._place)
 
 
 class Checker:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from ._library import REAL, Checker, native, refuse_gradient, register
+from ._library import REAL, Checker, native, refuse_gradient, register, workspace
 from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
@@ -187,7 +187,7 @@ def _packed_shape(
     return (count, width // _PANEL, width, _PANEL), (like.dtype,)
 
 
-def _native(network: list[Tensor], layers: list[int]) -> dict:
+def native_network(network: list[Tensor], layers: list[int]) -> dict:
     """`FilmSiren` of csrc/kernels/film_siren.h. FiLM is packed anew, since it may have been written to."""
     first, hidden, *_, scale, shift = network
     if first.is_cuda and any(tensor.data_ptr() % 16 for tensor in network):
@@ -219,7 +219,7 @@ def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int
 def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
     sdf = _fake(points, image, network, layers)
     native(points).film_siren(
-        network=_native(network, layers),
+        network=native_network(network, layers),
         points=points,
         image=image,
         sdf=sdf,
@@ -243,7 +243,7 @@ def _sample_kernel(
     outputs = _sample_fake(points, image, network, layers)
     sdf, gradient, texture = outputs
     native(points).film_siren(
-        network=_native(network, layers),
+        network=native_network(network, layers),
         points=points,
         image=image,
         sdf=sdf,
@@ -288,11 +288,10 @@ def _trace_kernel(
 ) -> tuple[Tensor, ...]:
     outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, most_layers)
     status, distance, nearest, counts, layers_met, complete = outputs
-    described = [_native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
+    described = [native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
     sizes = [level["size"] for level in described]
-    workspace_size = _C.film_siren_trace_workspace(cameras.shape[0], sizes) if cameras.is_cuda else 0
     native(cameras).film_siren_trace(
-        network=_native(network, layers),
+        network=native_network(network, layers),
         cameras=cameras,
         levels=described,
         jitter=jitter,
@@ -301,7 +300,7 @@ def _trace_kernel(
         nearest=nearest,
         counts=counts,
         layers=native_layers(layers_met, complete, None) if most_layers else native_layers(None, None, None),
-        workspace=cameras.new_empty(workspace_size, dtype=torch.uint8),
+        workspace=workspace(cameras, "film_siren_trace", cameras.shape[0], sizes),
         plane_distance=1 / math.tan(fov / 2),
     )
     return outputs
@@ -310,7 +309,7 @@ def _trace_kernel(
 _LEVEL_NUMBERS = len(TraceLevel._fields) - 1 + len(MarchRules._fields)
 
 
-def _native_level(numbers: list[float]) -> dict:
+def native_level(numbers: list[float]) -> dict:
     """`TraceLevel` of csrc/kernels/film_siren.h, from the numbers of an op's `levels`."""
     size, steps, *others = numbers
     rules = MarchRules._make(others[: len(MarchRules._fields)])

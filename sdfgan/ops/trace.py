@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .. import _C
-from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register
+from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, workspace
 from .rays import one_radius_or_each
 
 Step = tuple[Tensor, Tensor, Tensor]
@@ -233,7 +232,7 @@ def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     kernels = native(cameras)
     parent_state, parent_status, jitter, size, parent_size, fov, radius, offset, parent_reach, radii = rest
     origins, directions, start, far, state, status, points, alive, count = level
-    workspace_size = _C.start_level_workspace(cameras.device.index, len(origins)) if cameras.is_cuda else 0
+    scratch = workspace(cameras, "start_level", len(origins))
     kernels.start_level(
         cameras=cameras,
         parent_state=parent_state,
@@ -248,8 +247,8 @@ def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         points=points,
         alive=alive,
         count=count,
-        workspace=cameras.new_empty(workspace_size, dtype=torch.uint8),
-        workspace_size=workspace_size,
+        workspace=scratch,
+        workspace_size=len(scratch),
         images=cameras.shape[0],
         size=size,
         parent_size=parent_size,
@@ -307,7 +306,7 @@ def _kernel(values: Tensor, *rest: Any) -> Step:
     alive, count, origins, directions, far, state, status, layers, layer_count, open_layer, last, *rules = rest
     kernels = native(values)
     entries = values.shape[0]
-    workspace_size = _C.trace_step_workspace(values.device.index, entries) if values.is_cuda else 0
+    scratch = workspace(values, "trace_step", entries)
     kernels.trace_step(
         values=values,
         alive=alive,
@@ -320,8 +319,8 @@ def _kernel(values: Tensor, *rest: Any) -> Step:
         points=points,
         alive_out=alive_out,
         count_out=count_out,
-        workspace=values.new_empty(workspace_size, dtype=torch.uint8),
-        workspace_size=workspace_size,
+        workspace=scratch,
+        workspace_size=len(scratch),
         entries=entries,
         rays=far.shape[0],
         rules=native_rules(MarchRules(*rules)),

@@ -10,9 +10,10 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,8 @@ from torch import Tensor
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
-from sdfgan.ops.film_siren import pack_film
+from sdfgan.ops.film_siren import native_level, native_network
+from sdfgan.ops.trace import native_layers
 from sdfgan.raycast.levels import march_levels, seed_levels
 
 ROOT = Path(__file__).parents[2]
@@ -58,23 +60,40 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def described(net: FilmSirenNetwork) -> tuple:
-    """As the native module takes it, as long as `net` lives."""
-    images, width = len(net.scale), len(net.first)
-    tensors = list(net[:-1])
-    half = net.hidden.dtype == torch.float16
-    if half:
-        net.hidden.film = pack_film(net.scale, net.shift)  # kept with it
-        tensors.append(net.hidden.film)
-    return [tensor.data_ptr() for tensor in tensors], images, width, list(net.layers), 2 if half else 0
+@contextmanager
+def on_gpu(emulated: ModuleType, device: int = HOPPER) -> Iterator[None]:
+    """Here operators on CPU tensors run the CUDA kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops._library, "module_and_place", lambda like: (emulated, (device, 0, 0)))
+        yield
+
+
+def on_both(emulated: ModuleType, run: Callable[[], list[Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs of what `run` gives with the CUDA kernels and with those of the CPU."""
+    with on_gpu(emulated):
+        actual = run()
+    return zip(actual, run(), strict=True)
+
+
+def described(net: FilmSirenNetwork) -> dict:
+    """`FilmSiren` of csrc/kernels/film_siren.h, of a network that is packed for CUDA."""
+    return native_network(list(net[:-1]), list(net.layers))
 
 
 def sample(
     emulated: ModuleType, device: int, net: FilmSirenNetwork, points: Tensor, image: Tensor, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     sdf, slopes, texture = torch.full((len(points),), 9e9), torch.full_like(points, 9e9), torch.full_like(points, 9e9)
-    outputs = [t.data_ptr() if gradient or t is sdf else 0 for t in (sdf, slopes, texture)]
-    emulated.f32.film_siren((device, 0, 0), described(net), points.data_ptr(), image.data_ptr(), *outputs, len(points))
+    emulated.f32.film_siren(
+        (device, 0, 0),
+        network=described(net),
+        points=points,
+        image=image,
+        sdf=sdf,
+        gradient=slopes if gradient else None,
+        texture=texture if gradient else None,
+        count=len(points),
+    )
     return sdf, slopes, texture
 
 
@@ -127,11 +146,16 @@ def test_tensor_cores_are_asked_for_in_vain(emulated):
 def test_an_unknown_width_is_refused(emulated):
     net = described(RandomNetwork(1, 64, (1, 1, 1)).for_cuda("fp32"))
     with pytest.raises(RuntimeError, match=r"the width must be 64, 128 or 256"):
-        emulated.f32.film_siren((HOPPER, 0, 0), (*net[:2], 96, *net[3:]), 0, 0, 0, 0, 0, 5)
-
-
-def native_levels(levels: list[TraceLevel]) -> list[tuple]:
-    return [(level.size, level.steps, tuple(level.rules), *level[3:]) for level in levels]
+        emulated.f32.film_siren(
+            (HOPPER, 0, 0),
+            network={**net, "width": 96},
+            points=None,
+            image=None,
+            sdf=None,
+            gradient=None,
+            texture=None,
+            count=5,
+        )
 
 
 def trace(
@@ -149,23 +173,27 @@ def trace(
     distance, nearest = torch.zeros(images, size, size), torch.zeros(images, size, size)
     counts = torch.zeros(2, dtype=torch.int64)
     layers, complete = torch.zeros(most_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
+    flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
+    numbers = len(flat) // len(levels)
     sizes = [level.size for level in levels]
-    workspace = torch.full((emulated.film_siren_trace_workspace(images, sizes),), 77, dtype=torch.uint8)
     emulated.f32.film_siren_trace(
         (device, 0, 0),
-        described(net),
-        camera.data_ptr(),
-        native_levels(levels),
-        0 if jitter is None else jitter.data_ptr(),
-        *(t.data_ptr() for t in (status, distance, nearest, counts, workspace)),
-        (layers.data_ptr(), complete.data_ptr(), 0, most_layers) if most_layers else NO_LAYERS,
-        1 / math.tan(cameras.DEFAULT_FOV / 2),
+        network=described(net),
+        cameras=camera,
+        levels=[native_level(flat[i : i + numbers]) for i in range(0, len(flat), numbers)],
+        jitter=jitter,
+        status=status,
+        distance=distance,
+        nearest=nearest,
+        counts=counts,
+        layers=native_layers(layers, complete, None) if most_layers else native_layers(None, None, None),
+        workspace=torch.full((emulated.film_siren_trace_workspace(device, images, sizes),), 77, dtype=torch.uint8),
+        plane_distance=1 / math.tan(cameras.DEFAULT_FOV / 2),
     )
     return status, distance, nearest, counts, layers, complete
 
 
 FOV = cameras.DEFAULT_FOV
-NO_LAYERS = (0, 0, 0, 0)
 LEVELS = {
     "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=None, lipschitz=1.5),
     "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=None),
@@ -284,129 +312,93 @@ def test_distances_to_a_mesh_are_those_of_the_cpu(emulated, ordered):
     points[7] = math.nan
     order = torch.randperm(200, generator=g).to(torch.int32)
     out = ops.MeshDistance(torch.zeros(200), torch.zeros(200, dtype=torch.int32), torch.zeros(200, 3), torch.zeros(200))
-    emulated.f32.mesh_distance(
-        (HOPPER, 0, 0),
-        [tensor.data_ptr() for tensor in tree],
-        points.data_ptr(),
-        order.data_ptr() if ordered else 0,
-        *(tensor.data_ptr() for tensor in out),
-        200,
-    )
+    given = {"tree": tree._asdict(), "points": points, "order": order if ordered else None, "count": 200}
+    emulated.f32.mesh_distance((HOPPER, 0, 0), **given, **out._asdict())
     expected = ops.mesh_distance(tree, points)
     torch.testing.assert_close(out.distance.abs(), expected.distance.abs(), atol=1e-5, rtol=0, equal_nan=True)
     torch.testing.assert_close(out.winding, expected.winding, atol=0.05, rtol=0, equal_nan=True)
     assert (out.face != expected.face).sum() < 20 and out.face[7] == -1  # corners belong to several faces
 
 
-def test_other_kernels_match_the_cpu(emulated):
-    """Rays of a level, one step of a march, pixels' rays, encodings and samples: the same arrays on both."""
-    here, there = (-1, 0, 1), (HOPPER, 0, 0)
-    g = torch.Generator().manual_seed(3)
+def test_the_march_and_rays_match_the_cpu(emulated):
+    """Rays of two levels, the second within the first, each with some steps of a march."""
     coarse, fine = LEVELS["march"][0]._replace(size=6), LEVELS["march"][-1]._replace(size=12)
-    camera, radii = some_cameras(2), torch.tensor([1.0, 0.7])
+    camera, radii, pixels = some_cameras(2), torch.tensor([1.0, 0.7]), torch.tensor([0, 5, 71, 72, -1])
 
-    def run(where: tuple) -> list[Tensor]:
-        results = []
-        parent = (0, 0)
-        for level, coarser, reach in ((coarse, 1, 0.0), (fine, 6, coarse.reach)):
-            rays = 2 * level.size**2
-            made = [torch.zeros(rays, 3), torch.zeros(rays, 3), torch.zeros(rays), torch.zeros(rays)]
-            state, status = torch.zeros(5, rays), torch.zeros(rays, dtype=torch.uint8)
-            points, alive = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32)
-            count, workspace = torch.zeros(1, dtype=torch.int32), torch.zeros(1 << 16, dtype=torch.uint8)
-            level_rays = (*made, state, status, points, alive, count)
-            emulated.f32.start_level(
-                where, camera.data_ptr(), *parent, 0, *(t.data_ptr() for t in (*level_rays, workspace)),
-                len(workspace), 2, level.size, coarser, 3.0, level.radius, level.start, reach,
-                radii.data_ptr() if parent[0] else 0,
-            )  # fmt: skip
+    def run() -> list[Tensor]:
+        results, parent = [], None
+        for level in (coarse, fine._replace(radius=radii)):
+            rays = ops.start_level(camera, level, FOV, parent)
+            results += rays
+            state, status = rays.state.clone(), rays.status.clone()
+            points, alive, count = rays.points, rays.alive, rays.alive_count
             for _ in range(3):
-                values = points.norm(dim=1) - 0.5
-                after = torch.zeros(rays, 3), torch.zeros(rays, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-                step = (values, alive, count, made[0], made[1], made[3], state, status, *after, workspace)
-                emulated.f32.trace_step(
-                    where,
-                    *(t.data_ptr() for t in step),
-                    len(workspace),
-                    rays,
-                    rays,
-                    tuple(level.rules),
-                    NO_LAYERS,
-                    False,
-                )
-                points, alive, count = after
+                march = (alive, count, rays.origins, rays.directions, rays.far, state, status, level.rules)
+                points, alive, count = ops.trace_step(points.norm(dim=1) - 0.5, *march)
                 results += [state.clone(), status.clone(), points, alive, count]
-            parent = state.data_ptr(), status.data_ptr()
-            results += [*level_rays]
-        x, encoded = torch.rand(33, 3, generator=g.manual_seed(1)), torch.zeros(33, 27)
-        emulated.f32.positional_encoding(where, x.data_ptr(), encoded.data_ptr(), 33, 3, 4, True, True)
-        edges = torch.rand(7, 9, generator=g).cumsum(1)
-        weights, u, drawn = torch.rand(7, 8, generator=g), torch.linspace(0, 1, 5), torch.zeros(7, 5)
-        emulated.f32.sample_pdf(where, *(t.data_ptr() for t in (edges, weights, u, drawn)), 7, 8, 5, 0)
-        pixels = torch.tensor([0, 5, 71, 72, -1])
-        rays = [torch.zeros(5, 3), torch.zeros(5, 3), torch.zeros(5), torch.zeros(5)]
-        pointers = [t.data_ptr() for t in (camera, pixels, *rays)]
-        emulated.f32.generate_rays(where, *pointers, 5, 2, 6, 6, 3.0, 1.0, radii.data_ptr())
-        return [*results, encoded, drawn, *rays]
+            parent = (level, state, status)
+        return [*results, *ops.generate_rays(camera, pixels, 6, 6, FOV, radii)]
 
-    for actual, expected in zip(run(there), run(here), strict=True):
+    for actual, expected in on_both(emulated, run):
         torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("channels", [3, 4, 5, 6])
 def test_volume_kernels_match_the_cpu(emulated, channels):
-    """Compositing and its gradient, pixels, Gaussians, encodings and histograms: the same arrays on both."""
+    """Compositing and its gradient, pixels, Gaussians, encodings and histograms."""
     g = torch.Generator().manual_seed(4)
     densities, deltas, distances, edges = (torch.rand(6, n, generator=g) for n in (70, 70, 70, 71))
     colors, edges = torch.rand(6, 70, channels, generator=g), edges.cumsum(1)
-    grads = [torch.rand(shape, generator=g) for shape in ((6, 70), (6,), (6, channels), (6,))]
     offsets = torch.tensor([0, 3, 3, 200, 420])
-    camera, intrinsics = torch.randn(2, 3, 4, generator=g), torch.tensor([[9.0, 8, 4, 4], [7, 7, 3, 4]])
     lens = torch.tensor([[0.1, 0.01, 0.01, -0.02, 0.01, 0.02, 0, 0.01, 0], [-0.9, 0, 0, 0, 0, 0, 0, 0, 0.1]])
-    fisheye, mask = torch.tensor([False, True]), torch.arange(112) % 5 != 2
-    widths, starts, pixels = torch.tensor([8, 6]), torch.tensor([0, 64, 112]), torch.arange(-2, 115)
+    views = ops.PixelViews(
+        camera_to_world=torch.randn(2, 3, 4, generator=g),
+        intrinsics=torch.tensor([[9.0, 8, 4, 4], [7, 7, 3, 4]]),
+        widths=torch.tensor([8, 6]),
+        starts=torch.tensor([0, 64, 112]),
+        distortion=lens,
+        fisheye=torch.tensor([False, True]),
+        mask=torch.arange(112) % 5 != 2,
+    )
     photographs = torch.randint(0, 256, (112, 3), generator=g, dtype=torch.uint8)
     directions = torch.nn.functional.normalize(torch.randn(6, 3, generator=g), dim=1)
-    table = ops.integrated._harmonics_table(4, torch.float32, torch.device("cpu"))
-    encoded_grad = torch.rand(6, 38, generator=g)
+    roughness, encoded_grad = torch.rand(6, generator=g), torch.rand(6, 38, generator=g)
+    flat = [x.flatten(0, 1) for x in (densities, deltas, colors, distances)]
 
-    def run(where: tuple) -> list[Tensor]:
-        k = emulated.f32
-        results: list[Tensor] = []
-
-        def new(*shape: int) -> Tensor:
-            results.append(torch.zeros(shape))
-            return results[-1]
-
-        def call(kernel: str, *arguments: Any) -> None:
-            getattr(k, kernel)(where, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
-
-        inputs = (densities, deltas, colors, distances)
-        for at, rays in (((0, 6, 70), 6), ((offsets.data_ptr(), 4, 420), 4)):
-            weights = new(6, 70)
-            call("composite", at, *inputs, weights, new(rays), new(rays, channels), new(rays), channels)
-            outputs = (new(6, 70), new(6, 70), new(6, 70, channels), new(6, 70))
-            call("composite_backward", at, *inputs, weights, *grads, *outputs, channels)
-            outputs = (new(6, 70), 0, new(6, 70, channels), 0)
-            call("composite_backward", at, *inputs, weights, grads[0], 0, 0, 0, *outputs, channels)
-        samples = (new(117, 3), new(117, 3), new(117), new(117, 3))
-        views = (camera, intrinsics, lens, fisheye, widths, starts, pixels, photographs, mask)
-        call("sample_pixels", *views, *samples, 117, 2, 3, 112, lens.shape[1], 112, True)
+    def run() -> list[Tensor]:
+        results = [
+            *composited(densities, deltas, colors, distances, None),
+            *composited(*flat, offsets),
+            *composited(densities, None, colors, None, None),
+            *ops.sample_pixels(views, torch.arange(-2, 115), photographs),
+            *ops.integrated._directional_backward_op(directions, roughness, encoded_grad, 4),
+        ]
         for full in (False, True):
-            covariances = new(6, 70, 9 if full else 3)
-            rays = (directions, directions, edges, grads[1])
-            call("frustum_gaussians", *rays, new(6, 70, 3), covariances, 6, 70, False, full)
-        call("integrated_positional_encoding", densities, deltas, new(60, 56), 60, 7, 4)
-        roughness = grads[1]
-        call("integrated_directional_encoding", directions, roughness, table, new(6, 38), 0, 0, 0, 6, 38, 4)
-        backward = (encoded_grad, new(6, 3), new(6))
-        call("integrated_directional_encoding", directions, roughness, table, 0, *backward, 6, 38, 4)
-        call("overlap_sums", edges, edges / 2, densities, new(6, 70), 6, 70, 70)
-        call("distortion", edges, densities, new(6, 70), 6, 70)
-        return results
+            results += ops.frustum_gaussians(directions, directions, edges, roughness, full=full)
+        return [
+            *results,
+            ops.integrated_positional_encoding(densities, deltas, 4),
+            ops.integrated_directional_encoding(directions, roughness),
+            torch.ops.sdfgan.overlap_sums(edges, edges / 2, densities),
+            torch.ops.sdfgan.distortion(edges, densities),
+        ]
 
-    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+    for actual, expected in on_both(emulated, run):
         torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4, equal_nan=True)
+
+
+def composited(
+    densities: Tensor, deltas: Tensor | None, colors: Tensor, distances: Tensor | None, offsets: Tensor | None
+) -> list[Tensor]:
+    """What compositing gives, and its gradients: by all results, then by the weights alone."""
+    inputs = (densities, deltas, colors, distances, offsets)
+    results = list(torch.ops.sdfgan.composite(*inputs))
+    g = torch.Generator().manual_seed(1)
+    given = [torch.rand(x.shape, generator=g, dtype=x.dtype) for x in results]
+    wanted = [deltas is not None, True, distances is not None]
+    for grads in (given, [given[0], None, None, None]):
+        results += torch.ops.sdfgan.composite_backward(*inputs, results[0], *grads, wanted)
+    return results
 
 
 @pytest.mark.parametrize("channels", [0, 3, 4, 5, 6])
@@ -423,32 +415,19 @@ def test_compositing_matches_the_cpu(emulated, dtype, samples, channels):
     deltas[:2, -1] = math.inf
     colors = rand(rays, samples, channels)
     ends = torch.randint(0, rays * samples + 1, (rays + 1,), generator=g).sort().values
-    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
+    ends[0], ends[-1] = 0, rays * samples
+    flat = [x.flatten(0, 1) for x in (densities, deltas, colors, distances)]
 
-    def run(where: tuple) -> list[Tensor]:
-        results: list[Tensor] = []
-
-        def new(*shape: int) -> Tensor:
-            results.append(torch.full(shape, 9.0, dtype=dtype))
-            return results[-1]
-
-        def call(kernel: str, *arguments: Any) -> None:
-            getattr(kernels, kernel)(where, *(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments))
-
-        for at in ((0, rays, samples), (ends.data_ptr(), rays, rays * samples)):
-            for lengths in (deltas, 0):
-                inputs = (densities, lengths, colors, distances)
-                weights = new(rays, samples)
-                call("composite", at, *inputs, weights, new(rays), new(rays, channels), new(rays), channels)
-                grads = (distances, colors[:, 0, :1], colors[:, 0], deltas[:, 0]) if channels else (distances, 0, 0, 0)
-                grads = tuple(x.contiguous() if isinstance(x, Tensor) else x for x in grads)
-                outputs = (new(rays, samples), new(rays, samples) if lengths is deltas else 0)
-                outputs += (new(rays, samples, channels), new(rays, samples))
-                call("composite_backward", at, *inputs, weights, *grads, *outputs, channels)
-        return results
+    def run() -> list[Tensor]:
+        return [
+            *composited(densities, deltas, colors, distances, None),
+            *composited(densities, None, colors, distances, None),
+            *composited(*flat, ends),
+            *composited(flat[0], None, *flat[2:], ends),
+        ]
 
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+    for actual, expected in on_both(emulated, run):
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=10 * tolerance, equal_nan=True)
 
 
@@ -463,16 +442,11 @@ def test_samples_of_densities_match_the_cpu(emulated, dtype, bins):
     if dtype == torch.float64:  # sums that overflow, and products that vanish
         weights[4], weights[5] = 1.7e308 * weights[4] / weights[4].max().clamp(min=1e-9), 1e-290 * weights[5]
     edges = torch.rand(rays, bins + 1, generator=g, dtype=dtype).cumsum(1)
-    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
     shared = torch.linspace(-0.1, 1.1, samples, dtype=dtype)
     own = torch.rand(rays, samples, generator=g, dtype=dtype).sort().values
     own[:, 0], own[:, -1] = 0, 1
     for u in (shared, own):
-        drawn = [torch.full((rays, samples), 9e9, dtype=dtype) for _ in range(2)]
-        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), drawn, strict=True):
-            pointers = [t.data_ptr() for t in (edges, weights, u, out)]
-            kernels.sample_pdf(where, *pointers, rays, bins, samples, samples if u is own else 0)
-        actual, expected = drawn
+        ((actual, expected),) = on_both(emulated, lambda u=u: [ops.sample_pdf(edges, weights, samples, u=u)])
         torch.testing.assert_close(actual, expected, rtol=1e-5 if dtype == torch.float32 else 1e-9, atol=0)
         assert (actual.diff(dim=1) >= 0).all()
         usable = (weights > 0) & weights.isfinite()
@@ -487,13 +461,10 @@ def test_samples_of_densities_match_the_cpu(emulated, dtype, bins):
 @pytest.mark.parametrize("points", [1, 45, 333])
 def test_positional_encoding_matches_the_cpu(emulated, dtype, dims, points):
     x = 3 * torch.randn(points, dims, generator=torch.Generator().manual_seed(dims), dtype=dtype)
-    kernels = emulated.f32 if dtype == torch.float32 else emulated.f64
     for octaves, include_input, times_pi in ((10, True, False), (3, False, True), (64, False, True), (0, True, True)):
-        outs = [torch.full((points, (include_input + 2 * octaves) * dims), 9.0, dtype=dtype) for _ in range(2)]
-        for where, out in zip(((HOPPER, 0, 0), (-1, 0, 1)), outs, strict=True):
-            settings = (points, dims, octaves, include_input, times_pi)
-            kernels.positional_encoding(where, x.data_ptr(), out.data_ptr(), *settings)
-        torch.testing.assert_close(*outs, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
+        encode = functools.partial(ops.positional_encoding, x, octaves, include_input=include_input, times_pi=times_pi)
+        ((actual, expected),) = on_both(emulated, lambda encode=encode: [encode()])
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-13)
 
 
 @pytest.mark.parametrize("even", [0.65, math.inf])
@@ -503,28 +474,20 @@ def test_rays_through_a_grid(emulated: ModuleType, even: float) -> None:
     origins, jitter, near = torch.randn(50, 3, generator=g) / 2, torch.rand(50, generator=g), torch.rand(50)
     directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=g), dim=1)
     occupied, far = torch.rand(6**3, generator=g) < 0.4, near + 2
-    rays = tuple(x.data_ptr() for x in (origins, directions, near, far, jitter, occupied))
+    march = ops.GridMarch(origins, directions, near, far, jitter, occupied, 6, 0.03, even)
 
-    def run(where: tuple) -> list[Tensor]:
-        counts, following = torch.zeros(51, dtype=torch.int64), torch.zeros(50, dtype=torch.int32)
-        reached, depth, first, results = torch.zeros_like(counts), torch.zeros(50), 0, []
+    def run() -> list[Tensor]:
+        reached, depth, first, results = torch.zeros(51, dtype=torch.int64), torch.zeros(50), None, []
         for most in (7, 1000):
-            march = (*rays, first, 50, 6, 0.03, even)
-            emulated.f32.march_count(where, march, counts.data_ptr(), following.data_ptr(), most)
-            offsets = counts.cumsum(0)
-            total = int(offsets[-1])
-            at = (offsets.data_ptr(), 50, total)
-            samples = [torch.zeros(total, 3), torch.zeros(total, 3), torch.zeros(total), torch.zeros(total)]
-            emulated.f32.march_samples(where, march, at, *(x.data_ptr() for x in samples))
-            densities = 9 * samples[0].square().sum(1)
-            updated = (densities, samples[3], depth, reached, following)
-            emulated.f32.march_reached(where, at, *(x.data_ptr() for x in updated), 1.5)
+            offsets, following = ops.march_count(march, most, first)
+            samples = ops.march_samples(march, offsets, int(offsets[-1]), first)
+            densities = 9 * samples.points.square().sum(1)
+            ops.march_reached(densities, samples.deltas, offsets, depth, reached, following, 1.5)
             results += [offsets, *samples, depth.clone(), reached.clone(), following.clone()]
-            kept = following.clone()
-            first = kept.data_ptr()
+            first = following
         return results
 
-    for actual, expected in zip(run((HOPPER, 0, 0)), run((-1, 0, 1)), strict=True):
+    for actual, expected in on_both(emulated, run):
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
@@ -537,23 +500,19 @@ def test_hash_grid(emulated: ModuleType, features: int, dims: int, along: bool, 
     cells, size, count = [2, 5, 11], 64, 150
     begins = ops.hash_table_begins(dims, cells, size)
     points, table = 1.2 * torch.rand(count, dims) - 0.1, torch.randn(begins[-1] * features + 1)
-    slopes = torch.zeros_like(table)
-    table, by_table = ((x[:-1] if aligned else x[1:]).view(-1, features) for x in (table, slopes))
+    table = (table[:-1] if aligned else table[1:]).view(-1, features)
     direction = torch.randn_like(points) if along else None
-    gradient = torch.randn(count, len(cells) * features)
-    addresses = [0 if tensor is None else tensor.data_ptr() for tensor in (points, table, direction)]
-    masks = [size - 1 if (n + 2) ** dims > size else 0 for n in cells]
-    grid = (*addresses, count, dims, features, True, cells, masks, begins)
+    gradient = torch.randn(count * len(cells) * features + 1)
+    gradient = (gradient[:-1] if aligned else gradient[1:]).view(count, -1)
     settings = (cells, size, True)
-    out, by_points = torch.empty_like(gradient), torch.empty_like(points)
-    emulated.f32.hash_encoding((HOPPER, 0, 0), grid, out.data_ptr())
-    emulated.f32.hash_points_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_points.data_ptr())
-    emulated.f32.hash_table_gradient((HOPPER, 0, 0), grid, gradient.data_ptr(), by_table.data_ptr())
     op = torch.ops.sdfgan
-    expected = (
-        op.hash_encoding(points, table, direction, *settings),
-        op.hash_encoding_points_gradient(points, table, direction, gradient, *settings),
-        op.hash_encoding_table_gradient(points, direction, gradient, features, *settings),
-    )
-    for actual, wanted in zip((out, by_points, by_table), expected, strict=True):
-        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-3)
+
+    def run() -> list[Tensor]:
+        return [
+            op.hash_encoding(points, table, direction, *settings),
+            op.hash_encoding_points_gradient(points, table, direction, gradient, *settings),
+            op.hash_encoding_table_gradient(points, direction, gradient, features, *settings),
+        ]
+
+    for actual, expected in on_both(emulated, run):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-3)
