@@ -176,11 +176,16 @@ struct Layers {
     // Moves a ray that is deep inside back to where it entered; whether that is to be refined.
     SDFGAN_METHOD bool enter(RayState<T>& ray, T sdf, const MarchRules<T>& rules) const {
         using namespace march_detail;
-        const T back = ray.t - open.enter;
-        const T size = min_of(back, ray.last_step - back);
-        // As in correct_hit; the slope is that between the samples on both sides.
+        const T back = ray.t - open.enter, way = back - ray.last_step;
+        // If the sample before was inside as well, the slope since then tells where the entry is if
+        // nothing bends; otherwise the entry is at most so far from the nearer of both samples: there
+        // may be a crease between them.
+        const T before = ray.last_value + rules.cone_slope * (ray.t - ray.last_step);
+        const T fall = before - sdf;
+        const T doubt = way > 0 ? std::fabs(way * fall + before * ray.last_step)
+                                : min_of(back, -way) * fall;
         const bool exact = !(ray.last_step > 0) || rules.refine <= 0 ||
-                           size * ray.last_step * back <= T(kBend) * -sdf * rules.threshold;
+                           doubt <= ray.last_step * rules.threshold;
         ray.t = open.enter;
         ray.last_value = sdf;
         ray.last_step = -back;

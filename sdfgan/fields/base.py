@@ -106,12 +106,14 @@ def differentiate(
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """What `function(points [N, 3], condition, image)` of a field gives, and the gradient [N, 3] of its first [N].
 
-    With a graph of both where gradients are enabled. Autograd takes no tensors of inference mode: copies stand in.
+    With a graph of both where gradients are enabled and something beside the field's own copy of the points needs one.
+    Autograd takes no tensors of inference mode: copies stand in.
     """
     create_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
         points, condition, image = map_tensors(_ordinary, (points, condition, image))
-        if not points.requires_grad:
+        own = not points.requires_grad
+        if own:
             points = points.detach().requires_grad_()
         copies: dict[str, Tensor] = {
             f"field.{name}": nn.Parameter(value.clone(), False)
@@ -123,8 +125,23 @@ def differentiate(
             answers = functional_call(_Call(field, function), copies, (points, condition, image))
         else:
             answers = function(points, condition, image)
+        create_graph = create_graph and not (own and _starts_from(answers, points))
         (gradient,) = torch.autograd.grad(answers[0].sum(), points, create_graph=create_graph, retain_graph=True)
     return (answers if create_graph else tuple(answer.detach() for answer in answers)), gradient
+
+
+def _starts_from(answers: tuple[Tensor, ...], leaf: Tensor) -> bool:
+    """Whether the graph of the answers starts from this leaf alone."""
+    waiting = [answer.grad_fn for answer in answers if answer.grad_fn is not None]
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        if getattr(node, "variable", leaf) is not leaf:
+            return False
+        following = {parent for parent, _ in node.next_functions if parent is not None} - seen
+        seen |= following
+        waiting += following
+    return True
 
 
 class _Call(nn.Module):

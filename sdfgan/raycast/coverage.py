@@ -50,10 +50,14 @@ def edge_in_pixels(
         right, up: [N, 3] axes of the camera.
         pixel_size: [N] side of a pixel at that depth, world units.
     """
-    across, upwards = (normal * right).sum(-1).detach(), (normal * up).sum(-1).detach()
-    change = (across.square() + upwards.square()).sqrt()
-    safe = change.clamp_min(1e-9)
-    distance = nearest.detach() / (pixel_size.detach() * change.clamp_min(_FLAT))
+    with torch.no_grad():
+        across, upwards = (normal * right).sum(-1), (normal * up).sum(-1)
+        change = (across.square() + upwards.square()).sqrt()
+        safe = change.clamp_min(1e-9)
+        across, upwards = across / safe, upwards / safe
+        distance = nearest / (pixel_size * change.clamp_min(_FLAT))
     if nearest.requires_grad:
-        distance = distance + (nearest - nearest.detach()) / (pixel_size.detach() * change.clamp_min(_LEAST_CHANGE))
-    return distance, across / safe, upwards / safe
+        with torch.no_grad():
+            least = pixel_size * change.clamp_min(_LEAST_CHANGE)
+        distance = distance + (nearest - nearest.detach()) / least
+    return distance, across, upwards

@@ -161,7 +161,8 @@ class _Minima:
         narrow the bracket.
         """
         behind = torch.where(falling.known, middle, rising.t)
-        before = torch.where(falling.value > 0, falling.t, -torch.inf)  # outside, on the near side
+        outside = falling.known & (falling.value > 0)  # and on the near side
+        before = torch.where(outside, falling.t, -torch.inf)
         t = torch.where(enter < behind, enter, falling.t)  # enter is NaN if no sample was inside
         state = torch.stack([t, before, behind, _HIT_TOLERANCE * self.pixel_size])
         which = hit.nonzero()[:, 0]

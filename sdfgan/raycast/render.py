@@ -228,16 +228,21 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     with scene.precision():
         answer = scene.field.evaluate(points, scene.condition, samples.image)
     answer = FieldSample(*(values.to(points.dtype) for values in answer))
+    gradient = answer.gradient
     if not fuzz:  # a Newton step from where the march was content
-        slope = (answer.gradient * directions).sum(-1).detach().clamp(max=STEEPEST_GRAZE)
-        t = t - (answer.sdf.detach() / slope).masked_fill(~samples.hit, 0.0)
+        slope = (gradient * directions).sum(-1).detach()
+        seen = samples.hit & (slope <= 0)
+        # Nobody sees the back of a surface: there, a network's gradient is noise.
+        with torch.no_grad():
+            turned = torch.addcmul(gradient, (slope * (samples.hit ^ seen))[:, None], directions, value=-1)
+        gradient = torch.where(seen[:, None], gradient, turned)  # of a near miss, too, only the edge moves
+        slope = slope.clamp(max=STEEPEST_GRAZE)
+        t = t - (answer.sdf.detach() / slope).masked_fill(~seen, 0.0)
         if motion is not None:
             speed = -_share_of_motion(samples, covered, *edges) / slope
             t = t + motion * speed
             along.register_hook(partial(torch.mul, speed))
-    normals = answer.gradient / answer.gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    if not fuzz:
-        normals = torch.where(samples.hit[:, None], normals, normals.detach())
+    normals = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     brightness = scene.lighting.brightness(normals, scene.axes, samples.image)
     if fuzz:
         alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)

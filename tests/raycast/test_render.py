@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -101,3 +102,25 @@ def test_every_parameter_gets_a_gradient() -> None:
     picture.rgba.square().sum().backward()
     for name, parameter in field.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_there_is_no_graph_where_nothing_needs_one() -> None:
+    """Pictures of solids without parameters can be shown as they are; what needs a gradient still has it."""
+    solid = fields.SmoothUnion(fields.Sphere(0.4), fields.Box((0.5, 0.1, 0.2)), 0.1)
+    shown = render(sdf=solid, axes=FRONT, resolution=16)
+    assert np.asarray(shown.rgb[0]).max() > 0.3
+    assert not any(value.requires_grad for value in (shown.alpha, shown.depth, shown.normals, *shown.field))
+    size = torch.tensor(0.4, requires_grad=True)
+    network, axes = torch.nn.Linear(3, 1), FRONT.clone().requires_grad_()
+    needed = [
+        render(sdf=fields.Sphere(size) | solid, axes=FRONT, resolution=16),
+        render(sdf=lambda points: points.norm(dim=-1) - size, axes=FRONT, resolution=16),
+        render(sdf=lambda points: points.norm(dim=-1) - 0.4 + 0.01 * network(points)[:, 0], axes=FRONT, resolution=16),
+        render(sdf=solid, axes=axes, resolution=16),
+    ]
+    for made in needed:
+        assert made.alpha.requires_grad and made.normals.requires_grad and made.rgb.requires_grad
+    needed[3].rgb.sum().backward()
+    assert axes.grad is not None and axes.grad.abs().max() > 0
+    _, gradient = solid.sdf_and_gradient(torch.rand(5, 3).requires_grad_())
+    assert gradient.requires_grad

@@ -116,11 +116,11 @@ class _RayLayers:
 
     def enter(self, state: Tensor, status: Tensor, sdf: Tensor) -> bool:
         """Back to where the ray entered the surface; whether that is to be refined."""
-        t, *_, last_step = state.clone()
-        back = t - self.open[4]
-        size = torch.minimum(back, last_step - back)
-        exact = not last_step > 0 or size * last_step * back <= 0.1 * -sdf * self.rules.threshold
-        done = bool(exact) or self.rules.refine <= 0
+        t, *_, last_value, last_step = state.clone()
+        back, before = t - self.open[4], last_value + self.rules.cone_slope * (t - last_step)
+        way, fall = back - last_step, before - sdf  # to the sample before, if that was inside as well
+        doubt = (way * fall + before * last_step).abs() if way > 0 else torch.minimum(back, -way) * fall
+        done = bool(doubt <= last_step * self.rules.threshold) or not last_step > 0 or self.rules.refine <= 0
         state[0], state[3], state[4] = self.open[4], sdf, -back
         status.fill_(RayStatus.HIT if done else RayStatus.REFINING + self.rules.refine)
         return not done
