@@ -5,6 +5,7 @@ Nothing is ever unpacked to disk: entries are read in place, by name, so no name
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tarfile
@@ -13,12 +14,18 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from sdfgan.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
-_SIDE_SUFFIXES = (".json", ".txt", ".cls")  # labels, poses
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
+NOT_READ = (  # pictures of other kinds
+    ".exr", ".hdr", ".pfm", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".dds", ".pam", ".qoi", ".ico",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf",
+)  # fmt: skip
+_TABLES = (".csv", ".tsv", ".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5", ".parquet")
+_SIDE_SUFFIXES = (".json", ".txt", ".cls", *_TABLES, *NOT_READ)  # labels, poses, and what is counted
+_ENCRYPTED = 1  # the bit of an entry's flags
 MOST_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
 
 
@@ -38,7 +45,7 @@ class Archive(NamedTuple):
     """What is in a folder, zip or tar."""
 
     pictures: list[Entry]  # in natural order of their names
-    side: dict[str, Entry]  # .json, .txt and .cls files
+    side: dict[str, Entry]  # .json, .txt and .cls files, tables, and pictures of kinds that are not read
     refused: list[tuple[str, str]]  # names and reasons
 
 
@@ -70,6 +77,18 @@ def natural(name: str) -> list[str | int]:
     """A sort key in which picture 10 comes after picture 9."""
     pieces = re.split("([0-9]+)", name)  # text and numbers in turn
     return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
+
+
+def parse_json(data: bytes) -> Any:
+    """What JSON in UTF-8, 16 or 32 says. Raises ValueError, whose text says where it is none."""
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _is(name: str, suffixes: tuple[str, ...]) -> bool:
@@ -117,13 +136,15 @@ def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")
         reason = _refusal(name, info.file_size)
+        if reason is None and info.flag_bits & _ENCRYPTED and _wanted(name):
+            reason = "is encrypted"
         if info.is_dir() or (reason is None and not _wanted(name)):
             continue
         if reason is not None:
             refused.append((info.filename, reason))
         else:
             # The size is the archive's claim, but zipfile never unpacks more than is claimed.
-            found.append(Entry(info.filename, partial(_unpack, archive, info)))
+            found.append(Entry(name, partial(_unpack, archive, info)))
     return found, refused
 
 

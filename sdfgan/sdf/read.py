@@ -76,10 +76,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def _buffer(path: Path, name: str) -> bytes:
-    """A glTF file's buffer: a file of the same folder, and no other."""
-    if not name or "/" in name or "\\" in name or "\0" in name or ":" in name or name in (".", ".."):
-        raise MeshFormatError(f"its buffer must be in the same folder, got {name[:80]!r}")
+    """A glTF file's buffer: a file in the same folder or in one inside it, and no other."""
     beside = path.parent / name
+    strange = not name or name.startswith("/") or any(mark in name for mark in ("\\", "\0", ":"))
+    if strange or not beside.resolve().is_relative_to(path.parent.resolve()):
+        raise MeshFormatError(f"its buffer must be in the same folder, got {name[:80]!r}")
     if beside.is_file() and beside.stat().st_size > _MAX_BUFFER:
         raise UserError(f"{beside}: larger than {_MAX_BUFFER:,} bytes")
     return _bytes(beside)
