@@ -53,8 +53,7 @@ def open_archive(path: Path) -> Archive:
     """The files of a folder (any depth), a .zip, a .tar or a folder of .tar shards. Raises UserError, naming `path`."""
     if path.is_dir():
         shards = sorted(path.glob("*.tar"), key=lambda shard: natural(shard.name))
-        found = _folder(path)
-        refused: list[tuple[str, str]] = []
+        found, refused = _folder(path)
         for shard in shards:
             more, bad = _tar(shard, f"{shard.name}/")
             found, refused = found + more, refused + bad
@@ -112,18 +111,32 @@ def _refusal(name: str, size: int) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _folder(root: Path) -> list[Entry]:
+def _folder(root: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Also what links lead to, each folder once."""
+
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
-    found = []
-    for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    found: list[Entry] = []
+    refused: list[tuple[str, str]] = []
+    top = Path(os.path.realpath(root))
+    visited = {str(top)}
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        reached = {
+            os.path.realpath(Path(folder, name)): name for name in sorted(subfolders) if not name.startswith(".")
+        }
+        new = {real: name for real, name in reached.items() if real not in visited and not top.is_relative_to(real)}
+        subfolders[:] = new.values()
+        visited |= new.keys()
         for name in names:
             file = Path(folder, name)
-            if _is(name, SUFFIXES + _SIDE_SUFFIXES) and file.is_file():
+            if not _is(name, SUFFIXES + _SIDE_SUFFIXES):
+                continue
+            if file.is_file():
                 found.append(Entry(file.relative_to(root).as_posix(), partial(_open, file)))
-    return found
+            elif file.is_symlink() and _is(name, SUFFIXES):
+                refused.append((file.relative_to(root).as_posix(), "a link to no file"))
+    return found, refused
 
 
 def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:

@@ -175,6 +175,21 @@ def test_zips_made_on_windows_and_encrypted_ones(tmp_path: Path) -> None:
     assert open_data(tmp_path / "b.zip", 8).skipped == [("x\\a.png", "is encrypted")]
 
 
+def test_folders_and_pictures_that_are_links(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", {"b.png": png((2, 0, 0)), "deep/c.png": png((3, 0, 0))})
+    folder = put(tmp_path / "set", {"a.png": png((1, 0, 0))})
+    for name, target in (
+        ("linked", "../elsewhere"),
+        ("again", "../elsewhere"),
+        ("loop", "."),
+        ("up", "/"),
+        ("z.png", "none.png"),
+    ):
+        (folder / name).symlink_to(target)
+    found = open_data(folder, 8)
+    assert sorted(reds(found.pictures)) == [1, 2, 3] and found.skipped == [("z.png", "a link to no file")]
+
+
 def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
     """A label of EG3D as its own code makes them: a camera on a sphere of 2.7 that looks at the origin, y up."""
     e, a = math.radians(elevation), math.radians(azimuth)
