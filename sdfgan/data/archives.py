@@ -5,7 +5,6 @@ Nothing is ever unpacked to disk: entries are read in place, by name, so no name
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import tarfile
@@ -14,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from sdfgan.errors import UserError
 
@@ -76,18 +75,6 @@ def natural(name: str) -> list[str | int]:
     """A sort key in which picture 10 comes after picture 9."""
     pieces = re.split("([0-9]+)", name)  # text and numbers in turn
     return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
-
-
-def parse_json(data: bytes) -> Any:
-    """What JSON in UTF-8, 16 or 32 says. Raises ValueError, whose text says where it is none."""
-    try:
-        return json.loads(data)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no text") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def _is(name: str, suffixes: tuple[str, ...]) -> bool:

@@ -27,10 +27,11 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import from_blender
-from sdfgan.data.archives import NOT_READ, Archive, Entry, open_archive, parse_json
+from sdfgan.data.archives import NOT_READ, Archive, Entry, open_archive
 from sdfgan.data.images import Colour, decode, decode_all, require_some
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
+from sdfgan.training.files import parse_json
 
 _MOST_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
 Value = TypeVar("Value")

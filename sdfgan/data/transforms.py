@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import from_blender
-from sdfgan.data.archives import MOST_BYTES, SUFFIXES, natural, parse_json
+from sdfgan.data.archives import MOST_BYTES, SUFFIXES, natural
 from sdfgan.errors import UserError
+from sdfgan.training.files import parse_json
 
 _SKEW = 0.02  # how far from a rotation (times a scale) a pose may be
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")

@@ -20,7 +20,13 @@ from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, neutral, orbit, path_cameras, shown
 from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
+from sdfgan.training.checkpoint import (
+    elapsed_seconds,
+    load_checkpoint,
+    resolve_checkpoint,
+    save_checkpoint,
+    unpack_module,
+)
 from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
@@ -62,7 +68,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
             elapsed = 0.0
             if checkpoint is not None:
                 trainer.load_state(tensors, state, checkpoint)
-                elapsed = float(state["elapsed_seconds"])
+                elapsed = elapsed_seconds(state, checkpoint)
             if team.first:
                 for note in scene.notes:
                     print(note)

@@ -19,7 +19,7 @@ from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.normalise import Placement
 from sdfgan.sdf.scalers import SCALERS, Scaler
-from sdfgan.training.files import atomic_file
+from sdfgan.training.files import atomic_file, parse_json
 
 MODEL = "model.safetensors"
 MESH = "mesh"  # the stem of what is made from it
@@ -97,7 +97,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     path = path / MODEL if path.is_dir() else path
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            metadata = parse_json((file.metadata() or {}).get(_KEY, "null").encode())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
