@@ -19,6 +19,7 @@ from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.normalise import Placement
 from sdfgan.sdf.scalers import SCALERS, Scaler
+from sdfgan.training.checkpoint import require_finite
 from sdfgan.training.files import atomic_file, parse_json
 
 MODEL = "model.safetensors"
@@ -112,6 +113,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in field.state_dict().items()}
     if wanted != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise UserError(f"{path}: its tensors are not those of its configuration")
+    require_finite(tensors, path)
     field.load_state_dict(tensors, assign=True)
     return field.to(device).requires_grad_(False)
 

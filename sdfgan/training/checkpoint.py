@@ -133,7 +133,9 @@ def pack_module(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def unpack_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
-    """Undo `pack_module`. Raises UserError, naming `source`, if anything is missing, spare or of another shape."""
+    """Undo `pack_module`. Raises UserError, naming `source`, if anything is missing, spare, of another shape
+    or not finite.
+    """
     given = _under(tensors, prefix)
     wanted = module.state_dict()
     for name in sorted(wanted.keys() | given.keys()):
@@ -144,7 +146,15 @@ def unpack_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, so
             raise UserError(
                 f"{source}: tensor {prefix}.{name} must be {list(wanted[name].shape)}, got {list(given[name].shape)}"
             )
+    require_finite({f"{prefix}.{name}": tensor for name, tensor in given.items()}, source)
     module.load_state_dict(given)
+
+
+def require_finite(tensors: dict[str, Tensor], source: Path) -> None:
+    """Raises UserError, naming `source` and tensor, where a number is none."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{source}: tensor {name} has values that are not finite")
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
