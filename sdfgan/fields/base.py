@@ -113,7 +113,7 @@ def differentiate(
         return answers, gradient
     create_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        points, condition, image = map_tensors(_ordinary, (points, condition, image))
+        points, condition, image = map_tensors(ordinary, (points, condition, image))
         if not points.requires_grad:
             points = points.detach().requires_grad_()
         copies: dict[str, Tensor] = {
@@ -141,7 +141,8 @@ class _Call(nn.Module):
         return self.function(*given)
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
+def ordinary(tensor: Tensor) -> Tensor:
+    """The same outside of inference mode, whose tensors autograd does not take."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 

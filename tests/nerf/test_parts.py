@@ -230,6 +230,11 @@ def test_fields_answer_densities_colours_and_normals(
         other = field.radiance(Places(points, -directions))
         assert_close(other.density, answer.density)
         assert (other.rgb - answer.rgb).abs().max() > 1e-4
+    with torch.inference_mode():
+        same = WithNormals(field).radiance(Places(points.clone(), directions.clone()))
+        assert_close(same.rgb, answer.rgb)
+        assert same.normals is not None
+        torch.testing.assert_close(same.normals, answer.normals, rtol=1e-4, atol=1e-5)
     if isinstance(field, RadianceGrid):
         return
     # Cones as thin as a ray ask for points.
