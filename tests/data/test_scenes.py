@@ -225,6 +225,10 @@ def test_masks_take_pixels_out(tmp_path: Path) -> None:
     assert scene.train.picture(0, torch.tensor([0.0, 1, 0]))[:, 0, 6].tolist() == [0, 1, 0]
     part = scene.train.select([2, 1])
     assert torch.equal(valid_pixels(part.cameras), expected.view(3, -1)[[2, 1]].flatten().nonzero()[:, 0])
+    cut_out = Image.new("RGBA", grey.size, "white")
+    cut_out.putalpha(grey)  # white all over, transparent where it hides
+    cut_out.save(folder / "masks" / "a.png")
+    assert torch.equal(valid_pixels(load_scene(folder).train.cameras), good)
     small = load_scene(folder, image_scale=0.5).train.cameras
     half = shown.view(side // 2, 2, side // 2, 2).all(3).all(1).flatten()
     assert torch.equal(valid_pixels(small)[: half.sum()], half.nonzero()[:, 0])
