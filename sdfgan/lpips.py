@@ -36,10 +36,16 @@ class Lpips(nn.Module):
         self.weights = nn.ParameterList(torch.zeros(1, outputs, 1, 1) for _, _, outputs, *_ in _LAYERS)
 
     @torch.no_grad()
-    def forward(self, a: Tensor, b: Tensor) -> float:
-        """0 for equal pictures. Raises ValueError for other shapes."""
+    def forward(self, a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
+        """0 for equal pictures. Raises ValueError for other shapes.
+
+        With `known` [H, W] bool the other pixels are the same grey in both, and in each layer a place counts by the
+        share of known pixels in its part of the picture; 0 where none is known.
+        """
         if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < SMALLEST_SIDE:
             raise ValueError(f"lpips: both must be [3, H, W], H and W >= 35, got {list(a.shape)}, {list(b.shape)}")
+        if known is not None:
+            a, b = (torch.where(known, picture, 0.5) for picture in (a, b))
         x = torch.stack((a, b)) * 2 - 1
         x = (x - x.new_tensor(_SHIFT)[:, None, None]) / x.new_tensor(_SCALE)[:, None, None]
         total = x.new_zeros(())
@@ -48,7 +54,12 @@ class Lpips(nn.Module):
                 x = F.max_pool2d(x, 3, 2)
             x = F.relu(layer(x))
             unit = x / (x.norm(dim=1, keepdim=True) + 1e-10)
-            total += ((unit[0] - unit[1]).square() * weight[0]).sum(0).mean()
+            apart = ((unit[0] - unit[1]).square() * weight[0]).sum(0)  # [h, w]
+            if known is None:
+                total += apart.mean()
+            else:
+                shares = F.adaptive_avg_pool2d(known.to(apart)[None], apart.shape)[0]
+                total += (apart * shares).sum() / shares.sum().clamp(min=1e-12)
         return total.item()
 
 

@@ -42,37 +42,67 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 512, seed: int =
 # ----------------------------------------------------------------------------------------- pictures [C, H, W] in [0, 1]
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio of two tensors of one shape, values in [0, 1]: -10 log10 of the mean squared error."""
+def psnr(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio of two tensors of one shape, values in [0, 1]: -10 log10 of the mean squared error.
+
+    With `known` [..., H, W] bool, of tensors [..., C, H, W], the mean is over the pixels that it sets; at least one.
+    """
     if a.shape != b.shape or a.numel() == 0:
         raise ValueError(f"psnr: both must have one shape, not empty, got {list(a.shape)} and {list(b.shape)}")
-    return -10 * math.log10(max((a.double() - b.double()).square().mean().item(), 1e-30))
+    square = (a.double() - b.double()).square()
+    if known is not None:
+        _check_known("psnr", known, a)
+        square = square.movedim(-3, -1)[known]
+    return -10 * math.log10(max(square.mean().item(), 1e-30))
 
 
-def ssim(a: Tensor, b: Tensor) -> float:
+def ssim(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
     """Structural similarity of pictures [C, H, W] in [0, 1] (Wang et al. 2004): the mean over windows and channels.
 
     Windows are Gaussian, 11 pixels wide, of deviation 1.5, and lie wholly in the picture; K1 = 0.01, K2 = 0.03. Smaller
     pictures have one window, their size. Not differentiable.
+
+    With `known` [H, W] bool, at least one of them set, nothing depends on the other pixels: means, variances and the
+    covariance of a window are those of its known pixels, whose Gaussian weights are scaled to a sum of one, and a
+    window counts in the mean by their sum before that.
     """
     if a.shape != b.shape or a.ndim != 3 or a.numel() == 0:
         raise ValueError(f"ssim: both must be [C, H, W], got {list(a.shape)} and {list(b.shape)}")
+    shares = a.new_ones(a.shape[1:], dtype=torch.float64)
+    if known is not None:
+        _check_known("ssim", known, a)
+        shares = known.double()
     a, b = (x.detach().double()[:, None] for x in (a, b))
     windows = []
     for size in a.shape[2:]:
         width = min(_WINDOW, size)
-        window = (-0.5 * ((torch.arange(width) - (width - 1) / 2) / _WINDOW_DEVIATION).square()).exp().to(a)
+        place = torch.arange(width).to(a) - (width - 1) / 2
+        window = (-0.5 * (place / _WINDOW_DEVIATION).square()).exp()
         windows.append(window / window.sum())
 
-    def mean(x: Tensor) -> Tensor:
+    def weighted(x: Tensor) -> Tensor:
         return F.conv2d(F.conv2d(x, windows[0][None, None, :, None]), windows[1][None, None, None])
 
+    def mean(x: Tensor) -> Tensor:
+        return weighted(torch.where(shares > 0, x, 0.0)) / weights.clamp(min=1e-300)
+
+    weights = weighted(shares[None, None])
     mean_a, mean_b = mean(a), mean(b)
     variance_a, variance_b = mean(a * a) - mean_a**2, mean(b * b) - mean_b**2
     covariance = mean(a * b) - mean_a * mean_b
     c1, c2 = 0.01**2, 0.03**2
     scores = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return (scores / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))).mean().item()
+    scores = scores / ((mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2))
+    return ((scores * weights).mean() / weights.mean()).item()
+
+
+def _check_known(name: str, known: Tensor, image: Tensor) -> None:
+    wanted = (*image.shape[:-3], *image.shape[-2:])
+    if image.ndim < 3 or known.shape != wanted or known.dtype != torch.bool or not known.any():
+        raise ValueError(
+            f"{name}: known must be {list(wanted)} bool, somewhere set, of pictures [..., C, H, W], "
+            f"got {list(known.shape)} {known.dtype}"
+        )
 
 
 # ---------------------------------------------------------------------------------------------- features [N, F]

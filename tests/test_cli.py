@@ -537,3 +537,15 @@ def test_a_reader_may_have_seen_enough() -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
     os.close(write)
     assert done.returncode == 141 and done.stderr == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA_VISIBLE_DEVICES is read once, when torch first looks")
+@pytest.mark.parametrize("devices", ["", "-1"])
+def test_hidden_gpus_are_none(
+    devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+    for command in ("train-gan --dry-run", "train-sdf a.stl", "train-nerf --data a", "fit-image csg", "evaluate a"):
+        assert main([*command.split(), "--device", "cuda"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith("--device cuda: this machine (or this build of torch) has no CUDA device")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,6 +124,41 @@ def test_ssim_is_that_of_scikit_image() -> None:
     assert ssim(a[:, :3, :3], a[:, :3, :3]) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("size", [(24, 31), (7, 30), (5, 4)])
+def test_scores_of_known_pixels(size: tuple[int, int]) -> None:
+    """Against sums over the pixels of each window in numpy; what the other pixels hold, even no number, is nothing."""
+    random = np.random.default_rng(1)
+    a, b = random.random((2, 3, *size))
+    known = random.random(size) < 0.6
+    known[:, : size[1] // 2] = False
+    weights = [np.exp(-0.5 * ((np.arange(n) - (n - 1) / 2) / 1.5) ** 2) for n in (min(11, side) for side in size)]
+    window = np.outer(*(line / line.sum() for line in weights))
+    total = share = 0.0
+    for i in range(size[0] - window.shape[0] + 1):
+        for j in range(size[1] - window.shape[1] + 1):
+            part = np.s_[i : i + window.shape[0], j : j + window.shape[1]]
+            w = window[known[part]]
+            if w.sum() == 0:
+                continue
+            for x, y in zip(a, b, strict=True):
+                x, y = x[part][known[part]], y[part][known[part]]
+                mx, my = np.average(x, weights=w), np.average(y, weights=w)
+                vx, vy, xy = (np.average(p, weights=w) for p in ((x - mx) ** 2, (y - my) ** 2, (x - mx) * (y - my)))
+                score = (2 * mx * my + 1e-4) * (2 * xy + 9e-4) / ((mx**2 + my**2 + 1e-4) * (vx + vy + 9e-4))
+                total, share = total + w.sum() * score, share + w.sum()
+    square = (a - b)[:, known] ** 2
+    a[:, ~known], b[:, ~known] = np.nan, 7.0
+    a, b, mask = torch.from_numpy(a), torch.from_numpy(b), torch.from_numpy(known)
+    assert ssim(a, b, mask) == pytest.approx(total / share, abs=1e-9)
+    assert psnr(a, b, mask) == pytest.approx(-10 * np.log10(square.mean()), abs=1e-9)
+    whole = torch.rand(2, 3, *size)
+    assert ssim(*whole, torch.ones(size).bool()) == pytest.approx(ssim(*whole), abs=1e-12)
+    for wrong in (torch.zeros(size).bool(), torch.ones(size), torch.ones(size[::-1]).bool()[:3]):
+        for score in (ssim, psnr):
+            with pytest.raises(ValueError, match=r"known must be \["):
+                score(a, b, wrong)
+
+
 def test_lpips_with_stand_in_weights(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -141,6 +177,12 @@ def test_lpips_with_stand_in_weights(tmp_path: Path) -> None:
     a = torch.rand(3, 48, 40)
     near, far = lpips(a, (a + 0.02).clamp(0, 1)), lpips(a, a.flip(2))
     assert lpips(a, a) == 0 < near < far and lpips(a.flip(2), a) == pytest.approx(far)
+    known = torch.zeros(48, 40, dtype=torch.bool)
+    known[:, :24] = True
+    noisy = torch.where(known, a, torch.rand(3, 48, 40))
+    assert lpips(a, noisy, known) == 0 < lpips(a, noisy)
+    assert lpips(noisy, a.flip(2), known) == lpips(a, a.flip(2), known)
+    assert lpips(a, a.flip(2), torch.ones_like(known)) == pytest.approx(far, rel=1e-5)
     del tensors["lin3.model.1.weight"]
     save_file(tensors, tmp_path / "less.safetensors")
     with pytest.raises(UserError, match=r"tensor lin3.model.1.weight must be \[1, 256, 1, 1\], got none"):

@@ -17,8 +17,14 @@ from typing import BinaryIO, NamedTuple
 
 from sdfgan.errors import UserError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
-_SIDE_SUFFIXES = (".json", ".txt", ".cls")  # labels, poses
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
+NOT_READ = (  # pictures of other kinds
+    ".exr", ".hdr", ".pfm", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".dds", ".pam", ".qoi", ".ico",
+    ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf",
+)  # fmt: skip
+_TABLES = (".csv", ".tsv", ".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5", ".parquet")
+_SIDE_SUFFIXES = (".json", ".txt", ".cls", *_TABLES, *NOT_READ)  # labels, poses, and what is counted
+_ENCRYPTED = 1  # the bit of an entry's flags
 MOST_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
 
 
@@ -38,7 +44,7 @@ class Archive(NamedTuple):
     """What is in a folder, zip or tar."""
 
     pictures: list[Entry]  # in natural order of their names
-    side: dict[str, Entry]  # .json, .txt and .cls files
+    side: dict[str, Entry]  # .json, .txt and .cls files, tables, and pictures of kinds that are not read
     refused: list[tuple[str, str]]  # names and reasons
 
 
@@ -46,8 +52,7 @@ def open_archive(path: Path) -> Archive:
     """The files of a folder (any depth), a .zip, a .tar or a folder of .tar shards. Raises UserError, naming `path`."""
     if path.is_dir():
         shards = sorted(path.glob("*.tar"), key=lambda shard: natural(shard.name))
-        found = _folder(path)
-        refused: list[tuple[str, str]] = []
+        found, refused = _folder(path)
         for shard in shards:
             more, bad = _tar(shard, f"{shard.name}/")
             found, refused = found + more, refused + bad
@@ -93,18 +98,32 @@ def _refusal(name: str, size: int) -> str | None:
 # ------------------------------------------------------------------------------------------------------------- kinds
 
 
-def _folder(root: Path) -> list[Entry]:
+def _folder(root: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Also what links lead to, each folder once."""
+
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from error
 
-    found = []
-    for folder, subfolders, names in os.walk(root, onerror=refuse):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+    found: list[Entry] = []
+    refused: list[tuple[str, str]] = []
+    top = Path(os.path.realpath(root))
+    visited = {str(top)}
+    for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
+        reached = {
+            os.path.realpath(Path(folder, name)): name for name in sorted(subfolders) if not name.startswith(".")
+        }
+        new = {real: name for real, name in reached.items() if real not in visited and not top.is_relative_to(real)}
+        subfolders[:] = new.values()
+        visited |= new.keys()
         for name in names:
             file = Path(folder, name)
-            if _is(name, SUFFIXES + _SIDE_SUFFIXES) and file.is_file():
+            if not _is(name, SUFFIXES + _SIDE_SUFFIXES):
+                continue
+            if file.is_file():
                 found.append(Entry(file.relative_to(root).as_posix(), partial(_open, file)))
-    return found
+            elif file.is_symlink() and _is(name, SUFFIXES):
+                refused.append((file.relative_to(root).as_posix(), "a link to no file"))
+    return found, refused
 
 
 def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
@@ -117,13 +136,15 @@ def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     for info in archive.infolist():
         name = info.filename.replace("\\", "/")
         reason = _refusal(name, info.file_size)
+        if reason is None and info.flag_bits & _ENCRYPTED and _wanted(name):
+            reason = "is encrypted"
         if info.is_dir() or (reason is None and not _wanted(name)):
             continue
         if reason is not None:
             refused.append((info.filename, reason))
         else:
             # The size is the archive's claim, but zipfile never unpacks more than is claimed.
-            found.append(Entry(info.filename, partial(_unpack, archive, info)))
+            found.append(Entry(name, partial(_unpack, archive, info)))
     return found, refused
 
 

@@ -175,7 +175,7 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
 def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     """A mask [H, W] bool, reduced as `decode_whole` reduces its picture; or why there is none.
 
-    It is set where the file is not 0 in all of its colours, and after reducing where all pixels of the file are.
+    It is set where the file is neither 0 in all of its colours nor wholly transparent, and after reducing where all pixels of the file are.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
@@ -184,8 +184,8 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
                 return too_many
             if image.mode not in (*_MODES, *_DEEP):
                 raise _Unreadable(f"pictures of mode {image.mode} are not read")
-            values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGB"))
-            mask = values != 0 if values.ndim == 2 else (values != 0).any(-1)
+            values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
+            mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
             if scale != 1:
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)

@@ -13,7 +13,6 @@ have it, or dataset.json of EG3D, whose labels are cameras: 16 numbers of camera
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -28,10 +27,11 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import from_blender
-from sdfgan.data.archives import Archive, Entry, open_archive
+from sdfgan.data.archives import NOT_READ, Archive, Entry, open_archive
 from sdfgan.data.images import Colour, decode, decode_all, require_some
 from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
+from sdfgan.training.files import parse_json
 
 _MOST_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
 Value = TypeVar("Value")
@@ -173,7 +173,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
     for name, picture, value in _stylegan(archive, path):
         label = _label(value)
         if label is not None:
-            labels[picture] = label
+            _set(labels, picture, label, f"{path}: {name}")
         elif _camera(value) is None:
             strange.setdefault(name, []).append(value)
     pictures = _by_stem(archive)
@@ -184,7 +184,8 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
             if label is None:
                 strange.setdefault(".cls files", []).append(text)
             else:
-                labels[pictures.get(name.removesuffix(".cls"), name)] = label
+                for picture in pictures.get(name.removesuffix(".cls"), [name]):
+                    _set(labels, picture, label, f"{path}: {name}")
     notes = [
         f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
@@ -196,7 +197,10 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
     """(elevation, azimuth) in radians by name of picture, and notes. Raises UserError for malformed files."""
     poses: dict[str, tuple[float, float]] = {}
     notes: list[str] = []
-    cameras = {picture: camera for _, picture, value in _stylegan(archive, path) if (camera := _camera(value))}
+    cameras: dict[str, tuple[float, float, float]] = {}
+    for name, picture, value in _stylegan(archive, path):
+        if camera := _camera(value):
+            _set(cameras, picture, camera, f"{path}: {name}")
     if cameras:
         fovs = [math.degrees(camera[2]) for camera in cameras.values()]
         said = f"{min(fovs):.4g}" if max(fovs) - min(fovs) < 0.05 else f"{min(fovs):.4g} to {max(fovs):.4g}"
@@ -223,7 +227,11 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
                 if len(numbers) >= 2 and all(map(_is_number, numbers[:2])):
                     angles = math.radians(float(numbers[1])), math.radians(float(numbers[0]))
                     poses[(folder / f"{index:02d}.png").as_posix()] = angles
-    unused = [name for name in archive.side if not _is_read(PurePosixPath(name).name)]
+    others = [name for name in archive.side if name.lower().endswith(NOT_READ)]
+    if others:
+        kinds = ", ".join(sorted({PurePosixPath(name).suffix.lower() for name in others}))
+        notes.append(f"{path}: not read: {len(others)} pictures ({kinds}): convert them to PNG; the first: {others[0]}")
+    unused = [name for name in archive.side if name not in others and not _is_read(PurePosixPath(name).name)]
     if unused:
         notes.append(f"{path}: not used: {len(unused)} files beside the pictures, the first: {unused[0]}")
     return _of_pictures("poses", poses, archive, path, notes), notes
@@ -250,7 +258,8 @@ def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
             raise UserError(f'{path}: {file}: expected {{"labels": [[name, label], ...]}}')
         for given, value in pairs:
             name = _slashes(PurePosixPath(file).parent, str(given))
-            yield file, name if name in pictures else by_stem.get(name.rsplit(".", 1)[0], name), value
+            for picture in [name] if name in pictures else by_stem.get(name.rsplit(".", 1)[0], [name]):
+                yield file, picture, value
 
 
 def _slashes(folder: PurePosixPath, name: str) -> str:
@@ -311,7 +320,8 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
     frames = values.get("frames") if isinstance(values, dict) else None
     if not isinstance(frames, list):
         raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: frames must be a list")
-    poses, pictures = {}, _by_stem(archive)
+    poses: dict[str, tuple[float, float]] = {}
+    pictures = _by_stem(archive)
     for index, frame in enumerate(frames):
         where, frame = f"{path}: {entry.name}: frame {index}", frame if isinstance(frame, dict) else {}
         name, rows = frame.get("file_path"), frame.get("transform_matrix")
@@ -324,13 +334,23 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
         if not all(map(math.isfinite, angles)):
             raise UserError(f"{where}: the camera is at the origin, or too far away: its direction is not known")
         name = _slashes(folder, name)
-        poses[pictures.get(name, name)] = angles
+        for picture in pictures.get(name, [name]):
+            _set(poses, picture, angles, where)
     return poses
 
 
-def _by_stem(archive: Archive) -> dict[str, str]:
+def _by_stem(archive: Archive) -> dict[str, list[str]]:
     """The names of pictures by the same without their suffixes."""
-    return {entry.name.rsplit(".", 1)[0]: entry.name for entry in archive.pictures}
+    found: dict[str, list[str]] = {}
+    for entry in archive.pictures:
+        found.setdefault(entry.name.rsplit(".", 1)[0], []).append(entry.name)
+    return found
+
+
+def _set(values: dict[str, Value], picture: str, value: Value, where: str) -> None:
+    """Raises UserError where the picture has another value already."""
+    if values.setdefault(picture, value) != value:
+        raise UserError(f"{where}: {picture} has {values[picture]} already, and now {value}")
 
 
 def _read(entry: Entry, path: Path) -> bytes:
@@ -342,8 +362,8 @@ def _read(entry: Entry, path: Path) -> bytes:
 
 def _json(entry: Entry, path: Path) -> Any:
     try:
-        return json.loads(_read(entry, path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(_read(entry, path))
+    except ValueError as error:
         raise UserError(f"{path}: {entry.name}: not JSON: {error}") from error
 
 

@@ -5,7 +5,6 @@ A lens that is not modelled is refused by its name, and what else the file says 
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from torch import Tensor
 from sdfgan.cameras import from_blender
 from sdfgan.data.archives import MOST_BYTES, SUFFIXES, natural
 from sdfgan.errors import UserError
+from sdfgan.training.files import parse_json
 
 _SKEW = 0.02  # how far from a rotation (times a scale) a pose may be
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")
@@ -69,7 +69,8 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
             raise UserError(f"{file}: frame {index}: file_path must be a text")
     names = [frame["file_path"] for frame in frames]
     splits: list[str | None] = [split] * len(frames) if split else _listed_splits(file, values, names)
-    result = []
+    result: list[Frame] = []
+    pictures: set[Path] = set()
     for index, (frame, own) in enumerate(zip(frames, splits, strict=True)):
         where = f"{file}: frame {index} ({frame['file_path']})"
         given = {**values, **frame}
@@ -88,6 +89,9 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
         mask_path = inside(file.parent, mask, where, "mask_path") if mask else None
         picture = inside(file.parent, frame["file_path"], where)
         pose = _pose(frame.get("transform_matrix"), where)
+        if picture in pictures:
+            raise UserError(f"{where}: there are two frames of {picture}")
+        pictures.add(picture)
         result.append(Frame(where, picture, pose, numbers, lens, own, mask_path))
     notes = []
     used = (*_USED, *(() if split else _SPLITS))
@@ -185,10 +189,10 @@ def _read_json(file: Path) -> dict[str, Any]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise UserError(f"{file}: more than {MOST_BYTES} bytes")
-        values = json.loads(file.read_text(encoding="utf-8-sig"))
+        values = parse_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected an object with frames, got {type(values).__name__}")
@@ -233,5 +237,7 @@ def _pose(matrix: Any, where: str) -> Tensor:
     rotation = pose[:, :3] / scale.clamp(min=1e-12)
     if (rotation.T @ rotation - torch.eye(3)).abs().max() > _SKEW or torch.linalg.det(rotation) < 0:
         raise UserError(f"{where}: transform_matrix must be a rotation and a position, got {numbers[:3]}")
+    if numbers[3:] and max(abs(a - b) for a, b in zip(numbers[3], (0, 0, 0, 1), strict=True)) > 1e-6:
+        raise UserError(f"{where}: the last row of transform_matrix must be 0, 0, 0, 1, got {numbers[3]}")
     u, _, v = torch.linalg.svd(rotation)
     return from_blender(torch.cat((u @ v, pose[:, 3:]), 1))

@@ -109,9 +109,25 @@ def differentiate(
     With a graph of both where gradients are enabled and something beside the field's own copy of the points needs one.
     Autograd takes no tensors of inference mode: copies stand in.
     """
+    if torch._C._are_functorch_transforms_active():  # inside of which autograd cannot begin at a tensor
+
+        def summed(points: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            answers = function(points, condition, image)
+            return answers[0].sum(), answers
+
+        try:
+            gradient, (_, answers) = torch.func.grad_and_value(summed, has_aux=True)(points)
+        except RuntimeError as error:
+            if "setup_context" not in str(error):  # of torch's own functions around our operators
+                raise
+            raise RuntimeError(
+                f"{type(field).__name__}.sdf_and_gradient: torch.func cannot differentiate the operators of this "
+                "field; call it outside, with the points of all in one batch and their `image` indices"
+            ) from error
+        return answers, gradient
     create_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        points, condition, image = map_tensors(_ordinary, (points, condition, image))
+        points, condition, image = map_tensors(ordinary, (points, condition, image))
         own = not points.requires_grad
         if own:
             points = points.detach().requires_grad_()
@@ -155,7 +171,8 @@ class _Call(nn.Module):
         return self.function(*given)
 
 
-def _ordinary(tensor: Tensor) -> Tensor:
+def ordinary(tensor: Tensor) -> Tensor:
+    """The same outside of inference mode, whose tensors autograd does not take."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.fields.base import map_tensors, ordinary
 from sdfgan.fields.contraction import contract, contract_gaussians
 from sdfgan.fields.volume import Places, Radiance, VolumeField
 
@@ -127,8 +128,9 @@ class NerfField(nn.Module):
 
 
 def density_normals(density: Callable[[Places], Tensor], places: Places, create_graph: bool) -> tuple[Tensor, Tensor]:
-    """Densities [N], and normals [N, 3]: minus their normalised gradients by place."""
-    with torch.enable_grad():
+    """Densities [N], and normals [N, 3]: minus their normalised gradients by place; also in inference mode."""
+    with torch.inference_mode(False), torch.enable_grad():
+        places = map_tensors(ordinary, places)
         points = places.points.detach().requires_grad_()
         value = density(places._replace(points=points))
         (gradient,) = torch.autograd.grad(value.sum(), points, create_graph=create_graph, retain_graph=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from sdfgan.cameras import POSE_DISTRIBUTIONS
 from sdfgan.data.images import check_background
 from sdfgan.errors import UserError
 from sdfgan.inception import FEWEST_PICTURES
+from sdfgan.training.settings import check_sizes
 
 if TYPE_CHECKING:
     from sdfgan.gan.config import GanConfig
@@ -69,11 +69,7 @@ def check_settings(config: GanConfig) -> None:
 
 
 def _check_numbers(config: GanConfig) -> None:
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{_flag(field.name)} must be finite, got {number}")
+    check_sizes(config)
     for names, fits, words in (
         (_POSITIVE, lambda x: x > 0, "must be positive"),
         (_NOT_NEGATIVE, lambda x: x >= 0, "must not be negative"),

@@ -16,6 +16,7 @@ from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
 from sdfgan.training.device import resolve_device
+from sdfgan.training.settings import typed_values
 
 
 @dataclass(frozen=True)
@@ -334,27 +335,33 @@ class GanConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any], source: Path) -> GanConfig:
         """Undo `to_json`. Raises UserError, naming `source`, for what is no GAN configuration."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UserError(f"{source}: not a GAN configuration of this version: unknown field {unknown[0]!r}")
+        what = "a GAN configuration"
+        own = {name: value for name, value in values.items() if name != "stages"}
+        typed = typed_values(cls, own, source, what)
         try:
-            paths = {k: Path(v) for k, v in values.items() if "Path" in str(known[k].type) and v is not None}
-            tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
-            stages = tuple(Stage.from_json(stage) for stage in values.get("stages", ()))
-            config = cls(**{**values, **paths, **tuples, "stages": stages})
+            listed = values.get("stages", [])
+            stages = tuple(Stage.from_json(stage) for stage in (listed if isinstance(listed, list) else [listed]))
+            config = cls(**typed, stages=stages)
+            missing = [name for name in _RESOLVED if getattr(config, name) is None]
+            if missing:
+                raise ValueError(f"{missing[0]} is missing")
             config.check()
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"{source}: not a GAN configuration of this version: {error}") from error
+        except (ValueError, UserError) as error:
+            raise UserError(f"{source}: not {what} of this version: {error}") from error
         return config
 
 
+# What `resolved` decides, so that a run's configuration has it.
+_RESOLVED = (
+    "steps", "batch_size", "resolution", "dataset_size", "width", "precision", "trunk_layers", "eikonal_weight",
+    "r1_gamma", "chunk_size",
+)  # fmt: skip
 _ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
 
 
 def largest_part(whole: int, most: int) -> int:
-    """The largest divisor of `whole` that is at most `most`."""
-    return next(part for part in range(min(whole, most), 0, -1) if whole % part == 0)
+    """The largest divisor of `whole` that is at most `most`; 1 where there is none, which `check` says."""
+    return next((part for part in range(min(whole, most), 0, -1) if whole % part == 0), 1)
 
 
 DEFAULTS: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(GanConfig)}

@@ -18,7 +18,7 @@ from sdfgan.fields import DfrSDF, Field, PiGanField
 from sdfgan.fields.dfr import LAYERS as DFR_LAYERS
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.curricula import load_curriculum
-from sdfgan.training.checkpoint import pack_module, save_checkpoint
+from sdfgan.training.checkpoint import pack_module, require_finite, save_checkpoint
 from sdfgan.training.weights import load_weights
 
 Kind = Literal["auto", "dfr", "pi-gan"]
@@ -63,6 +63,7 @@ def import_generator(
     if not 0 < level < math.inf:
         raise UserError(f"--level must be a positive density, got {level}")
     tensors = load_weights(path)
+    require_finite(tensors, path)
     found = "dfr" if any("sdfLayers." in n for n in tensors) else "pi-gan" if _siren_prefix(tensors) is not None else ""
     if not found or kind not in ("auto", found):
         raise UserError(f"{path}: expected the generator of {'dfr or pi-GAN' if kind == 'auto' else kind}; it has none")

@@ -26,7 +26,7 @@ from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_ince
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from sdfgan.training.checkpoint import elapsed_seconds, load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
@@ -34,6 +34,7 @@ from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
+from sdfgan.training.settings import is_of_type
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
@@ -74,7 +75,7 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         if "imported_from" in state:
             raise UserError(f"{source}: was imported, without a discriminator: it cannot be trained")
     if resumed:
-        config = _resumed_config(config, config_of(state, checkpoint), checkpoint, int(state["step"]))
+        config = _resumed_config(config, config_of(state, checkpoint), checkpoint, state["step"])
     config = config.resolved()
     if resumed:
         path = checkpoint.parent.parent
@@ -95,8 +96,8 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
     try:
         elapsed, start = 0.0, None
         if resumed:
-            trainer.load_state(tensors, state, int(state["step"]), checkpoint)
-            elapsed, start = float(state["elapsed_seconds"]), state["start"]
+            trainer.load_state(tensors, state, state["step"], checkpoint)
+            elapsed, start = elapsed_seconds(state, checkpoint), _start(state, checkpoint)
         elif source is not None:
             trainer.load_networks(tensors, checkpoint)
         if team.first:
@@ -403,6 +404,14 @@ def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path, done: 
     if changed.get("steps", done) < done:
         raise UserError(f"--steps {changed['steps']}: {checkpoint} has {done} behind it already")
     return dataclasses.replace(saved, **{**changed, "resume": None})
+
+
+def _start(state: dict[str, Any], checkpoint: Path) -> dict[str, float] | None:
+    """Scores from before the first step, if there are any. Raises UserError, naming the checkpoint."""
+    start = state.get("start")
+    if start is not None and not (isinstance(start, dict) and all(is_of_type(v, float) for v in start.values())):
+        raise UserError(f"{checkpoint}: start must be scores by name, got {start!r:.50}")
+    return start
 
 
 def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:

@@ -178,8 +178,10 @@ class TrainingState:
             self.steps.load_state(state)
             self.averages_warm_up, self.augmented = bool(state["averages_warm_up"]), float(state["augmented"])
             self._signs = [float(sign) for sign in state["signs"]]
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
+            if not 0 <= self.augmented <= 1 or not all(map(math.isfinite, self._signs)):
+                raise ValueError(f"augmented {self.augmented}, signs {self._signs}")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
         self.steps_done = step
 
     def load_networks(self, tensors: dict[str, Tensor], source: Any) -> None:

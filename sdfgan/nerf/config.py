@@ -12,6 +12,7 @@ import torch
 
 from sdfgan.errors import UserError
 from sdfgan.training.device import resolve_device
+from sdfgan.training.settings import check_sizes, typed_values
 
 Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 
@@ -192,6 +193,7 @@ class NerfConfig:
             value = getattr(self, name)
             if value is not None and not least <= value <= most:
                 raise UserError(f"--{name.replace('_', '-')} must be between {least} and {most}, got {value}")
+        check_sizes(self)
         for models, names in _ONLY_OF.items():
             for name in () if self.model in models else names.split():
                 default = next(field.default for field in dataclasses.fields(self) if field.name == name)
@@ -208,16 +210,12 @@ class NerfConfig:
     @classmethod
     def from_json(cls, values: Any, source: Path) -> NerfConfig:
         """Undo `to_json`. Raises UserError, naming `source`, for what is no such configuration."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - set(known)) if isinstance(values, dict) else ["kind"]
-        if unknown:
-            raise UserError(f"{source}: not a train-nerf configuration of this version: field {unknown[0]!r}")
+        what = "a train-nerf configuration"
+        config = cls(**typed_values(cls, values, source, what))
         try:
-            paths = {k: Path(v) for k, v in values.items() if "Path" in str(known[k].type) and v is not None}
-            config = cls(**{**values, **paths})
             config.check()
-        except (TypeError, ValueError, UserError) as error:
-            raise UserError(f"{source}: not a train-nerf configuration of this version: {error}") from error
+        except UserError as error:
+            raise UserError(f"{source}: not {what} of this version: {error}") from error
         return config
 
 

@@ -18,9 +18,15 @@ from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
-from sdfgan.nerf.views import Observer, Show, depth_span, orbit, path_cameras, shown
+from sdfgan.nerf.views import Observer, Show, depth_span, neutral, orbit, path_cameras, shown
 from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
+from sdfgan.training.checkpoint import (
+    elapsed_seconds,
+    load_checkpoint,
+    resolve_checkpoint,
+    save_checkpoint,
+    unpack_module,
+)
 from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
@@ -62,7 +68,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
             elapsed = 0.0
             if checkpoint is not None:
                 trainer.load_state(tensors, state, checkpoint)
-                elapsed = float(state["elapsed_seconds"])
+                elapsed = elapsed_seconds(state, checkpoint)
             if team.first:
                 for note in scene.notes:
                     print(note)
@@ -144,9 +150,10 @@ class _Run:
         write_json(self.path / "summary.json", summary)  # now, so that no picture can take the numbers with it
         summary |= self.made()
         write_json(self.path / "summary.json", summary)
-        scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in summary["scores"].items())
+        scored = {name: values for name, values in summary["scores"].items() if values["views"]}
+        scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
         made = [Path(file).name for file in (*summary["videos"], summary["mesh"]) if file is not None]
-        made = [*(["views.png"] if scores else []), *made, "summary.json"]
+        made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
         print(f"done: {scores or 'no views held out'}; look at {self.path}: {', '.join(made)}")
         return summary
 
@@ -183,19 +190,22 @@ class _Run:
         views = views.to(self.trainer.device)
         chosen = spread(len(views), _VIEWS_LOOKED_AT)
         scores = self.observer.scores(views, chosen)
-        self.folder.log(step, {f"validation/{name}": value for name, value in scores.items()})
+        scored = scores.pop("views")
+        if scored:
+            self.folder.log(step, {f"validation/{name}": value for name, value in scores.items()})
         sheet = self.sheet(views, chosen[:1])
         save_image(self.path / "samples" / f"step-{step:07d}.png", sheet)
         self.folder.log_image(step, "samples", sheet)
-        return scores["psnr"]
+        return scores.get("psnr", math.nan)
 
     def sheet(self, views: Views, indices: list[int]) -> torch.Tensor:
-        """For each view a row: the truth, the picture, its depth."""
+        """For each view a row: the truth, the picture, its depth; grey where the view has no ray."""
         rows = []
         for index in indices:
             seen = self.observer.look(views.cameras, index)
             true = views.picture(index, self.trainer.background)
-            rows += [true, seen.rgb.clamp(0, 1), shown(seen, "depth", depth_span(seen))]
+            row = (true, seen.rgb.clamp(0, 1), shown(seen, "depth", depth_span(seen)))
+            rows += [neutral(image, seen.known) for image in row]
         height, width = (max(row.shape[i] for row in rows) for i in (1, 2))
         padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
         return image_grid(torch.stack(padded).cpu(), 3)
@@ -212,7 +222,8 @@ class _Run:
             scored = spread(len(views), config.evaluate_views or len(views))
             with progress(len(scored), f"{name} views") as bar:
                 scores[name] = self.observer.scores(views, scored, lpips, bar.advance)
-            scores[name]["views"] = len(scored)
+            if (left_out := len(scored) - int(scores[name]["views"])) > 0:
+                print(f"{name}: {left_out} of {len(scored)} views have no pixel with a ray and no score")
             if name == "val" or scene.val is None:
                 save_image(self.path / "views.png", self.sheet(views, list(range(min(4, len(views))))))
         return {

@@ -178,10 +178,12 @@ class Trainer:
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:
-            self.steps_done, self.rays_now = int(state["step"]), int(state["rays_now"])
+            self.steps_done, self.rays_now = state["step"], int(state["rays_now"])
             self.steps.load_state(state)
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{source}: not a checkpoint of this version: {error}") from error
+            if not self.chunks <= self.rays_now <= self.chunks * self.most_rays:
+                raise ValueError(f"rays_now {self.rays_now}")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
 
 
 def background_value(config: NerfConfig, scene: Scene) -> float:

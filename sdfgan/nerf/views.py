@@ -22,16 +22,18 @@ from sdfgan.training.progress import progress
 Show = Literal["colour", "depth", "normals"]
 _WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this are orbited all the way
 _DEPTHS_LOOKED_AT = 2**20
+_NOT_KNOWN = 0.5  # grey of pixels without a ray
 _FARTHEST = 4.0  # depth that is still told apart in a picture, times that of the scene's middle
 
 
 class Look(NamedTuple):
-    """A picture of the scene; what no ray could see (beyond a lens) is background."""
+    """A picture of the scene. A pixel without a ray (beyond a lens, or masked) is background and not known."""
 
     rgb: Tensor  # [3, H, W]
     opacity: Tensor  # [1, H, W]
     depth: Tensor  # [1, H, W] infinite where nothing is
     normals: Tensor | None  # [3, H, W]
+    known: Tensor  # [H, W] bool
 
 
 class Observer:
@@ -58,16 +60,17 @@ class Observer:
         parts: list[tuple[Tensor | None, ...]] = self.map(
             lambda part: self._piece(cameras, part, normals), pixels.split(self.rays)
         )
-        whole = [None if parts[0][i] is None else torch.cat([part[i] for part in parts]) for i in range(4)]  # type: ignore[misc]
-        rgb, opacity, depth, normal = (
+        whole = [None if parts[0][i] is None else torch.cat([part[i] for part in parts]) for i in range(5)]  # type: ignore[misc]
+        rgb, opacity, depth, normal, known = (
             None if x is None else x.float().view(-1, width, x.shape[1]).permute(2, 0, 1) for x in whole
         )
-        assert rgb is not None and opacity is not None and depth is not None
-        return Look(rgb, opacity, depth, normal)
+        assert rgb is not None and opacity is not None and depth is not None and known is not None
+        return Look(rgb, opacity, depth, normal, known[0] > 0)
 
     def _piece(self, cameras: PixelViews, pixels: Tensor, normals: bool) -> tuple[Tensor | None, ...]:
         seen = sample_pixels(cameras, pixels)
-        good = seen.radii.isfinite().nonzero()[:, 0]
+        known = seen.radii.isfinite()
+        good = known.nonzero()[:, 0]
         at = PixelSamples(seen.origins[good], seen.directions[good], seen.radii[good], None)
         with torch.no_grad(), self.autocast():  # here, for each thread has its own modes
             found = self.model.look(self.model.rays(at), self.background, normals)
@@ -78,24 +81,27 @@ class Observer:
         normal = None
         if normals and found.normals is not None:
             normal = rgb.new_zeros(count, 3).index_put((good,), found.normals.float())
-        return rgb, opacity[:, None], depth[:, None], normal
+        return rgb, opacity[:, None], depth[:, None], normal, known[:, None]
 
     def scores(
         self, views: Views, indices: Sequence[int], lpips: Any = None, on_each: Callable[[], Any] | None = None
     ) -> dict[str, float]:
-        """Mean PSNR and SSIM (and LPIPS, given its network) of pictures of some views."""
-        total: dict[str, float] = {}
+        """Mean PSNR and SSIM (and LPIPS, given its network) of the known pixels of some views, and how many views.
+
+        Views without a known pixel are left out; where all are, there are no scores.
+        """
+        found: list[dict[str, float]] = []
         for index in indices:
-            seen = self.look(views.cameras, index).rgb.clamp(0, 1)
-            true = views.picture(index, self.background)
-            scores = {"psnr": psnr(seen, true), "ssim": ssim(seen, true)}
-            if lpips is not None:
-                scores["lpips"] = lpips(seen, true)
-            for name, value in scores.items():
-                total[name] = total.get(name, 0.0) + value / len(indices)
+            seen = self.look(views.cameras, index)
+            if seen.known.any():
+                pair = seen.rgb.clamp(0, 1), views.picture(index, self.background)
+                known = None if seen.known.all() else seen.known
+                scores = {"psnr": psnr(*pair, known), "ssim": ssim(*pair, known)}
+                found.append(scores if lpips is None else {**scores, "lpips": lpips(*pair, known)})
             if on_each is not None:
                 on_each()
-        return total
+        means = {name: sum(scores[name] for scores in found) / len(found) for name in (found[0] if found else ())}
+        return {**means, "views": len(found)}
 
     def video(self, path: Path, cameras: PixelViews, show: Show, fps: int) -> None:
         """An mp4 along cameras of one size."""
@@ -128,6 +134,11 @@ def shown(seen: Look, show: Show, span: tuple[float, float]) -> Tensor:
         assert seen.normals is not None
         return colour_normals(seen.normals[None], seen.opacity[None])[0]
     return seen.rgb
+
+
+def neutral(image: Tensor, known: Tensor) -> Tensor:
+    """A picture [3, H, W] whose pixels that are not known [H, W] are grey."""
+    return torch.where(known, image, _NOT_KNOWN)
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

@@ -16,14 +16,44 @@ REAL = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
 
 
-def register(schema: str, kernel: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Define `sdfgan::` + schema with one kernel for CPU and CUDA and a fake one; returns the callable op."""
+def register(
+    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], vmap: Callable[..., Any] | None = None
+) -> Any:
+    """Define `sdfgan::` + schema with one kernel for CPU and CUDA and a fake one; returns the callable op.
+
+    `vmap` is its rule for `torch.func.vmap`, if it knows a better one than a call for each.
+    """
     name = schema.split("(", 1)[0]
     LIBRARY.define(schema)
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, kernel, key)
     torch.library.register_fake(f"sdfgan::{name}", fake, lib=LIBRARY)
-    return getattr(torch.ops.sdfgan, name).default
+    op = getattr(torch.ops.sdfgan, name).default
+    torch.library.register_vmap(f"sdfgan::{name}", vmap or _one_by_one(name, op), lib=LIBRARY)
+    return op
+
+
+def _one_by_one(name: str, op: Any) -> Callable[..., Any]:
+    """The rule of `torch.func.vmap` for what has no axis to spare: a call for each."""
+
+    def rule(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Any, Any]:
+        if op._schema.is_mutable:
+            raise RuntimeError(f"{name}: changes its arguments, which torch.func.vmap does not allow: call it for each")
+
+        def of(index: int, argument: Any, dim: Any) -> Any:
+            if isinstance(argument, (list, tuple)) and isinstance(dim, (list, tuple)):
+                return [of(index, part, one) for part, one in zip(argument, dim, strict=True)]
+            return argument if dim is None else argument.select(dim, index).contiguous()
+
+        calls = [op(*map(of, [index] * len(arguments), arguments, in_dims)) for index in range(info.batch_size)]
+        if isinstance(calls[0], Tensor):
+            return torch.stack(calls), 0
+        columns = list(zip(*calls, strict=True))
+        if any(len({part.shape for part in column}) > 1 for column in columns):
+            raise RuntimeError(f"{name}: the answers under torch.func.vmap are of different sizes: call it for each")
+        return tuple(map(torch.stack, columns)), (0,) * len(columns)
+
+    return rule
 
 
 def native(like: Tensor) -> _C.Kernels:

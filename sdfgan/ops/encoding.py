@@ -94,14 +94,11 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
     return grad_x.to(grad.dtype), None, None, None
 
 
-_op = register(
-    "positional_encoding(Tensor x, int octaves, bool include_input, bool times_pi) -> Tensor", _kernel, _fake
-)
-torch.library.register_autograd("sdfgan::positional_encoding", _backward, setup_context=_setup_context, lib=LIBRARY)
-
-
 def _vmap(info: Any, in_dims: tuple, x: Tensor, *settings: Any) -> tuple[Tensor, int]:
     return _op(x.movedim(in_dims[0], 0), *settings), 0
 
 
-torch.library.register_vmap("sdfgan::positional_encoding", _vmap, lib=LIBRARY)
+_op = register(
+    "positional_encoding(Tensor x, int octaves, bool include_input, bool times_pi) -> Tensor", _kernel, _fake, _vmap
+)
+torch.library.register_autograd("sdfgan::positional_encoding", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -264,20 +264,3 @@ for _name, _backward, _context in (
     ("hash_encoding_table_gradient", _table_gradient_backward, _table_gradient_context),
 ):
     torch.library.register_autograd(f"sdfgan::{_name}", _backward, setup_context=_context, lib=LIBRARY)
-
-
-def _one_by_one(op: Any) -> Any:
-    """The rule of `torch.func.vmap`: tables of several grids have nothing in common, so each is a call of its own."""
-
-    def rule(info: Any, in_dims: tuple, *arguments: Any) -> tuple[Tensor, int]:
-        def of(index: int) -> list:
-            pairs = zip(arguments, in_dims, strict=True)
-            return [x.select(dim, index).contiguous() if isinstance(dim, int) else x for x, dim in pairs]
-
-        return torch.stack([op(*of(index)) for index in range(info.batch_size)]), 0
-
-    return rule
-
-
-for _op in (_encoding, _points_gradient, _table_gradient):
-    torch.library.register_vmap(_op._schema.name, _one_by_one(_op), lib=LIBRARY)

@@ -356,6 +356,7 @@ def _largest_gradients(field: Field, condition: Any, axes: Tensor, generator: to
 
 def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:
     """`field.condition` of the latents of some cameras, in full precision."""
+    refuse_vmap(function, axes, latents)
     if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
         raise ValueError(f"{function}: latents must be [{len(axes)}, L], got {list(latents.shape)}")
     with torch.autocast(axes.device.type, enabled=False):
@@ -373,7 +374,14 @@ def _check_images(field: Field, condition: Any, cameras: int) -> None:
         raise ValueError(f"the condition is of {shapes} latents, but there are {cameras} cameras")
 
 
+def refuse_vmap(function: str, *tensors: Tensor | None) -> None:
+    """RuntimeError under `torch.func.vmap`, which cannot follow rays of which some go on."""
+    if any(tensor is not None and torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors):
+        raise RuntimeError(f"{function}: not under torch.func.vmap; give all cameras and latents in one batch")
+
+
 def _check(axes: Tensor, scales: Sequence[int], threshold: float, steps: int) -> None:
+    refuse_vmap("multiscale", axes)
     if axes.ndim != 3 or axes.shape[1:] != (3, 3):
         raise ValueError(f"multiscale: axes must be [B, 3, 3], got {list(axes.shape)}")
     if not scales or any(int(scale) != scale or scale < 1 for scale in scales):

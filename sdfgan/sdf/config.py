@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,13 +11,15 @@ import tyro
 
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
-from sdfgan.gan.curricula import is_of_type
 from sdfgan.training.device import resolve_device
+from sdfgan.training.settings import check_sizes, typed_values
 
 _MOST = {
     "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,
     "validation_res": 512, "reconstruction_res": 2048, "seed": 2**32 - 1,
 }  # fmt: skip
+_AT_LEAST_1 = ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together")
+_ABOVE_0 = ("learning_rate", "clamp", "checkpoint_seconds")
 ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTransformer"]
 
 
@@ -138,13 +138,14 @@ class SdfConfig:
 
     def check(self) -> None:
         """Raises UserError for settings that make no sense."""
-        for name in ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together"):
+        check_sizes(self)
+        for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
         for name, most in _MOST.items():
             if getattr(self, name) > most:
                 raise UserError(f"--{name.replace('_', '-')} must be at most {most}, got {getattr(self, name)}")
-        for name in ("learning_rate", "clamp", "checkpoint_seconds"):
+        for name in _ABOVE_0:
             if not getattr(self, name) > 0:
                 raise UserError(f"--{name.replace('_', '-')} must be positive, got {getattr(self, name)}")
         for name in (
@@ -176,19 +177,15 @@ class SdfConfig:
     @classmethod
     def from_json(cls, values: Any, source: Path) -> SdfConfig:
         """Undo `to_json`. Raises UserError, naming `source`, for what is no such configuration."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(values, dict) or set(values) - known:
-            raise UserError(f"{source}: not the configuration of an SDF of this version")
-        hints = typing.get_type_hints(cls)
-        for name, value in values.items():
-            if not is_of_type(value, hints[name]):
-                raise UserError(f"{source}: {name} cannot be {json.dumps(value)[:50]}")
+        what = "the configuration of an SDF"
+        config = cls(**typed_values(cls, values, source, what))
+        missing = [name for name in (*_AT_LEAST_1, *_MOST, *_ABOVE_0, "network") if getattr(config, name) is None]
         try:
-            paths = {k: Path(values[k]) for k in ("input", "output_dir", "resume") if values.get(k) is not None}
-            config = cls(**{**values, **paths})
+            if missing:
+                raise UserError(f"{missing[0]} is missing")
             config.check()
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"{source}: not the configuration of an SDF of this version: {error}") from error
+        except UserError as error:
+            raise UserError(f"{source}: not {what} of this version: {error}") from error
         return config
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ from sdfgan.sdf.read import read_mesh
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdfgan.training.distributed import Workers, workers
-from sdfgan.training.files import write_json
+from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
@@ -87,12 +86,7 @@ def _resumed(given: SdfConfig) -> SdfConfig:
 def _saved(folder: Path) -> SdfConfig | None:
     """The settings of a run; None where there is none."""
     source = folder / "config.json"
-    try:
-        return SdfConfig.from_json(json.loads(source.read_text()), source)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source}: not readable: {error}") from error
+    return SdfConfig.from_json(read_json(source), source) if source.exists() else None
 
 
 # -------------------------------------------------------------------------------------------------------------- folders
@@ -157,7 +151,7 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_bytes())
         return found if isinstance(found, dict) else {}
     except (OSError, ValueError):
         return {}

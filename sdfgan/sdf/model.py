@@ -19,7 +19,8 @@ from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.normalise import Placement
 from sdfgan.sdf.scalers import SCALERS, Scaler
-from sdfgan.training.files import atomic_file
+from sdfgan.training.checkpoint import require_finite
+from sdfgan.training.files import atomic_file, parse_json
 
 MODEL = "model.safetensors"
 MESH = "mesh"  # the stem of what is made from it
@@ -97,7 +98,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     path = path / MODEL if path.is_dir() else path
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            metadata = parse_json((file.metadata() or {}).get(_KEY, "null").encode())
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -112,6 +113,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in field.state_dict().items()}
     if wanted != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise UserError(f"{path}: its tensors are not those of its configuration")
+    require_finite(tensors, path)
     field.load_state_dict(tensors, assign=True)
     return field.to(device).requires_grad_(False)
 

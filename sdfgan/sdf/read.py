@@ -27,6 +27,7 @@ _SCENE_READERS = {".glb": read_glb, ".gltf": read_gltf}
 READ_SUFFIXES = (*_READERS, *_SCENE_READERS)
 IGNORED = "ignored"  # in a mesh's metadata: what else the file holds, in words
 _MAX_FACES = 10**8
+_MAX_COORDINATE = 1e30  # float32, in which most files are written, ends at 3e38, and loses digits below 1e-38
 _MAX_BUFFER = 2**32  # bytes
 
 
@@ -76,10 +77,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def _buffer(path: Path, name: str) -> bytes:
-    """A glTF file's buffer: a file of the same folder, and no other."""
-    if not name or "/" in name or "\\" in name or "\0" in name or ":" in name or name in (".", ".."):
-        raise MeshFormatError(f"its buffer must be in the same folder, got {name[:80]!r}")
+    """A glTF file's buffer: a file in the same folder or in one inside it, and no other."""
     beside = path.parent / name
+    strange = not name or name.startswith("/") or any(mark in name for mark in ("\\", "\0", ":"))
+    if strange or not beside.resolve().is_relative_to(path.parent.resolve()):
+        raise MeshFormatError(f"its buffer must be in the same folder, got {name[:80]!r}")
     if beside.is_file() and beside.stat().st_size > _MAX_BUFFER:
         raise UserError(f"{beside}: larger than {_MAX_BUFFER:,} bytes")
     return _bytes(beside)
@@ -89,6 +91,12 @@ def _check_faces(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     finite = np.isfinite(vertices).all(1)
     if not finite[faces].all(1).any():
         raise UserError(f"{path}: all {len(faces)} faces have corners that are not finite numbers")
+    used = vertices[faces[finite[faces].all(1)]].reshape(-1, 3)
+    largest, size = float(np.abs(used).max()), float(np.ptp(used, axis=0).max())
+    if largest > _MAX_COORDINATE:
+        raise UserError(f"{path}: has coordinates of up to {largest:g}; at most {_MAX_COORDINATE:g} are read")
+    if 0 < size < 1 / _MAX_COORDINATE:
+        raise UserError(f"{path}: is {size:g} across; at least {1 / _MAX_COORDINATE:g} is read")
     with np.errstate(all="ignore"):
         a, b, c = vertices[faces].transpose(1, 0, 2)
         if not (np.nan_to_num(np.cross(b - a, c - a)) != 0).any():

@@ -18,10 +18,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import PARTIAL, atomic_folder, disk_errors
+from sdfgan.training.files import PARTIAL, atomic_folder, disk_errors, parse_json
 
 FORMAT = 1
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
+_MAX_STEP = 10**15
 _NAME = re.compile(r"step-(\d{7,})")
 
 
@@ -82,9 +83,11 @@ def resolve_checkpoint(path: Path) -> Path:
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and state of a checkpoint. Raises UserError, naming the file, if it is not whole."""
     try:
-        state = json.loads((folder / _STATE).read_text())
+        state = parse_json((folder / _STATE).read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise UserError(f"{folder / _STATE}: expected a checkpoint of format {FORMAT}{_others(folder)}")
+        if type(state.get("step")) is not int or not 0 <= state["step"] <= _MAX_STEP:
+            raise UserError(f"{folder / _STATE}: step must be a number of steps, got {state.get('step')!r:.50}")
         if _sha256(folder / _TENSORS) != state.get("sha256"):
             raise UserError(f"{folder / _TENSORS}: damaged, its checksum is not that in {_STATE}{_others(folder)}")
         return load_file(folder / _TENSORS), state
@@ -92,6 +95,14 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{error.filename}: missing from the checkpoint{_others(folder)}") from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+
+
+def elapsed_seconds(state: dict[str, Any], folder: Path) -> float:
+    """The time that a run has taken so far. Raises UserError, naming the checkpoint, where it is none."""
+    seconds: Any = state.get("elapsed_seconds")
+    if type(seconds) not in (int, float) or not 0 <= seconds < _MAX_STEP:
+        raise UserError(f"{folder / _STATE}: elapsed_seconds must be a time, got {seconds!r:.50}")
+    return float(seconds)
 
 
 def _others(folder: Path) -> str:
@@ -122,7 +133,9 @@ def pack_module(module: nn.Module, prefix: str) -> dict[str, Tensor]:
 
 
 def unpack_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, source: Path) -> None:
-    """Undo `pack_module`. Raises UserError, naming `source`, if anything is missing, spare or of another shape."""
+    """Undo `pack_module`. Raises UserError, naming `source`, if anything is missing, spare, of another shape
+    or not finite.
+    """
     given = _under(tensors, prefix)
     wanted = module.state_dict()
     for name in sorted(wanted.keys() | given.keys()):
@@ -133,7 +146,15 @@ def unpack_module(module: nn.Module, tensors: dict[str, Tensor], prefix: str, so
             raise UserError(
                 f"{source}: tensor {prefix}.{name} must be {list(wanted[name].shape)}, got {list(given[name].shape)}"
             )
+    require_finite({f"{prefix}.{name}": tensor for name, tensor in given.items()}, source)
     module.load_state_dict(given)
+
+
+def require_finite(tensors: dict[str, Tensor], source: Path) -> None:
+    """Raises UserError, naming `source` and tensor, where a number is none."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(f"{source}: tensor {name} has values that are not finite")
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:

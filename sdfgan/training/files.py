@@ -23,6 +23,28 @@ def write_json(path: Path, values: Any) -> None:
     write_text(path, json.dumps(values, indent=2) + "\n")
 
 
+def parse_json(data: bytes) -> Any:
+    """What JSON in UTF-8, 16 or 32 says. Raises ValueError, whose text says where it is none."""
+    try:
+        return json.loads(data)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no text") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file says. Raises UserError, naming it."""
+    try:
+        return parse_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically. Raises UserError where it cannot be written."""
     with atomic_file(path) as partial:

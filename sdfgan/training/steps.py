@@ -99,8 +99,19 @@ class Steps:
         skipped = state["skipped_in_a_row"]
         if isinstance(skipped, int):  # of the only network, as runs on scenes once wrote it
             skipped = dict.fromkeys(self._rates, skipped)
-        self._skipped_in_a_row = {name: int(skipped[name]) for name in self._rates}
-        self.loss_scale, self._good = float(state["loss_scale"]), int(state["good_steps"])
+        if not isinstance(skipped, dict):
+            raise ValueError(f"skipped_in_a_row must be counts by name, got {skipped!r:.50}")
+        self._skipped_in_a_row = {name: _count(skipped[name]) for name in self._rates}
+        self.loss_scale, self._good = float(state["loss_scale"]), _count(state["good_steps"])
+        if not 0 < self.loss_scale < math.inf or (self.loss_scale != 1 and not self._scaled):
+            raise ValueError(f"loss_scale {self.loss_scale}")
+
+
+def _count(value: Any) -> int:
+    """Raises ValueError for what is no count."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r:.50} is no number of steps")
+    return value
 
 
 def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:

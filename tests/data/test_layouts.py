@@ -137,6 +137,59 @@ def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_pictures_and_tables_of_other_kinds_are_counted(tmp_path: Path) -> None:
+    files = {name: b"x" for name in ("b.heic", "c.EXR", "d.dng", "attributes.csv", "labels.npz")}
+    found = open_data(put(tmp_path / "a", {"a.png": png((1, 0, 0)), "e.jfif": png((2, 0, 0)), **files}), 8)
+    assert reds(found.pictures) == [1, 2]
+    not_read, unused = sorted(found.notes)
+    assert not_read.startswith(f"{tmp_path / 'a'}: not read: 3 pictures (.dng, .exr, .heic): convert them to PNG")
+    assert "not used: 2 files beside the pictures" in unused
+
+
+def test_a_label_belongs_to_all_pictures_of_its_name_and_there_is_one(tmp_path: Path) -> None:
+    two = {"a.png": png((1, 0, 0)), "a.jpg": png((2, 0, 0)), "b.png": png((3, 0, 0))}
+    assert open_data(put(tmp_path / "a", {**two, "a.cls": "1"}), 8).pictures.labels.tolist() == [1, 1, -1]
+    for i, (first, second) in enumerate(((3, 4), (3, 3), (eg3d(0, 0), eg3d(1, 0)))):
+        pairs = json.dumps({"labels": [["a.png", first], ["a.png", second]]})
+        folder = put(tmp_path / f"b{i}", {**two, "dataset.json": pairs})
+        if first == second:
+            assert open_data(folder, 8).notes == []
+        else:
+            with pytest.raises(UserError, match=r"dataset\.json: a\.png has .* already, and now"):
+                open_data(folder, 8)
+
+
+def test_zips_made_on_windows_and_encrypted_ones(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("x\\a.png", "x\\b.png"):
+            info = zipfile.ZipInfo("name")
+            info.filename = name  # as it is, where the constructor would mend it
+            archive.writestr(info, png((1, 0, 0)))
+        archive.writestr("dataset.json", json.dumps({"labels": [["x/a.png", 1], ["x\\b.png", 2]]}))
+    found = open_data(tmp_path / "a.zip", 8)
+    assert found.names == ["x/a.png", "x/b.png"] and found.pictures.labels.tolist() == [1, 2]
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    at = data.index(b"PK\x01\x02")  # the first entry of the directory: bit 0 of its flags
+    data[at + 8] |= 1
+    (tmp_path / "b.zip").write_bytes(data)
+    assert open_data(tmp_path / "b.zip", 8).skipped == [("x\\a.png", "is encrypted")]
+
+
+def test_folders_and_pictures_that_are_links(tmp_path: Path) -> None:
+    put(tmp_path / "elsewhere", {"b.png": png((2, 0, 0)), "deep/c.png": png((3, 0, 0))})
+    folder = put(tmp_path / "set", {"a.png": png((1, 0, 0))})
+    for name, target in (
+        ("linked", "../elsewhere"),
+        ("again", "../elsewhere"),
+        ("loop", "."),
+        ("up", "/"),
+        ("z.png", "none.png"),
+    ):
+        (folder / name).symlink_to(target)
+    found = open_data(folder, 8)
+    assert sorted(reds(found.pictures)) == [1, 2, 3] and found.skipped == [("z.png", "a link to no file")]
+
+
 def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
     """A label of EG3D as its own code makes them: a camera on a sphere of 2.7 that looks at the origin, y up."""
     e, a = math.radians(elevation), math.radians(azimuth)

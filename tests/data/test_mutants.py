@@ -19,55 +19,12 @@ import torch
 from PIL import Image
 
 import posed
+from mutators import changed_bytes, changed_json
 from sdfgan.data.layouts import open_data
 from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
 
-VALUES = [
-    "null", "true", "false", "0", "-1", "1e308", "1" + "0" * 400, "NaN", "-Infinity", '""', '"x"', '"\\u0000"', '".."',
-    '"/"', f'"{"a" * 5000}"', '"\\ud800"', "[]", "[null]", "{}", '{"a": 1}', "[[1]]", str([1] * 25), str([0.0] * 25),
-    '"images/r_1.png"', '"OPENCV_FISHEYE"', "[" * 2000 + "]" * 2000,
-]  # fmt: skip
-NAMES = ["k3", "k4", "k6", "cx", "camera_angle_y", "ftheta_p9", "latlong", "mask_path", "is_fisheye", "val_filenames"]
-WORDS = [b"nan", b"inf", b"", b"\n", b"x", b"-1", b"1e999", b"9" * 500, b"\xff\xfe", b"#", b"1 2 3\n", b"\r", b"\0" * 8]
 CAMERA = [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1, 4.2, 0, 0.5, 0, 4.2, 0.5, 0, 0, 1]
-
-
-def changed_json(values: Any, dice: random.Random) -> bytes:
-    """One value or name somewhere in it is another, or is missing."""
-    values = json.loads(json.dumps(values))
-    places: list[tuple[Any, Any]] = []
-
-    def walk(value: Any) -> None:
-        for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-            places.append((value, key))
-            walk(value[key])
-
-    walk(values)
-    parent, key = dice.choice(places)
-    mark = "the changed value"
-    if dice.random() < 0.2:
-        del parent[key]
-    elif dice.random() < 0.2 and isinstance(parent, dict):
-        parent[dice.choice(NAMES)] = mark
-    else:
-        parent[key] = mark
-    text = json.dumps(values).replace(f'"{mark}"', dice.choice(VALUES)).encode()
-    return text if dice.random() < 0.9 else changed_bytes(text, dice)
-
-
-def changed_bytes(data: bytes, dice: random.Random) -> bytes:
-    """A few bytes are others, or it ends early."""
-    for _ in range(dice.randint(1, 3)):
-        at = dice.randrange(len(data) + 1)
-        kind = dice.random()
-        if kind < 0.4:
-            data = data[:at] + dice.choice(WORDS) + data[at + dice.randint(0, 9) :]
-        elif kind < 0.9:
-            data = data[:at] + bytes([dice.choice((dice.randrange(256), *b"0123456789.- "))]) + data[at + 1 :]
-        else:
-            data = data[:at]
-    return data
 
 
 def transforms(folder: Path) -> dict[str, Any]:
@@ -95,7 +52,7 @@ def picture(kind: str, seed: int = 0) -> bytes:
 def archive(kind: str) -> bytes:
     files = {f"{i}.png": picture("PNG", i) for i in range(3)}
     files["dataset.json"] = json.dumps({"labels": [["0.png", CAMERA], ["1.png", [0, 1]], ["2.png", "3"]]}).encode()
-    files["1.cls"] = b"3"
+    files["1.cls"] = b"1"  # as dataset.json has it
     buffer = io.BytesIO()
     if kind == "zip":
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as out:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -224,6 +225,10 @@ def test_masks_take_pixels_out(tmp_path: Path) -> None:
     assert scene.train.picture(0, torch.tensor([0.0, 1, 0]))[:, 0, 6].tolist() == [0, 1, 0]
     part = scene.train.select([2, 1])
     assert torch.equal(valid_pixels(part.cameras), expected.view(3, -1)[[2, 1]].flatten().nonzero()[:, 0])
+    cut_out = Image.new("RGBA", grey.size, "white")
+    cut_out.putalpha(grey)  # white all over, transparent where it hides
+    cut_out.save(folder / "masks" / "a.png")
+    assert torch.equal(valid_pixels(load_scene(folder).train.cameras), good)
     small = load_scene(folder, image_scale=0.5).train.cameras
     half = shown.view(side // 2, 2, side // 2, 2).all(3).all(1).flatten()
     assert torch.equal(valid_pixels(small)[: half.sum()], half.nonzero()[:, 0])
@@ -411,6 +416,8 @@ def test_what_a_colmap_model_lacks_is_said(tmp_path: Path) -> None:
         ("OPENCV_FISHEYE 20 20 20 21 10 11 .1 .2 .3 .4", (0.1, 0.2, 0, 0, 0.3, 0, 0, 0, 0.4), True),
         ("SIMPLE_RADIAL_FISHEYE 20 20 20 10 11 .1", (0.1, 0, 0, 0, 0, 0, 0, 0, 0), True),
         ("RADIAL_FISHEYE 20 20 20 10 11 .1 .2", (0.1, 0.2, 0, 0, 0, 0, 0, 0, 0), True),
+        ("SIMPLE_FISHEYE 20 20 20 10 11", (0.0,) * 9, True),
+        ("FISHEYE 20 20 20 21 10 11", (0.0,) * 9, True),
     ],
 )
 def test_lenses_of_colmap(tmp_path: Path, camera: str, row: tuple[float, ...], fisheye: bool) -> None:
@@ -480,6 +487,9 @@ BAD = [
     (lambda values: values.update(orthographic=True), "frame 0 .*: orthographic is not modelled"),
     (frame(2, rolling_shutter=[0, 0, 1, 0]), "frame 2 .*: rolling_shutter is not modelled"),
     (frame(2, transform_matrix_start=[[1]], transform_matrix_end=[[2]]), "frame 2 .*: moving cameras are not modelled"),
+    (frame(2, transform_matrix=[*np.eye(3, 4).tolist(), [0, 0, 4, 1]]), "frame 2 .*: the last row of .* 0, 0, 0, 1"),
+    (frame(2, transform_matrix=[*np.eye(3, 4).tolist(), [0, 0, 0, 2]]), "frame 2 .*: the last row of transform_matrix"),
+    (frame(2, file_path="train/r_1.png"), "frame 2 .*: there are two frames of .*r_1.png"),
     (frame(2, mask_path="masks/none.png"), "frame 2 .*: no such picture: .*none.png"),
     (frame(2, mask_path="../mask.png"), "frame 2 .*: mask_path must stay inside"),
     (frame(2, mask_path=3), "frame 2 .*: mask_path must be a text, got 3"),
@@ -492,6 +502,18 @@ def test_bad_frames_are_named(blender: Path, change: Callable[[dict], Any], said
     with pytest.raises(UserError, match=said) as error:
         load_scene(blender)
     assert "\n" not in str(error.value) and str(blender) in str(error.value)
+
+
+def test_text_of_other_encodings(blender: Path) -> None:
+    """UTF-16 is what PowerShell writes; Latin-1 cannot be told from noise."""
+    file = blender / "transforms_train.json"
+    text = file.read_text()
+    for encoding in ("utf-8-sig", "utf-16", "utf-32"):
+        file.write_text(text, encoding=encoding)
+        assert len(load_scene(blender).train) == len(json.loads(text)["frames"])
+    file.write_bytes(b'{"a": "\xe9"}')
+    with pytest.raises(UserError, match=r"transforms_train.json: not valid JSON: byte 7 is no text"):
+        load_scene(blender)
 
 
 def test_bad_files_are_named(blender: Path, tmp_path: Path) -> None:

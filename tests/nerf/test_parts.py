@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -20,7 +22,7 @@ from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.models import make_model
-from sdfgan.nerf.views import Look, depth_span, orbit, path_cameras
+from sdfgan.nerf.views import Look, Observer, depth_span, neutral, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.training.device import generator_on
@@ -228,6 +230,11 @@ def test_fields_answer_densities_colours_and_normals(
         other = field.radiance(Places(points, -directions))
         assert_close(other.density, answer.density)
         assert (other.rgb - answer.rgb).abs().max() > 1e-4
+    with torch.inference_mode():
+        same = WithNormals(field).radiance(Places(points.clone(), directions.clone()))
+        assert_close(same.rgb, answer.rgb)
+        assert same.normals is not None
+        torch.testing.assert_close(same.normals, answer.normals, rtol=1e-4, atol=1e-5)
     if isinstance(field, RadianceGrid):
         return
     # Cones as thin as a ray ask for points.
@@ -239,8 +246,58 @@ def test_fields_answer_densities_colours_and_normals(
 
 def test_depths_of_large_pictures() -> None:
     depth = torch.linspace(1, 2, 2**24 + 2).view(1, 2, -1)
-    low, high = depth_span(Look(depth, torch.ones_like(depth), depth, None))
+    low, high = depth_span(Look(depth, torch.ones_like(depth), depth, None, torch.ones(2, 2**23 + 1).bool()))
     assert (low, high) == pytest.approx((1.01, 1.99), abs=1e-3)
+
+
+class Everywhere:
+    """A model that sees one colour wherever it looks."""
+
+    colour = torch.tensor([0.25, 0.5, 0.75])
+
+    def rays(self, pixels: PixelSamples) -> PixelSamples:
+        assert pixels.directions.isfinite().all()
+        return pixels
+
+    def look(self, rays: PixelSamples, background: Tensor, normals: bool) -> Look:
+        ones = torch.ones(len(rays.directions))
+        return Look(self.colour.expand(len(ones), 3), ones, ones, None, ones > 0)
+
+
+@pytest.mark.parametrize("hidden", ["mask", "fold", "both", "all"])
+def test_scores_are_of_known_pixels(hidden: str) -> None:
+    """A lens x (1 - 0.4 r^2) folds at r = sqrt(1 / 1.2), which it shows at 2/3 of that; numpy says the rest."""
+    side, focal, random = 24, 12.0, np.random.default_rng(0)
+    place = (np.arange(side) + 0.5 - side / 2) / focal
+    known = (
+        np.hypot(*np.meshgrid(place, place)) < 2 / 3 / 1.2**0.5
+        if hidden in ("fold", "both")
+        else np.ones((side, side), bool)
+    )
+    mask = np.ones((side, side), bool)
+    mask[:, : {"mask": 9, "fold": 0, "both": 9, "all": side}[hidden]] = False
+    known &= mask
+    pixels = np.full((side, side, 4), 255, np.uint8)
+    pixels[..., :3] = random.integers(0, 256, (side, side, 3))
+    pixels[~known, :3] = (255, 0, 255)
+    lens = torch.tensor([[-0.4, 0, 0, 0] if hidden in ("fold", "both") else [0.0] * 4] * 2)
+    sizes = torch.full((2, 2), side)
+    masks = torch.from_numpy(np.concatenate((mask.ravel(), np.ones(side**2, bool))))
+    centred = torch.tensor([[focal, focal, side / 2, side / 2]] * 2)
+    cameras = pixel_views(posed.cameras(2), centred, sizes, lens, None, masks)
+    views = Views(["a", "b"], torch.from_numpy(pixels).view(-1, 4).repeat(2, 1), sizes, cameras)
+    observer = Observer(Everywhere(), torch.ones(3), 100)  # type: ignore[arg-type]
+    seen = observer.look(cameras, 0)
+    assert (seen.known.numpy() == known).all() and (neutral(seen.rgb, seen.known)[:, ~known] == 0.5).all()
+    scores = observer.scores(views, [0])
+    if hidden == "all":
+        assert scores == {"views": 0} and observer.scores(views, [0, 1])["views"] == 1
+        return
+    apart = pixels[known][:, :3] / 255 - Everywhere.colour.numpy()
+    assert scores["psnr"] == pytest.approx(-10 * np.log10((apart**2).mean()), abs=1e-4) and scores["views"] == 1
+    other = views.pixels.clone()
+    other[: side**2][~torch.from_numpy(known).ravel()] = 7
+    assert observer.scores(dataclasses.replace(views, pixels=other), [0]) == scores
 
 
 def test_meshes_ask_models_of_cones_for_gaussians() -> None:

@@ -262,6 +262,16 @@ def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
     assert scores[0] > 20 and scores[0] > scores[1] + 1.5
 
 
+def test_pictures_of_masked_views_are_grey_where_nothing_is_known(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = NerfConfig(data=fisheye_scene(tmp_path / "scene"), output_dir=run, steps=2, mesh_resolution=0, **FAST)
+    summary = train(dataclasses.replace(config, video_frames=0))
+    sheet = np.asarray(Image.open(run / "views.png")).reshape(2, posed.SIDE, 3, posed.SIDE, 3)  # row, y, column, x, RGB
+    hidden, shown = sheet[:, :, :, :5], sheet[:, :, :, 5:]
+    assert (abs(hidden.astype(int) - 127.5) < 1).all() and (abs(shown.astype(int) - 127.5) > 1).any()
+    assert summary["scores"]["val"]["views"] == 2
+
+
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     config = NerfConfig(
         data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", grad_clip=1e-3, **CLASSIC

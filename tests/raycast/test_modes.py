@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sdfgan import cameras, fields, raycast
+from sdfgan import cameras, fields, ops, raycast
 from sdfgan.fields.coordinate import CoordinateSDF, Perceptron
 from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.function import FunctionField, as_field
@@ -194,3 +194,66 @@ def test_calls_that_cannot_be_made_are_refused_in_words() -> None:
         raycast.multiscale(views(1), (8,), None, DfrNet())
     with pytest.raises(TypeError, match="sdf must return a Tensor, got tuple"):
         raycast.multiscale(views(1), (8,), None, lambda points: (points,))
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("name", FIELDS)
+def test_vmap_gives_what_a_loop_gives(name: str, graph: bool) -> None:
+    """Or an error that says what to do instead, where torch cannot differentiate our operators in it."""
+    torch.manual_seed(0)
+    field = as_field(FIELDS[name]())
+    condition = field.condition(None if name in ("analytic", "hash grid") else LATENTS[:1])
+    points, image = torch.rand(3, 5, 3) - 0.5, torch.zeros(5, dtype=torch.int64)
+
+    def gradient(points: Tensor) -> tuple[Tensor, Tensor]:
+        return field.sdf_and_gradient(points, condition, image)
+
+    with torch.set_grad_enabled(graph):
+        values = torch.func.vmap(lambda points: field.sdf(points, condition, image))(points)
+        torch.testing.assert_close(values, torch.stack([field.sdf(part, condition, image) for part in points]))
+        if name in ("mlp", "hash grid"):
+            with pytest.raises(
+                RuntimeError, match=r"sdf_and_gradient: torch.func cannot .*; call it outside, with the"
+            ):
+                torch.func.vmap(gradient)(points)
+            return
+        found = torch.func.vmap(gradient)(points)
+        wanted = [torch.stack(parts) for parts in zip(*map(gradient, points), strict=True)]
+    for actual, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_operators_under_vmap() -> None:
+    edges, weights = torch.linspace(0, 1, 9).expand(6, 9).contiguous(), torch.rand(4, 6, 8)
+
+    def drawn(weights: Tensor) -> Tensor:
+        return ops.sample_pdf(edges, weights, 3, u=torch.tensor([0.1, 0.5, 0.9]))
+
+    assert torch.equal(torch.func.vmap(drawn)(weights), torch.stack([drawn(part) for part in weights]))
+    assert torch.equal(torch.func.vmap(drawn, 1)(weights.movedim(0, 1)), torch.stack([drawn(part) for part in weights]))
+    field = fields.FilmSirenSDF(width=32, latent_size=4)
+    with torch.no_grad():  # by the fused kernel, whose weights are a list
+        points = torch.rand(5, 3) - 0.5
+
+        def distance(latent: Tensor) -> Tensor:
+            return field.sdf(points, field.condition(latent[None]), torch.zeros(5, dtype=torch.int64))
+
+        torch.testing.assert_close(torch.func.vmap(distance)(LATENTS), torch.stack([distance(row) for row in LATENTS]))
+
+    def marched(depth: Tensor) -> Tensor:
+        torch.ops.sdfgan.march_reached(depth, depth, torch.tensor([0, 2]), depth[:1].clone(), depth, depth, 1.0)
+        return depth
+
+    with pytest.raises(
+        RuntimeError, match=r"march_reached: changes its arguments, which torch.func.vmap does not allow"
+    ):
+        torch.func.vmap(marched)(torch.rand(2, 2))
+    axes = views(1).expand(3, 1, 3, 3)
+    for function in (
+        lambda axes: raycast.render(sdf=fields.Sphere(0.4), axes=axes, resolution=8).rgba,
+        lambda axes: raycast.multiscale(axes, (4, 2), None, fields.Sphere(0.4)).points,
+    ):
+        with pytest.raises(
+            RuntimeError, match=r": not under torch.func.vmap; give all cameras and latents in one batch"
+        ):
+            torch.func.vmap(function)(axes)

@@ -374,6 +374,11 @@ def test_not_a_model(run: Path, tmp_path: Path) -> None:
         load(tmp_path)
     with safe_open(run / "model.safetensors", "pt") as file:
         metadata = json.loads(file.metadata()["sdfgan-sdf"])
+    for name, tensor in load_file(run / "model.safetensors").items():
+        broken = {**load_file(run / "model.safetensors"), name: torch.full_like(tensor, torch.inf)}
+        save_file(broken, tmp_path / "model.safetensors", {"sdfgan-sdf": json.dumps(metadata)})
+        with pytest.raises(UserError, match=f"tensor {name} has values that are not finite"):
+            load(tmp_path)
     for change, message in (
         ({"num_layers": 900, "width": 2**16}, "its tensors are not those of its configuration"),  # 15 TB
         ({"num_layers": None}, "of this version|makes no field"),

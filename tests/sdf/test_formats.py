@@ -103,6 +103,10 @@ def test_obj_variants(tmp_path: Path) -> None:
         "\n".join(line + " 0.5 0.5 0.5" if line.startswith("v") else line for line in plain.split("\n")),
         mixed,
         plain.replace("f ", "fo "),
+        plain.replace("v ", "v\\\n ").replace(" 1.0 ", " \\\r\n 1.0 "),  # each backslash at its line's end
+        "# from C:\\models\\\nmtllib C:\\models\\\n" + plain.replace("f ", "usemtl a\\\nf ", 1),  # nothing goes on
+        plain.replace("\n", "# corner\n"),
+        "o a\x0bv 9 9 9\n" + plain,  # which other readers take for the end of a line
     ]
     for text in variants:
         assert read(tmp_path, "obj", text).volume == pytest.approx(2), text
@@ -123,6 +127,9 @@ def test_obj_variants(tmp_path: Path) -> None:
         ("f 1 2 99999999999999999999", "must be integers"),
         ("v 1 2", "three coordinates"),
         ("v 1,5 2,0 0,0", 'coordinates must be numbers, got "1,5"'),
+        ("v 1_0 2 3", 'coordinates must be numbers, got "1_0"'),
+        ("v 1.#QNAN 2 3", 'coordinates must be numbers, got "1.#QNAN"'),
+        ("f 1_0 2 3", 'corners of faces must be integers, got "1_0"'),
         ("surf 0 1 0 1 1 2 3 4", "curved surfaces are not read"),
         ("call other.obj", "no other file is read"),
     ],
@@ -142,6 +149,8 @@ def test_ply_strips_and_names(tmp_path: Path) -> None:
     assert mesh.area == pytest.approx(1.5) and np.allclose(mesh.face_normals, [0, 0, 1])
     faces = "element face 2\nproperty list uchar uint vertex_index\nend_header\n"
     assert read(tmp_path, "ply", head + faces + places + "3 0 1 2 3 2 1 3").area == pytest.approx(1)
+    texture = faces.replace("_index\n", "\nproperty list uchar float uv\n")
+    assert read(tmp_path, "ply", head + texture + places + "3 0 1 2 1 0.5 3 2 1 3 0").area == pytest.approx(1)
     two = "element face 1\nproperty list uchar int a\nproperty list uchar int b\nend_header\n"
     assert "no list of integers vertex_indices" in refusal(tmp_path, "ply", head + two + places + "3 0 1 2 3 2 1 3")
 
@@ -171,6 +180,8 @@ def test_ply_counts(tmp_path: Path) -> None:
         ("format ascii 1.0", "comment", "names no format"),
         ("element edge 1", "element face 1", "declares an element twice"),
         ("end_header", "end", "no header from ply to end_header"),
+        ("element vertex 8", "element vertices 8", "declares no vertex, but ['vertices', 'face', 'edge']"),
+        ("format ascii 1.0", "format ascii 2.0", '"format ascii 2.0": not a line of a PLY header'),
         ("element face 6", "element face x", "not a line of a PLY header"),
     ],
 )
@@ -193,10 +204,19 @@ def test_off_variants(tmp_path: Path) -> None:
         plain.replace("6 0\n", "6\n"),
         plain.replace("\n", "\r\n"),
         "\ufeff" + plain,
+        plain.replace("8 6 0", "8\n6\n0"),
+        plain.replace("4 ", "4\n"),
     ]
     for text in variants:
         assert read(tmp_path, "off", text).volume == pytest.approx(2), text
     lines = plain.split("\n")
+    for head, more in (
+        ("NOFF", "0 0 1"),
+        ("COFF", "1 0 0 1"),
+        ("STCNOFF", "0 0 1 1 0 0 1 0 0"),
+    ):  # records of two lines
+        spread = "\n".join([head, lines[1], *(f"{line}\n{more}" for line in lines[2:10]), *lines[10:]])
+        assert read(tmp_path, "off", spread).volume == pytest.approx(2), head
     coloured = ["COFF", lines[1], *(line + " 255 0 0 255" for line in lines[2:10]), *lines[10:]]
     assert read(tmp_path, "off", "\n".join(coloured)).volume == pytest.approx(2)
 

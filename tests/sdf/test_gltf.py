@@ -184,11 +184,17 @@ def test_text_files_and_their_buffers(tmp_path: Path) -> None:
     path = tmp_path / "a.gltf"
     inline = "data:application/octet-stream;base64," + base64.b64encode(scene.data).decode()
     (tmp_path / "a b.bin").write_bytes(scene.data)
-    for uri in (inline, "a%20b.bin"):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "c.bin").write_bytes(scene.data)
+    escaped = "data:application/octet-stream," + "".join(f"%{byte:02x}" for byte in scene.data)
+    for uri in (inline, escaped, "a%20b.bin", "./a b.bin", "parts/c.bin", "parts/../a%20b.bin"):
         path.write_text(json.dumps({**scene.content, "buffers": [{"byteLength": len(scene.data), "uri": uri}]}))
         assert is_box(read_mesh(path))
+    (tmp_path / "link").symlink_to(tmp_path.parent)
     for uri, size, message in (
         ("../a.bin", 9, "must be in the same folder, got '../a.bin'"),
+        ("parts/%2e%2e/../a.bin", 9, "must be in the same folder"),
+        ("link/c.bin", 9, "must be in the same folder"),
         ("/etc/hosts", 9, "must be in the same folder"),
         ("c:a.bin", 9, "must be in the same folder"),
         ("none.bin", 9, r"none\.bin: cannot be read: No such file"),
@@ -207,7 +213,27 @@ def test_extensions_that_are_not_understood(tmp_path: Path, name: str) -> None:
     assert f"needs {name}, which is not read" in scene.refusal(tmp_path)
     scene.content["extensionsRequired"].pop()
     scene.content["extensionsUsed"] = [name]
-    assert is_box(scene.read(tmp_path)), "what is only used may be passed over"
+    mesh = scene.read(tmp_path)
+    assert is_box(mesh), "what is only used may be passed over"
+    assert mesh.metadata.get("ignored", ()) == (("extension VENDOR_of_the_future",) if "VENDOR" in name else ())
+
+
+def test_what_is_not_visible_or_has_no_positions(tmp_path: Path) -> None:
+    """A hidden node hides those below it; a primitive without positions draws nothing."""
+    scene = Scene()
+    hidden = {"KHR_node_visibility": {"visible": False}}
+    scene.content["nodes"] += [
+        {"translation": [9, 0, 0], "children": [2], "extensions": hidden},
+        {"mesh": 0, "children": [3]},
+        {"mesh": 0},
+        {"mesh": 0, "translation": [0, 9, 0], "extensions": {"KHR_node_visibility": {"visible": True}}},
+    ]
+    scene.content["scenes"] = [{"nodes": [0, 1]}]
+    scene.content["extensionsRequired"] = ["KHR_node_visibility"]
+    scene.content["meshes"][0]["primitives"].append({"attributes": {"NORMAL": 0}})
+    mesh = scene.read(tmp_path)
+    assert is_box(mesh)
+    assert mesh.metadata["ignored"] == ("1 primitives without positions", "3 nodes that are not visible")
 
 
 def test_compressed_data_without_a_plain_copy(tmp_path: Path) -> None:
@@ -222,6 +248,13 @@ def test_compressed_data_without_a_plain_copy(tmp_path: Path) -> None:
         view["extensions"] = {"EXT_meshopt_compression": {"buffer": 0}}
         view["buffer"] = 1
     scene.content["buffers"] = [{"byteLength": 0}, {"byteLength": len(scene.data)}]
+    assert "needs EXT_meshopt_compression" in scene.refusal(tmp_path)
+    scene = Scene()
+    for view in scene.content["bufferViews"]:
+        view["extensions"] = {"EXT_meshopt_compression": {"buffer": 1}}
+    assert is_box(scene.read(tmp_path)), "the buffer itself has a plain copy"
+    fallback = {"EXT_meshopt_compression": {"fallback": True}}
+    scene.content["buffers"] = [{"byteLength": len(scene.data), "extensions": fallback}]
     assert "needs EXT_meshopt_compression" in scene.refusal(tmp_path)
 
 

@@ -39,6 +39,20 @@ def test_reads_text_stl_scenes_quads_and_vertices_that_are_not_finite(tmp_path: 
     assert len(read_mesh(tmp_path / "nan.obj").faces) == 2
 
 
+@pytest.mark.parametrize(("scale", "said"), [(1e31, "coordinates of up to 3e\\+31"), (1e-31, "is 3e-31 across")])
+def test_sizes_that_no_file_of_float32_holds(tmp_path: Path, scale: float, said: str) -> None:
+    path = tmp_path / "a.obj"
+    box = trimesh.creation.box((1, 2, 3), trimesh.transformations.translation_matrix([0.5, 1, 1.5]))
+    for size, fits in ((scale**0.9, True), (scale, False)):
+        lines = [f"v {x * size:g} {y * size:g} {z * size:g}" for x, y, z in box.vertices]
+        path.write_text("\n".join([*lines, *("f {} {} {}".format(*face + 1) for face in box.faces)]))
+        if fits:
+            assert read_mesh(path).extents[2] == pytest.approx(3 * size, rel=1e-4)
+        else:
+            with pytest.raises(UserError, match=said):
+                read_mesh(path)
+
+
 def test_text_in_any_encoding(tmp_path: Path) -> None:
     word = "# caf\xe9\n".encode("latin-1")
     (tmp_path / "a.obj").write_bytes(word + BOX.export(file_type="obj").encode())

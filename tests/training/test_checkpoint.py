@@ -95,6 +95,9 @@ def test_what_is_no_run_is_said(tmp_path: Path) -> None:
 
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     module = torch.nn.Linear(3, 2)
+    tensors = {"m.weight": torch.zeros(2, 3), "m.bias": torch.tensor([0.0, float("inf")])}
+    with pytest.raises(UserError, match=r"tensor m.bias has values that are not finite"):
+        ckpt.unpack_module(module, tensors, "m", tmp_path)
     with pytest.raises(UserError, match=r"tensor m.bias is missing"):
         ckpt.unpack_module(module, {"m.weight": torch.zeros(2, 3)}, "m", tmp_path)
     with pytest.raises(UserError, match=r"tensor m.bias must be \[2\], got \[3\]"):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import types
 import typing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
+from sdfgan.training.files import read_json
+from sdfgan.training.settings import is_of_type, type_name
 
 STAGE_SETTINGS = {
     "resolution": int,
@@ -61,7 +62,7 @@ class Stage:
             if name not in STAGE_SETTINGS:
                 raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
             if not is_of_type(value, STAGE_SETTINGS[name]):
-                raise ValueError(f"{name} must be {_name(STAGE_SETTINGS[name])}, got {json.dumps(value)}")
+                raise ValueError(f"{name} must be {type_name(STAGE_SETTINGS[name])}, got {json.dumps(value)}")
         return cls(values["step"], changes)
 
 
@@ -86,12 +87,7 @@ def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
     path = _FOLDER / f"{name}.json" if name in names() else Path(name_or_path)
     if path.suffix != ".json":
         raise UserError(f"--curriculum must be one of {', '.join(names())} or a .json file, got {name_or_path!r}")
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+    values = read_json(path)
     try:
         if not isinstance(values, dict) or not values.keys() <= {"about", "settings", "stages"}:
             raise ValueError('expected {"about": ..., "settings": {...}, "stages": [...]}')
@@ -125,29 +121,6 @@ def _settings(values: Any, config_type: type) -> dict[str, Any]:
             raise ValueError(f"unknown setting {name!r}")
         value = tuple(value) if isinstance(value, list) else value
         if not is_of_type(value, hints[name]):
-            raise ValueError(f"{name} must be {_name(hints[name])}, got {json.dumps(value)}")
+            raise ValueError(f"{name} must be {type_name(hints[name])}, got {json.dumps(value)}")
         settings[name] = value
     return settings
-
-
-def is_of_type(value: Any, hint: Any) -> bool:
-    """Whether a JSON value fits the type hint of a setting."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Literal:
-        return value in arguments
-    if origin in (typing.Union, types.UnionType):
-        return any(is_of_type(value, one) for one in arguments)
-    if origin is tuple:
-        fits = zip(value, arguments, strict=False)
-        return isinstance(value, tuple) and len(value) == len(arguments) and all(is_of_type(v, a) for v, a in fits)
-    if hint is float:
-        return type(value) in (int, float)
-    if hint is Path:
-        return isinstance(value, str)
-    return type(value) is hint
-
-
-def _name(hint: Any) -> str:
-    if typing.get_origin(hint) is typing.Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    return getattr(hint, "__name__", None) or str(hint)

@@ -12,7 +12,7 @@ import json
 import struct
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
@@ -24,7 +24,8 @@ _MODES = ("points", "lines", "line loops", "line strips", "triangles", "triangle
 _DRACO = "KHR_draco_mesh_compression"
 _MESHOPT = ("EXT_meshopt_compression", "KHR_meshopt_compression")
 _INSTANCES = "EXT_mesh_gpu_instancing"
-_UNDERSTOOD = {"KHR_mesh_quantization", _INSTANCES}
+_VISIBILITY = "KHR_node_visibility"
+_UNDERSTOOD = {"KHR_mesh_quantization", _INSTANCES, _VISIBILITY}
 # They change how a surface looks, never where it is.
 _LOOKS = (
     "KHR_materials_", "EXT_materials_", "KHR_texture_", "EXT_texture_", "MSFT_texture_", "MSFT_packing_", "KHR_lights_",
@@ -105,11 +106,13 @@ class _Document:
             for name, number in total.items():
                 if number > max_faces:
                     raise MeshFormatError(f"its parts have {number:,} {name} together; at most {max_faces:,} are read")
-        vertices, corners, count = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
+        vertices, corners, count, bare = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0, 0
         for i, matrices in places.items():
             for held, faces in primitives[nodes[i]["mesh"]]:
                 mode = held.get("mode", 4)
-                if mode < 4:
+                if "POSITION" not in held["attributes"]:
+                    bare += 1
+                elif mode < 4:
                     other[_MODES[mode]] += 1
                 if len(faces) == 0:
                     continue
@@ -124,12 +127,19 @@ class _Document:
         outside = {node["mesh"] for i, node in enumerate(nodes) if "mesh" in node and i not in chosen}
         if outside := outside - primitives.keys():
             ignored.append(f"{len(outside)} meshes outside the scene")
+        if bare:
+            ignored.append(f"{bare} primitives without positions")
+        if len(chosen) > len(order):
+            ignored.append(f"{len(chosen) - len(order)} nodes that are not visible")
+        passed = {*_UNDERSTOOD, _DRACO, *_MESHOPT}  # of which a plain copy has been read
+        used = [name for name in self.content.get("extensionsUsed", []) if name not in passed]
+        ignored += [f"extension {name[:80]}" for name in used if not name.startswith(_LOOKS)]
         return triangles_of(np.concatenate(vertices), np.concatenate(corners), tuple(ignored))
 
     # ------------------------------------------------------------------------------------------------------------ nodes
 
     def _placed_nodes(self, nodes: list[dict[str, Any]]) -> tuple[set[int], list[int], list[np.ndarray]]:
-        """Those of the default scene, in order, and where each node is [4, 4]."""
+        """Those of the default scene; the visible ones of them, in order; and where each node is [4, 4]."""
         parents: dict[int, int] = {}
         for i, node in enumerate(nodes):
             for child in node.get("children", []):
@@ -154,7 +164,12 @@ class _Document:
         for i in placed:  # parents before children
             if i in begins or parents.get(i) in chosen:
                 chosen.add(i)
-        return chosen, [i for i in placed if i in chosen], globals_
+        seen: set[int] = set()
+        for i in placed:
+            shown = nodes[i].get("extensions", {}).get(_VISIBILITY, {}).get("visible", True)
+            if shown and (parents.get(i) in seen or i not in parents):
+                seen.add(i)
+        return chosen, [i for i in placed if i in chosen and i in seen], globals_
 
     def _instances(self, node: dict[str, Any]) -> list[np.ndarray]:
         """Where a node's mesh comes, relative to the node [4, 4] each."""
@@ -179,6 +194,8 @@ class _Document:
     def _triangles(self, primitive: dict[str, Any]) -> np.ndarray:
         """[F, 3] of one primitive; none of points and lines."""
         mode = primitive.get("mode", 4)
+        if "POSITION" not in primitive["attributes"]:
+            return np.zeros((0, 3), np.int64)
         accessors = self.content["accessors"]
         position = accessors[_index(primitive["attributes"]["POSITION"])]
         needed = [position] + ([accessors[_index(primitive["indices"])]] if "indices" in primitive else [])
@@ -283,14 +300,16 @@ class _Document:
             uri = held.get("uri")
             if uri is None:
                 packed = [name for name in _MESHOPT if name in view.get("extensions", {})]
-                if index or self.binary is None or packed:
+                fallback = any(held.get("extensions", {}).get(name, {}).get("fallback") for name in _MESHOPT)
+                if index or self.binary is None or fallback:
                     if packed:
                         raise MeshFormatError(f"needs {packed[0]}, which is not read; export it without")
                     raise MeshFormatError(f"its buffer {index} has no data")
                 data = self.binary
             elif uri.startswith("data:"):
+                form, _, text = uri.partition(",")
                 try:
-                    data = base64.b64decode(uri.partition(",")[2], validate=True)
+                    data = base64.b64decode(text, validate=True) if ";base64" in form else unquote_to_bytes(text)
                 except binascii.Error:
                     raise MeshFormatError(f"the data of its buffer {index} is not base64") from None
             else:

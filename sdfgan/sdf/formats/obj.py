@@ -9,21 +9,31 @@ import numpy as np
 from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons
 from sdfgan.sdf.formats.text import floats, integers, plain_text, quoted
 
+# A line of numbers that goes on after a backslash; names and comments may end with one (Windows' folders).
+_BREAK = rb"\\[ \t]*\n"
+_CONTINUED = re.compile(
+    rb"(?m)^[ \t]*(?:v|vn|vt|vp|f|fo|l|p|curv|curv2|surf)(?=[ \t\\])[^#\n]*(?:" + _BREAK + rb"[^#\n]*)+"
+)
+_COMMENT = re.compile(rb"(?<![.])#.*")  # 1.#INF is a number that is none
 _CURVED = {b"surf", b"bsp", b"bzp", b"cdc", b"cdp", b"res"}
 _COUNTED = {b"l": "lines", b"p": "points"}
 
 
 def read_obj(data: bytes) -> Polygons:
     """Indices count from 1, or from where the line stands backwards. Raises MeshFormatError."""
-    text = re.sub(rb"\\[ \t]*(\r\n|\n|\r)", b" ", plain_text(data))
+    text = plain_text(data)
+    if b"\r" in text:
+        text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if b"\\" in text:
+        text = _CONTINUED.sub(lambda record: re.sub(_BREAK, b" ", record[0]), text)
     places: list[bytes] = []
     corners: list[bytes] = []
     counts: list[int] = []
     seen: list[int] = []  # vertices before each face
     lines: list[bytes] = []  # of faces
     others = dict.fromkeys(_COUNTED.values(), 0)
-    for line in text.splitlines():
-        words = (line.partition(b"#")[0] if b"#" in line else line).split()
+    for line in text.split(b"\n"):
+        words = (_COMMENT.sub(b"", line) if b"#" in line else line).split()
         if not words:
             continue
         key = words[0]

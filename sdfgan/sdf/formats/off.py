@@ -13,14 +13,16 @@ _HEAD = re.compile(rb"\s*(st)?(c)?(n)?(4)?(n)?off(?![a-z])\s*(binary\b)?", re.I)
 
 
 def read_off(data: bytes) -> Polygons:
-    """One record a line; several, where nothing has colours. Raises MeshFormatError."""
+    """One record a line; or spread over lines at will, where no face has a colour. Raises MeshFormatError."""
     text = b"\n".join(line.partition(b"#")[0] for line in plain_text(data).splitlines())
     head = _HEAD.match(text)
     if head and (head[4] or head[5] or head[6]):
         raise MeshFormatError(f"{quoted(head[0])}: only OFF of three dimensions, in text, is read")
     text = text[head.end() :] if head else text  # which Geomview lets be missing, and some write beside the counts
     lines = [words for line in text.split(b"\n") if (words := line.split())]
-    declared = lines[0][:3] if lines else []
+    words = [word for line in lines for word in line]
+    split = bool(lines) and len(lines[0]) == 1  # the counts too are spread over lines
+    declared = words[:3] if split else lines[0][:3] if lines else []
     if len(declared) < 2 or not all(word.isdigit() for word in declared):
         raise MeshFormatError("must begin with OFF and the numbers of vertices, faces and edges")
     for name, word in zip(("vertices", "faces"), declared, strict=False):
@@ -29,13 +31,16 @@ def read_off(data: bytes) -> Polygons:
     vertices, faces = int(declared[0]), int(declared[1])
     if len(lines) == 1 + vertices + faces and len(lines[0]) <= 3:
         return _by_lines(lines[1 : 1 + vertices], lines[1 + vertices :])
-    if len(lines) > 1 + vertices + faces:
-        more = len(lines) - 1 - vertices - faces
-        raise MeshFormatError(f"declares {vertices} vertices and {faces} faces, but {more} more lines follow")
-    if head and (head[1] or head[2]):
-        raise MeshFormatError(f"declares {vertices} vertices and {faces} faces, but has {len(lines) - 1} lines")
-    words = [word for line in lines for word in line][3:]
-    return _by_words(words, vertices, faces, 6 if head and head[3] else 3)
+    width = 3 + (2 * bool(head[1]) + 4 * bool(head[2]) + 3 * bool(head[3]) if head else 0)
+    more = len(lines) - 1 - vertices - faces
+    try:
+        return _by_words(words[3:] if split or len(lines[0]) > 2 else words[2:], vertices, faces, width)
+    except MeshFormatError:
+        if more > 0 and not split:
+            raise MeshFormatError(
+                f"declares {vertices} vertices and {faces} faces, but {more} more lines follow"
+            ) from None
+        raise
 
 
 def _by_lines(places: list[list[bytes]], faces: list[list[bytes]]) -> Polygons:
@@ -57,7 +62,7 @@ def _by_words(words: list[bytes], vertices: int, faces: int, stride: int) -> Pol
     position, counts, corners = vertices * stride, list[int](), list[bytes]()
     while len(counts) < faces and position < len(words):
         count = int(integers(words[position : position + 1], "numbers of corners")[0])
-        if not 0 <= count < len(words) - position:
+        if not 2 < count < len(words) - position:  # of fewer corners it is more likely a colour
             break
         corners += words[position + 1 : position + 1 + count]
         counts.append(count)

@@ -57,6 +57,8 @@ def read_ply(data: bytes) -> Polygons:
     if head is None:
         raise MeshFormatError("not a PLY file: no header from ply to end_header")
     form, elements = _elements(head[2], len(data))
+    if all(element.name != "vertex" for element in elements):
+        raise MeshFormatError(f"its header declares no vertex, but {[element.name for element in elements]}")
     body = text[head.end() :]
     source = _Text(body) if form == "ascii" else _Binary(body, _ORDERS[form])
     vertices, faces = np.zeros((0, 3)), _Lists(np.zeros(0, np.int64), np.zeros(0, np.int64))
@@ -87,7 +89,7 @@ def _elements(header: bytes, size: int) -> tuple[str, list[_Element]]:
         match words:
             case [] | ["comment" | "obj_info", *_]:
                 pass
-            case ["format", ("ascii" | "binary_little_endian" | "binary_big_endian") as form, *_]:
+            case ["format", ("ascii" | "binary_little_endian" | "binary_big_endian") as form, "1.0"]:
                 pass
             case ["element", name, count] if count.isdecimal():
                 if len(count) > 18 or int(count) > size:  # each takes a byte at least
@@ -113,6 +115,7 @@ def _index_list(element: _Element) -> int:
     """The property that holds the corners."""
     found = element.find("vertex_indices", "vertex_index")
     lists = [i for i, held in enumerate(element.properties) if held.count_type]
+    lists = [i for i in lists if element.properties[i].type[0] != "f"]
     if found < 0 and len(lists) == 1:
         found = lists[0]
     if found < 0 or not element.properties[found].count_type or element.properties[found].type[0] == "f":

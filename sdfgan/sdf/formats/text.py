@@ -25,6 +25,7 @@ def quoted(line: bytes) -> str:
 def floats(words: list[bytes], what: str) -> np.ndarray:
     """[N] float64. Raises MeshFormatError, naming the first word that is no number."""
     try:
+        _refuse_underscores(words)
         return np.array(list(map(float, words)), np.float64)
     except ValueError:
         raise MeshFormatError(f"{what} must be numbers, got {quoted(_first_bad(words, float))}") from None
@@ -33,14 +34,22 @@ def floats(words: list[bytes], what: str) -> np.ndarray:
 def integers(words: list[bytes], what: str) -> np.ndarray:
     """[N] int64. Raises MeshFormatError, naming the first word that is none."""
     try:
+        _refuse_underscores(words)
         return np.array(list(map(int, words)), np.int64)
     except (ValueError, OverflowError):
         raise MeshFormatError(f"{what} must be integers, got {quoted(_first_bad(words, int))}") from None
 
 
+def _refuse_underscores(words: list[bytes]) -> None:
+    """ValueError for 1_000, which Python takes for a number."""
+    if b"_" in b" ".join(words):
+        raise ValueError
+
+
 def _first_bad(words: list[bytes], kind: type) -> bytes:
     for word in words:
         try:
+            _refuse_underscores([word])
             np.array(kind(word), np.float64 if kind is float else np.int64)
         except (ValueError, OverflowError):
             return word
