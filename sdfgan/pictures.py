@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -91,7 +92,12 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        try:
+            self._writer.close()
+        except Exception:  # of a video that is given up, whose ffmpeg may have ended
+            if kind is None:
+                self._file.__exit__(*sys.exc_info())
+                raise
         self._file.__exit__(kind, error, trace)
 
 

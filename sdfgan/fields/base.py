@@ -82,10 +82,20 @@ class Field(nn.Module):
         return None
 
     def forward(self, points: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Signed distances [N] at points [N, 3], all of one shape (latents None or [1, L]) or of latents [N, L]."""
-        condition = self.condition(latents)
-        image = None if latents is None or len(latents) == 1 else torch.arange(len(points), device=points.device)
-        return self.sdf(points, condition, image)
+        """Signed distances [...] at points [..., 3]: of one shape (latents None or [1, L]), or at points [B, ..., 3] of
+        B shapes (latents [B, L])."""
+        shape = points.shape[:-1]
+        if points.shape[-1:] != (3,):
+            raise ValueError(f"points must be [..., 3], got {list(points.shape)}")
+        flat, image = points.reshape(-1, 3), None
+        if latents is not None and len(latents) != 1:
+            if shape[:1] != latents.shape[:1]:
+                raise ValueError(
+                    f"latents must be [1, L], or [B, L] for points [B, ..., 3], got {list(latents.shape)} for points "
+                    f"{list(points.shape)}"
+                )
+            image = torch.arange(len(latents), device=points.device).repeat_interleave(math.prod(shape[1:]))
+        return self.sdf(flat, self.condition(latents), image).reshape(shape)
 
 
 def differentiate(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,12 @@ from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_ince
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
+from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
-from sdfgan.training.interrupt import StopSignals
+from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 
@@ -108,7 +109,11 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         if source is None:
             trainer.precondition()
         team.broadcast(trainer.modules)  # processes on unlike machines may not have begun alike to the last bit
-        return _Run(trainer, data, path, inception, elapsed, start).finish()
+        with (
+            resumable(path, lambda: bool(list_checkpoints(path))),
+            closing(_Run(trainer, data, path, inception, elapsed, start)) as run,
+        ):
+            return run.finish()
     finally:
         trainer.close()
 
@@ -166,7 +171,6 @@ class _Run:
                 received = self.team.largest(stop.received or 0, trainer.device)
                 if received:
                     saved = self.save()
-                    self.close()
                     if self.team.first:
                         print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
@@ -179,7 +183,6 @@ class _Run:
             made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
             made += ["meshes"] if summary["meshes"] else []
             print(f"done: look at {self.path}: {', '.join(made)}; numbers are in {self.path}/summary.json")
-        self.close()
         return summary
 
     def save(self) -> Path:

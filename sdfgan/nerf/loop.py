@@ -20,11 +20,17 @@ from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, orbit, path_cameras, shown
 from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint, unpack_module
+from sdfgan.training.checkpoint import (
+    list_checkpoints,
+    load_checkpoint,
+    resolve_checkpoint,
+    save_checkpoint,
+    unpack_module,
+)
 from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
-from sdfgan.training.interrupt import StopSignals
+from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
@@ -71,6 +77,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
                 if team.first:
                     print("dry run: everything is in place; nothing was written")
                 return {"dry_run": True, "config": config.to_json()}
+            stack.enter_context(resumable(path, lambda: bool(list_checkpoints(path))))
             run = _Run(trainer, path, elapsed, checkpoint)
             stack.callback(run.close)
             run.learn()
