@@ -11,26 +11,43 @@ import imageio.v2 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
 from sdfgan.training.files import atomic_file
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
     """An image [C, H, W] in [0, 1] as uint8 [H, W, C]."""
+    if not isinstance(image, Tensor) or image.dim() != 3:
+        got = f"{list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image must be a Tensor [C, H, W], got {got}; of a batch, image_grid makes one")
     return (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
-    """Write an image [3 or 4, H, W] in [0, 1] in the format of the suffix, atomically."""
-    path = Path(path)
+    """Write an image [1, 3 or 4, H, W] in [0, 1] in the format of the suffix, atomically.
+
+    Raises UserError for a suffix that names no format, or one that cannot hold the channels.
+    """
+    path, pixels = Path(path), to_bytes(image)
+    if pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"image must be [1, 3 or 4, H, W], got {list(image.shape)}")
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    known = Image.registered_extensions().get(path.suffix.lower())
+    if known not in Image.SAVE:
+        raise UserError(f"{path}: the suffix must be that of a picture, such as .png or .jpg")
     with atomic_file(path) as partial:
-        imageio.imwrite(partial, to_bytes(image))
+        picture.save(partial, known)
 
 
 def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
     """Images [N, C, H, W] as one [C, rows * H, columns * W], row by row; `fill` is the rest of the last row."""
+    if images.dim() != 4:
+        raise ValueError(f"image_grid: images must be [N, C, H, W], got {list(images.shape)}")
+    check_whole("image_grid", 1, columns=columns)
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - count), value=fill)
@@ -86,6 +103,8 @@ class VideoWriter:
 
     def add(self, frame: Tensor) -> None:
         """Append a frame [3, H, W]."""
+        if frame.dim() != 3 or frame.shape[0] != 3:
+            raise ValueError(f"VideoWriter.add: frame must be [3, H, W], got {list(frame.shape)}")
         frame = F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))
         self._writer.append_data(to_bytes(frame))
 
@@ -106,6 +125,8 @@ def colour_depth(depth: Tensor, span: tuple[float, float] | None = None) -> Tens
 
     `span` is (near, far); by default, what occurs.
     """
+    if depth.dim() != 4 or depth.shape[1] != 1:
+        raise ValueError(f"colour_depth: depth must be [B, 1, H, W], got {list(depth.shape)}")
     seen = depth.isfinite()
     if not seen.any():
         return torch.zeros_like(depth).expand(-1, 3, -1, -1)

@@ -53,6 +53,16 @@ class Field(nn.Module):
         """What depends on the latents [B, latent_size] alone; computed once per image, never per point."""
         return None
 
+    def _check_latents(self, latents: Tensor | None) -> None:
+        """Raises ValueError unless the latents are [B, latent_size], of the type of the field's parameters."""
+        function = f"{type(self).__name__}.condition"
+        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
+            got = "None" if latents is None else list(latents.shape)
+            raise ValueError(f"{function}: latents must be [B, {self.latent_size}], got {got}")
+        types = [str(tensor.dtype).removeprefix("torch.") for tensor in (next(self.parameters()), latents)]
+        if types[0] != types[1]:
+            raise ValueError(f"{function}: latents must be {types[0]}, as the weights are, got {types[1]}")
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N] at points [N, 3]. `image` [N] int64, sorted: each point's row of the condition."""
         raise NotImplementedError

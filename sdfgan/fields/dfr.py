@@ -73,9 +73,8 @@ class DfrSDF(Field):
 
     def condition(self, latents: Tensor | None) -> DfrCondition:
         """FiLM of latents [B, latent_size], folded into the layers' biases and frequencies."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"DfrSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         film = (
             self.film(latents)
             .view(len(latents), 1 if self.shared else LAYERS, 2, self.width)

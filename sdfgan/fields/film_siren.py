@@ -147,9 +147,8 @@ class FilmSirenSDF(Field):
 
         In the network's own precision, also under autocast.
         """
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"FilmSirenSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         with torch.autocast(latents.device.type, enabled=False):
             return self._condition(latents)
 

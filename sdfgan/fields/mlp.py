@@ -110,9 +110,8 @@ class MlpSDF(Field):
 
     def condition(self, latents: Tensor | None) -> MlpCondition:
         """The shifts of latents [B, latent_size]; never call it per point."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"MlpSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         shifts = self.mapping(latents[:, : self.geometry_latent_size])
         if self.texture_mapping is not None:
             texture = self.texture_mapping(latents[:, self.geometry_latent_size :])

@@ -115,9 +115,8 @@ class PiGanField(Field):
 
     def condition(self, latents: Tensor | None) -> PiGanCondition:
         """FiLM of latents [B, latent_size], biases folded in."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"PiGanField.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         frequencies, phases = self.mapping(latents).view(len(latents), 2, len(self.layers) + 1, self.width).unbind(1)
         biases = torch.stack([layer.get_parameter("bias") for layer in (*self.layers, self.color_layer)])
         scales = 15 * frequencies + 30

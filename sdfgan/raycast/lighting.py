@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdfgan.checks import check_direction
+
 _ELEVATED = 0.3  # least cosine between a random light and the camera's axis: it comes from the viewer's side
 
 
@@ -26,6 +28,9 @@ class Lighting:
     fixed: float | Tensor = 0.0
     direction: Sequence[float] | Tensor = (0.0, 1.0, 0.0)  # towards the fixed light, world, of any length
     wrap: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_direction("Lighting: direction", self.direction)
 
     @staticmethod
     def towards(direction: Sequence[float] | Tensor) -> Lighting:

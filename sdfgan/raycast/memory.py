@@ -153,7 +153,14 @@ def evaluate(
     memory: Memory = "auto",
     budget: int | None = None,
 ) -> FieldSample:
-    """`field.evaluate`, with its graph in pieces; see `in_pieces`. For losses on points beside a picture."""
+    """`field.evaluate` at points [..., 3], with its graph in pieces; see `in_pieces`. For losses beside a picture."""
+
+    shape = points.shape[:-1]
+    if points.shape[-1:] != (3,):
+        raise ValueError(f"evaluate: points must be [..., 3], got {list(points.shape)}")
+    if image is not None and image.shape != shape:
+        raise ValueError(f"evaluate: image must be {list(shape)}, as the points are, got {list(image.shape)}")
+    points, image = points.reshape(-1, 3), None if image is None else image.reshape(-1)
 
     def function(given: Any, chosen: Tensor) -> tuple[Tensor, ...]:
         points, condition = given
@@ -161,7 +168,8 @@ def evaluate(
 
     indices = torch.arange(len(points), device=points.device)
     boundaries = torch.arange(len(points) + 1, device=points.device)
-    return FieldSample(*in_pieces(function, (points, condition), indices, boundaries, memory, budget))
+    answer = in_pieces(function, (points, condition), indices, boundaries, memory, budget)
+    return FieldSample(*(values.reshape(*shape, *values.shape[1:]) for values in answer))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
+from sdfgan.checks import check_axes, check_fov
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.levels import march_levels, seed_levels
@@ -121,7 +122,9 @@ def multiscale(
         the field at the samples for that, as `render` does.
     """
     field = as_field(sdf)
-    _check(axes, scales, threshold, steps)
+    check_axes("multiscale", axes)
+    check_fov("multiscale", fov)
+    _check(scales, threshold, steps)
     if algorithm not in ("march", "seed"):
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     if condition is None:
@@ -199,7 +202,12 @@ class Tracer:
         if not radius > 0:
             raise ValueError(f"multiscale: extent must be positive, got {radius}")
         self.extent = min(radius, _FARTHEST * camera_distance(fov))
+        if options.precision not in (None, "fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be 'fp32', 'bf16', 'fp16' or None, got {options.precision!r}")
         self._network = field.network(condition, options.precision)
+        if self._network is not None and self._network.first.dtype != axes.dtype:
+            types = [str(tensor.dtype).removeprefix("torch.") for tensor in (self._network.first, axes)]
+            raise ValueError(f"axes must be {types[0]}, as the field's weights are, got {types[1]}")
         if self._network is None and options.precision in ("bf16", "fp16"):
             device = "on CUDA, of width 256 at most" if options.precision == "fp16" else "on a CPU"
             raise ValueError(f"multiscale: precision {options.precision!r} is for a FilmSirenSDF {device}")
@@ -276,8 +284,12 @@ def _largest_gradient(field: Field, condition: Any, axes: Tensor, generator: tor
 
 def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:
     """`field.condition` of the latents of some cameras, in full precision."""
+    if latents is not None and not isinstance(latents, Tensor):
+        raise TypeError(f"{function}: latents must be a Tensor [{len(axes)}, L], got {type(latents).__name__}")
     if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
-        raise ValueError(f"{function}: latents must be [{len(axes)}, L], got {list(latents.shape)}")
+        cameras = "the camera" if len(axes) == 1 else f"each of the {len(axes)} cameras"
+        got = list(latents.shape)
+        raise ValueError(f"{function}: latents must be [{len(axes)}, L], a row for {cameras}, got {got}")
     with torch.autocast(axes.device.type, enabled=False):
         return field.condition(latents)
 
@@ -293,9 +305,7 @@ def _check_images(field: Field, condition: Any, cameras: int) -> None:
         raise ValueError(f"the condition is of {shapes} latents, but there are {cameras} cameras")
 
 
-def _check(axes: Tensor, scales: Sequence[int], threshold: float, steps: int) -> None:
-    if axes.ndim != 3 or axes.shape[1:] != (3, 3):
-        raise ValueError(f"multiscale: axes must be [B, 3, 3], got {list(axes.shape)}")
+def _check(scales: Sequence[int], threshold: float, steps: int) -> None:
     if not scales or any(int(scale) != scale or scale < 1 for scale in scales):
         raise ValueError(f"multiscale: scales must be positive whole numbers, got {tuple(scales)}")
     if not threshold > 0:
