@@ -19,6 +19,7 @@ import json
 import math
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -49,6 +50,8 @@ def main() -> int:
     torch.set_grad_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = False  # what is called fp32 is fp32
     file = RecordFile(arguments.json)
+    if arguments.json and find_spec("matplotlib") is None:
+        _say("no picture of the ratios will be drawn: matplotlib is not installed (pip install matplotlib)")
     options = Options(arguments.quick, arguments.generator, arguments.device)
     deadline = math.inf if arguments.seconds is None else time.monotonic() + arguments.seconds
     good = True

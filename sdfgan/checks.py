@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdfgan.errors import UserError
+
 REAL = (torch.float32, torch.float64)
+FEWEST_CELLS, MOST_CELLS = 4, 1024  # along a side of the grid of a mesh
 
 
 def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
@@ -50,6 +53,12 @@ def check_whole(function: str, least: int, **values: Any) -> None:
             raise TypeError(f"{function}: {name} must be a whole number, got {_short(value)}") from None
         if number < least:
             raise ValueError(f"{function}: {name} must be at least {least}, got {number}")
+
+
+def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
+    """Raises UserError for a grid of a mesh that is too coarse to hold a surface or too fine for memory; 0: no mesh."""
+    if cells and not FEWEST_CELLS <= cells <= most:
+        raise UserError(f"{flag} must be 0 (no mesh) or between {FEWEST_CELLS} and {most}, got {cells}")
 
 
 def check_fov(function: str, fov: Any) -> None:

@@ -96,7 +96,7 @@ CASES = [
     *((call, "latents must be a Tensor [1, L], got ndarray") for call in both(sdf=FAMILY, latents=LATENT.numpy())),
     *((call, "latents must be [B, 4], got None") for call in both(sdf=FAMILY)),
     *((call, "latents must be [B, 4], got [1, 5]") for call in both(sdf=FAMILY, latents=WRONG[1])),
-    *((call, "latents must be float32, as the weights are, got float64") for call in both(sdf=FAMILY, latents=WRONG[0])),
+    *((call, "must be float32, as the weights are, got float64") for call in both(sdf=FAMILY, latents=WRONG[0])),
     *((call, "axes must be float32, as the field's weights are, got float64")
       for call in both(sdf=FAMILY, latents=LATENT, axes=AXES.double())),
     *((call, "precision must be 'fp32', 'bf16', 'fp16' or None, got 'half'") for call in both(precision="half")),

@@ -25,7 +25,7 @@ from sdfgan.data.images import check_background, decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 
 _BAD_SHOWN = 20
 _AT_ONCE = 256
@@ -66,7 +66,8 @@ def run(config: DatasetConfig) -> None:
     check_background(config.background)
     if config.action == "convert" and config.output is None:
         raise UserError("convert needs an OUTPUT: a .zip, a .tar or a new folder")
-    archive = open_archive(config.data)
+    with announced(f"reading {config.data}"):
+        archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
     require_some(config.data, len(archive.pictures), archive.refused)
     entries = _chosen(config, archive, layout)

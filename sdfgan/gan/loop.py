@@ -26,19 +26,19 @@ from sdfgan.gan.views import Sides, Viewer, alphas
 from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import image_grid, save_image, video_if_possible
+from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals, resumable
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
-    "view_resolution", "video_frames", "mesh_resolution",
+    "view_resolution", "video_frames", "video_format", "mesh_resolution",
 )  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
 _LOOKED_AT_FIRST = 64  # pictures, for their silhouettes
@@ -243,11 +243,13 @@ class _Run:
         self.measure_slope()
         grid = self.viewer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
-        shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
-        turntable = video_if_possible(
-            self.path / "turntable.mp4",
-            lambda file: self.viewer.video(file, lambda frame: shapes, path, config.view_resolution),
-        )
+        turntable = None
+        if config.video_frames:
+            shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
+            turntable = video_if_possible(
+                _video_file(self.path, config),
+                lambda file: self.viewer.video(file, lambda frame: shapes, path, config.view_resolution),
+            )
         return {
             "grid": str(self.path / "grid.png"),
             "turntable": turntable and str(turntable),
@@ -332,6 +334,10 @@ class _Run:
         }
 
 
+def _video_file(path: Path, config: GanConfig) -> Path:
+    return path / f"turntable.{config.video_format}"
+
+
 def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     """The pictures of a resolved configuration, and those held out. Raises UserError."""
     assert config.dataset_size is not None
@@ -344,14 +350,15 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
             shapes = shape_set(count, resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
         images = shapes.images
         return TrainingData(InMemory(images[: config.dataset_size]), InMemory(images[config.dataset_size :]))
-    found = open_data(
-        config.data,
-        resolution,
-        layout=config.data_layout,
-        background=config.background,
-        cache=config.data_cache,
-        label=config.label,
-    )
+    with announced(f"reading {config.data}", talk):
+        found = open_data(
+            config.data,
+            resolution,
+            layout=config.data_layout,
+            background=config.background,
+            cache=config.data_cache,
+            label=config.label,
+        )
     if found.skipped and talk:
         names = ", ".join(f"{name} ({reason})" for name, reason in found.skipped[:3])
         more = ", ..." if len(found.skipped) > 3 else ""
@@ -414,6 +421,10 @@ def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
     stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
     threads = trainer.threads.count
+    if trainer.steps_done:
+        print(f"{path}: continuing at step {trainer.steps_done}")
+    if config.video_frames:
+        say_if_no_video(_video_file(path, config))
     if config.load_dir is not None and trainer.steps_done == 0:
         print(f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}")
     print(

@@ -17,7 +17,7 @@ import torch
 
 from sdfgan.errors import UserError
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import video_if_possible
+from sdfgan.pictures import say_if_no_video, video_if_possible
 from sdfgan.sdf import judge
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
@@ -29,7 +29,7 @@ from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_c
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals, resumable
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _SUMMARY, _CONFIG = "summary.json", "config.json"
@@ -57,6 +57,8 @@ def train(config: SdfConfig) -> dict[str, Any]:
     paths, many = find_inputs(config.input, root)
     config = dataclasses.replace(config, output_dir=root)
     begun = resumable(root, lambda: (root / _CONFIG).exists())
+    if config.show_vis:
+        say_if_no_video(root / f"turntable.{config.video_format}")
     with workers(torch.device(config.device), _PATIENCE) as team, begun:
         if many:
             return _train_folder(config, paths, root, team)
@@ -187,7 +189,8 @@ class _Group:
         cases: list[Case] = []
         for path, folder in zip(self.paths, self.folders, strict=True):
             try:
-                cases.append(open_case(self.config, path, folder))
+                with announced(f"reading {path}", not self.catch):
+                    cases.append(open_case(self.config, path, folder))
             except Exception as error:
                 self._fail(path, folder, error)
         return (self._fit(cases) if cases else []) + list(self.failed.values())
@@ -219,11 +222,13 @@ class _Group:
         self._restore(trainer, lead, state)
         if not self.catch:
             print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
+            if trainer.step:
+                print(f"{lead}: continuing at step {trainer.step} of {trainer.steps}")
         began = saved = time.monotonic()
         with (
             ExitStack() as closing,
             StopSignals() as stop,
-            progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar,
+            progress(trainer.steps, "training", trainer.step, shown=not self.catch) as bar,
         ):
             logs = []
             for case in cases:
@@ -331,7 +336,9 @@ class _Group:
         if config.show_vis:
             write_json(folder / _SUMMARY, summary)  # now, so that no picture can take the numbers with it
             summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
-            turntable = video_if_possible(folder / "turntable.mp4", lambda file: save_turntable(file, field))
+            turntable = video_if_possible(
+                folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, field)
+            )
             summary["turntable"] = turntable and turntable.name
         summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
         summary["wall_seconds"] = round(time.monotonic() - self.began, 2)
