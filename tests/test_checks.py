@@ -88,10 +88,10 @@ CASES = [
     *((call, "axes must be [B, 3, 3] float32 or float64") for call in both(axes=torch.eye(3).long()[None])),
     *((call, "axes must be a Tensor [B, 3, 3] (see cameras.rotate_axes), got tuple") for call in both(axes=(0.3, 0.5))),
     *((call, "fov must be in (0, pi) radians, got 25") for call in both(fov=25)),
-    *((call, "latents must be [1, L], a row for the camera, got [2, 4]")
+    *((call, "latents must be [1, L], got [2, 4]")
       for call in both(sdf=FAMILY, latents=torch.zeros(2, 4))),
-    *((call, "latents must be [1, L], a row for the camera, got [4]") for call in both(sdf=FAMILY, latents=LATENT[0])),
-    *((call, "latents must be [2, L], a row for each of the 2 cameras, got [1, 4]")
+    *((call, "latents must be [1, L], got [4]") for call in both(sdf=FAMILY, latents=LATENT[0])),
+    *((call, "latents must be [2, L], got [1, 4]")
       for call in both(sdf=FAMILY, latents=LATENT, axes=AXES.expand(2, 3, 3))),
     *((call, "latents must be a Tensor [1, L], got ndarray") for call in both(sdf=FAMILY, latents=LATENT.numpy())),
     *((call, "latents must be [B, 4], got None") for call in both(sdf=FAMILY)),

@@ -287,9 +287,7 @@ def make_condition(function: str, field: Field, latents: Tensor | None, axes: Te
     if latents is not None and not isinstance(latents, Tensor):
         raise TypeError(f"{function}: latents must be a Tensor [{len(axes)}, L], got {type(latents).__name__}")
     if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
-        cameras = "the camera" if len(axes) == 1 else f"each of the {len(axes)} cameras"
-        got = list(latents.shape)
-        raise ValueError(f"{function}: latents must be [{len(axes)}, L], a row for {cameras}, got {got}")
+        raise ValueError(f"{function}: latents must be [{len(axes)}, L], got {list(latents.shape)}")
     with torch.autocast(axes.device.type, enabled=False):
         return field.condition(latents)
 
