@@ -531,7 +531,9 @@ def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["invert", *arguments, "--background", "1", "1", "1"]) == 0
     names = {"found.png", "optimisation.mp4", "turntable.mp4", "mesh.glb", "codes.safetensors", "found.json"}
     assert {path.name for path in output.iterdir()} == names
-    assert json.loads((output / "found.json").read_text())["silhouette_iou"] > 0.5
+    found = json.loads((output / "found.json").read_text())
+    assert found["silhouette_iou"] > 0.5 and found["familiarity"]["code_percentile"] >= 0
+    assert "% of random shapes" in capsys.readouterr().out
     assert len(frames_of(output / "turntable.mp4")) == 3 and len(frames_of(output / "optimisation.mp4")) == 4
     assert trimesh.load(output / "mesh.glb", force="mesh").is_watertight
     tensors = load_file(output / "codes.safetensors")

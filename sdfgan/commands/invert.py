@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
+from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.views import Sides, Viewer, shown
@@ -135,15 +137,19 @@ def run(config: InvertConfig) -> None:
             seed=config.seed,
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
-    _export(config, found, generator, folder)
+    known = familiarity(generator, trained, poses, found.condition, found.elevation, found.azimuth)
+    _export(config, found, known, generator, folder)
     _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
     print(
         f"{likeness}, camera at elevation {math.degrees(found.elevation):.1f} and "
-        f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; wrote {folder}"
+        f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; farther from the mean shape than "
+        f"{known.code_percentile:.1f} % of random shapes; wrote {folder}"
     )
+    if (warning := known.warning()) is not None:
+        print(f"{config.image}: {warning}", file=sys.stderr)
 
 
 def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
@@ -200,7 +206,7 @@ def _write(
         viewer.video(folder / f"turntable.{config.video_format}", lambda frame: found.condition, path, size)
 
 
-def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Path) -> None:
+def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator: Field, folder: Path) -> None:
     """The mesh, the codes and the numbers."""
     if config.mesh_resolution:
         try:
@@ -221,5 +227,6 @@ def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Pat
             "elevation_degrees": math.degrees(found.elevation),
             "azimuth_degrees": math.degrees(found.azimuth) % 360,
             "seed": config.seed,
+            "familiarity": known.to_json(),
         },
     )
