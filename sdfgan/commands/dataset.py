@@ -149,8 +149,10 @@ def _check(
     if opaque < good:
         empty = sum(value < 0.002 for value in coverage)
         print(f"alpha covers {np.mean(coverage):.3f} of a picture (least {min(coverage):.3f}), {empty} are empty")
-    elif config.background is None:
-        print("no picture has alpha: train with --background R G B if theirs is plain, else with --channels 3")
+    if opaque:
+        which = "no picture has" if opaque == good else f"{opaque} of {good} pictures do not have"
+        what = "alpha" if config.background is None else "alpha or that --background"
+        print(f"{which} {what}: train with --background R G B if theirs is plain, else with --channels 3")
     if labels:
         print(f"{len(labels)} labels, {len(set(labels.values()))} different")
     if poses:

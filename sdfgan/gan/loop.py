@@ -42,6 +42,7 @@ _CHANGEABLE_ON_RESUME = (
 )  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
 _LOOKED_AT_FIRST = 64  # pictures, for their silhouettes
+_MOST_OPAQUE = 0.1  # of them may lack one without a word
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
@@ -88,7 +89,7 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         team.wait()  # the first process fills the cache that the others read
     data = load_training_data(config, talk=team.first)
     if not resumed:
-        _require_silhouettes(config, data.train)
+        _require_silhouettes(config, data.train, team.first)
     if config.data is None and team.first:
         team.wait()
     config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
@@ -384,16 +385,18 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def _require_silhouettes(config: GanConfig, pictures: Pictures) -> None:
-    """Raises UserError where a generator of RGBA would learn from pictures without any transparency."""
-    if config.channels == 4 and config.data is not None:
-        some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
-        if (pictures.batch(some, min(config.resolutions))[:, 3] == 255).all():
-            where = "are not on --background" if config.background else "have no silhouette to learn from"
-            raise UserError(
-                f"{config.data}: the pictures {where}: give pictures with alpha, --background R G B where they are on "
-                "a plain colour, or --channels 3 to learn from the colours of photographs"
-            )
+def _require_silhouettes(config: GanConfig, pictures: Pictures, talk: bool) -> None:
+    """Raises UserError where a generator of RGBA would learn from opaque pictures alone; says where many are."""
+    if config.channels == 3 or config.data is None:
+        return
+    some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
+    opaque = int((pictures.batch(some, min(config.resolutions))[:, 3] == 255).flatten(1).all(1).sum())
+    where = "are not on --background" if config.background else "have no silhouette to learn from"
+    advice = "give pictures with alpha, --background R G B where they are on a plain colour, or --channels 3"
+    if opaque == len(some):
+        raise UserError(f"{config.data}: the pictures {where}: {advice} to learn from the colours of photographs")
+    if talk and opaque > _MOST_OPAQUE * len(some):
+        print(f"{config.data}: {opaque} of {len(some)} pictures looked at {where}, and count as full squares: {advice}")
 
 
 def _inception(config: GanConfig, team: Workers) -> Inception | None:

@@ -36,16 +36,22 @@ class Bar:
             return
         if self._shown is not None and self._task is not None:
             self._shown.update(self._task, completed=self.done, status=self.status)
-        elif (now := time.monotonic()) > self._next_line or self.done == self.total:
-            self._next_line, self._has_spoken = now + _SECONDS_BETWEEN_LINES, True
-            rate = (self.done - self._started) / max(now - self._started_at, 1e-9)
-            left = (self.total - self.done) / max(rate, 1e-9)
-            _say(f"{self._description} {self.done}/{self.total}  {rate:.2f}/s  {_clock(left)} left  {self.status}")
+        elif time.monotonic() > self._next_line or self.done == self.total:
+            self._line()
 
     def first_line(self) -> None:
-        """Say what has begun, unless something has been said of it."""
-        if not self._has_spoken:
-            _say(f"{self._description} {self.done}/{self.total}")
+        """Say what has begun, and how fast it is if that is known, unless something has been said of it."""
+        if not self._has_spoken and self.done == self._started:
+            _say(f"{self._description} {self.done}/{self.total}")  # the line after the first step says the rest
+        elif not self._has_spoken:
+            self._line()
+
+    def _line(self) -> None:
+        now = time.monotonic()
+        self._next_line, self._has_spoken = now + _SECONDS_BETWEEN_LINES, True
+        rate = (self.done - self._started) / max(now - self._started_at, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        _say(f"{self._description} {self.done}/{self.total}  {rate:.2f}/s  {_clock(left)} left  {self.status}")
 
 
 @contextmanager
