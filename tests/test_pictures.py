@@ -19,6 +19,7 @@ from sdfgan.pictures import (
     colour_normals,
     image_grid,
     save_image,
+    say_if_no_video,
     video_if_possible,
 )
 
@@ -113,3 +114,13 @@ def test_without_ffmpeg_a_video_is_refused_in_a_line_and_leaves_nothing(
     assert video_if_possible(file, write) is None
     assert capsys.readouterr().out == f"{file}: not written: videos need ffmpeg (pip install imageio-ffmpeg)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_a_video_that_will_be_missing_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_if_no_video(tmp_path / "v.webp")
+    assert capsys.readouterr().out == ""
+    say_if_no_video(tmp_path / "v.mp4")
+    assert "v.mp4: will not be written: videos need ffmpeg" in capsys.readouterr().out
