@@ -69,6 +69,7 @@ def rotate_axes(angles: tuple[Angles, Angles]) -> Tensor:
 
 def orbit_camera(axes: Tensor, fov: float = DEFAULT_FOV) -> Tensor:
     """`camera_to_world` [..., 3, 4] of the orbit cameras with `axes` [..., 3, 3]; differentiable."""
+    axes = as_tensor("orbit_camera: axes", axes)
     if axes.shape[-2:] != (3, 3):
         raise ValueError(f"orbit_camera: axes must be [..., 3, 3], got {list(axes.shape)}")
     columns = axes.transpose(-1, -2)
@@ -111,6 +112,7 @@ def ray_grid(camera: Tensor, height: int, width: int | None = None, fov: float =
         height, width: pixels; width defaults to height. Pixels are square, the aspect is width / height.
         fov: vertical field of view in radians.
     """
+    camera = as_tensor("ray_grid: camera", camera)
     if camera.dim() != 3 or camera.shape[1] != 3 or camera.shape[2] not in (3, 4):
         raise ValueError(f"ray_grid: camera must be [B, 3, 4] or axes [B, 3, 3], got {list(camera.shape)}")
     width = height if width is None else width
@@ -155,18 +157,26 @@ class PoseDistribution(ABC):
     elevation: Range
     azimuth: Range
 
+    def __post_init__(self) -> None:
+        for name in ("elevation", "azimuth"):
+            if not _is_range(getattr(self, name)):
+                got = getattr(self, name)
+                raise ValueError(f"{type(self).__name__}: {name} must be (low, high), low <= high, got {got}")
+
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Elevations and azimuths, [n] float32 each, on the generator's device; elevations within +-pi/2."""
 
 
 def _uniform(n: int, span: Range, generator: torch.Generator | None) -> Tensor:
+    check_whole("sample", 0, n=n)
     device = None if generator is None else generator.device
     return span[0] + (span[1] - span[0]) * torch.rand(n, generator=generator, device=device)
 
 
 def _gaussian(n: int, span: Range, generator: torch.Generator | None) -> Tensor:
     """Normal around the middle of the range; its half-width is one standard deviation."""
+    check_whole("sample", 0, n=n)
     device = None if generator is None else generator.device
     noise = torch.randn(n, generator=generator, device=device)
     return (span[0] + span[1]) / 2 + (span[1] - span[0]) / 2 * noise
@@ -257,7 +267,7 @@ class Empirical(PoseDistribution):
         gaps = torch.diff(azimuths, append=azimuths[:1] + turn)
         low = math.remainder(azimuths.roll(-1)[gaps.argmax()].item(), turn)
         span = (angles[:, 0].min().item(), angles[:, 0].max().item())
-        return cls(span, (low, low + turn - gaps.max().item()), angles)
+        return cls(span, (low, low + max(turn - gaps.max().item(), 0.0)), angles)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = None if generator is None else generator.device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from typing import Any
 
@@ -21,6 +22,8 @@ def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
 
     Without `like`, numbers, sequences and arrays have torch's default type. Raises TypeError for what is not numbers.
     """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}")
     if not isinstance(value, Tensor):
         try:
             if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
@@ -61,8 +64,15 @@ def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
         raise UserError(f"{flag} must be 0 (no mesh) or between {FEWEST_CELLS} and {most}, got {cells}")
 
 
+def check_number(name: str, value: Any) -> None:
+    """Raises TypeError for what is neither a number nor a tensor."""
+    if not isinstance(value, (numbers.Real, Tensor)):
+        raise TypeError(f"{name} must be a number, got {_short(value)}")
+
+
 def check_fov(function: str, fov: Any) -> None:
-    """Raises ValueError unless `fov` is an angle that a camera can see."""
+    """Raises TypeError or ValueError unless `fov` is an angle that a camera can see."""
+    check_number(f"{function}: fov", fov)
     if not 0.0 < fov < math.pi:
         raise ValueError(f"{function}: fov must be in (0, pi) radians, got {fov}")
 
@@ -72,12 +82,12 @@ def check_direction(name: str, value: Any) -> None:
     if isinstance(value, Tensor):
         return
     try:
-        numbers = np.asarray(value, np.float64)
+        given = np.asarray(value, np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
-    if numbers.shape[-1:] != (3,):
-        raise ValueError(f"{name} must be [3] or [B, 3], got {list(numbers.shape)}")
-    if not np.linalg.norm(numbers, axis=-1).all():
+    if given.shape[-1:] != (3,):
+        raise ValueError(f"{name} must be [3] or [B, 3], got {list(given.shape)}")
+    if not np.linalg.norm(given, axis=-1).all():
         raise ValueError(f"{name} must not be zero, got {value}")
 
 

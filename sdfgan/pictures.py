@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sdfgan.checks import check_whole
+from sdfgan.checks import check_number, check_whole
 from sdfgan.errors import UserError
 from sdfgan.training.files import atomic_file
 
@@ -106,6 +106,9 @@ class VideoWriter:
     """
 
     def __init__(self, path: str | Path, fps: int = 24) -> None:
+        check_number("VideoWriter: fps", fps)
+        if not fps > 0:
+            raise ValueError(f"VideoWriter: fps must be positive, got {fps}")
         self.path = Path(path)
         self._file = atomic_file(self.path)
         self._fps = fps

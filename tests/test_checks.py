@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import torch
 import trimesh
 
-from sdfgan import cameras, fields, meshes, pictures, raycast
+from sdfgan import cameras, fields, meshes, ops, pictures, raycast
 from sdfgan.errors import UserError
 from sdfgan.fields.function import as_field
 from sdfgan.sdf import fit, load
@@ -23,6 +24,13 @@ AXES = cameras.rotate_axes((0.3, 0.5))
 BALL = fields.Sphere(0.5)
 FAMILY = fields.FilmSirenSDF(width=16, latent_size=4, mapping_width=8)
 LATENT = torch.zeros(1, 4)
+RAY = raycast.Rays(
+    torch.zeros(1).long(),
+    torch.tensor([[0, 0, 3.0]]),
+    torch.tensor([[0, 0, -1.0]]),
+    torch.zeros(1),
+    torch.full((1,), 6.0),
+)
 WRONG = (LATENT.double(), torch.zeros(1, 5))
 
 
@@ -55,6 +63,13 @@ def test_angles_may_be_numbers(angles: Any) -> None:
     z = (math.cos(0.3) * math.sin(0.5), math.sin(0.3), math.cos(0.3) * math.cos(0.5))
     assert axes[0, 2].tolist() == pytest.approx(z)
     assert (render(axes=axes).rgb == render().rgb).all()
+
+
+def test_fields_may_be_asked_at_numbers() -> None:
+    for points in ([[0, 0, 0], [1, 0, 0]], np.eye(3)[:2] * [[0], [1]], torch.tensor([[0, 0, 0], [0, 1, 0]])):
+        assert BALL(points).tolist() == [-0.5, 0.5]
+    traced = raycast.sphere_trace(lambda p: p.norm(dim=-1) - 0.5, None, RAY, ops.MarchRules(1e-4))
+    assert traced.hit.all() and traced.t.item() == pytest.approx(2.5, abs=1e-3)
 
 
 def test_one_number_goes_with_many_angles() -> None:
@@ -113,6 +128,32 @@ CASES = [
     (lambda: render_pictures(fields.PiGanField(latent_size=4, width=8), AXES[0]), "axes must be [B, 3, 3]"),
     (lambda: BALL(torch.zeros(4, 2)), "points must be [..., 3], got [4, 2]"),
     (lambda: FAMILY(torch.zeros(4, 5, 3), torch.zeros(2, 4)), "latents must be [1, L], or [B, L] for points"),
+    (lambda: march(scales=8), "multiscale: scales must be a sequence, such as (8, 4), got 8"),
+    (lambda: march(margin=-1), "multiscale: margin must not be negative, got -1"),
+    (lambda: march(lipschitz="steep"), "lipschitz must be a number, got 'steep'"),
+    (lambda: render(extent="far"), "extent must be a number, got 'far'"),
+    (lambda: render(fov="wide"), "render: fov must be a number, got 'wide'"),
+    (lambda: render(pixels=[1]), "render: pixels must be a Tensor [1, 8, 8] bool, got list"),
+    (lambda: raycast.Lighting(ambient="red"), "Lighting: ambient must be a number, got 'red'"),
+    (lambda: raycast.Lighting.random(AXES[0]), "Lighting.random: axes must be [B, 3, 3]"),
+    (lambda: raycast.sphere_trace(BALL, None, (1, 2), None), "sphere_trace: rays must be Rays, got tuple"),
+    (lambda: raycast.sphere_trace(BALL, None, RAY, None), "sphere_trace: rules must be ops.MarchRules, got NoneType"),
+    (lambda: raycast.sphere_trace(BALL, None, dataclasses.replace(RAY, far=RAY.far.double()), ops.MarchRules(1e-4)),
+     "rays.far must be [1] float32, got [1] float64"),
+    (lambda: cameras.Uniform(0.3, (0, 1)), "Uniform: elevation must be (low, high), low <= high, got 0.3"),
+    (lambda: cameras.Gaussian((0, 1), (0, 1)).sample(2.5), "sample: n must be a whole number, got 2.5"),
+    (lambda: fields.Sphere(math.nan), "Sphere: radius must be finite, got nan"),
+    (lambda: BALL.translated((0, math.inf, 0)), "Transformed: translation must be finite"),
+    (lambda: BALL.rotated(axis=(0, 1, 0), angle="90"), "angle must be numbers or a Tensor, got '90'"),
+    (lambda: fields.FilmSirenSDF(width=16.5), "FilmSirenSDF: width must be a whole number, got 16.5"),
+    (lambda: fields.MlpSDF(width=0), "MlpSDF: width must be at least 1, got 0"),
+    (lambda: fields.DfrSDF(latent_size=0), "DfrSDF: latent_size must be at least 1, got 0"),
+    (lambda: fields.PiGanField(layers=0), "PiGanField: layers must be at least 1, got 0"),
+    (lambda: fields.HashGrid(features=0), "HashGrid: features must be at least 1, got 0"),
+    (lambda: fields.PositionalEncoding(-1), "PositionalEncoding: octaves must be at least 0, got -1"),
+    (lambda: fields.Perceptron(3, 8), "Perceptron: widths must be a sequence, one for each hidden layer, got 8"),
+    (lambda: fields.FixedLatent(BALL), "FixedLatent: family must be a FilmSirenSDF, got Sphere"),
+    (lambda: pictures.VideoWriter("a.gif", fps=0), "VideoWriter: fps must be positive, got 0"),
     (lambda: fields.Sphere("big"), "Sphere: radius must be numbers or a Tensor, got 'big'"),
     (lambda: BALL.coloured((255, 0, 0)), "Coloured: colour must be at most 1.0, got 255.0"),
     (lambda: BALL.rotated(axis=(0, 0, 0), angle=1.0), "axis must not be zero, got (0, 0, 0)"),

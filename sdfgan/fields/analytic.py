@@ -74,7 +74,9 @@ class AnalyticField(Field):
             raise ValueError(f"{function}: {name} must be [{one}] or [{rows}], got {list(tensor.shape)}")
         if not tensor.is_floating_point():
             raise TypeError(f"{function}: {name} must be floating point, got {tensor.dtype}")
-        if least is not None and bool((tensor.detach() < least).any()):
+        if tensor is not value and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{function}: {name} must be finite, got {value}")
+        if least is not None and not bool((tensor.detach() >= least).all()):
             raise ValueError(f"{function}: {name} must be at least {least}, got {tensor.min().item()}")
         if most is not None and tensor is not value and bool((tensor > most).any()):  # what is learned may go beyond
             raise ValueError(f"{function}: {name} must be at most {most}, got {tensor.max().item()}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdfgan import ops
+from sdfgan.checks import as_tensor
 
 
 class FieldSample(NamedTuple):
@@ -94,6 +95,7 @@ class Field(nn.Module):
     def forward(self, points: Tensor, latents: Tensor | None = None) -> Tensor:
         """Signed distances [...] at points [..., 3]: of one shape (latents None or [1, L]), or at points [B, ..., 3] of
         B shapes (latents [B, L])."""
+        points = as_tensor("points", points)
         shape = points.shape[:-1]
         if points.shape[-1:] != (3,):
             raise ValueError(f"points must be [..., 3], got {list(points.shape)}")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 
 _TRUNK, _BRANCH = 4, 3
@@ -56,6 +57,7 @@ class DfrSDF(Field):
         shared: bool = False,
     ) -> None:
         super().__init__()
+        check_whole("DfrSDF", 1, width=width, latent_size=latent_size, mapping_width=mapping_width)
         self.latent_size, self.width, self.shared = latent_size, width, shared
         self.omegas = [omega_first] + [omega_hidden] * (LAYERS - 1)
         modules: list[nn.Module] = []

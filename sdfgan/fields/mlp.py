@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as normalise
 
 from sdfgan import ops
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field, FieldSample, differentiate
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -73,6 +74,9 @@ class MlpSDF(Field):
         prior_radius: float = 0.5,
     ) -> None:
         super().__init__()
+        check_whole("MlpSDF", 1, width=width, trunk_layers=trunk_layers, latent_size=latent_size)
+        none = {"sdf_layers": sdf_layers, "texture_layers": texture_layers, "texture_latent_size": texture_latent_size}
+        check_whole("MlpSDF", 0, **none, octaves=octaves)
         if activation not in ACTIVATIONS:
             raise ValueError(f"MlpSDF: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.geometry_latent_size, self.texture_latent_size = latent_size, texture_latent_size

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.volume import Places, Radiance
 
@@ -78,6 +79,8 @@ class PiGanField(Field):
         near_far: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        sizes = {"width": width, "layers": layers, "latent_size": latent_size, "mapping_width": mapping_width}
+        check_whole("PiGanField", 1, **sizes)
         if activation not in _ACTIVATIONS:
             raise ValueError(f"PiGanField: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
         self.latent_size, self.width, self.near_far = latent_size, width, near_far

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdfgan.checks import check_direction
+from sdfgan.checks import check_axes, check_direction, check_number
 
 _ELEVATED = 0.3  # least cosine between a random light and the camera's axis: it comes from the viewer's side
 
@@ -31,6 +31,8 @@ class Lighting:
 
     def __post_init__(self) -> None:
         check_direction("Lighting: direction", self.direction)
+        for name in ("ambient", "headlight", "fixed", "wrap"):
+            check_number(f"Lighting: {name}", getattr(self, name))
 
     @staticmethod
     def towards(direction: Sequence[float] | Tensor) -> Lighting:
@@ -43,6 +45,7 @@ class Lighting:
 
         So that a picture's shading cannot be mistaken for its colours: for training.
         """
+        check_axes("Lighting.random", axes)
         count, device = len(axes), None if generator is None else generator.device
         cosine = _ELEVATED + (1 - _ELEVATED) * torch.rand(count, generator=generator, device=device)
         angle = 2 * torch.pi * torch.rand(count, generator=generator, device=device)

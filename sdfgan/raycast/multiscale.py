@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
-from sdfgan.checks import check_axes, check_fov
+from sdfgan.checks import check_axes, check_fov, check_number
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.levels import march_levels, seed_levels
@@ -125,6 +125,10 @@ def multiscale(
     check_axes("multiscale", axes)
     check_fov("multiscale", fov)
     _check(scales, threshold, steps)
+    for name, value in (("margin", margin), ("inset", inset), ("start_jitter", start_jitter), ("refine", refine)):
+        check_number(f"multiscale: {name}", value)
+        if not value >= 0:
+            raise ValueError(f"multiscale: {name} must not be negative, got {value}")
     if algorithm not in ("march", "seed"):
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     if condition is None:
@@ -191,6 +195,9 @@ class Tracer:
         self.field, self.condition, self.fov, self._options = field, condition, fov, options
         self.camera = orbit_camera(axes.detach(), fov).contiguous()
         lipschitz = options.lipschitz
+        for name, value in (("lipschitz", lipschitz), ("extent", options.extent)):
+            if value is not None and value != "estimate":
+                check_number(name, value)
         if lipschitz is None:
             lipschitz = max(field.lipschitz, 1.0)
         elif lipschitz == "estimate":
@@ -304,6 +311,8 @@ def _check_images(field: Field, condition: Any, cameras: int) -> None:
 
 
 def _check(scales: Sequence[int], threshold: float, steps: int) -> None:
+    if not isinstance(scales, Sequence):
+        raise TypeError(f"multiscale: scales must be a sequence, such as (8, 4), got {scales!r}")
     if not scales or any(int(scale) != scale or scale < 1 for scale in scales):
         raise ValueError(f"multiscale: scales must be positive whole numbers, got {tuple(scales)}")
     if not threshold > 0:

@@ -380,6 +380,8 @@ def _check(
     sizes = {"resolution": resolution, "layers": layers, "supersample": supersample}
     check_whole("render", 1, **sizes, density=density, steps=steps)
     shape = (len(axes), resolution, resolution)
+    if pixels is not None and not isinstance(pixels, Tensor):
+        raise TypeError(f"render: pixels must be a Tensor {list(shape)} bool, got {type(pixels).__name__}")
     if pixels is not None and (pixels.shape != shape or pixels.dtype != torch.bool):
         raise ValueError(f"render: pixels must be {list(shape)} bool, got {list(pixels.shape)} {pixels.dtype}")
     if (resolution * supersample) % density:
