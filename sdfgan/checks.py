@@ -60,8 +60,10 @@ def check_whole(function: str, least: int, **values: Any) -> None:
 
 def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
     """Raises UserError for a grid of a mesh that is too coarse to hold a surface or too fine for memory; 0: no mesh."""
-    if cells and not FEWEST_CELLS <= cells <= most:
-        raise UserError(f"{flag} must be 0 (no mesh) or between {FEWEST_CELLS} and {most}, got {cells}")
+    if cells is None or cells == 0 or FEWEST_CELLS <= cells <= most:
+        return
+    wanted = f"at most {most}" if cells > most else f"0 (no mesh) or at least {FEWEST_CELLS}"
+    raise UserError(f"{flag} must be {wanted}, got {cells}")
 
 
 def check_number(name: str, value: Any) -> None:
