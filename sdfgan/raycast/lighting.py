@@ -91,7 +91,10 @@ def as_lighting(light: Lighting | Tensor | Sequence[float] | None) -> Lighting:
     """A headlight for None; a direction is a light that reaches all round."""
     if isinstance(light, Lighting):
         return light
-    return Lighting() if light is None else Lighting.towards(light)
+    if light is None:
+        return Lighting()
+    check_direction("render: light", light)
+    return Lighting.towards(light)
 
 
 def tensor_like(like: Tensor, value: float | Sequence[float] | Tensor) -> Tensor:
