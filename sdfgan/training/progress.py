@@ -6,7 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
@@ -84,7 +84,12 @@ def _later(say: Callable[[], None] | None) -> Iterator[None]:
     if say is None:
         yield
         return
-    timer = threading.Timer(_SECONDS_TO_FIRST_LINE, say)
+
+    def quietly() -> None:  # of a stream that takes nothing the next line, in its own thread, tells
+        with suppress(OSError, ValueError):
+            say()
+
+    timer = threading.Timer(_SECONDS_TO_FIRST_LINE, quietly)
     timer.daemon = True
     timer.start()
     try:
@@ -95,8 +100,9 @@ def _later(say: Callable[[], None] | None) -> Iterator[None]:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(f"{line}\n")  # at once, so that lines of two threads do not mix
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.write(f"{line}\n")  # at once, so that lines of two threads do not mix
+        sys.stdout.flush()
 
 
 class _Rate(TextColumn):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
@@ -102,6 +104,24 @@ def test_what_takes_long_is_said_once_it_has_taken_a_second(
     with progress(2, "working", done=1):  # its first step has not ended yet
         time.sleep(0.3)
     assert capsys.readouterr().out == "reading it\nworking 1/2\n"
+
+
+@pytest.mark.parametrize("stream", [None, "closed", "full"])
+def test_streams_that_take_nothing_do_not_stop_the_work(
+    stream: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    replaced = None if stream is None else Full() if stream == "full" else io.StringIO()
+    if stream == "closed" and replaced is not None:
+        replaced.close()
+    monkeypatch.setattr(sys, "stdout", replaced)
+    monkeypatch.setattr("sdfgan.training.progress._SECONDS_TO_FIRST_LINE", 0.05)
+    with announced("reading it"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_file_has_each_line_at_once(tmp_path: Path) -> None:
