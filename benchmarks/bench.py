@@ -19,6 +19,7 @@ import json
 import math
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -34,6 +35,7 @@ from sdfgan import _C
 from sdfgan.errors import UserError
 from sdfgan.training.files import write_text
 
+_PACKAGES = {"igl": "libigl"}  # by the module that they hold
 _CONSOLE = Console(width=None if sys.stdout.isatty() else 170)
 
 
@@ -49,6 +51,8 @@ def main() -> int:
     torch.set_grad_enabled(False)
     torch.backends.cuda.matmul.allow_tf32 = False  # what is called fp32 is fp32
     file = RecordFile(arguments.json)
+    for line in missing(arguments):
+        _say(line)
     options = Options(arguments.quick, arguments.generator, arguments.device)
     deadline = math.inf if arguments.seconds is None else time.monotonic() + arguments.seconds
     good = True
@@ -77,6 +81,16 @@ def main() -> int:
     else:
         _say("done" if arguments.json else "done; --json FILE keeps the numbers")
     return 0 if good else 1
+
+
+def missing(arguments: argparse.Namespace) -> list[str]:
+    """What will not be made for want of a package, a line each: known before the work."""
+    wanted = {"matplotlib": "no picture of the ratios will be drawn"} if arguments.json else {}
+    if {"mesh_distance", "all"} & set(arguments.case):
+        wanted |= {"igl": "nothing will be set beside libigl", "rtree": "nothing will be set beside trimesh"}
+    return [
+        f"{words}: pip install {_PACKAGES.get(name, name)}" for name, words in wanted.items() if not find_spec(name)
+    ]
 
 
 def _run(comparison: Comparison, rounds: int, deadline: float, file: RecordFile, device: str) -> bool:

@@ -6,13 +6,12 @@ Subpackages load at first use: `import sdfgan` is enough for `sdfgan.raycast.ren
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import torch  # noqa: F401  first: the native module then shares torch's OpenMP runtime
-
-from ._build import build_info
 from ._version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from ._build import build_info
 
 __all__ = ["__version__", "build_info"]
 
@@ -36,11 +35,13 @@ _SUBPACKAGES = (
 
 if not TYPE_CHECKING:  # a type checker would take every missing name for a subpackage
 
-    def __getattr__(name: str) -> ModuleType:
+    def __getattr__(name: str) -> Any:
         if name in _SUBPACKAGES:
             return import_module(f"{__name__}.{name}")
+        if name == "build_info":  # with torch and the native module, for which no command should wait in vain
+            return import_module(f"{__name__}._build").build_info
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_SUBPACKAGES])
+    return sorted({*globals(), *__all__, *_SUBPACKAGES})

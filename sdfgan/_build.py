@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch  # noqa: F401  first: the native module then shares torch's OpenMP runtime
+
 import sdfgan._C as _C
 
 from ._version import VERSION

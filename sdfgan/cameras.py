@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdfgan.checks import as_tensor, check_fov, check_whole
 from sdfgan.errors import UserError
 
 DEFAULT_FOV = math.radians(25.0)
@@ -29,17 +32,34 @@ Range = tuple[float, float]
 
 def camera_distance(fov: float = DEFAULT_FOV) -> float:
     """Distance D of an orbit camera from the origin, so that the plane [-1, 1]^2 there fills the view."""
-    if not 0.0 < fov < math.pi:
-        raise ValueError(f"camera_distance: fov must be in (0, pi) radians, got {fov}")
+    check_fov("camera_distance", fov)
     return 1.0 / math.tan(fov / 2)
 
 
-def rotate_axes(angles: tuple[Tensor, Tensor]) -> Tensor:
+Angles = float | Sequence[float] | Tensor
+
+
+def rotate_axes(angles: tuple[Angles, Angles]) -> Tensor:
     """Axes [B, 3, 3] (rows x, y, z) of orbit cameras at (elevation phi [B], azimuth theta [B]) in radians.
 
-    Azimuth 0 is on +z and grows towards +x; elevation grows towards +y. Differentiable in both angles.
+    Azimuth 0 is on +z and grows towards +x; elevation grows towards +y. Numbers are the angles of one camera, or of all
+    where the other angle is [B]. Differentiable in both angles.
     """
-    phi, theta = angles
+    try:
+        phi, theta = angles
+    except (TypeError, ValueError):
+        raise TypeError("rotate_axes: angles must be a pair: elevation, azimuth") from None
+    one_camera = not isinstance(phi, Tensor) and not isinstance(theta, Tensor)
+    phi = as_tensor("rotate_axes: elevation", phi, theta if isinstance(theta, Tensor) else None)
+    theta = as_tensor("rotate_axes: azimuth", theta, phi)
+    if phi.shape != theta.shape:
+        try:
+            phi, theta = torch.broadcast_tensors(phi, theta)
+        except RuntimeError:
+            shapes = f"{list(phi.shape)} and {list(theta.shape)}"
+            raise ValueError(f"rotate_axes: elevation and azimuth must be equally many, got {shapes}") from None
+    if one_camera and phi.dim() == 0:
+        phi, theta = phi[None], theta[None]
     cos_phi, sin_phi, cos_theta, sin_theta = phi.cos(), phi.sin(), theta.cos(), theta.sin()
     x = torch.stack((cos_theta, torch.zeros_like(cos_theta), -sin_theta), -1)
     y = torch.stack((-sin_theta * sin_phi, cos_phi, -cos_theta * sin_phi), -1)
@@ -49,28 +69,39 @@ def rotate_axes(angles: tuple[Tensor, Tensor]) -> Tensor:
 
 def orbit_camera(axes: Tensor, fov: float = DEFAULT_FOV) -> Tensor:
     """`camera_to_world` [..., 3, 4] of the orbit cameras with `axes` [..., 3, 3]; differentiable."""
+    axes = as_tensor("orbit_camera: axes", axes)
+    if axes.shape[-2:] != (3, 3):
+        raise ValueError(f"orbit_camera: axes must be [..., 3, 3], got {list(axes.shape)}")
     columns = axes.transpose(-1, -2)
     return torch.cat((columns, columns[..., 2:] * camera_distance(fov)), -1)
 
 
-def look_at(position: Tensor, target: Tensor | None = None, up: Tensor | None = None) -> Tensor:
+def look_at(
+    position: Sequence[float] | Tensor,
+    target: Sequence[float] | Tensor | None = None,
+    up: Sequence[float] | Tensor | None = None,
+) -> Tensor:
     """`camera_to_world` [..., 3, 4] of cameras at `position` [..., 3] that look at `target`, `up` upwards.
 
     `target` defaults to the origin, `up` to +y; both broadcast to `position`. Differentiable in all three.
     Raises ValueError where the camera sits on its target or looks along `up`: its roll is undefined.
     """
-    target = position.new_zeros(3) if target is None else target
-    up = position.new_tensor((0.0, 1.0, 0.0)) if up is None else up
-    position, target, up = torch.broadcast_tensors(position, target, up)
-    z = position - target
+    given = [as_tensor("look_at: position", position)]
+    given.append(as_tensor("look_at: target", (0.0, 0.0, 0.0) if target is None else target, given[0]))
+    given.append(as_tensor("look_at: up", (0.0, 1.0, 0.0) if up is None else up, given[0]))
+    for name, value in zip(("position", "target", "up"), given, strict=True):
+        if value.shape[-1:] != (3,):
+            raise ValueError(f"look_at: {name} must be [..., 3], got {list(value.shape)}")
+    place, aim, upwards = torch.broadcast_tensors(*given)
+    z = place - aim
     if bool((z.norm(dim=-1) == 0).any()):
         raise ValueError("look_at: position must differ from target, got the same point")
     z = F.normalize(z, dim=-1)
-    x = torch.linalg.cross(F.normalize(up, dim=-1), z)
+    x = torch.linalg.cross(F.normalize(upwards, dim=-1), z)
     if bool((x.norm(dim=-1) < 1e-6).any()):
         raise ValueError("look_at: up must not be parallel to the direction of view")
     x = F.normalize(x, dim=-1)
-    return torch.stack((x, torch.linalg.cross(z, x), z, position), -1)
+    return torch.stack((x, torch.linalg.cross(z, x), z, place), -1)
 
 
 def ray_grid(camera: Tensor, height: int, width: int | None = None, fov: float = DEFAULT_FOV) -> tuple[Tensor, Tensor]:
@@ -81,11 +112,12 @@ def ray_grid(camera: Tensor, height: int, width: int | None = None, fov: float =
         height, width: pixels; width defaults to height. Pixels are square, the aspect is width / height.
         fov: vertical field of view in radians.
     """
+    camera = as_tensor("ray_grid: camera", camera)
     if camera.dim() != 3 or camera.shape[1] != 3 or camera.shape[2] not in (3, 4):
         raise ValueError(f"ray_grid: camera must be [B, 3, 4] or axes [B, 3, 3], got {list(camera.shape)}")
     width = height if width is None else width
-    if height < 1 or width < 1:
-        raise ValueError(f"ray_grid: height and width must be positive, got {height} and {width}")
+    check_whole("ray_grid", 1, height=height, width=width)
+    check_fov("ray_grid", fov)
     if camera.shape[2] == 3:
         camera = orbit_camera(camera, fov)
     # (2 i + 1 - n) / height: the centres of n square pixels, symmetric, so that finer grids nest in coarser.
@@ -103,6 +135,8 @@ def pixel_rays(
 ) -> tuple[Tensor, Tensor]:
     """As `ray_grid`, for the pixels [N] int64 with these flat ids alone: origins and unit directions, both [N, 3]."""
     width = height if width is None else width
+    if camera.dim() != 3 or camera.shape[1] != 3 or camera.shape[2] not in (3, 4):
+        raise ValueError(f"pixel_rays: camera must be [B, 3, 4] or axes [B, 3, 3], got {list(camera.shape)}")
     if camera.shape[2] == 3:
         camera = orbit_camera(camera, fov)
     column, row, image = pixels % width, pixels // width % height, pixels // (width * height)
@@ -123,18 +157,26 @@ class PoseDistribution(ABC):
     elevation: Range
     azimuth: Range
 
+    def __post_init__(self) -> None:
+        for name in ("elevation", "azimuth"):
+            if not _is_range(getattr(self, name)):
+                got = getattr(self, name)
+                raise ValueError(f"{type(self).__name__}: {name} must be (low, high), low <= high, got {got}")
+
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Elevations and azimuths, [n] float32 each, on the generator's device; elevations within +-pi/2."""
 
 
 def _uniform(n: int, span: Range, generator: torch.Generator | None) -> Tensor:
+    check_whole("sample", 0, n=n)
     device = None if generator is None else generator.device
     return span[0] + (span[1] - span[0]) * torch.rand(n, generator=generator, device=device)
 
 
 def _gaussian(n: int, span: Range, generator: torch.Generator | None) -> Tensor:
     """Normal around the middle of the range; its half-width is one standard deviation."""
+    check_whole("sample", 0, n=n)
     device = None if generator is None else generator.device
     noise = torch.randn(n, generator=generator, device=device)
     return (span[0] + span[1]) / 2 + (span[1] - span[0]) / 2 * noise
@@ -225,7 +267,7 @@ class Empirical(PoseDistribution):
         gaps = torch.diff(azimuths, append=azimuths[:1] + turn)
         low = math.remainder(azimuths.roll(-1)[gaps.argmax()].item(), turn)
         span = (angles[:, 0].min().item(), angles[:, 0].max().item())
-        return cls(span, (low, low + turn - gaps.max().item()), angles)
+        return cls(span, (low, low + max(turn - gaps.max().item(), 0.0)), angles)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         device = None if generator is None else generator.device
@@ -252,9 +294,17 @@ def pose_distribution(name: str, elevation_range: Range, azimuth_range: Range) -
     if name not in POSE_DISTRIBUTIONS:
         raise UserError(f"pose distribution: must be one of {', '.join(POSE_DISTRIBUTIONS)}, got {name!r}")
     for what, span in (("elevation", elevation_range), ("azimuth", azimuth_range)):
-        if len(span) != 2 or not all(map(math.isfinite, span)) or span[0] > span[1]:
+        if not _is_range(span):
             raise UserError(f"pose distribution: {what} range must be (low, high), low <= high, got {span}")
     return POSE_DISTRIBUTIONS[name](elevation_range, azimuth_range)
+
+
+def _is_range(span: Any) -> bool:
+    try:
+        low, high = map(float, span)
+    except (TypeError, ValueError):
+        return False
+    return -math.inf < low <= high < math.inf
 
 
 def orbit_path(
@@ -271,6 +321,7 @@ def orbit_path(
         elevation: mean elevation in radians; `swing` is added as one sine over the path.
         start: first azimuth; turns: how often the camera goes round (negative: the other way).
     """
+    check_whole("orbit_path", 0, frames=frames)
     phase = 2 * math.pi * torch.arange(frames) / max(frames, 1)
     return _clip(elevation + swing * phase.sin()), start + turns * phase
 
@@ -283,6 +334,7 @@ def from_blender(transform_matrix: Tensor) -> Tensor:
 
     The camera axes agree; Blender's world is z-up: its (x, y, z) is (x, z, -y) here. Exact.
     """
+    transform_matrix = as_tensor("from_blender: transform_matrix", transform_matrix)
     if transform_matrix.shape[-2:] not in ((4, 4), (3, 4)):
         shape = list(transform_matrix.shape)
         raise ValueError(f"from_blender: transform_matrix must be [..., 4, 4] or [..., 3, 4], got {shape}")
@@ -292,6 +344,7 @@ def from_blender(transform_matrix: Tensor) -> Tensor:
 
 def to_blender(camera_to_world: Tensor) -> Tensor:
     """Blender's `transform_matrix` [..., 4, 4] of `camera_to_world` [..., 3, 4]: inverts `from_blender`."""
+    camera_to_world = as_tensor("to_blender: camera_to_world", camera_to_world)
     if camera_to_world.shape[-2:] != (3, 4):
         shape = list(camera_to_world.shape)
         raise ValueError(f"to_blender: camera_to_world must be [..., 3, 4], got {shape}")
@@ -302,9 +355,17 @@ def to_blender(camera_to_world: Tensor) -> Tensor:
 
 def vertical_fov(horizontal: float, aspect: float) -> float:
     """Vertical field of view for a horizontal one (Blender's `camera_angle_x`); aspect is width / height."""
+    _check_view("vertical_fov", horizontal, aspect)
     return 2 * math.atan(math.tan(horizontal / 2) / aspect)
 
 
 def horizontal_fov(vertical: float, aspect: float) -> float:
     """Horizontal field of view (Blender's `camera_angle_x`) for a vertical one; inverse of `vertical_fov`."""
+    _check_view("horizontal_fov", vertical, aspect)
     return 2 * math.atan(math.tan(vertical / 2) * aspect)
+
+
+def _check_view(function: str, fov: float, aspect: float) -> None:
+    check_fov(function, fov)
+    if not 0 < aspect < math.inf:
+        raise ValueError(f"{function}: aspect must be positive, got {aspect}")

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from sdfgan.commands.legacy import translate
 from sdfgan.commands.streams import is_full, open_streams, silence_stdout
 from sdfgan.errors import UserError
+from sdfgan.training.interrupt import STATUS, Interrupts
 
 Loaded = tuple[type, Callable[[Any], Any]]
 
@@ -222,21 +223,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0].replace("_", "-") if arguments else "--help"
     program = f"sdfgan {name}" if name in COMMANDS else "sdfgan"
-    try:
-        status = _run(program, name, arguments)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # who read the output has seen enough, as `head` has
-        silence_stdout()
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        if not is_full(error):
-            raise
-        silence_stdout()
-        return _error(program, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+    as_program = sys._getframe(1).f_globals.get("__name__") == "__main__"  # not called by somebody's own program
+    with Interrupts(program, nothing_to_undo=as_program) as interrupts:
+        try:
+            status = _run(program, name, arguments, interrupts)
+            sys.stdout.flush()
+        except KeyboardInterrupt as error:
+            return _interrupted(program, error)
+        except Exception as error:
+            if interrupts.received:  # what a library made of it, or lost by it
+                return _interrupted(program)
+            if isinstance(error, BrokenPipeError):  # who read the output has seen enough, as `head` has
+                silence_stdout()
+                return 128 + signal.SIGPIPE
+            if not isinstance(error, OSError) or not is_full(error):
+                raise
+            silence_stdout()
+            return _error(program, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+        return _interrupted(program) if interrupts.received else status
 
 
-def _run(program: str, name: str, arguments: list[str]) -> int:
+def _interrupted(program: str, error: BaseException | None = None) -> int:
+    advice = f"; {error}" if error is not None and str(error) else ""
+    with suppress(OSError):
+        print(f"{program}: interrupted{advice}", file=sys.stderr)
+    return STATUS
+
+
+def _run(program: str, name: str, arguments: list[str], interrupts: Interrupts) -> int:
     if name in ("-h", "--help"):
         print(_overview())
         return 0
@@ -256,18 +270,18 @@ def _run(program: str, name: str, arguments: list[str]) -> int:
         if config is None:
             print(_examples(name))
         else:
+            interrupts.nothing_to_undo = False
             run(config)
     except UserError as error:
+        if interrupts.received:
+            raise
         return _error(program, str(error))
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if interrupts.received or not _is_out_of_memory(error):
             raise
         advice = "a smaller --resolution, or in training a smaller --chunk-size, --batch-size or --rays"
         first, _, _ = str(error).partition("\n")
         return _error(program, f"out of memory: try {advice}. {first}")
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
     return 0
 
 

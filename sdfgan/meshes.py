@@ -19,6 +19,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes as triangulate
 from torch import Tensor
 
+from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.training.files import atomic_file
@@ -55,8 +56,8 @@ def marching_cubes(
         UserError: the field has no surface in the box, or is not finite there.
         ValueError: `resolution` is less than 1, or `bound` not positive.
     """
-    if resolution < 1:
-        raise ValueError(f"marching_cubes: resolution must be at least 1, got {resolution}")
+    check_whole("marching_cubes", 1, resolution=resolution)
+    _check_condition("marching_cubes", field, condition)
     if not 0 < bound < math.inf:
         raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
     values = _grid_values(field, condition, resolution, bound, on_progress)
@@ -72,6 +73,17 @@ def marching_cubes(
     rgb = _colours(field, condition, torch.from_numpy(vertices.astype(np.float32)))
     rgba = np.concatenate((rgb, np.full((len(rgb), 1), 255, np.uint8)), 1)
     return trimesh.Trimesh(vertices, faces, vertex_colors=rgba, process=False)
+
+
+def _check_condition(function: str, field: Field, condition: Any) -> None:
+    """Raises TypeError or ValueError for what is no field of one shape."""
+    if not isinstance(field, Field):
+        raise TypeError(f"{function}: field must be a Field, got {type(field).__name__}")
+    if condition is None and field.latent_size:
+        raise ValueError(f"{function}: condition must be given: field.condition(latents), of latents of one row")
+    shapes = len(condition) if hasattr(condition, "__len__") else 1
+    if shapes != 1:
+        raise ValueError(f"{function}: condition must be that of one shape, got {shapes}")
 
 
 def _grid_values(
@@ -111,8 +123,8 @@ def sample_grid(field: Field, condition: Any = None, resolution: int = 128, boun
 
     Raises ValueError if `resolution` is less than 1.
     """
-    if resolution < 1:
-        raise ValueError(f"sample_grid: resolution must be at least 1, got {resolution}")
+    check_whole("sample_grid", 1, resolution=resolution)
+    _check_condition("sample_grid", field, condition)
     ticks = torch.linspace(-bound, bound, resolution + 1)
     slabs = [_sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks)) for x in ticks]
     return torch.stack(slabs).view([resolution + 1] * 3).numpy()

@@ -2,34 +2,59 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Literal
 
 import imageio.v2 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from sdfgan.checks import check_number, check_whole
 from sdfgan.errors import UserError
 from sdfgan.training.files import atomic_file
+
+VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
+VideoFormat = Literal["mp4", "gif", "webp"]
+_MOST_PIXELS = 2**29  # of an animation in memory, over all frames
+_SHORTEST_FRAME = 20.0  # milliseconds: browsers slow down what is faster
+_WEBP_QUALITY = 85
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
     """An image [C, H, W] in [0, 1] as uint8 [H, W, C]."""
+    if not isinstance(image, Tensor) or image.dim() != 3:
+        got = f"{list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
+        raise ValueError(f"image must be a Tensor [C, H, W], got {got}; of a batch, image_grid makes one")
     return (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
 def save_image(path: str | Path, image: Tensor) -> None:
-    """Write an image [3 or 4, H, W] in [0, 1] in the format of the suffix, atomically."""
-    path = Path(path)
+    """Write an image [1, 3 or 4, H, W] in [0, 1] in the format of the suffix, atomically.
+
+    Raises UserError for a suffix that names no format, or one that cannot hold the channels.
+    """
+    path, pixels = Path(path), to_bytes(image)
+    if pixels.shape[2] not in (1, 3, 4):
+        raise ValueError(f"image must be [1, 3 or 4, H, W], got {list(image.shape)}")
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    known = Image.registered_extensions().get(path.suffix.lower())
+    if known not in Image.SAVE:
+        raise UserError(f"{path}: the suffix must be that of a picture, such as .png or .jpg")
     with atomic_file(path) as partial:
-        imageio.imwrite(partial, to_bytes(image))
+        picture.save(partial, known)
 
 
 def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
     """Images [N, C, H, W] as one [C, rows * H, columns * W], row by row; `fill` is the rest of the last row."""
+    if images.dim() != 4:
+        raise ValueError(f"image_grid: images must be [N, C, H, W], got {list(images.shape)}")
+    check_whole("image_grid", 1, columns=columns)
     count, channels, height, width = images.shape
     rows = -(-count // columns)
     filled = F.pad(images, (0, 0, 0, 0, 0, 0, 0, rows * columns - count), value=fill)
@@ -42,7 +67,11 @@ class NoVideo(UserError):
 
 
 def video_problem(path: Path) -> str | None:
-    """Why a video cannot be written to `path`, in a line; None if it can."""
+    """Why a video cannot be written to `path`, in a line; None if it can. UserError for another suffix."""
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UserError(f"{path}: a video is written as {', '.join(VIDEO_SUFFIXES[:-1])} or {VIDEO_SUFFIXES[-1]}")
+    if path.suffix.lower() != ".mp4":
+        return None
     try:
         import imageio_ffmpeg
 
@@ -50,6 +79,12 @@ def video_problem(path: Path) -> str | None:
     except (ImportError, RuntimeError):
         return f"{path}: not written: videos need ffmpeg (pip install imageio-ffmpeg)"
     return None
+
+
+def say_if_no_video(path: Path) -> None:
+    """Before long work that ends with a video: print a line if it will not be there."""
+    if (problem := video_problem(path)) is not None:
+        print(f"{problem.replace('not written', 'will not be written')}, or choose --video-format gif or webp")
 
 
 def video_if_possible(path: Path, write: Callable[[Path], None]) -> Path | None:
@@ -63,36 +98,71 @@ def video_if_possible(path: Path, write: Callable[[Path], None]) -> Path | None:
 
 
 class VideoWriter:
-    """An mp4 (H.264) that frames [3, H, W] in [0, 1] are added to; it appears when its block ends well.
+    """A video that frames [3, H, W] in [0, 1] are added to; it appears when its block ends well.
 
-    H.264 needs even sides: an odd frame gets one more row or column of black. NoVideo where ffmpeg is missing.
+    .mp4 is H.264 by ffmpeg (NoVideo where that is missing), which needs even sides: an odd frame gets one more row or
+    column of black. .gif (256 colours, durations in hundredths of a second) and .webp need no ffmpeg; their frames are
+    in memory until the end, and UserError says when they are too many.
     """
 
     def __init__(self, path: str | Path, fps: int = 24) -> None:
+        check_number("VideoWriter: fps", fps)
+        if not fps > 0:
+            raise ValueError(f"VideoWriter: fps must be positive, got {fps}")
         self.path = Path(path)
         self._file = atomic_file(self.path)
         self._fps = fps
+        self._frames: list[Image.Image] = []
+        self._writer: Any = None
 
     def __enter__(self) -> VideoWriter:
         if (problem := video_problem(self.path)) is not None:
             raise NoVideo(problem)
-        partial = self._file.__enter__()
-        self._writer = imageio.get_writer(
-            partial, format="FFMPEG", fps=self._fps, codec="libx264", quality=8, macro_block_size=2,
-            pixelformat="yuv420p",
-        )  # fmt: skip
+        self._partial = self._file.__enter__()
+        if self.path.suffix.lower() == ".mp4":
+            self._writer = imageio.get_writer(
+                self._partial, format="FFMPEG", fps=self._fps, codec="libx264", quality=8, macro_block_size=2,
+                pixelformat="yuv420p",
+            )  # fmt: skip
         return self
 
     def add(self, frame: Tensor) -> None:
         """Append a frame [3, H, W]."""
-        frame = F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))
-        self._writer.append_data(to_bytes(frame))
+        if frame.dim() != 3 or frame.shape[0] != 3:
+            raise ValueError(f"VideoWriter.add: frame must be [3, H, W], got {list(frame.shape)}")
+        if self._writer is not None:
+            self._writer.append_data(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
+            return
+        picture = Image.fromarray(to_bytes(frame))
+        self._frames.append(picture.quantize() if self.path.suffix.lower() == ".gif" else picture)
+        check_animation(self.path, len(self._frames) * picture.width * picture.height)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+            elif kind is None:
+                self._save_animation()
+        except Exception:  # of a video that is given up, whose ffmpeg may have ended
+            if kind is None:
+                self._file.__exit__(*sys.exc_info())
+                raise
         self._file.__exit__(kind, error, trace)
+
+    def _save_animation(self) -> None:
+        if not self._frames:
+            raise ValueError(f"VideoWriter: no frame was added to {self.path}")
+        first, *others = self._frames
+        duration = max(1000 / self._fps, _SHORTEST_FRAME)
+        first.save(self._partial, save_all=True, append_images=others, duration=duration, loop=0, quality=_WEBP_QUALITY)
+
+
+def check_animation(path: Path, pixels: int) -> None:
+    """Raises UserError if a video of so many pixels, over all frames, cannot be a file of this kind."""
+    if path.suffix.lower() != ".mp4" and pixels > _MOST_PIXELS:
+        raise UserError(f"{path}: {pixels:,} pixels are too many for a {path.suffix}: make fewer, or an .mp4")
 
 
 def colour_depth(depth: Tensor, span: tuple[float, float] | None = None) -> Tensor:
@@ -100,6 +170,8 @@ def colour_depth(depth: Tensor, span: tuple[float, float] | None = None) -> Tens
 
     `span` is (near, far); by default, what occurs.
     """
+    if depth.dim() != 4 or depth.shape[1] != 1:
+        raise ValueError(f"colour_depth: depth must be [B, 1, H, W], got {list(depth.shape)}")
     seen = depth.isfinite()
     if not seen.any():
         return torch.zeros_like(depth).expand(-1, 3, -1, -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 import baselines
+import bench
 import cases
 import measure as measuring
 import traces
@@ -132,6 +134,15 @@ except SystemExit as end:
         [sys.executable, "-c", code], cwd=BENCHMARKS, env=environment(), capture_output=True, text=True, check=True
     )
     assert listed.stdout.splitlines()[-1] == "0 set()"
+
+
+def test_packages_that_are_missing_are_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("matplotlib", "igl", "rtree"):
+        monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    asked = argparse.Namespace(case=["mesh"], json=Path("a.jsonl"))
+    assert bench.missing(asked) == ["no picture of the ratios will be drawn: pip install matplotlib"]
+    said = bench.missing(argparse.Namespace(case=["all"], json=None))
+    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree"]
 
 
 def environment() -> dict[str, str]:

@@ -293,7 +293,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     assert "--resolution must be between 1 and" in error(capsys, "render", here, "--resolution", "0")
     assert "--elevation must be between" in error(capsys, "render", here, "--elevation", "100")
     assert "--truncation" in error(capsys, "render", here, "--truncation", "nan")
-    assert "--output: turntable is written as .mp4" in error(
+    assert "--output: turntable is written as .mp4 or .gif or .webp" in error(
         capsys, "render", here, "--mode", "turntable", "--output", "a.png"
     )
     assert "--mode depth shows depth, not --show normals" in error(
@@ -312,6 +312,24 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("render RUN --mode front --azimuth inf", "--azimuth must be between -360 and 360, got inf"),
         ("render RUN --truncation 1e30", "--truncation must be between -10 and 10, got 1e+30"),
         ("render RUN --output FILE/a.png", "FILE is not a folder"),
+        ("render RUN --mode front --frames 9000 --output FOLDER/a.gif", "pixels are too many for a .gif"),
+        ("interpolate RUN --output FOLDER/a.avi", "--output: a video is written as .mp4 or .gif or .webp, got"),
+        ("interpolate RUN --frames 9000 --output FOLDER/a.webp", "pixels are too many for a .webp"),
+        ("invert RUN FILE --mesh-resolution 1", "--mesh-resolution must be 0 (no mesh) or at least 4, got 1"),
+        ("invert RUN FILE --frames -1", "--frames must be at least 0, got -1"),
+        ("train-gan --device cpu --mesh-resolution 1", "--mesh-resolution must be 0 (no mesh) or at least 4"),
+        ("train-gan --device cpu --mesh-resolution -8", "--mesh-resolution must be 0 (no mesh) or at least 4"),
+        ("train-gan --device cpu --video-frames -1", "--video-frames must not be negative, got -1"),
+        (
+            "train-nerf --device cpu --data RUN --mesh-resolution 3",
+            "--mesh-resolution must be 0 (no mesh) or at least 4",
+        ),
+        (
+            "train-sdf FILE --device cpu --reconstruction-res 1",
+            "--reconstruction-res must be 0 (no mesh) or at least 4",
+        ),
+        ("fit-image csg --mesh-resolution 2", "--mesh-resolution must be 0 (no mesh) or at least 4, got 2"),
+        ("fit-image csg --video-frames -2", "--video-frames must be at least 0, got -2"),
         ("render RUN --mode images --output FILE", "FILE: is a file, expected a folder"),
         ("interpolate RUN --turns nan", "--turns must be between -1000 and 1000, got nan"),
         ("interpolate RUN --output RUN", "RUN: is a folder, expected a file"),
@@ -360,6 +378,17 @@ def test_videos_move(mode: str, run: Path, tmp_path: Path) -> None:
     assert main(["render", str(run), *arguments, "--output", str(output)]) == 0
     frames = frames_of(output)
     assert len(frames) == 4 and abs(frames[0] - frames[1]).mean() > 0.2
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_videos_for_web_pages(suffix: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--frames", "3", "--resolution", "32", "--seeds", "1-2", "--fps", "10"]
+    for command, mode in (("render", ["--mode", "turntable"]), ("interpolate", [])):
+        output = tmp_path / f"{command}.{suffix}"
+        assert main([command, str(run), *mode, *sizes, "--output", str(output)]) == 0
+        with Image.open(output) as file:
+            assert file.format == suffix.upper() and file.n_frames == (3 if mode else 6) and file.info["loop"] == 0
+    assert "turntable 3/3" not in capsys.readouterr().out  # bars are not called by files
 
 
 def test_one_picture_of_each_shape(run: Path, tmp_path: Path) -> None:
@@ -508,7 +537,9 @@ def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["invert", *arguments, "--background", "1", "1", "1"]) == 0
     names = {"found.png", "optimisation.mp4", "turntable.mp4", "mesh.glb", "codes.safetensors", "found.json"}
     assert {path.name for path in output.iterdir()} == names
-    assert json.loads((output / "found.json").read_text())["silhouette_iou"] > 0.5
+    found = json.loads((output / "found.json").read_text())
+    assert found["silhouette_iou"] > 0.5 and found["familiarity"]["code_percentile"] >= 0
+    assert "% of random shapes" in capsys.readouterr().out
     assert len(frames_of(output / "turntable.mp4")) == 3 and len(frames_of(output / "optimisation.mp4")) == 4
     assert trimesh.load(output / "mesh.glb", force="mesh").is_watertight
     tensors = load_file(output / "codes.safetensors")

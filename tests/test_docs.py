@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from doc_images import IMAGES, MADE, NOTES, checksum, differing
 from sdfgan.cli import COMMANDS
 from sdfgan.gan import GanConfig
 
@@ -50,6 +52,23 @@ def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
             known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])} | {"help"}
             for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
                 assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
+
+
+def test_images_are_those_that_their_commands_made() -> None:
+    """Each is shown on a page, listed with how it is made, and the file that this left."""
+    notes = json.loads(NOTES.read_text())
+    shown = {image for page in PAGES for image in re.findall(r"images/([\w-]+\.png)", page.read_text())}
+    assert {path.name for path in IMAGES.glob("*.png")} == shown == set(MADE) == set(notes)
+    for name, note in notes.items():
+        assert note["sha256"] == checksum(IMAGES / name), f"{name}: python tools/doc_images.py {name} ..."
+        for command in MADE[name].commands:
+            assert (ROOT / command.split()[1]).exists(), command
+
+
+def test_the_image_of_the_readme_is_what_its_lines_draw(tmp_path: Path) -> None:
+    MADE["solid.png"].by(tmp_path / "solid.png", [])
+    old = differing(tmp_path / "solid.png", IMAGES / "solid.png")
+    assert old <= 5e-4, f"{old:.2%} of its pixels differ: python tools/doc_images.py solid.png"
 
 
 def test_flags_of_all_commands_exist() -> None:

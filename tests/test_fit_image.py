@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,23 @@ def test_a_scene_is_recovered(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     for name in ("radius", "second_radius", "offset", "colour", "second_colour", "camera", "blend"):
         assert metrics[f"{name}_error"] < 0.25 * metrics[f"{name}_error_at_start"], name
     assert (tmp_path / "views.png").exists() and "psnr" in capsys.readouterr().out
+    mesh = trimesh.load(tmp_path / "mesh.glb", force="mesh")
+    assert mesh.is_watertight and mesh.bounds[0] == pytest.approx([-0.42] * 3, abs=0.03)
+    assert mesh.bounds[1, 0] == pytest.approx(0.34 + 0.25, abs=0.05)
+
+
+def test_a_bar_counts_the_share_of_the_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trimesh.creation.box((0.6, 1.0, 0.8)).export(tmp_path / "box.ply")
+    few = ["--resolution", "16", "--views", "4", "--width", "16", "--mesh-resolution", "0", "--video-frames", "0"]
+    arguments = [str(tmp_path / "box.ply"), "--output-dir", str(tmp_path / "out"), "--minutes", "0.06", *few]
+    assert main(["fit-image", *arguments, "--steps", "1000000"]) == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("fitting, percent")]
+    assert said[-1].startswith("fitting, percent 100/100") and "step " in said[-1]
+    for line in said[:-1]:
+        found = re.search(r"percent (\d+)/100 .* (\d+):(\d+) left", line)
+        assert found is None or int(found[1]) == 0 or int(found[2]) * 60 + int(found[3]) <= 8, line
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"views.png", "metrics.json"}
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == {"steps", "seconds", "psnr"}
 
 
 def test_a_mesh_is_fitted(tmp_path: Path) -> None:

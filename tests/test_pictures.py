@@ -9,7 +9,9 @@ import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from sdfgan.errors import UserError
 from sdfgan.pictures import (
     NoVideo,
     VideoWriter,
@@ -17,6 +19,7 @@ from sdfgan.pictures import (
     colour_normals,
     image_grid,
     save_image,
+    say_if_no_video,
     video_if_possible,
 )
 
@@ -44,6 +47,37 @@ def test_videos_keep_their_size(tmp_path: Path) -> None:
     frames = imageio.mimread(tmp_path / "v.mp4", memtest=False)
     assert len(frames) == 4 and frames[0].shape == (50, 70, 3)
     assert abs(np.mean(frames[2]) / 255 - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".WEBP"])
+def test_animations_need_no_ffmpeg(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    colours = [(0.9, 0.2, 0.1), (0.1, 0.8, 0.2), (0.2, 0.3, 0.9)]
+    with VideoWriter(tmp_path / f"v{suffix}", fps=10) as video:
+        for colour in colours:
+            video.add(torch.tensor(colour).view(3, 1, 1).expand(3, 15, 21))
+    with Image.open(tmp_path / f"v{suffix}") as file:
+        assert file.n_frames == 3 and file.size == (21, 15) and file.info["loop"] == 0
+        for index, colour in enumerate(colours):
+            file.seek(index)
+            pixels = np.asarray(file.convert("RGB")) / 255
+            assert abs(pixels - colour).max() < 0.05 and file.info["duration"] == 100
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_videos_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(UserError, match=r"v.avi: a video is written as .mp4, .gif or .webp"),
+        VideoWriter(tmp_path / "v.avi"),
+    ):
+        pass
+    monkeypatch.setattr("sdfgan.pictures._MOST_PIXELS", 100)
+    with pytest.raises(UserError, match=r"v.gif: 128 pixels are too many"), VideoWriter(tmp_path / "v.gif") as video:
+        video.add(torch.zeros(3, 8, 8))
+        video.add(torch.zeros(3, 8, 8))
+    with pytest.raises(ValueError, match="no frame was added"), VideoWriter(tmp_path / "v.gif"):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
@@ -80,3 +114,13 @@ def test_without_ffmpeg_a_video_is_refused_in_a_line_and_leaves_nothing(
     assert video_if_possible(file, write) is None
     assert capsys.readouterr().out == f"{file}: not written: videos need ffmpeg (pip install imageio-ffmpeg)\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("no_ffmpeg")
+def test_a_video_that_will_be_missing_is_said_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say_if_no_video(tmp_path / "v.webp")
+    assert capsys.readouterr().out == ""
+    say_if_no_video(tmp_path / "v.mp4")
+    assert "v.mp4: will not be written: videos need ffmpeg" in capsys.readouterr().out

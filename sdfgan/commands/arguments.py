@@ -12,7 +12,7 @@ from pathlib import Path
 from sdfgan.errors import UserError
 from sdfgan.training.files import disk_errors
 
-MOST_PIXELS, MOST_CELLS = 8192, 1024  # along a side of a picture, and of a grid: more would not fit into memory
+MOST_PIXELS = 8192  # along a side of a picture: more would not fit into memory
 _MOST_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 

@@ -25,7 +25,7 @@ from sdfgan.data.images import check_background, decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.pictures import image_grid, save_image
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 
 _BAD_SHOWN = 20
 _AT_ONCE = 256
@@ -66,7 +66,8 @@ def run(config: DatasetConfig) -> None:
     check_background(config.background)
     if config.action == "convert" and config.output is None:
         raise UserError("convert needs an OUTPUT: a .zip, a .tar or a new folder")
-    archive = open_archive(config.data)
+    with announced(f"reading {config.data}"):
+        archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
     require_some(config.data, len(archive.pictures), archive.refused)
     entries = _chosen(config, archive, layout)
@@ -148,8 +149,10 @@ def _check(
     if opaque < good:
         empty = sum(value < 0.002 for value in coverage)
         print(f"alpha covers {np.mean(coverage):.3f} of a picture (least {min(coverage):.3f}), {empty} are empty")
-    elif config.background is None:
-        print("no picture has alpha: train with --background R G B if theirs is plain, else with --channels 3")
+    if opaque:
+        which = "no picture has" if opaque == good else f"{opaque} of {good} pictures do not have"
+        what = "alpha" if config.background is None else "alpha or that --background"
+        print(f"{which} {what}: train with --background R G B if theirs is plain, else with --channels 3")
     if labels:
         print(f"{len(labels)} labels, {len(set(labels.values()))} different")
     if poses:

@@ -48,7 +48,8 @@ class EvaluateConfig:
     shapes: int = 0
     """Shapes on each side of the set metrics, 105 for example, for runs on the built-in set; 0: none."""
     psi: float = 1.0
-    """Truncation towards the mean shape. 1, none, is what distances are usually given for."""
+    """Truncation towards the mean shape, which lies between the kinds of objects where the run learned several. 1,
+    none, is what distances are usually given for."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
     """Which generator: the moving average, the slower one, or what was last trained."""
     seed: int = SEED

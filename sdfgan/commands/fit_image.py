@@ -17,16 +17,17 @@ import tyro
 from torch import Tensor
 
 from sdfgan import cameras, fields, meshes
-from sdfgan.commands.arguments import require_positive
+from sdfgan.checks import check_cells
+from sdfgan.commands.arguments import require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.pictures import VideoWriter, image_grid, save_image, video_problem
+from sdfgan.pictures import VideoFormat, VideoWriter, image_grid, save_image, video_problem
 from sdfgan.raycast import Lighting, evaluate, render
 from sdfgan.raycast.rasterise import render_mesh
 from sdfgan.sdf.read import read_mesh
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import next_run_folder
 
 _FILL = 0.85  # radius of the ball that a mesh is scaled into
@@ -62,9 +63,11 @@ class FitImageConfig:
     eikonal_weight: float = 0.01
     """Weight of (|gradient| - 1)^2."""
     video_frames: int = 60
-    """Frames of the video of the optimisation; 0: none."""
+    """Frames of the video of the optimisation; 0: none. csg: one per step."""
+    video_format: VideoFormat = "mp4"
+    """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
     mesh_resolution: int = 128
-    """Grid cells per axis of the mesh of the result."""
+    """Grid cells per axis of the mesh of the result; 0: none."""
     seed: int = 0
     """Of the network's start and of the choice of views."""
     device: str = "auto"
@@ -75,12 +78,15 @@ def run(config: FitImageConfig) -> None:
     """Fit, and say how well."""
     require_positive(
         views=config.views, resolution=config.resolution, minutes=config.minutes, steps=config.steps,
-        views_per_step=config.views_per_step, width=config.width, lr=config.lr, mesh_resolution=config.mesh_resolution,
+        views_per_step=config.views_per_step, width=config.width, lr=config.lr,
     )  # fmt: skip
+    require_between(0, math.inf, video_frames=config.video_frames)
+    check_cells("--mesh-resolution", config.mesh_resolution)
     if config.resolution % 4:
         raise UserError(f"--resolution must be a multiple of 4, got {config.resolution}")
     device = resolve_device(config.device)
-    mesh = None if config.target == "csg" else load_target(Path(config.target))  # before there is a folder
+    with announced(f"reading {config.target}"):  # before there is a folder
+        mesh = None if config.target == "csg" else load_target(Path(config.target))
     folder = config.output_dir or next_run_folder(Path("runs"), "fit")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -140,7 +146,7 @@ def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, devic
     optimizer = torch.optim.Adam(field.parameters(), config.lr, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(config.seed)
     begin, done, step = time.perf_counter(), 0.0, 0
-    with _video(config, folder) as video, progress(config.steps, "fitting") as bar:
+    with _video(config, folder) as video, progress(100, "fitting, percent") as bar:
         frames = _Frames(video, config.video_frames, axes, field, latents)
         while step < config.steps and done < 1:
             done = max(step / config.steps, (time.perf_counter() - begin) / (60 * config.minutes))
@@ -155,23 +161,31 @@ def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, devic
             torch.nn.utils.clip_grad_norm_(field.parameters(), 1.0)
             optimizer.step()
             step += 1
-            bar.advance(1, f"loss {loss.item():.5f}")
+            bar.advance(int(100 * done) - bar.done, f"step {step}, loss {loss.item():.5f}")
+        bar.advance(100 - bar.done)
     seconds = time.perf_counter() - begin
     with torch.no_grad():
         seen = [_look(field, latents, camera, config.resolution) for camera in axes.split(1)]
     rgba = torch.cat(seen)
     save_image(folder / "views.png", _beside(rgba[:8], targets[config.resolution][:8]))
-    result = meshes.marching_cubes(field, field.condition(latents), config.mesh_resolution)
-    meshes.export_mesh(result, folder / "mesh.glb")
+    metrics = {"steps": step, "seconds": seconds, "psnr": _psnr(rgba, targets[config.resolution])}
+    if not _save_mesh(config, field, field.condition(latents), folder):
+        return metrics
     diagonal = float(np.linalg.norm(mesh.bounds[1] - mesh.bounds[0]))
     chamfer = meshes.chamfer_distance(mesh, read_mesh(folder / "mesh.glb"), _SURFACE_POINTS, config.seed)
-    return {
-        "steps": step,
-        "seconds": seconds,
-        "psnr": _psnr(rgba, targets[config.resolution]),
-        "chamfer": chamfer,
-        "chamfer_percent_of_diagonal": 100 * chamfer / diagonal,
-    }
+    return {**metrics, "chamfer": chamfer, "chamfer_percent_of_diagonal": 100 * chamfer / diagonal}
+
+
+def _save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path) -> bool:
+    """Write mesh.glb, and say if there is none to write."""
+    if not config.mesh_resolution:
+        return False
+    try:
+        meshes.export_mesh(meshes.marching_cubes(field, condition, config.mesh_resolution), folder / "mesh.glb")
+    except UserError as error:
+        print(f"no mesh: {error}")
+        return False
+    return True
 
 
 def _mesh_loss(
@@ -241,6 +255,8 @@ def _fit_csg(config: FitImageConfig, folder: Path, device: torch.device) -> dict
                 video.add(_beside(picture.rgba.detach(), target))
             bar.advance(1, f"loss {loss.item():.2e}")
     save_image(folder / "views.png", _beside(picture.rgba.detach(), target))
+    with torch.no_grad():
+        _save_mesh(config, csg_scene(p)[0], None, folder)
     metrics: dict[str, Any] = {"steps": steps, "psnr": _psnr(picture.rgba.detach(), target)}
     for name, value in p.items():
         start = torch.tensor(_START[name], device=device)
@@ -270,8 +286,8 @@ class _Frames:
 
 
 def _video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
-    path = folder / "fit.mp4"
-    if config.video_frames <= 0:
+    path = folder / f"fit.{config.video_format}"
+    if config.video_frames == 0:
         return nullcontext()
     if (problem := video_problem(path)) is not None:
         print(problem)

@@ -16,6 +16,7 @@ from sdfgan.errors import UserError
 from sdfgan.gan import codes
 from sdfgan.gan.generator import sample_latents
 from sdfgan.gan.views import Show
+from sdfgan.pictures import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class InterpolateConfig(CameraFlags):
     resolution: int = 256
     """Side of the video in pixels."""
     output: Path | None = None
-    """File to write. Default: renders/interpolation.mp4 in the run folder, or interpolation-2.mp4 ..."""
+    """File to write: .mp4, .gif or .webp. Default: renders/interpolation.mp4 in the run folder, or
+    interpolation-2.mp4 ..."""
 
 
 def run(config: InterpolateConfig) -> None:
@@ -51,13 +53,16 @@ def run(config: InterpolateConfig) -> None:
     require_between(-1000, 1000, turns=config.turns)
     shapes = load_shapes(config)
     output = output_path(config.output, run_folder(config.run) / "renders" / "interpolation.mp4")
-    if output.suffix.lower() != ".mp4":
-        raise UserError(f"--output: a video is written as .mp4, got {output}")
+    if output.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UserError(f"--output: a video is written as {' or '.join(VIDEO_SUFFIXES)}, got {output}")
+    if (problem := video_problem(output)) is not None:
+        raise NoVideo(problem)
     if len(shapes.seeds) < 2:
         raise UserError(f"--seeds: at least two shapes are needed to go from one to the next, got {len(shapes.seeds)}")
     device = next(shapes.generator.parameters()).device
     latents = sample_latents(shapes.config, shapes.seeds, config.truncation).to(device)
     total = len(shapes.seeds) * config.frames
+    check_animation(output, total * config.resolution**2)
 
     @torch.no_grad()
     def condition_at(frame: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,8 +13,8 @@ import tyro
 from safetensors.torch import save_file
 
 from sdfgan.cameras import rotate_axes
+from sdfgan.checks import check_cells
 from sdfgan.commands.arguments import (
-    MOST_CELLS,
     MOST_PIXELS,
     output_path,
     require_between,
@@ -28,12 +29,13 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
+from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.views import Sides, Viewer, shown
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import VideoWriter, image_grid, save_image, video_if_possible
+from sdfgan.pictures import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
@@ -78,11 +80,13 @@ class InvertConfig(VolumeFlags):
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
     """Which generator: the moving average, the slower one, or what was last trained."""
     mesh_resolution: int = 128
-    """Grid cells per axis of the mesh."""
+    """Grid cells per axis of the mesh; 0: none."""
     view_resolution: int = 256
     """Side of pictures and videos."""
     frames: int = 72
-    """Frames of the turntable."""
+    """Frames of the turntable; 0: no videos."""
+    video_format: VideoFormat = "mp4"
+    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
     output_dir: Path | None = None
     """Folder for what is found. Default: inverted/IMAGE in the run folder, or IMAGE-2 ..."""
     device: str = "auto"
@@ -96,11 +100,11 @@ def run(config: InvertConfig) -> None:
         starts=config.starts,
         latent_steps=config.latent_steps,
         code_steps=config.code_steps,
-        frames=config.frames,
     )
     require_between(_FEWEST_PIXELS, MOST_PIXELS, resolution=config.resolution)
     require_between(1, MOST_PIXELS, view_resolution=config.view_resolution)
-    require_between(1, MOST_CELLS, mesh_resolution=config.mesh_resolution)
+    require_between(0, math.inf, frames=config.frames)
+    check_cells("--mesh-resolution", config.mesh_resolution)
     require_between(0, 2**63 - 1, seed=config.seed)
     require_between(0, _MOST_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
     check_background(config.background)
@@ -120,6 +124,8 @@ def run(config: InvertConfig) -> None:
         perceptual_weight=config.perceptual,
     )
     poses = poses_of(trained)
+    if config.frames:
+        say_if_no_video(folder / f"turntable.{config.video_format}")
     with progress(effort.latent_steps + effort.code_steps, "inverting") as bar:
         found = invert(
             generator,
@@ -131,15 +137,19 @@ def run(config: InvertConfig) -> None:
             seed=config.seed,
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
-    _export(config, found, generator, folder)
+    known = familiarity(generator, trained, poses, found.condition, found.elevation, found.azimuth)
+    _export(config, found, known, generator, folder)
     _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
     print(
         f"{likeness}, camera at elevation {math.degrees(found.elevation):.1f} and "
-        f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; wrote {folder}"
+        f"azimuth {math.degrees(found.azimuth) % 360:.1f} degrees; farther from the mean shape than "
+        f"{known.code_percentile:.1f} % of random shapes; wrote {folder}"
     )
+    if (warning := known.warning()) is not None:
+        print(f"{config.image}: {warning}", file=sys.stderr)
 
 
 def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
@@ -189,19 +199,22 @@ def _write(
                 now = shown(viewer.look(condition, axes, size))
                 video.add(image_grid(torch.cat([seen[:1], now]), 2))
 
+    if config.frames == 0:
+        return
     path = sides.turntable(config.frames, found.azimuth)
-    if video_if_possible(folder / "optimisation.mp4", optimisation) is not None:
-        viewer.video(folder / "turntable.mp4", lambda frame: found.condition, path, size)
+    if video_if_possible(folder / f"optimisation.{config.video_format}", optimisation) is not None:
+        viewer.video(folder / f"turntable.{config.video_format}", lambda frame: found.condition, path, size)
 
 
-def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Path) -> None:
+def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator: Field, folder: Path) -> None:
     """The mesh, the codes and the numbers."""
-    try:
-        mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
-    except UserError as error:
-        print(f"no mesh: {error}")
-    else:
-        export_mesh(mesh, folder / "mesh.glb")
+    if config.mesh_resolution:
+        try:
+            mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
+        except UserError as error:
+            print(f"no mesh: {error}")
+        else:
+            export_mesh(mesh, folder / "mesh.glb")
     tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in codes.tensors_of(found.condition).items()}}
     with atomic_file(folder / "codes.safetensors") as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
@@ -214,5 +227,6 @@ def _export(config: InvertConfig, found: Inverted, generator: Field, folder: Pat
             "elevation_degrees": math.degrees(found.elevation),
             "azimuth_degrees": math.degrees(found.azimuth) % 360,
             "seed": config.seed,
+            "familiarity": known.to_json(),
         },
     )

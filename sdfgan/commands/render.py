@@ -15,7 +15,7 @@ from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between,
 from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.views import Show, Sides, Viewer, sheet, shown
-from sdfgan.pictures import save_image
+from sdfgan.pictures import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")
@@ -44,7 +44,8 @@ class RenderConfig(CameraFlags):
     views: int = 6
     """Sides from which each shape is seen in a grid."""
     output: Path | None = None
-    """File to write. Default: renders/MODE.png (videos: .mp4; images: a folder) in the run folder, or MODE-2.png ..."""
+    """File to write: .png or .jpg; videos: .mp4, .gif or .webp. Default: renders/MODE.png (videos: .mp4; images: a
+    folder) in the run folder, or MODE-2.png ..."""
 
 
 def run(config: RenderConfig) -> None:
@@ -63,6 +64,7 @@ def run(config: RenderConfig) -> None:
     viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:
+        check_animation(output, config.frames * count * config.resolution**2)
         viewer.video(output, lambda frame: shapes.condition, _path(config, sides), config.resolution, config.fps, show)
     elif config.mode in ("seeds", "images"):
         _single(viewer, config, shapes, sides, show, output)
@@ -72,12 +74,14 @@ def run(config: RenderConfig) -> None:
 
 
 def _output(config: RenderConfig) -> Path:
-    suffixes = (".mp4",) if config.mode in _VIDEOS else (".png", ".jpg")
+    suffixes = VIDEO_SUFFIXES if config.mode in _VIDEOS else (".png", ".jpg")
     name = config.mode if config.mode == "images" else f"{config.mode}{suffixes[0]}"
     default = run_folder(config.run) / "renders" / name
     output = output_path(config.output, default, folder=config.mode == "images")
     if config.mode != "images" and output.suffix.lower() not in suffixes:
         raise UserError(f"--output: {config.mode} is written as {' or '.join(suffixes)}, got {output}")
+    if config.mode in _VIDEOS and (problem := video_problem(output)) is not None:
+        raise NoVideo(problem)
     return output
 
 

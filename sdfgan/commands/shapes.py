@@ -38,7 +38,8 @@ class ShapeFlags:
     truncation: float = 1.0
     """Scale of the latents: less than 1 gives more typical, less varied shapes."""
     psi: float = 1.0
-    """The same in the space of the mapping network's outputs: 0 is the mean shape, 0.7 a usual choice."""
+    """The same in the space of the mapping network's outputs: 0 is the mean shape, 0.7 a usual choice. Of a run that
+    learned several kinds of objects the mean lies between the kinds, and so do the shapes: 1 keeps them apart."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
     """Which generator: the moving average, the slower one, or what was last trained."""
     device: str = "auto"

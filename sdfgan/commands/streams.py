@@ -26,7 +26,8 @@ def open_streams() -> None:
                 target = os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which no file of a run may have
             setattr(sys, name, open(target, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: SIM115
         elif name != "stdin" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            # A reader of a file or a pipe sees each line when it is written.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
 def silence_stdout() -> None:

@@ -27,6 +27,7 @@ from torch import Tensor
 from sdfgan import cameras
 from sdfgan.fields import AnalyticField, Box, Cone, Cylinder, Ellipsoid, RoundedBox, SmoothUnion, Torus
 from sdfgan.fields.analytic import vector_length
+from sdfgan.training.files import share
 
 SHAPE_CLASSES = ("ellipsoid", "box", "rounded_box", "cylinder", "cone", "torus", "compound")
 DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), azimuth=(0.0, 2 * math.pi))
@@ -289,6 +290,7 @@ def _write(path: Path, shapes: ShapeSet) -> None:
             np.savez(file, images=shapes.images.numpy(), labels=shapes.labels.numpy())
             file.flush()
             os.fsync(file.fileno())
+        share(Path(partial))
         os.replace(partial, path)
     except BaseException:
         Path(partial).unlink(missing_ok=True)

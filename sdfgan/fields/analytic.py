@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdfgan.checks import as_tensor, check_direction
 from sdfgan.fields.base import Bound, Field, bound_of
 
 Scalar = float | Tensor  # a number, or a tensor [] or [B]
@@ -41,6 +42,16 @@ def vector_length(vectors: Tensor) -> Tensor:
     return length(*vectors.unbind(-1))
 
 
+def _numbers(name: str, value: Any) -> Tensor:
+    """Numbers in double precision. Raises TypeError, naming the argument, for anything else."""
+    return as_tensor(name, value, torch.empty((), dtype=torch.float64))
+
+
+def _check_field(name: str, value: Any) -> None:
+    if not isinstance(value, Field):
+        raise TypeError(f"{name} must be a Field, got {type(value).__name__}")
+
+
 class AnalyticField(Field):
     """A signed-distance field in closed form; the base class of the solids and of what is built from them.
 
@@ -54,13 +65,13 @@ class AnalyticField(Field):
         super().__init__()
         self._ranks: dict[str, int] = {}
 
-    def _add(self, name: str, value: Any, rank: int, *, least: float | None = None) -> None:
-        """Keeps a scalar (rank 0), 3-vector (1) or 3x3 matrix (2), optionally not below `least`.
+    def _add(self, name: str, value: Any, rank: int, *, least: float | None = None, most: float | None = None) -> None:
+        """Keeps a scalar (rank 0), 3-vector (1) or 3x3 matrix (2), optionally within `least` and `most`.
 
         Numbers are kept in double precision, so that a field is as exact as its points.
         """
         function = type(self).__name__
-        tensor = value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+        tensor = value if isinstance(value, Tensor) else _numbers(f"{function}: {name}", value)
         shape = tensor.shape[max(tensor.dim() - rank, 0) :]  # without the rows of images
         if tensor.dim() not in (rank, rank + 1) or any(size != 3 for size in shape):
             one = ", ".join("3" * rank)
@@ -68,8 +79,12 @@ class AnalyticField(Field):
             raise ValueError(f"{function}: {name} must be [{one}] or [{rows}], got {list(tensor.shape)}")
         if not tensor.is_floating_point():
             raise TypeError(f"{function}: {name} must be floating point, got {tensor.dtype}")
-        if least is not None and bool((tensor.detach() < least).any()):
+        if tensor is not value and not bool(tensor.isfinite().all()):
+            raise ValueError(f"{function}: {name} must be finite, got {value}")
+        if least is not None and not bool((tensor.detach() >= least).all()):
             raise ValueError(f"{function}: {name} must be at least {least}, got {tensor.min().item()}")
+        if most is not None and tensor is not value and bool((tensor > most).any()):  # what is learned may go beyond
+            raise ValueError(f"{function}: {name} must be at most {most}, got {tensor.max().item()}")
         if isinstance(tensor, torch.nn.Parameter):
             self.register_parameter(name, tensor)
         else:
@@ -149,6 +164,8 @@ class _Pair(AnalyticField):
 
     def __init__(self, a: Field, b: Field) -> None:
         super().__init__()
+        for name, part in (("a", a), ("b", b)):
+            _check_field(f"{type(self).__name__}: {name}", part)
         self.a, self.b = a, b
         self.lipschitz = bound_of(max, a.lipschitz, b.lipschitz)
 
@@ -291,6 +308,7 @@ class Transformed(AnalyticField):
         scale: Scalar | None = None,
     ) -> None:
         super().__init__()
+        _check_field(f"{type(self).__name__}: field", field)
         self.field, self.lipschitz = field, field.lipschitz
         if rotation is not None:
             self._add("rotation", rotation, 2)
@@ -332,8 +350,9 @@ class Coloured(AnalyticField):
 
     def __init__(self, field: Field, colour: Vector) -> None:
         super().__init__()
+        _check_field(f"{type(self).__name__}: field", field)
         self.field, self.lipschitz = field, field.lipschitz
-        self._add("colour", colour, 1, least=0.0)
+        self._add("colour", colour, 1, least=0.0, most=1.0)
 
     @property
     def extent(self) -> Bound:
@@ -351,10 +370,12 @@ def rotation_matrix(axis: Vector, angle: Scalar) -> Tensor:
 
     Right-handed; the axis need not have unit length. Differentiable.
     """
+    check_direction("rotation_matrix: axis", axis)
     given = angle if isinstance(angle, Tensor) else axis
     dtype = given.dtype if isinstance(given, Tensor) else torch.float64
     device = given.device if isinstance(given, Tensor) else None
-    axis, angle = (torch.as_tensor(v, dtype=dtype, device=device) for v in (axis, angle))
+    axis = torch.as_tensor(axis, dtype=dtype, device=device)
+    angle = angle if isinstance(angle, Tensor) else _numbers("rotation_matrix: angle", angle).to(dtype)
     x, y, z = (axis / vector_length(axis)[..., None]).unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))

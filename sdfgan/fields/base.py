@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sdfgan import ops
+from sdfgan.checks import as_tensor
 
 Bound: TypeAlias = float | np.ndarray  # one for all images, or [B], one for each
 
@@ -66,6 +67,16 @@ class Field(nn.Module):
         """What depends on the latents [B, latent_size] alone; computed once per image, never per point."""
         return None
 
+    def _check_latents(self, latents: Tensor | None) -> None:
+        """Raises ValueError unless the latents are [B, latent_size], of the type of the field's parameters."""
+        function = f"{type(self).__name__}.condition"
+        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
+            got = "None" if latents is None else list(latents.shape)
+            raise ValueError(f"{function}: latents must be [B, {self.latent_size}], got {got}")
+        types = [str(tensor.dtype).removeprefix("torch.") for tensor in (next(self.parameters()), latents)]
+        if types[0] != types[1]:
+            raise ValueError(f"{function}: latents must be {types[0]}, as the weights are, got {types[1]}")
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N] at points [N, 3]. `image` [N] int64, sorted: each point's row of the condition."""
         raise NotImplementedError
@@ -95,10 +106,21 @@ class Field(nn.Module):
         return None
 
     def forward(self, points: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Signed distances [N] at points [N, 3], all of one shape (latents None or [1, L]) or of latents [N, L]."""
-        condition = self.condition(latents)
-        image = None if latents is None or len(latents) == 1 else torch.arange(len(points), device=points.device)
-        return self.sdf(points, condition, image)
+        """Signed distances [...] at points [..., 3]: of one shape (latents None or [1, L]), or at points [B, ..., 3] of
+        B shapes (latents [B, L])."""
+        points = as_tensor("points", points)
+        shape = points.shape[:-1]
+        if points.shape[-1:] != (3,):
+            raise ValueError(f"points must be [..., 3], got {list(points.shape)}")
+        flat, image = points.reshape(-1, 3), None
+        if latents is not None and len(latents) != 1:
+            if shape[:1] != latents.shape[:1]:
+                raise ValueError(
+                    f"latents must be [1, L], or [B, L] for points [B, ..., 3], got {list(latents.shape)} for points "
+                    f"{list(points.shape)}"
+                )
+            image = torch.arange(len(latents), device=points.device).repeat_interleave(math.prod(shape[1:]))
+        return self.sdf(flat, self.condition(latents), image).reshape(shape)
 
 
 def differentiate(

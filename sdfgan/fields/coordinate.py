@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmSirenSDF
 
@@ -51,6 +52,8 @@ class Perceptron(nn.Module):
             raise ValueError(f"Perceptron: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         if init not in INITS:
             raise ValueError(f"Perceptron: init must be one of {', '.join(INITS)}, got {init!r}")
+        if isinstance(widths, int):
+            raise TypeError(f"Perceptron: widths must be a sequence, one for each hidden layer, got {widths}")
         if not widths or min(widths) < 1:
             raise ValueError(f"Perceptron: widths must be at least one positive number, got {list(widths)}")
         sizes = [inputs, *widths, 1]
@@ -83,6 +86,7 @@ class PositionalEncoding(nn.Module):
 
     def __init__(self, octaves: int) -> None:
         super().__init__()
+        check_whole("PositionalEncoding", 0, octaves=octaves)
         self.octaves, self.width = octaves, 3 + 6 * octaves
 
     def forward(self, points: Tensor) -> Tensor:
@@ -95,6 +99,8 @@ class FixedLatent(Field):
 
     def __init__(self, family: FilmSirenSDF) -> None:
         super().__init__()
+        if not isinstance(family, FilmSirenSDF):
+            raise TypeError(f"FixedLatent: family must be a FilmSirenSDF, got {type(family).__name__}")
         self.family = family
         self.latent = nn.Parameter(torch.randn(1, family.latent_size) / math.sqrt(family.latent_size))
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 
 _TRUNK, _BRANCH = 4, 3
@@ -56,6 +57,7 @@ class DfrSDF(Field):
         shared: bool = False,
     ) -> None:
         super().__init__()
+        check_whole("DfrSDF", 1, width=width, latent_size=latent_size, mapping_width=mapping_width)
         self.latent_size, self.width, self.shared = latent_size, width, shared
         self.omegas = [omega_first] + [omega_hidden] * (LAYERS - 1)
         modules: list[nn.Module] = []
@@ -73,9 +75,8 @@ class DfrSDF(Field):
 
     def condition(self, latents: Tensor | None) -> DfrCondition:
         """FiLM of latents [B, latent_size], folded into the layers' biases and frequencies."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"DfrSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         film = (
             self.film(latents)
             .view(len(latents), 1 if self.shared else LAYERS, 2, self.width)

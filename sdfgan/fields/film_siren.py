@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import _C, ops
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field, FieldSample
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -101,15 +102,9 @@ class FilmSirenSDF(Field):
         prior_radius: float = 0.5,
     ) -> None:
         super().__init__()
-        for name, value in (
-            ("width", width),
-            ("trunk_layers", trunk_layers),
-            ("sdf_layers", sdf_layers),
-            ("texture_layers", texture_layers),
-            ("latent_size", latent_size),
-        ):
-            if value < 1:
-                raise ValueError(f"FilmSirenSDF: {name} must be at least 1, got {value}")
+        layers = {"trunk_layers": trunk_layers, "sdf_layers": sdf_layers, "texture_layers": texture_layers}
+        check_whole("FilmSirenSDF", 1, width=width, **layers, latent_size=latent_size, mapping_width=mapping_width)
+        check_whole("FilmSirenSDF", 0, texture_latent_size=texture_latent_size)
         if color_space not in ("rgb", "hsv"):
             raise ValueError(f"FilmSirenSDF: color_space must be 'rgb' or 'hsv', got {color_space!r}")
         self.width = width
@@ -148,9 +143,8 @@ class FilmSirenSDF(Field):
 
         In the network's own precision, also under autocast.
         """
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"FilmSirenSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         with torch.autocast(latents.device.type, enabled=False):
             return self._condition(latents)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.checks import check_whole
 
 _SMALLEST_FEATURE = 1e-4  # features start in +- this, as in Mueller et al. 2022
 
@@ -37,6 +38,7 @@ class HashGrid(nn.Module):
         bound: float = 1.0,
     ) -> None:
         super().__init__()
+        check_whole("HashGrid", 1, dims=dims, features=features, log2_size=log2_size)
         if levels < 1 or not 1 <= coarsest <= finest:
             raise ValueError(
                 "HashGrid: levels must be at least 1 and finest at least coarsest, "

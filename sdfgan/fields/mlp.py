@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm as normalise
 
 from sdfgan import ops
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field, FieldSample, differentiate
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -73,6 +74,9 @@ class MlpSDF(Field):
         prior_radius: float = 0.5,
     ) -> None:
         super().__init__()
+        check_whole("MlpSDF", 1, width=width, trunk_layers=trunk_layers, latent_size=latent_size)
+        none = {"sdf_layers": sdf_layers, "texture_layers": texture_layers, "texture_latent_size": texture_latent_size}
+        check_whole("MlpSDF", 0, **none, octaves=octaves)
         if activation not in ACTIVATIONS:
             raise ValueError(f"MlpSDF: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.geometry_latent_size, self.texture_latent_size = latent_size, texture_latent_size
@@ -110,9 +114,8 @@ class MlpSDF(Field):
 
     def condition(self, latents: Tensor | None) -> MlpCondition:
         """The shifts of latents [B, latent_size]; never call it per point."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"MlpSDF.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         shifts = self.mapping(latents[:, : self.geometry_latent_size])
         if self.texture_mapping is not None:
             texture = self.texture_mapping(latents[:, self.geometry_latent_size :])

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.volume import Places, Radiance
 
@@ -78,6 +79,8 @@ class PiGanField(Field):
         near_far: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
+        sizes = {"width": width, "layers": layers, "latent_size": latent_size, "mapping_width": mapping_width}
+        check_whole("PiGanField", 1, **sizes)
         if activation not in _ACTIVATIONS:
             raise ValueError(f"PiGanField: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
         self.latent_size, self.width, self.near_far = latent_size, width, near_far
@@ -115,9 +118,8 @@ class PiGanField(Field):
 
     def condition(self, latents: Tensor | None) -> PiGanCondition:
         """FiLM of latents [B, latent_size], biases folded in."""
-        if latents is None or latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            got = "None" if latents is None else list(latents.shape)
-            raise ValueError(f"PiGanField.condition: latents must be [B, {self.latent_size}], got {got}")
+        self._check_latents(latents)
+        assert latents is not None
         frequencies, phases = self.mapping(latents).view(len(latents), 2, len(self.layers) + 1, self.width).unbind(1)
         biases = torch.stack([layer.get_parameter("bias") for layer in (*self.layers, self.color_layer)])
         scales = 15 * frequencies + 30

@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sdfgan.cameras import POSE_DISTRIBUTIONS
+from sdfgan.checks import check_cells
 from sdfgan.data.images import check_background
 from sdfgan.errors import UserError
 from sdfgan.inception import FEWEST_PICTURES
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 _POSITIVE = """steps batch_size dataset_size chunk_size march_steps latent_size width trunk_layers sdf_layers
     texture_layers mapping_width discriminator_channels discriminator_most_channels discriminator_steps r1_interval
-    sample_interval checkpoint_interval view_resolution video_frames octaves ada_pictures omega_first omega_hidden
+    sample_interval checkpoint_interval view_resolution octaves ada_pictures omega_first omega_hidden
     omega_texture gradient_clip gradient_clip_discriminator"""
 _NOT_NEGATIVE = """texture_latent_size r1_gamma eikonal_weight eikonal_points evaluate_images evaluate_interval
-    evaluate_shapes seed lr_generator lr_discriminator mesh_resolution fade_steps gradient_penalty top_k_interval
+    evaluate_shapes seed lr_generator lr_discriminator video_frames fade_steps gradient_penalty top_k_interval
     latent_weight mapping_rate pose_weight back_face_weight instance_noise instance_noise_steps blur blur_steps
     latent_std eikonal_final"""
 _FRACTIONS = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
 _MOST = {
-    "resolution": 1024, "view_resolution": 1024, "mesh_resolution": 1024, "width": 4096, "mapping_width": 4096,
+    "resolution": 1024, "view_resolution": 1024, "width": 4096, "mapping_width": 4096,
     "latent_size": 4096, "texture_latent_size": 4096, "trunk_layers": 64, "sdf_layers": 64, "texture_layers": 64,
     "octaves": 32, "discriminator_channels": 4096, "discriminator_most_channels": 4096, "seed": 2**63 - 1,
 }  # fmt: skip
@@ -37,6 +38,7 @@ def check_settings(config: GanConfig) -> None:
         raise UserError(f"--resolution must be a power of two from 16, got {config.resolution}")
     _check_numbers(config)
     check_background(config.background)
+    check_cells("--mesh-resolution", config.mesh_resolution)
     for name, limit in (("elevation", 90.0), ("azimuth", math.inf)):
         low, high = getattr(config, name)
         if not -limit <= low <= high <= limit:

@@ -15,6 +15,7 @@ from sdfgan.gan.checks import check_settings
 from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.pictures import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import typed_values
 
@@ -223,7 +224,9 @@ class GanConfig:
     view_resolution: int = 128
     """Side of each view in the pictures and the video made at the end."""
     video_frames: int = 48
-    """Frames of the turntable made at the end."""
+    """Frames of the turntable made at the end; 0: none."""
+    video_format: VideoFormat = "mp4"
+    """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
     mesh_resolution: int = 128
     """Grid cells per axis of the meshes made at the end; 0: none."""
 

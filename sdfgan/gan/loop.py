@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,23 +26,30 @@ from sdfgan.gan.views import Sides, Viewer, alphas
 from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import image_grid, save_image, video_if_possible
-from sdfgan.training.checkpoint import elapsed_seconds, load_checkpoint, resolve_checkpoint, save_checkpoint
+from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
+from sdfgan.training.checkpoint import (
+    elapsed_seconds,
+    list_checkpoints,
+    load_checkpoint,
+    resolve_checkpoint,
+    save_checkpoint,
+)
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
-from sdfgan.training.interrupt import StopSignals
-from sdfgan.training.progress import progress
+from sdfgan.training.interrupt import StopSignals, resumable
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 from sdfgan.training.settings import is_of_type
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
-    "view_resolution", "video_frames", "mesh_resolution",
+    "view_resolution", "video_frames", "video_format", "mesh_resolution",
 )  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
 _LOOKED_AT_FIRST = 64  # pictures, for their silhouettes
+_MOST_OPAQUE = 0.1  # of them may lack one without a word
 _FEWEST_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
@@ -88,7 +96,7 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         team.wait()  # the first process fills the cache that the others read
     data = load_training_data(config, talk=team.first)
     if not resumed:
-        _require_silhouettes(config, data.train)
+        _require_silhouettes(config, data.train, team.first)
     if config.data is None and team.first:
         team.wait()
     config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
@@ -109,7 +117,11 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         if source is None:
             trainer.precondition()
         team.broadcast(trainer.modules)  # processes on unlike machines may not have begun alike to the last bit
-        return _Run(trainer, data, path, inception, elapsed, start).finish()
+        with (
+            resumable(path, lambda: bool(list_checkpoints(path))),
+            closing(_Run(trainer, data, path, inception, elapsed, start)) as run,
+        ):
+            return run.finish()
     finally:
         trainer.close()
 
@@ -167,7 +179,6 @@ class _Run:
                 received = self.team.largest(stop.received or 0, trainer.device)
                 if received:
                     saved = self.save()
-                    self.close()
                     if self.team.first:
                         print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
@@ -180,7 +191,6 @@ class _Run:
             made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
             made += ["meshes"] if summary["meshes"] else []
             print(f"done: look at {self.path}: {', '.join(made)}; numbers are in {self.path}/summary.json")
-        self.close()
         return summary
 
     def save(self) -> Path:
@@ -241,11 +251,13 @@ class _Run:
         self.measure_slope()
         grid = self.viewer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
-        shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
-        turntable = video_if_possible(
-            self.path / "turntable.mp4",
-            lambda file: self.viewer.video(file, lambda frame: shapes, path, config.view_resolution),
-        )
+        turntable = None
+        if config.video_frames:
+            shapes, path = self.shapes(9), self.sides.turntable(config.video_frames)
+            turntable = video_if_possible(
+                _video_file(self.path, config),
+                lambda file: self.viewer.video(file, lambda frame: shapes, path, config.view_resolution),
+            )
         return {
             "grid": str(self.path / "grid.png"),
             "turntable": turntable and str(turntable),
@@ -330,6 +342,10 @@ class _Run:
         }
 
 
+def _video_file(path: Path, config: GanConfig) -> Path:
+    return path / f"turntable.{config.video_format}"
+
+
 def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     """The pictures of a resolved configuration, and those held out. Raises UserError."""
     assert config.dataset_size is not None
@@ -342,14 +358,15 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
             shapes = shape_set(count, resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
         images = shapes.images
         return TrainingData(InMemory(images[: config.dataset_size]), InMemory(images[config.dataset_size :]))
-    found = open_data(
-        config.data,
-        resolution,
-        layout=config.data_layout,
-        background=config.background,
-        cache=config.data_cache,
-        label=config.label,
-    )
+    with announced(f"reading {config.data}", talk):
+        found = open_data(
+            config.data,
+            resolution,
+            layout=config.data_layout,
+            background=config.background,
+            cache=config.data_cache,
+            label=config.label,
+        )
     if found.skipped and talk:
         names = ", ".join(f"{name} ({reason})" for name, reason in found.skipped[:3])
         more = ", ..." if len(found.skipped) > 3 else ""
@@ -375,16 +392,18 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def _require_silhouettes(config: GanConfig, pictures: Pictures) -> None:
-    """Raises UserError where a generator of RGBA would learn from pictures without any transparency."""
-    if config.channels == 4 and config.data is not None:
-        some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
-        if (pictures.batch(some, min(config.resolutions))[:, 3] == 255).all():
-            where = "are not on --background" if config.background else "have no silhouette to learn from"
-            raise UserError(
-                f"{config.data}: the pictures {where}: give pictures with alpha, --background R G B where they are on "
-                "a plain colour, or --channels 3 to learn from the colours of photographs"
-            )
+def _require_silhouettes(config: GanConfig, pictures: Pictures, talk: bool) -> None:
+    """Raises UserError where a generator of RGBA would learn from opaque pictures alone; says where many are."""
+    if config.channels == 3 or config.data is None:
+        return
+    some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
+    opaque = int((pictures.batch(some, min(config.resolutions))[:, 3] == 255).flatten(1).all(1).sum())
+    where = "are not on --background" if config.background else "have no silhouette to learn from"
+    advice = "give pictures with alpha, --background R G B where they are on a plain colour, or --channels 3"
+    if opaque == len(some):
+        raise UserError(f"{config.data}: the pictures {where}: {advice} to learn from the colours of photographs")
+    if talk and opaque > _MOST_OPAQUE * len(some):
+        print(f"{config.data}: {opaque} of {len(some)} pictures looked at {where}, and count as full squares: {advice}")
 
 
 def _inception(config: GanConfig, team: Workers) -> Inception | None:
@@ -420,6 +439,10 @@ def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
     stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
     threads = trainer.threads.count
+    if trainer.steps_done:
+        print(f"{path}: continuing at step {trainer.steps_done}")
+    if config.video_frames:
+        say_if_no_video(_video_file(path, config))
     if config.load_dir is not None and trainer.steps_done == 0:
         print(f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}")
     print(

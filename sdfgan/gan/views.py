@@ -146,7 +146,7 @@ class Viewer:
     ) -> None:
         """A video along a path of cameras, `angles` [F] each; `condition_at(i)` gives all shapes of frame i."""
         all_axes = rotate_axes(angles)
-        with VideoWriter(path, fps) as video, progress(len(all_axes), path.stem) as bar:
+        with VideoWriter(path, fps) as video, progress(len(all_axes), "frames") as bar:
             for index, axes in enumerate(all_axes):
                 condition = condition_at(index)
                 shapes = len(next(iter(codes.tensors_of(condition).values())))

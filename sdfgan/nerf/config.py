@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import torch
 
+from sdfgan.checks import check_cells
 from sdfgan.errors import UserError
+from sdfgan.pictures import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 
@@ -135,6 +137,8 @@ class NerfConfig:
     """Frames of the orbit; 0: no videos."""
     video_scale: float | None = None
     """Size of videos, as a share of the training pictures'. Default: 1; on a CPU at most 320 pixels."""
+    video_format: VideoFormat = "mp4"
+    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
     fps: int = 24
     """Frames per second of videos."""
     render_depth: bool = False
@@ -185,6 +189,7 @@ class NerfConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}")
+        check_cells("--mesh-resolution", self.mesh_resolution)
         if self.lr_final is not None and self.lr_final > 1:
             raise UserError(f"--lr-final must be at most 1, got {self.lr_final}")
         if self.near is not None and self.far is not None and self.far <= self.near:
@@ -222,7 +227,7 @@ class NerfConfig:
 _POSITIVE = """steps rays samples chunk lr lr_final image_scale scene_scale far width layers proposal_width
     proposal_layers coarse_samples fine_samples march_steps checkpoint_interval video_scale fps mesh_level"""
 _NOT_NEGATIVE = """warmup_steps near center_crop_steps interlevel_weight distortion_weight opacity_weight
-    bottleneck_noise normal_weight orientation_weight evaluate_interval evaluate_views video_frames mesh_resolution"""
+    bottleneck_noise normal_weight orientation_weight evaluate_interval evaluate_views video_frames"""
 _RANGES = {
     "octaves": (1, 32), "hash_levels": (1, 32), "hash_table": (1, 24), "hash_finest": (1, 2**16),
     "grid_resolution": (1, 512), "ide_levels": (1, 5), "seed": (0, 2**63 - 1),

@@ -19,9 +19,10 @@ from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, neutral, orbit, path_cameras, shown
-from sdfgan.pictures import image_grid, save_image, video_if_possible
+from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.checkpoint import (
     elapsed_seconds,
+    list_checkpoints,
     load_checkpoint,
     resolve_checkpoint,
     save_checkpoint,
@@ -30,12 +31,13 @@ from sdfgan.training.checkpoint import (
 from sdfgan.training.device import device_here
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
-from sdfgan.training.interrupt import StopSignals
-from sdfgan.training.progress import progress
+from sdfgan.training.interrupt import StopSignals, resumable
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
-_CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_scale fps render_depth
-    render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views checkpoint_interval"""
+_CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
+    render_depth render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views
+    checkpoint_interval"""
 _LOG_INTERVAL = 10
 _VIEWS_LOOKED_AT = 3  # of the validation views, while training
 _CPU_VIDEO = 320  # pixels of the longer side of videos on a CPU
@@ -60,7 +62,8 @@ def train(config: NerfConfig) -> dict[str, Any]:
                 checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
             )
             config = dataclasses.replace(config, output_dir=path, resume=None)
-            scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+            with announced(f"reading {config.scene}", team.first):
+                scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
             background_value(config, scene)
             lpips = _lpips(config, scene)
             trainer = Trainer(config, scene, team)
@@ -77,6 +80,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
                 if team.first:
                     print("dry run: everything is in place; nothing was written")
                 return {"dry_run": True, "config": config.to_json()}
+            stack.enter_context(resumable(path, lambda: bool(list_checkpoints(path))))
             run = _Run(trainer, path, elapsed, checkpoint)
             stack.callback(run.close)
             run.learn()
@@ -279,7 +283,8 @@ class _Run:
         made: list[Path] = []
         for name, cameras in paths.items():
             for show in shows:
-                file = self.path / (f"{name}.mp4" if show == "colour" else f"{name}-{show}.mp4")
+                stem = name if show == "colour" else f"{name}-{show}"
+                file = self.path / f"{stem}.{config.video_format}"
                 write = partial(self.observer.video, cameras=cameras, show=show, fps=config.fps)
                 if video_if_possible(file, write) is None:
                     return made
@@ -319,6 +324,10 @@ def _describe(trainer: Trainer, path: Path) -> None:
     height, width = scene.train.sizes[0].tolist()
     parameters = sum(p.numel() for p in trainer.model.parameters())
     processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
+    if trainer.steps_done:
+        print(f"{path}: continuing at step {trainer.steps_done}")
+    if config.video_frames:
+        say_if_no_video(path / f"orbit.{config.video_format}")
     print(
         f"{path}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays on "
         f"{config.device}, {processes}{trainer.threads.count} threads; {config.scene}: {len(scene.train)} views of "

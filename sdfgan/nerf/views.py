@@ -104,7 +104,7 @@ class Observer:
         return {**means, "views": len(found)}
 
     def video(self, path: Path, cameras: PixelViews, show: Show, fps: int) -> None:
-        """An mp4 along cameras of one size."""
+        """A video along cameras of one size."""
         span = None
         with VideoWriter(path, fps) as video, progress(len(cameras.widths), path.stem) as bar:
             for index in range(len(cameras.widths)):

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdfgan.checks import check_axes, check_direction, check_number
+
 _ELEVATED = 0.3  # least cosine between a random light and the camera's axis: it comes from the viewer's side
 
 
@@ -27,6 +29,11 @@ class Lighting:
     direction: Sequence[float] | Tensor = (0.0, 1.0, 0.0)  # towards the fixed light, world, of any length
     wrap: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_direction("Lighting: direction", self.direction)
+        for name in ("ambient", "headlight", "fixed", "wrap"):
+            check_number(f"Lighting: {name}", getattr(self, name))
+
     @staticmethod
     def towards(direction: Sequence[float] | Tensor) -> Lighting:
         """One fixed light that reaches all round, [3] or [B, 3]."""
@@ -38,6 +45,7 @@ class Lighting:
 
         So that a picture's shading cannot be mistaken for its colours: for training.
         """
+        check_axes("Lighting.random", axes)
         count, device = len(axes), None if generator is None else generator.device
         cosine = _ELEVATED + (1 - _ELEVATED) * torch.rand(count, generator=generator, device=device)
         angle = 2 * torch.pi * torch.rand(count, generator=generator, device=device)
@@ -83,7 +91,10 @@ def as_lighting(light: Lighting | Tensor | Sequence[float] | None) -> Lighting:
     """A headlight for None; a direction is a light that reaches all round."""
     if isinstance(light, Lighting):
         return light
-    return Lighting() if light is None else Lighting.towards(light)
+    if light is None:
+        return Lighting()
+    check_direction("render: light", light)
+    return Lighting.towards(light)
 
 
 def tensor_like(like: Tensor, value: float | Sequence[float] | Tensor) -> Tensor:

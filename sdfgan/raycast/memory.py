@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from sdfgan.checks import as_tensor, check_number
 from sdfgan.fields.base import Field, FieldSample, map_tensors
+from sdfgan.fields.function import as_field
 
 Function = Callable[[Any, Any], tuple[Tensor, ...]]
 Memory = Literal["auto", "bounded", "unbounded"]
@@ -80,6 +82,8 @@ def in_pieces(
     """
     if memory not in ("auto", "bounded", "unbounded"):
         raise ValueError(f"memory must be 'auto', 'bounded' or 'unbounded', got {memory!r}")
+    if budget is not None:
+        check_number("budget", budget)
     if budget is not None and budget <= 0:
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
     total = len(samples)
@@ -153,7 +157,15 @@ def evaluate(
     memory: Memory = "auto",
     budget: int | None = None,
 ) -> FieldSample:
-    """`field.evaluate`, with its graph in pieces; see `in_pieces`. For losses on points beside a picture."""
+    """`field.evaluate` at points [..., 3], with its graph in pieces; see `in_pieces`. For losses beside a picture."""
+
+    field, points = as_field(field), as_tensor("evaluate: points", points)
+    shape = points.shape[:-1]
+    if points.shape[-1:] != (3,):
+        raise ValueError(f"evaluate: points must be [..., 3], got {list(points.shape)}")
+    if image is not None and image.shape != shape:
+        raise ValueError(f"evaluate: image must be {list(shape)}, as the points are, got {list(image.shape)}")
+    points, image = points.reshape(-1, 3), None if image is None else image.reshape(-1)
 
     def function(given: Any, chosen: Tensor) -> tuple[Tensor, ...]:
         points, condition = given
@@ -161,7 +173,8 @@ def evaluate(
 
     indices = torch.arange(len(points), device=points.device)
     boundaries = torch.arange(len(points) + 1, device=points.device)
-    return FieldSample(*in_pieces(function, (points, condition), indices, boundaries, memory, budget))
+    answer = in_pieces(function, (points, condition), indices, boundaries, memory, budget)
+    return FieldSample(*(values.reshape(*shape, *values.shape[1:]) for values in answer))
 
 
 @dataclass(frozen=True)

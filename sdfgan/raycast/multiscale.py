@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
+from sdfgan.checks import check_axes, check_fov, check_number, refuse_vmap
 from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.levels import MakeLevels, march_levels, seed_plan
@@ -123,7 +124,13 @@ def multiscale(
         the field at the samples for that, as `render` does.
     """
     field = as_field(sdf)
-    _check(axes, scales, threshold, steps)
+    check_axes("multiscale", axes)
+    check_fov("multiscale", fov)
+    _check(scales, threshold, steps)
+    for name, value in (("margin", margin), ("inset", inset), ("start_jitter", start_jitter), ("refine", refine)):
+        check_number(f"multiscale: {name}", value)
+        if not value >= 0:
+            raise ValueError(f"multiscale: {name} must not be negative, got {value}")
     if algorithm not in ("march", "seed"):
         raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
     if condition is None:
@@ -190,6 +197,9 @@ class Tracer:
         self.camera = orbit_camera(axes.detach(), fov).contiguous()
         self._images: Tensor | None = None  # of the condition, where these are not all of them
         lipschitz = options.lipschitz
+        for name, value in (("lipschitz", lipschitz), ("extent", options.extent)):
+            if value is not None and value != "estimate":
+                check_number(name, value)
         if lipschitz is None or lipschitz == "estimate":
             steepest = _largest_gradients(field, condition, axes, generator) if lipschitz else field.lipschitz
             self.lipschitz: float | Tensor = _alike(bound_of(lambda bound: max(bound, 1.0), steepest))
@@ -202,7 +212,12 @@ class Tracer:
             raise ValueError(f"multiscale: extent must be positive, got {radius}")
         farthest = _FARTHEST * camera_distance(fov)
         self.extent = _alike(bound_of(lambda bound: min(bound, farthest), radius))
+        if options.precision not in (None, "fp32", "bf16", "fp16"):
+            raise ValueError(f"precision must be 'fp32', 'bf16', 'fp16' or None, got {options.precision!r}")
         self._network = field.network(condition, options.precision)
+        if self._network is not None and self._network.first.dtype != axes.dtype:
+            types = [str(tensor.dtype).removeprefix("torch.") for tensor in (self._network.first, axes)]
+            raise ValueError(f"axes must be {types[0]}, as the field's weights are, got {types[1]}")
         if self._network is None and options.precision in ("bf16", "fp16"):
             device = "on CUDA, of width 256 at most" if options.precision == "fp16" else "on a CPU"
             raise ValueError(f"multiscale: precision {options.precision!r} is for a FilmSirenSDF {device}")
@@ -356,7 +371,9 @@ def _largest_gradients(field: Field, condition: Any, axes: Tensor, generator: to
 
 def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:
     """`field.condition` of the latents of some cameras, in full precision."""
-    refuse_vmap(function, axes, latents)
+    refuse_vmap(function, latents)
+    if latents is not None and not isinstance(latents, Tensor):
+        raise TypeError(f"{function}: latents must be a Tensor [{len(axes)}, L], got {type(latents).__name__}")
     if latents is not None and (latents.ndim != 2 or len(latents) != len(axes)):
         raise ValueError(f"{function}: latents must be [{len(axes)}, L], got {list(latents.shape)}")
     with torch.autocast(axes.device.type, enabled=False):
@@ -374,16 +391,9 @@ def _check_images(field: Field, condition: Any, cameras: int) -> None:
         raise ValueError(f"the condition is of {shapes} latents, but there are {cameras} cameras")
 
 
-def refuse_vmap(function: str, *tensors: Tensor | None) -> None:
-    """RuntimeError under `torch.func.vmap`, which cannot follow rays of which some go on."""
-    if any(tensor is not None and torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors):
-        raise RuntimeError(f"{function}: not under torch.func.vmap; give all cameras and latents in one batch")
-
-
-def _check(axes: Tensor, scales: Sequence[int], threshold: float, steps: int) -> None:
-    refuse_vmap("multiscale", axes)
-    if axes.ndim != 3 or axes.shape[1:] != (3, 3):
-        raise ValueError(f"multiscale: axes must be [B, 3, 3], got {list(axes.shape)}")
+def _check(scales: Sequence[int], threshold: float, steps: int) -> None:
+    if not isinstance(scales, Sequence):
+        raise TypeError(f"multiscale: scales must be a sequence, such as (8, 4), got {scales!r}")
     if not scales or any(int(scale) != scale or scale < 1 for scale in scales):
         raise ValueError(f"multiscale: scales must be positive whole numbers, got {tuple(scales)}")
     if not threshold > 0:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, pixel_rays
+from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
@@ -95,10 +96,13 @@ def render(
         light and background, to first order.
     """
     field = as_field(sdf)
+    check_axes("render", axes)
+    check_fov("render", fov)
+    check_colour("render: background", background, len(axes))
+    _check(axes, resolution, edge, layers, supersample, pixels, density, steps)
     if condition is None:
         condition = make_condition("render", field, latents, axes)
     lighting, size = as_lighting(light), resolution * supersample
-    _check(axes, resolution, edge, layers, supersample, pixels, density)
     tracer = Tracer(
         field,
         condition.detach() if hasattr(condition, "detach") else condition,
@@ -345,15 +349,23 @@ def _alone(sorted_values: Tensor) -> Tensor:
 
 
 def _check(
-    axes: Tensor, resolution: int, edge: str, layers: int, supersample: int, pixels: Tensor | None, density: int
+    axes: Tensor,
+    resolution: int,
+    edge: str,
+    layers: int,
+    supersample: int,
+    pixels: Tensor | None,
+    density: int,
+    steps: int,
 ) -> None:
     if edge not in ("exact", "neighbour", "fuzz"):
         raise ValueError(f"render: edge must be 'exact', 'neighbour' or 'fuzz', got {edge!r}")
-    for name, value in (("resolution", resolution), ("layers", layers), ("supersample", supersample)):
-        if value < 1:
-            raise ValueError(f"render: {name} must be at least 1, got {value}")
+    sizes = {"resolution": resolution, "layers": layers, "supersample": supersample}
+    check_whole("render", 1, **sizes, density=density, steps=steps)
     shape = (len(axes), resolution, resolution)
+    if pixels is not None and not isinstance(pixels, Tensor):
+        raise TypeError(f"render: pixels must be a Tensor {list(shape)} bool, got {type(pixels).__name__}")
     if pixels is not None and (pixels.shape != shape or pixels.dtype != torch.bool):
         raise ValueError(f"render: pixels must be {list(shape)} bool, got {list(pixels.shape)} {pixels.dtype}")
-    if density < 1 or (resolution * supersample) % density:
+    if (resolution * supersample) % density:
         raise ValueError(f"render: density must be at least 1 and divide the resolution, got {density}")

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
+from sdfgan.fields.function import as_field
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,22 @@ class Rays:
             self.start[chosen],
             self.far[chosen],
         )
+
+    def check(self) -> None:
+        """Raises ValueError, naming the part, unless all are of N rays and of one type."""
+        count, dtype = len(self.origins), self.origins.dtype
+        for name, shape in (
+            ("origins", (count, 3)),
+            ("directions", (count, 3)),
+            ("start", (count,)),
+            ("far", (count,)),
+        ):
+            part: Tensor = getattr(self, name)
+            if part.shape != shape or part.dtype != dtype:
+                types = [str(t).removeprefix("torch.") for t in (dtype, part.dtype)]
+                raise ValueError(f"rays.{name} must be {list(shape)} {types[0]}, got {list(part.shape)} {types[1]}")
+        if self.image.shape != (count,):
+            raise ValueError(f"rays.image must be [{count}], got {list(self.image.shape)}")
 
     def at(self, t: Tensor) -> Tensor:
         """Points [N, 3] at the distances t [N]."""
@@ -58,11 +76,20 @@ class Traced(NamedTuple):
 
 
 @torch.no_grad()
-def sphere_trace(field: Field, condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 300) -> Traced:
+def sphere_trace(
+    field: Field | Callable[..., Tensor], condition: Any, rays: Rays, rules: ops.MarchRules, steps: int = 300
+) -> Traced:
     """March rays by `rules` until the field falls to the threshold, they leave, or `steps` evaluations are spent.
 
     A ray on which the field is NaN ends as `RayStatus.INVALID`. Not differentiable.
     """
+    field = as_field(field)
+    if not isinstance(rays, Rays):
+        raise TypeError(f"sphere_trace: rays must be Rays, got {type(rays).__name__}")
+    if not isinstance(rules, ops.MarchRules):
+        raise TypeError(f"sphere_trace: rules must be ops.MarchRules, got {type(rules).__name__}")
+    check_whole("sphere_trace", 1, steps=steps)
+    rays.check()
     state, status = ops.start_march(rays.start, rays.far)
     alive = (status == int(ops.RayStatus.MARCHING)).nonzero()[:, 0].int()
     count = torch.full((1,), len(alive), dtype=torch.int32, device=alive.device)

@@ -9,14 +9,16 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sdfgan.checks import check_cells
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
+from sdfgan.pictures import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 
 _MOST = {
     "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,
-    "validation_res": 512, "reconstruction_res": 2048, "seed": 2**32 - 1,
+    "validation_res": 512, "seed": 2**32 - 1,
 }  # fmt: skip
 _AT_LEAST_1 = ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together")
 _ABOVE_0 = ("learning_rate", "clamp", "checkpoint_seconds")
@@ -103,6 +105,8 @@ class SdfConfig:
     """Its format."""
     show_vis: Literal[0, 1] = 0
     """1: also slices, error maps (PNG) and a turntable video."""
+    video_format: VideoFormat = "mp4"
+    """Format of the turntable: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
     metrics: bool = True
     """Measure the result against the mesh."""
     checkpoint_seconds: float = 120.0
@@ -152,7 +156,6 @@ class SdfConfig:
             "eikonal_weight",
             "normal_weight",
             "validation_res",
-            "reconstruction_res",
             "beta",
             "octaves",
             "seed",
@@ -160,6 +163,7 @@ class SdfConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        check_cells("--reconstruction-res", self.reconstruction_res, 2048)
         assert self.together is not None
         if self.network == "film-siren" and self.scaler != "none":
             raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")

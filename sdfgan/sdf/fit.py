@@ -16,7 +16,7 @@ import torch
 
 from sdfgan.errors import UserError
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import video_if_possible
+from sdfgan.pictures import say_if_no_video, video_if_possible
 from sdfgan.sdf import judge
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
@@ -27,13 +27,14 @@ from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import parse_json, read_json, write_json
-from sdfgan.training.interrupt import StopSignals
-from sdfgan.training.progress import progress
+from sdfgan.training.interrupt import StopSignals, resumable
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
-_SUMMARY = "summary.json"
+_SUMMARY, _CONFIG = "summary.json", "config.json"
 _CHANGEABLE = {"device", "resume", "output_dir", "together", "checkpoint_seconds"}  # when a run goes on
 _SCALER_SAMPLES = 100_000
+_WORTH_SAVING = 10.0  # seconds of training
 _STEPS_PER_LINE = 50  # of metrics.jsonl
 _SLOPE_POINTS = 20_000
 _PATIENCE = timedelta(days=7)  # of a process that has done its share of a folder
@@ -54,13 +55,16 @@ def train(config: SdfConfig) -> dict[str, Any]:
     root = config.output_dir or next_run_folder(Path("runs"), "sdf")
     paths, many = find_inputs(config.input, root)
     config = dataclasses.replace(config, output_dir=root)
-    with workers(torch.device(config.device), _PATIENCE) as team:
+    begun = resumable(root, lambda: (root / _CONFIG).exists())
+    if config.show_vis:
+        say_if_no_video(root / f"turntable.{config.video_format}")
+    with workers(torch.device(config.device), _PATIENCE) as team, begun:
         if many:
             return _train_folder(config, paths, root, team)
         if not team.first:
             return {}
         done = _read(root / _SUMMARY)
-        if config.resume is not None and "model" in done:
+        if config.resume is not None and _is_finished(done):
             print(f"{root}: is finished")
             return done
         (summary,) = _Group(config, paths, [root]).run()
@@ -74,7 +78,7 @@ def _resumed(given: SdfConfig) -> SdfConfig:
     assert given.resume is not None
     saved = _saved(given.resume)
     if saved is None:
-        source = given.resume / "config.json"
+        source = given.resume / _CONFIG
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
     if given.input is not None and given.input.absolute() != saved.input:
         raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({given.resume})")
@@ -85,7 +89,7 @@ def _resumed(given: SdfConfig) -> SdfConfig:
 
 def _saved(folder: Path) -> SdfConfig | None:
     """The settings of a run; None where there is none."""
-    source = folder / "config.json"
+    source = folder / _CONFIG
     return SdfConfig.from_json(read_json(source), source) if source.exists() else None
 
 
@@ -104,10 +108,10 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         if old != new:
             flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
             raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
-    left = {path for path in paths if "model" not in _read(folders[path] / _SUMMARY)}
+    left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
     team.wait()  # all have chosen the same folder and know what is left before anything is written
     if team.first:
-        write_json(root / "config.json", config.to_json())
+        write_json(root / _CONFIG, config.to_json())
         for mesh in left:  # what failed before is tried again
             (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
     team.wait()
@@ -149,6 +153,11 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
     return result
 
 
+def _is_finished(summary: dict[str, Any]) -> bool:
+    """Whether nothing of a run is left to be done; it is written before its pictures are made, and again after them."""
+    return "model" in summary and "finishing_seconds" in summary
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         found = parse_json(path.read_bytes())
@@ -174,7 +183,8 @@ class _Group:
         cases: list[Case] = []
         for path, folder in zip(self.paths, self.folders, strict=True):
             try:
-                cases.append(open_case(self.config, path, folder))
+                with announced(f"reading {path}", not self.catch):
+                    cases.append(open_case(self.config, path, folder))
             except Exception as error:
                 self._fail(path, folder, error)
         return (self._fit(cases) if cases else []) + list(self.failed.values())
@@ -206,11 +216,13 @@ class _Group:
         self._restore(trainer, lead, state)
         if not self.catch:
             print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
+            if trainer.step:
+                print(f"{lead}: continuing at step {trainer.step} of {trainer.steps}")
         began = saved = time.monotonic()
         with (
             ExitStack() as closing,
             StopSignals() as stop,
-            progress(trainer.steps, lead.name, trainer.step, shown=not self.catch) as bar,
+            progress(trainer.steps, "training", trainer.step, shown=not self.catch) as bar,
         ):
             logs = []
             for case in cases:
@@ -230,6 +242,8 @@ class _Group:
                     where = f"step {trainer.step} of {trainer.steps}"
                     print(f"\nstopped at {where} and saved; continue with --resume {config.output_dir}")
                     raise SystemExit(128 + stop.received)
+            if time.monotonic() - saved > _WORTH_SAVING:  # before anything that can fail, or be interrupted
+                save_checkpoint(lead, trainer.step, trainer.state(), state)
         times = {
             "truth_seconds": round(opened - self.began, 2),
             "sampling_seconds": round(began - opened, 2),
@@ -316,7 +330,9 @@ class _Group:
         if config.show_vis:
             write_json(folder / _SUMMARY, summary)  # now, so that no picture can take the numbers with it
             summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
-            turntable = video_if_possible(folder / "turntable.mp4", lambda file: save_turntable(file, field))
+            turntable = video_if_possible(
+                folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, field)
+            )
             summary["turntable"] = turntable and turntable.name
         summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
         summary["wall_seconds"] = round(time.monotonic() - self.began, 2)

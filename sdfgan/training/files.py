@@ -59,6 +59,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
+            share(partial)
             sync(partial)
             os.replace(partial, path)
     except BaseException:
@@ -77,6 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             partial.mkdir(parents=True)
             yield partial
             for file in partial.iterdir():
+                share(file)
                 sync(file)
             sync(partial)
             older = path.with_name(f"{path.name}.older{PARTIAL}")
@@ -89,6 +91,17 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def share(path: Path) -> None:
+    """Give a file whose writer made it for its owner alone, as safetensors and mkstemp do, the mode of new files."""
+    if path.is_file() and not path.stat().st_mode & 0o077:
+        usual = path.with_name(f".mode-{path.name}{PARTIAL}")
+        usual.touch()  # as the umask, or the folder, has it
+        try:
+            path.chmod(usual.stat().st_mode & 0o777)
+        finally:
+            usual.unlink()
 
 
 def sync(path: Path) -> None:

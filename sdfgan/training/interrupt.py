@@ -1,11 +1,81 @@
-"""Stopping when asked to: Ctrl-C and SIGTERM become a flag that training looks at between steps."""
+"""Stopping when asked to: Ctrl-C ends a command at any moment; in training it and SIGTERM become a flag that is looked
+at between steps."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
+
+STATUS = 128 + signal.SIGINT
+_PATIENCE = 1.0  # seconds in which an interrupted program should have ended
+
+
+class Interrupts:
+    """Within its block Ctrl-C ends the program `name` with status 130 and one line, whatever the libraries do with it.
+
+    While `nothing_to_undo`, as during imports, it ends there and then. After that KeyboardInterrupt is raised, and
+    again each second until the block has ended: many a library takes it for an error of its own. A second Ctrl-C ends
+    it at once.
+    """
+
+    def __init__(self, name: str, nothing_to_undo: bool = False) -> None:
+        self.name, self.nothing_to_undo = name, nothing_to_undo
+        self.received = False
+        self._reminded, self._over = False, threading.Event()
+        self._previous: tuple[Any, Any] | None = None
+
+    def __enter__(self) -> Interrupts:
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where it is to be ignored
+        ):
+            self._previous = signal.signal(signal.SIGINT, self._receive), sys.unraisablehook
+            sys.unraisablehook = self._unraisable
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous[0])
+            sys.unraisablehook = self._previous[1]
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        again, self._reminded = self.received and not self._reminded, False
+        if self.nothing_to_undo or again:
+            os.write(2, f"{self.name}: interrupted\n".encode(errors="replace"))
+            os._exit(STATUS)
+        if not self.received:
+            self.received = True
+            threading.Thread(target=self._remind, daemon=True).start()
+        raise KeyboardInterrupt
+
+    def _remind(self) -> None:
+        while not self._over.wait(_PATIENCE):
+            self._reminded = True
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def _unraisable(self, unraisable: Any) -> None:
+        """Say nothing of a KeyboardInterrupt that a destructor cannot pass on: it comes again."""
+        if not isinstance(unraisable.exc_value, KeyboardInterrupt) and self._previous is not None:
+            self._previous[1](unraisable)
+
+
+@contextmanager
+def resumable(run: Path, is_begun: Callable[[], bool]) -> Iterator[None]:
+    """Within its block an interrupt says that `run` can be resumed, if there is something to resume by then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"continue with --resume {run}" if is_begun() else "") from None
 
 
 class StopSignals:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
+from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.volume import VolumeField
 from sdfgan.rendering import Rendering
@@ -48,6 +49,10 @@ def render_pictures(
         `Rendering`; its field's answers are those at the expected depths of seen pixels, without a graph. Colour, alpha
         and depth are differentiable in what the field and its condition depend on, not in cameras.
     """
+    check_axes("render_pictures", axes)
+    check_fov("render_pictures", fov)
+    check_whole("render_pictures", 1, resolution=resolution)
+    check_colour("render_pictures: background", background, len(axes))
     sampling = sampling or Sampling((48, 48), merge=True)
     cameras = orbit_camera(axes.detach(), fov)
     images, pixels = len(axes), resolution**2

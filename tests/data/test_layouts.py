@@ -456,4 +456,8 @@ def test_opaque_pictures_are_refused_before_training(tmp_path: Path, capsys: pyt
     assert main([*command, "--background", "1", "1", "1"]) == 2
     assert "the pictures are not on --background: give" in capsys.readouterr().err
     put(tmp_path, {"4.png": png((1, 2, 3, 100))})
+    capsys.readouterr()
     assert main(command) == 0
+    assert "3 of 4 pictures looked at have no silhouette to learn from, and count as full" in capsys.readouterr().out
+    assert main(["dataset", "check", str(tmp_path)]) == 0
+    assert "3 of 4 pictures do not have alpha: train with --background" in capsys.readouterr().out

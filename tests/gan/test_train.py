@@ -345,3 +345,17 @@ def test_sigterm_saves_and_stops(tmp_path: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert f"continue with --resume {run}" in output
     assert resolve_checkpoint(run).exists() and not (run / "summary.json").exists()
+
+
+def test_what_is_not_wanted_is_not_made_and_can_be_made_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = {"evaluate_images": 0, "dataset_size": 64, "view_resolution": 16, "video_frames": 0, "mesh_resolution": 0}
+    summary = train(GanConfig(output_dir=tmp_path / "run", steps=2, **{**TINY, **few}))
+    assert summary["turntable"] is None and summary["meshes"] == []
+    assert not list((tmp_path / "run").glob("turntable.*")) and not (tmp_path / "run" / "meshes").exists()
+    said = capsys.readouterr().out
+    assert f"look at {tmp_path / 'run'}: grid.png; numbers" in said and "continuing" not in said
+    summary = train(GanConfig(resume=tmp_path / "run", steps=3, video_frames=2, video_format="gif"))
+    assert summary["turntable"] == str(tmp_path / "run" / "turntable.gif") and Path(summary["turntable"]).exists()
+    assert f"{tmp_path / 'run'}: continuing at step 2\n" in capsys.readouterr().out

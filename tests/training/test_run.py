@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ import torch
 from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.interrupt import StopSignals
-from sdfgan.training.progress import progress
+from sdfgan.training.progress import announced, progress
 from sdfgan.training.run import RunFolder, next_run_folder
 
 
@@ -86,3 +91,51 @@ def test_progress_without_a_terminal_prints_lines(capsys: pytest.CaptureFixture[
         for _ in range(3):
             bar.advance(status="fine")
     assert "working 3/3" in capsys.readouterr().out
+
+
+def test_what_takes_long_is_said_once_it_has_taken_a_second(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sdfgan.training.progress._SECONDS_TO_FIRST_LINE", 0.05)
+    with announced("reading it"):
+        time.sleep(0.3)
+    with announced("reading it in no time"), announced("not for everybody", shown=False):
+        pass
+    with progress(2, "working", done=1):  # its first step has not ended yet
+        time.sleep(0.3)
+    assert capsys.readouterr().out == "reading it\nworking 1/2\n"
+
+
+@pytest.mark.parametrize("stream", [None, "closed", "full"])
+def test_streams_that_take_nothing_do_not_stop_the_work(
+    stream: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    replaced = None if stream is None else Full() if stream == "full" else io.StringIO()
+    if stream == "closed" and replaced is not None:
+        replaced.close()
+    monkeypatch.setattr(sys, "stdout", replaced)
+    monkeypatch.setattr("sdfgan.training.progress._SECONDS_TO_FIRST_LINE", 0.05)
+    with announced("reading it"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_file_has_each_line_at_once(tmp_path: Path) -> None:
+    """As somebody sees it who follows the output of a run."""
+    code = (
+        "import time; from sdfgan.commands.streams import open_streams; open_streams(); print('first'); time.sleep(60)"
+    )
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-c", code], stdout=log, cwd=Path(__file__).parents[2])
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "log").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None and (tmp_path / "log").read_text() == "first\n"
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,114 @@
+"""What callers of public functions may give: numbers, sequences and arrays become tensors; errors name the argument."""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdfgan.errors import UserError
+
+REAL = (torch.float32, torch.float64)
+FEWEST_CELLS, MOST_CELLS = 4, 1024  # along a side of the grid of a mesh
+
+
+def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
+    """`value` as a floating-point tensor: as it is if it is one, else of the type and on the device of `like`.
+
+    Without `like`, numbers, sequences and arrays have torch's default type. Raises TypeError for what is not numbers.
+    """
+    if isinstance(value, (str, bytes)):
+        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}")
+    if not isinstance(value, Tensor):
+        try:
+            if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
+                value = torch.stack([as_tensor(name, part, like) for part in value])
+            else:
+                value = torch.as_tensor(np.asarray(value, np.float64))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from error
+        return value.to(torch.get_default_dtype()) if like is None else value.to(like)
+    if value.dtype == torch.bool or value.is_complex():
+        raise TypeError(f"{name} must be real numbers, got {str(value.dtype).removeprefix('torch.')}")
+    return value if value.is_floating_point() else value.to(torch.get_default_dtype() if like is None else like.dtype)
+
+
+def check_axes(function: str, axes: Any) -> None:
+    """Raises TypeError or ValueError unless `axes` are those of orbit cameras, [B, 3, 3]."""
+    if not isinstance(axes, Tensor):
+        raise TypeError(f"{function}: axes must be a Tensor [B, 3, 3] (see cameras.rotate_axes), got {_short(axes)}")
+    refuse_vmap(function, axes)
+    if axes.dim() != 3 or axes.shape[1:] != (3, 3) or axes.dtype not in REAL:
+        got = f"{list(axes.shape)} {str(axes.dtype).removeprefix('torch.')}"
+        raise ValueError(f"{function}: axes must be [B, 3, 3] float32 or float64 (see cameras.rotate_axes), got {got}")
+
+
+def refuse_vmap(function: str, *tensors: Any) -> None:
+    """RuntimeError under `torch.func.vmap`, which cannot follow rays of which some go on."""
+    if any(isinstance(tensor, Tensor) and torch._C._functorch.is_batchedtensor(tensor) for tensor in tensors):
+        raise RuntimeError(f"{function}: not under torch.func.vmap; give all cameras and latents in one batch")
+
+
+def check_whole(function: str, least: int, **values: Any) -> None:
+    """Raises TypeError or ValueError, naming the argument, for what is not a whole number of at least `least`."""
+    for name, value in values.items():
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{function}: {name} must be a whole number, got {_short(value)}") from None
+        if number < least:
+            raise ValueError(f"{function}: {name} must be at least {least}, got {number}")
+
+
+def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
+    """Raises UserError for a grid of a mesh that is too coarse to hold a surface or too fine for memory; 0: no mesh."""
+    if cells is None or cells == 0 or FEWEST_CELLS <= cells <= most:
+        return
+    wanted = f"at most {most}" if cells > most else f"0 (no mesh) or at least {FEWEST_CELLS}"
+    raise UserError(f"{flag} must be {wanted}, got {cells}")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raises TypeError for what is neither a number nor a tensor."""
+    if not isinstance(value, (numbers.Real, Tensor)):
+        raise TypeError(f"{name} must be a number, got {_short(value)}")
+
+
+def check_fov(function: str, fov: Any) -> None:
+    """Raises TypeError or ValueError unless `fov` is an angle that a camera can see."""
+    check_number(f"{function}: fov", fov)
+    if not 0.0 < fov < math.pi:
+        raise ValueError(f"{function}: fov must be in (0, pi) radians, got {fov}")
+
+
+def check_direction(name: str, value: Any) -> None:
+    """Raises TypeError or ValueError for numbers that are no direction; of a tensor the values are not looked at."""
+    if isinstance(value, Tensor):
+        return
+    try:
+        given = np.asarray(value, np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
+    if given.shape[-1:] != (3,):
+        raise ValueError(f"{name} must be [3] or [B, 3], got {list(given.shape)}")
+    if not np.linalg.norm(given, axis=-1).all():
+        raise ValueError(f"{name} must not be zero, got {value}")
+
+
+def check_colour(name: str, value: Any, images: int) -> None:
+    """Raises TypeError or ValueError unless `value` is grey, one RGB or one for each of some images."""
+    try:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else np.asarray(value, np.float64).shape
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
+    if shape not in ((), (3,), (1, 3), (images, 3)):
+        raise ValueError(f"{name} must be [3] or [{images}, 3], got {list(shape)}")
+
+
+def _short(value: Any) -> str:
+    return repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
