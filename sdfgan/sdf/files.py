@@ -16,12 +16,14 @@ from sdfgan.sdf.normalise import Placement, normalise
 from sdfgan.sdf.read import READ_SUFFIXES, read_mesh
 from sdfgan.sdf.repair import RepairReport, repair
 from sdfgan.sdf.sampling import Samples, SampleStream
+from sdfgan.sdf.thin import Thinness, measure_thinness
 from sdfgan.sdf.trainer import Stream
 from sdfgan.sdf.truth import GroundTruth
 
 SAMPLE_SUFFIX = ".npz"
 _ARRAYS = ("points", "distances", "sdf", "weights", "normals", "pos", "neg")
 _LARGEST = 2**32  # bytes of them
+_CELLS = 192  # of the grid that thinness is told against, where no mesh is asked for
 _IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
 
 
@@ -35,6 +37,15 @@ class Case:
     truth: GroundTruth | None  # None for a file of samples
     placement: Placement
     report: RepairReport | None
+    unsigned: bool  # what is learnt
+    thinness: Thinness | None  # None for a file of samples
+
+    @property
+    def why_unsigned(self) -> str:
+        """In words."""
+        if self.thinness is None:
+            return "an unsigned field: no distance is negative"
+        return f"an unsigned field: {self.thinness.as_sheet()}"
 
 
 def find_inputs(path: Path, output: Path | None = None) -> tuple[list[Path], bool]:
@@ -62,18 +73,24 @@ def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
+        unsigned = config.field == "unsigned" or (config.sheet_allowed and bool((samples.distances >= 0).all()))
+        if unsigned:
+            samples = samples._replace(distances=samples.distances.abs())
         held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
-        return Case(path, folder, held, None, placement, None)
+        return Case(path, folder, held, None, placement, None, unsigned, None)
     mesh, report = repair(read_mesh(path), str(path))
     try:
         mesh, placement = normalise(mesh, config.normalise)
         truth = GroundTruth(mesh, device=device)
+        thinness = measure_thinness(truth, config.reconstruction_res or _CELLS)
+        unsigned = config.field == "unsigned" or (config.sheet_allowed and thinness.is_sheet)
+        truth = truth.as_unsigned() if unsigned else truth
         stream = SampleStream(
             truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Case(path, folder, stream, truth, placement, report)
+    return Case(path, folder, stream, truth, placement, report, unsigned, thinness)
 
 
 class HeldSamples:

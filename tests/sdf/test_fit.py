@@ -33,7 +33,8 @@ from sdfgan.sdf.trainer import Trainer
 
 TINY = {
     "num_points": 4000, "epochs": 3, "batch_size": 500, "reconstruction_res": 24, "device": "cpu",
-    "levels": 3, "finest": 16, "log2_size": 12, "metrics": False,
+    "levels": 3, "finest": 16, "log2_size": 12, "learning_rate": 2e-3, "focus": 0.0,
+    "metrics": False,
 }  # fmt: skip
 
 
