@@ -177,7 +177,8 @@ def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFix
     hemisphere().export(tmp_path / "bowl.stl")
     trimesh.creation.icosphere(3).export(tmp_path / "ball.stl")
     for name, kind, wanted in (
-        ("bowl", "auto", "unsigned"), ("bowl", "signed", "signed"), ("ball", "auto", "signed"), ("ball", "unsigned", "unsigned"),
+        ("bowl", "auto", "unsigned"), ("bowl", "signed", "signed"),
+        ("ball", "auto", "signed"), ("ball", "unsigned", "unsigned"),
     ):  # fmt: skip
         config = SdfConfig(tmp_path / f"{name}.stl", tmp_path / name / kind, field=kind, **tiny)  # type: ignore[arg-type]
         assert fit.train(config)["field"] == wanted and load(tmp_path / name / kind).unsigned == (wanted == "unsigned")
