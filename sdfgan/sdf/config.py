@@ -222,7 +222,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 PRESETS: dict[bool, dict[str, dict[str, Any]]] = {
     True: {
         "low": {
-            "num_points": 500_000, "epochs": 4, "batch_size": 8192, "num_layers": 1, "width": 32,
+            "num_points": 500_000, "epochs": 4, "batch_size": 4096, "num_layers": 1, "width": 32,
             "levels": 4, "finest": 48, "log2_size": 17, "reconstruction_res": 128,
         },
         "medium": {
@@ -230,12 +230,12 @@ PRESETS: dict[bool, dict[str, dict[str, Any]]] = {
             "levels": 4, "finest": 64, "log2_size": 19, "reconstruction_res": 192, "learning_rate": 1e-3,
         },
         "high": {
-            "num_points": 3_000_000, "epochs": 6, "batch_size": 16384, "num_layers": 1, "width": 64,
-            "levels": 5, "finest": 96, "log2_size": 20, "reconstruction_res": 256,
+            "num_points": 3_000_000, "epochs": 6, "batch_size": 4096, "num_layers": 1, "width": 64,
+            "levels": 5, "finest": 96, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
         },
         "ultra": {
-            "num_points": 5_000_000, "epochs": 12, "batch_size": 16384, "num_layers": 2, "width": 64,
-            "levels": 6, "finest": 160, "log2_size": 20, "reconstruction_res": 256,
+            "num_points": 5_000_000, "epochs": 12, "batch_size": 8192, "num_layers": 2, "width": 64,
+            "levels": 6, "finest": 160, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
         },
     },
     False: {

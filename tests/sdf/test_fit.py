@@ -280,6 +280,20 @@ def test_gradient_losses() -> None:
     assert field.encoding.table.grad.abs().sum() > 0
 
 
+def test_focus_weighs_errors_near_the_surface() -> None:
+    config = SdfConfig(**{**TINY, "focus": 0.01}).resolved()
+    field = make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0))
+    points, distances = torch.rand(2, 3), torch.tensor([0.0, -0.09])
+    errors = (field(points) - distances).abs()
+    wanted = (100 * errors[0] + 10 * errors[1]) / 110
+    assert torch.allclose(Objective(field, config)(points, distances, torch.ones(2), torch.ones(2, 3)), wanted)
+    assert SdfConfig(device="cpu").resolved().focus == 0.005 and SdfConfig(network="mlp").resolved().focus == 0
+    with pytest.raises(UserError, match="--focus must not be negative, got -1"):
+        SdfConfig(focus=-1.0, device="cpu").resolved()
+    old = {name: value for name, value in config.to_json().items() if name not in ("focus", "field", "refine_thin")}
+    assert SdfConfig.from_json(old, Path("config.json")).field == "auto"  # of a model that was made before
+
+
 def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[SdfConfig] = []
     monkeypatch.setattr("sdfgan.commands.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
