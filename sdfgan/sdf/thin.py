@@ -18,7 +18,8 @@ _LADDER = tuple(2.0 ** (k / 2) for k in range(-8, 5))  # depths behind the surfa
 _RESOLVED = 2.0  # cells in the thickness of what marching cubes shows whole
 _THINNEST = 0.05  # share of the surface that may be thinner than what counts as resolved
 _SHEET = 0.5  # share of the surface, and cells: what is mostly thinner than that is a sheet to the grid
-_OPEN = 1 / 3  # area of openings for that of the surface: a hemisphere has 1/2, a cup as deep as wide 1/5
+_OPEN = 1 / 3  # share of open sheets, all of which a signed field loses; area of openings, all of which it closes, for
+# that of the surface: a hemisphere has 1/2, a cup as deep as wide 1/5
 _SAID = 0.05  # share of the surface from which it is said
 _FINEST = 2048  # cells along a side of a grid that can be asked for
 
@@ -41,7 +42,7 @@ class Thinness:
     @property
     def is_sheet(self) -> bool:
         """Whether an unsigned field says more of it than a signed one."""
-        return self.open + self.below_half_cell > _SHEET or self.openings > _OPEN
+        return self.open + self.below_half_cell > _SHEET or max(self.open, self.openings) > _OPEN
 
     @property
     def is_thin(self) -> bool:
@@ -52,7 +53,7 @@ class Thinness:
         """What of it is a sheet, in words."""
         if self.openings > _OPEN:
             return f"its openings have {self.openings:.0%} of the area of its surface"
-        if self.open > _SHEET:
+        if self.open > _OPEN:
             return f"{self.open:.0%} of the surface is open sheets"
         thin = f"{self.below_half_cell:.0%} of the surface is thinner than half a cell of the grid of {self.cells}"
         return thin + (f", {self.open:.0%} open sheets" if self.open > _SAID else "")
