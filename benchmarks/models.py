@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--peer", choices=["mesh2sdf"])
-    parser.add_argument("--peer-cells", type=int, default=192, help="along a side of its grid")
+    parser.add_argument("--peer-cells", type=int, default=128, help="along a side of its grid")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     models = [(folder, path) for folder in given.folders for path in find_inputs(folder)[0]]

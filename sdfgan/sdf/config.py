@@ -106,7 +106,7 @@ class SdfConfig:
     reconstruction_res: int | None = None
     """Grid cells along a side of the mesh made at the end; 0: none."""
     refine_thin: bool = True
-    """Make it with up to twice as many where the model is thinner than two cells."""
+    """Make it with up to twice as many where more than 5% of the model is thinner than a cell."""
     mesh_format: Literal["glb", "stl", "obj", "ply"] = "glb"
     """Its format."""
     show_vis: Literal[0, 1] = 0

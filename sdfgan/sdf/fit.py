@@ -291,7 +291,7 @@ class _Group:
         """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
         cells = self.config.reconstruction_res
         assert cells is not None
-        if case.unsigned or case.thinness is None or not self.config.refine_thin or not case.thinness.is_thin:
+        if case.unsigned or case.thinness is None or not self.config.refine_thin or not case.thinness.has_holes:
             return cells
         return min(case.thinness.resolved_at or 2 * cells, 2 * cells)
 

@@ -12,7 +12,7 @@ from sdfgan.sdf.normalise import Placement
 from sdfgan.sdf.truth import GroundTruth
 
 _GRID = 64  # points along a side
-_VOLUME_POINTS = 400_000  # random ones, for the intersection over union
+_VOLUME_POINTS = 200_000  # random ones, for the intersection over union
 _SURFACE_POINTS = 50_000  # of each surface
 _NEAR = 0.01  # standard deviation of points near the surface, of the diagonal
 _CLOSE = 0.005  # of the diagonal: a point that close to the other surface counts for the F-score
@@ -35,7 +35,7 @@ def field_metrics(field: torch.nn.Module, truth: GroundTruth, seed: int = 0) -> 
     """Errors of distances, in units of the normalised mesh, and the intersection over union of the insides.
 
     error_grid: mean |error| at the centres of 64^3 cells of the cube; error_near: at points of the surface moved by
-    normal noise of 1% of the diagonal; error_surface: mean |distance| at points of the surface. iou: of 400,000
+    normal noise of 1% of the diagonal; error_surface: mean |distance| at points of the surface. iou: of 200,000
     points of the cube, half of them in the box of the mesh, each weighed by the inverse of its density; not of what is
     unsigned.
     """

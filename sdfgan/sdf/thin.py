@@ -45,9 +45,9 @@ class Thinness:
         return self.open + self.below_half_cell > _SHEET or max(self.open, self.openings) > _OPEN
 
     @property
-    def is_thin(self) -> bool:
-        """Whether marching cubes loses something on that grid that a finer one shows."""
-        return self.below_two_cells > _SAID
+    def has_holes(self) -> bool:
+        """Whether marching cubes on that grid leaves holes where a finer one has none."""
+        return self.below_one_cell > _SAID
 
     def as_sheet(self) -> str:
         """What of it is a sheet, in words."""
@@ -61,7 +61,7 @@ class Thinness:
     def as_solid(self) -> str:
         """What of it a signed field shows badly, in words; empty where that is next to nothing."""
         parts = []
-        if self.is_thin:
+        if self.below_two_cells > _SAID:
             grid = f"a grid of {self.resolved_at}" if (self.resolved_at or 0) <= _FINEST else "no grid"
             parts.append(
                 f"thin: {self.below_one_cell:.0%} of the surface is thinner than a cell of the grid of {self.cells}, "
