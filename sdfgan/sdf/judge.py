@@ -16,6 +16,7 @@ _VOLUME_POINTS = 200_000  # random ones, for the intersection over union
 _SURFACE_POINTS = 50_000  # of each surface
 _NEAR = 0.01  # standard deviation of points near the surface, of the diagonal
 _CLOSE = 0.005  # of the diagonal: a point that close to the other surface counts for the F-score
+_MARGIN = 0.02  # of the diagonal, around the mesh: where its field may bulge
 _AT_ONCE = 2**16
 
 
@@ -54,8 +55,11 @@ def field_metrics(field: torch.nn.Module, truth: GroundTruth, seed: int = 0) -> 
 
 def _iou(field: torch.nn.Module, truth: GroundTruth, random: torch.Generator) -> float:
     """Of uniform points few lie in something thin: half are drawn in the box around the mesh."""
-    low, high = truth.tree.vertices.amin(0) - truth.thickness, truth.tree.vertices.amax(0) + truth.thickness
-    low, high = (end.clamp(-1, 1) for end in (low, high))
+    margin = max(_MARGIN * truth.diagonal, truth.thickness)
+    low, high = (
+        (truth.tree.vertices.amin(0) - margin).clamp(min=-1),
+        (truth.tree.vertices.amax(0) + margin).clamp(max=1),
+    )
     points = torch.rand(_VOLUME_POINTS, 3, generator=random, device=truth.device)
     half = _VOLUME_POINTS // 2
     points = torch.cat([low + (high - low) * points[:half], 2 * points[half:] - 1])
