@@ -41,7 +41,7 @@ class SdfConfig:
     --dam-arch or --octaves is given."""
     field: Literal["auto", "signed", "unsigned"] = "auto"
     """signed: negative inside. unsigned: the distance to a sheet, which has no inside. auto: unsigned for what is
-    mostly open sheets, or thinner than half a cell of --reconstruction-res; else signed."""
+    mostly open sheets, or thinner than half a cell of the preset's mesh; else signed."""
     activation: Literal["relu", "leaky-relu", "softplus", "siren"] = "relu"
     """Non-linearity of hash and mlp."""
     num_layers: int | None = None
@@ -148,6 +148,12 @@ class SdfConfig:
     def sheet_allowed(self) -> bool:
         """Whether --field auto may choose an unsigned field."""
         return self.field == "auto" and self.network != "film-siren"
+
+    @property
+    def finest_shown(self) -> int:
+        """Cells along a side of the grid by which it is judged how thin a mesh is: a coarse mesh may be asked for, but
+        the field is to be as good as the preset's."""
+        return max(self.reconstruction_res or 0, PRESETS[self.network == "hash"][self.preset]["reconstruction_res"])
 
     def check(self) -> None:
         """Raises UserError for settings that make no sense."""

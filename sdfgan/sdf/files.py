@@ -23,7 +23,6 @@ from sdfgan.sdf.truth import GroundTruth
 SAMPLE_SUFFIX = ".npz"
 _ARRAYS = ("points", "distances", "sdf", "weights", "normals", "pos", "neg")
 _LARGEST = 2**32  # bytes of them
-_CELLS = 192  # of the grid that thinness is told against, where no mesh is asked for
 _IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
 
 
@@ -37,15 +36,13 @@ class Case:
     truth: GroundTruth | None  # None for a file of samples
     placement: Placement
     report: RepairReport | None
-    unsigned: bool  # what is learnt
     thinness: Thinness | None  # None for a file of samples
+    why_unsigned: str | None  # in words, why an unsigned field is learnt; None: a signed one is
 
     @property
-    def why_unsigned(self) -> str:
-        """In words."""
-        if self.thinness is None:
-            return "an unsigned field: no distance is negative"
-        return f"an unsigned field: {self.thinness.as_sheet()}"
+    def unsigned(self) -> bool:
+        """What is learnt."""
+        return self.why_unsigned is not None
 
 
 def find_inputs(path: Path, output: Path | None = None) -> tuple[list[Path], bool]:
@@ -73,24 +70,28 @@ def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
-        unsigned = config.field == "unsigned" or (config.sheet_allowed and bool((samples.distances >= 0).all()))
-        if unsigned:
+        why = "as asked" if config.field == "unsigned" else None
+        if config.sheet_allowed and bool((samples.distances >= 0).all()):
+            why = "no distance is negative"
+        if why:
             samples = samples._replace(distances=samples.distances.abs())
         held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
-        return Case(path, folder, held, None, placement, None, unsigned, None)
+        return Case(path, folder, held, None, placement, None, None, why)
     mesh, report = repair(read_mesh(path), str(path))
     try:
         mesh, placement = normalise(mesh, config.normalise)
         truth = GroundTruth(mesh, device=device)
-        thinness = measure_thinness(truth, config.reconstruction_res or _CELLS)
-        unsigned = config.field == "unsigned" or (config.sheet_allowed and thinness.is_sheet)
-        truth = truth.as_unsigned() if unsigned else truth
+        thinness = measure_thinness(truth, config.finest_shown)
+        why = "as asked" if config.field == "unsigned" else None
+        if config.sheet_allowed and thinness.is_sheet:
+            why = thinness.as_sheet()
+        truth = truth.as_unsigned() if why else truth
         stream = SampleStream(
             truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Case(path, folder, stream, truth, placement, report, unsigned, thinness)
+    return Case(path, folder, stream, truth, placement, report, thinness, why)
 
 
 class HeldSamples:

@@ -212,7 +212,7 @@ class _Group:
         state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
         self._restore(trainer, lead, state)
         if not self.catch:
-            chosen = f"; {cases[0].why_unsigned}" if cases[0].unsigned else ""
+            chosen = f"; an unsigned field: {cases[0].why_unsigned}" if cases[0].unsigned else ""
             print(
                 f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples{chosen}", flush=True
             )
@@ -291,7 +291,9 @@ class _Group:
         """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
         cells = self.config.reconstruction_res
         assert cells is not None
-        if case.unsigned or case.thinness is None or not self.config.refine_thin or not case.thinness.has_holes:
+        if case.unsigned or case.thinness is None or not case.thinness.has_holes:
+            return cells
+        if not self.config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
             return cells
         return min(case.thinness.resolved_at or 2 * cells, 2 * cells)
 

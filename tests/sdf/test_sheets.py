@@ -194,10 +194,15 @@ def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
-    trimesh.creation.box((1, 0.03, 1)).export(tmp_path / "plate.stl")
-    tiny = {**SMALL, "num_points": 20_000, "epochs": 2, "reconstruction_res": 40, "metrics": False}
-    summary = fit.train(SdfConfig(tmp_path / "plate.stl", tmp_path / "fine", **tiny))
-    assert 50 < summary["reconstruction_res"] <= 80 and summary["note"].startswith("thin: ")
+    trimesh.creation.box((1, 0.01, 1)).export(tmp_path / "plate.stl")  # 0.8 cells of the preset's mesh
+    tiny: dict[str, Any] = {**SMALL, "preset": "low", "num_points": 20_000, "epochs": 2, "metrics": False}
+
+    def fitted(name: str, **changes: Any) -> dict[str, Any]:
+        return fit.train(SdfConfig(tmp_path / "plate.stl", tmp_path / name, **{**tiny, **changes}))
+
+    summary = fitted("fine", reconstruction_res=None)
+    assert 200 < summary["reconstruction_res"] <= 256 and summary["note"].startswith("thin: 9")
     assert fit.describe(summary)[0] == summary["note"]
-    summary = fit.train(SdfConfig(tmp_path / "plate.stl", tmp_path / "as-asked", refine_thin=False, **tiny))
-    assert summary["reconstruction_res"] == 40
+    assert fitted("as-asked", reconstruction_res=None, refine_thin=False)["reconstruction_res"] == 128
+    summary = fitted("coarse", reconstruction_res=40)
+    assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
