@@ -193,6 +193,21 @@ def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFix
         SdfConfig(tmp_path / "a.npz", network="film-siren", field="unsigned", device="cpu").resolved()
 
 
+def test_both_kinds_are_trained_together(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    hemisphere().export(tmp_path / "in" / "bowl.stl")
+    trimesh.creation.icosphere(3, radius=0.6).export(tmp_path / "in" / "ball.stl")
+    config = SdfConfig(tmp_path / "in", tmp_path / "out", together=2, **{**SMALL, "metrics": False})
+    assert fit.train(config)["failed"] == 0
+    for name, unsigned in (("bowl", True), ("ball", False)):
+        field = load(tmp_path / "out" / name)
+        below = field(torch.tensor([[0.0, -0.2, 0.0], [0.0, 0.0, 0.0]]))
+        assert field.unsigned == unsigned and (below > 0).all() == unsigned
+    assert (
+        SdfConfig.from_json(json.loads((tmp_path / "out/config.json").read_text()), Path("config.json")).field == "auto"
+    )
+
+
 def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     trimesh.creation.box((1, 0.01, 1)).export(tmp_path / "plate.stl")  # 0.8 cells of the preset's mesh
     tiny: dict[str, Any] = {**SMALL, "preset": "low", "num_points": 20_000, "epochs": 2, "metrics": False}
