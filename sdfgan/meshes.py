@@ -54,12 +54,14 @@ def marching_cubes(
 
     Raises:
         UserError: the field has no surface in the box, or is not finite there.
-        ValueError: `resolution` is less than 1, or `bound` not positive.
+        ValueError: `resolution` is less than 1, `bound` not positive, or the field unsigned.
     """
     check_whole("marching_cubes", 1, resolution=resolution)
     _check_condition("marching_cubes", field, condition)
     if not 0 < bound < math.inf:
         raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
+    if field.unsigned:
+        raise ValueError("marching_cubes: an unsigned field has no inside: take sdfgan.sdf.sheet_mesh")
     values = _grid_values(field, condition, resolution, bound, on_progress)
     if not np.isfinite(values).all():
         raise UserError("no surface: the field is not finite; its training has diverged")

@@ -18,6 +18,7 @@ import baselines
 import bench
 import cases
 import measure as measuring
+import models
 import traces
 from measure import Comparison, DeviceLost, measure
 from sdfgan import cameras, fields, ops, raycast
@@ -289,3 +290,33 @@ def test_every_knob_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [record["variant"] for record in records] == list(comparison.variants)
     assert len(records) == 3 + len(list(traces._sweep(field.width)))
     assert all(record["iou"] > 0.99 for record in records if not record["variant"].startswith("peak"))
+
+
+def test_models_go_on_where_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.obj").write_text("")
+    fitted: list[str] = []
+
+    def fit(path: Path, preset: str, device: str) -> dict[str, Any]:
+        fitted.append(path.stem)
+        if path.stem == "b":
+            raise RuntimeError("no")
+        field = {"a": {"iou": 0.9}, "c": {"iou": 0.7}, "d": {}}[path.stem]
+        kind = "signed" if field else "unsigned"
+        return {"field": kind, "metrics": {**field, "chamfer_percent": 0.05}, "wall_seconds": 2.0}
+
+    monkeypatch.setattr(models, "ours", fit)
+    command = ["models.py", str(tmp_path), "--json", str(tmp_path / "out.jsonl")]
+    monkeypatch.setattr("sys.argv", [*command, "--count", "2", "--seed", "3"])
+    models.main()
+    first = list(fitted)
+    assert len(first) == 2
+    monkeypatch.setattr("sys.argv", command)
+    models.main()
+    assert sorted(fitted) == list("abcd") and fitted[:2] == first
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| medium")]
+    assert "| medium | signed | 2 |  | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
+    assert "| medium | all | 3 | 1 | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4

@@ -142,6 +142,7 @@ class CoordinateSDF(Field):
         input_scaler: a map of points [N, 3] to themselves.
         target_scaler: a map of distances [N, 1] with an `inverse`; the network answers in its range.
         extent: radius of the ball around the origin that holds the surface.
+        unsigned: the distance is that to a sheet: the absolute value of the above. See `shell`.
     """
 
     slope: Tensor
@@ -153,8 +154,10 @@ class CoordinateSDF(Field):
         input_scaler: nn.Module | None = None,
         target_scaler: Invertible | None = None,
         extent: float = math.sqrt(3),
+        unsigned: bool = False,
     ) -> None:
         super().__init__()
+        self.unsigned = unsigned
         self.net, self.encoding = network, encoding
         self.input_scaler, self.target_scaler = input_scaler, target_scaler
         self._extent = extent
@@ -173,7 +176,7 @@ class CoordinateSDF(Field):
     @property
     def fused(self) -> FixedLatent | None:
         """The network, if it is all there is and the fused kernels take it."""
-        plain = self.encoding is None and self.input_scaler is None and self.target_scaler is None
+        plain = not self.unsigned and self.encoding is None and self.input_scaler is None and self.target_scaler is None
         return self.net if plain and isinstance(self.net, FixedLatent) else None
 
     def condition(self, latents: Tensor | None) -> Any:
@@ -196,7 +199,8 @@ class CoordinateSDF(Field):
         if self.fused is not None:
             return self.fused.sdf(points, condition, image)
         value = self.raw(points)
-        return value if self.target_scaler is None else self.target_scaler.inverse(value[:, None])[:, 0]
+        value = value if self.target_scaler is None else self.target_scaler.inverse(value[:, None])[:, 0]
+        return value.abs() if self.unsigned else value
 
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
@@ -211,3 +215,33 @@ class CoordinateSDF(Field):
         with torch.no_grad():
             _, gradient = self.sdf_and_gradient(points)
             self.slope.copy_(gradient.norm(dim=1).quantile(_SLOPE_QUANTILE).clamp(min=1e-6))
+
+    def shell(self, half_thickness: float = 0.005) -> Shell:
+        """Of an unsigned field, what can be rendered: all that is nearer than `half_thickness` to the sheet."""
+        return Shell(self, half_thickness)
+
+
+class Shell(Field):
+    """A sheet as a thin solid: an unsigned distance less half a thickness, in units of the field."""
+
+    def __init__(self, sheet: CoordinateSDF, half_thickness: float) -> None:
+        super().__init__()
+        if not sheet.unsigned:
+            raise ValueError("Shell: the field must be unsigned; a signed one is rendered as it is")
+        if not 0 < half_thickness < math.inf:
+            raise ValueError(f"Shell: half_thickness must be positive, got {half_thickness}")
+        self.sheet, self.half_thickness = sheet, half_thickness
+
+    @property
+    def extent(self) -> float:
+        """Radius of the ball that holds the surface."""
+        return self.sheet.extent + self.half_thickness
+
+    @property
+    def lipschitz(self) -> float:  # type: ignore[override]
+        """That of the sheet's distance."""
+        return self.sheet.lipschitz
+
+    def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        """See `Field.sdf`."""
+        return self.sheet.sdf(points) - self.half_thickness

@@ -192,6 +192,8 @@ class Tracer:
         options: MarchOptions,
         generator: torch.Generator | None = None,
     ) -> None:
+        if field.unsigned:
+            raise ValueError("an unsigned field has no inside to be hit: render its shell(), see docs/meshes.md")
         _check_images(field, condition, len(axes))
         self.field, self.condition, self.fov, self._options = field, condition, fov, options
         self.camera = orbit_camera(axes.detach(), fov).contiguous()

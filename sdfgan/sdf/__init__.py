@@ -5,6 +5,7 @@ from sdfgan.sdf.normalise import Placement, normalise
 from sdfgan.sdf.read import read_mesh
 from sdfgan.sdf.repair import RepairReport, repair
 from sdfgan.sdf.sampling import Samples, SampleStream, sample
+from sdfgan.sdf.sheets import sheet_mesh
 from sdfgan.sdf.truth import GroundTruth
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "read_mesh",
     "repair",
     "sample",
+    "sheet_mesh",
 ]

@@ -41,6 +41,9 @@ class SdfConfig:
     """hash: features of a hash grid and a small network, by far the fastest. mlp: layers of --activation. film-siren:
     sine layers with a latent, which the fused tracer takes. Default: hash, or mlp where --num-layers, --width,
     --dam-arch or --octaves is given."""
+    field: Literal["auto", "signed", "unsigned"] = "auto"
+    """signed: negative inside. unsigned: the distance to a sheet, which has no inside. auto: unsigned for what is
+    mostly open sheets, or thinner than half a cell of the preset's mesh; else signed."""
     activation: Literal["relu", "leaky-relu", "softplus", "siren"] = "relu"
     """Non-linearity of hash and mlp."""
     num_layers: int | None = None
@@ -80,6 +83,9 @@ class SdfConfig:
     """Of distances; clamped: l1 of distances cut at --clamp (DeepSDF)."""
     clamp: float = 0.1
     """Where it cuts, in units of the normalised mesh."""
+    focus: float | None = None
+    """Errors count by 1 / (|distance| + this), so that near the surface they count most; 0: all alike. Default: 0.005
+    for hash, else 0."""
     weighted: bool = False
     """Weigh samples by the inverse of their density: the mean is then that over the cube."""
     eikonal_weight: float = 0.0
@@ -101,6 +107,8 @@ class SdfConfig:
     """Grid points along a side at which the error is measured after each epoch; 0: none."""
     reconstruction_res: int | None = None
     """Grid cells along a side of the mesh made at the end; 0: none."""
+    refine_thin: bool = True
+    """Make it with up to twice as many where more than 5% of the model is thinner than a cell."""
     mesh_format: Literal["glb", "stl", "obj", "ply"] = "glb"
     """Its format."""
     show_vis: Literal[0, 1] = 0
@@ -140,6 +148,17 @@ class SdfConfig:
         config.check()
         return config
 
+    @property
+    def sheet_allowed(self) -> bool:
+        """Whether --field auto may choose an unsigned field."""
+        return self.field == "auto" and self.network != "film-siren"
+
+    @property
+    def finest_shown(self) -> int:
+        """Cells along a side of the grid by which it is judged how thin a mesh is: a coarse mesh may be asked for, but
+        the field is to be as good as the preset's."""
+        return max(self.reconstruction_res or 0, PRESETS[self.network == "hash"][self.preset]["reconstruction_res"])
+
     def check(self) -> None:
         """Raises UserError for settings that make no sense."""
         check_sizes(self)
@@ -163,8 +182,12 @@ class SdfConfig:
         ):
             if not getattr(self, name) >= 0:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
+        if self.focus is not None and not self.focus >= 0:  # models of earlier versions have none
+            raise UserError(f"--focus must not be negative, got {self.focus}")
         check_cells("--reconstruction-res", self.reconstruction_res, 2048)
         assert self.together is not None
+        if self.network == "film-siren" and self.field == "unsigned":
+            raise UserError("--field unsigned is for --network hash and mlp: the fused kernels know no absolute values")
         if self.network == "film-siren" and self.scaler != "none":
             raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")
         if self.weighted and self.sampling in ("surface", "curvature"):
@@ -193,31 +216,33 @@ class SdfConfig:
         return config
 
 
+_NO_GRID = {"focus": 0.0, "levels": 1, "finest": 8, "log2_size": 10}
+
 # What is decided by the network alone.
 NETWORKS: dict[str, dict[str, Any]] = {
-    "hash": {"learning_rate": 2e-3},
-    "mlp": {"num_layers": 8, "width": 256, "learning_rate": 1e-3, "levels": 1, "finest": 8, "log2_size": 10},
-    "film-siren": {"num_layers": 4, "width": 64, "learning_rate": 5e-4, "levels": 1, "finest": 8, "log2_size": 10},
+    "hash": {"learning_rate": 2e-3, "focus": 0.005},
+    "mlp": {"num_layers": 8, "width": 256, "learning_rate": 1e-3, **_NO_GRID},
+    "film-siren": {"num_layers": 4, "width": 64, "learning_rate": 5e-4, **_NO_GRID},
 }
 
 # By whether the network is a hash grid, then by name. The others have the values of Neural Implicit Tools.
 PRESETS: dict[bool, dict[str, dict[str, Any]]] = {
     True: {
         "low": {
-            "num_points": 500_000, "epochs": 4, "batch_size": 8192, "num_layers": 1, "width": 32,
+            "num_points": 500_000, "epochs": 4, "batch_size": 4096, "num_layers": 1, "width": 32,
             "levels": 4, "finest": 48, "log2_size": 17, "reconstruction_res": 128,
         },
         "medium": {
-            "num_points": 1_000_000, "epochs": 5, "batch_size": 8192, "num_layers": 1, "width": 32,
-            "levels": 4, "finest": 64, "log2_size": 19, "reconstruction_res": 192,
+            "num_points": 1_000_000, "epochs": 5, "batch_size": 2048, "num_layers": 1, "width": 32,
+            "levels": 4, "finest": 64, "log2_size": 19, "reconstruction_res": 192, "learning_rate": 1e-3,
         },
         "high": {
-            "num_points": 3_000_000, "epochs": 6, "batch_size": 16384, "num_layers": 1, "width": 64,
-            "levels": 5, "finest": 96, "log2_size": 20, "reconstruction_res": 256,
+            "num_points": 3_000_000, "epochs": 6, "batch_size": 4096, "num_layers": 1, "width": 64,
+            "levels": 5, "finest": 96, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
         },
         "ultra": {
-            "num_points": 5_000_000, "epochs": 12, "batch_size": 16384, "num_layers": 2, "width": 64,
-            "levels": 6, "finest": 160, "log2_size": 20, "reconstruction_res": 256,
+            "num_points": 5_000_000, "epochs": 12, "batch_size": 8192, "num_layers": 2, "width": 64,
+            "levels": 6, "finest": 160, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
         },
     },
     False: {

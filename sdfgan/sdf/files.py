@@ -16,6 +16,7 @@ from sdfgan.sdf.normalise import Placement, normalise
 from sdfgan.sdf.read import READ_SUFFIXES, read_mesh
 from sdfgan.sdf.repair import RepairReport, repair
 from sdfgan.sdf.sampling import Samples, SampleStream
+from sdfgan.sdf.thin import Thinness, measure_thinness
 from sdfgan.sdf.trainer import Stream
 from sdfgan.sdf.truth import GroundTruth
 
@@ -35,6 +36,13 @@ class Case:
     truth: GroundTruth | None  # None for a file of samples
     placement: Placement
     report: RepairReport | None
+    thinness: Thinness | None  # None for a file of samples
+    why_unsigned: str | None  # in words, why an unsigned field is learnt; None: a signed one is
+
+    @property
+    def unsigned(self) -> bool:
+        """What is learnt."""
+        return self.why_unsigned is not None
 
 
 def find_inputs(path: Path, output: Path | None = None) -> tuple[list[Path], bool]:
@@ -62,18 +70,28 @@ def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
+        why = "as asked" if config.field == "unsigned" else None
+        if config.sheet_allowed and bool((samples.distances >= 0).all()):
+            why = "no distance is negative"
+        if why:
+            samples = samples._replace(distances=samples.distances.abs())
         held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
-        return Case(path, folder, held, None, placement, None)
+        return Case(path, folder, held, None, placement, None, None, why)
     mesh, report = repair(read_mesh(path), str(path))
     try:
         mesh, placement = normalise(mesh, config.normalise)
         truth = GroundTruth(mesh, device=device)
+        thinness = measure_thinness(truth, config.finest_shown)
+        why = "as asked" if config.field == "unsigned" else None
+        if config.sheet_allowed and thinness.is_sheet:
+            why = thinness.as_sheet()
+        truth = truth.as_unsigned() if why else truth
         stream = SampleStream(
             truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
-    return Case(path, folder, stream, truth, placement, report)
+    return Case(path, folder, stream, truth, placement, report, thinness, why)
 
 
 class HeldSamples:

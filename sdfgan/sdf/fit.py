@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.pictures import save_slices, save_turntable
 from sdfgan.sdf.read import read_mesh
+from sdfgan.sdf.sheets import sheet_mesh
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from sdfgan.training.distributed import Workers, workers
@@ -215,7 +216,9 @@ class _Group:
         state = {"kind": "sdf", "meshes": [str(case.path) for case in cases]}
         self._restore(trainer, lead, state)
         if not self.catch:
-            print(f"{cases[0].path}: {cases[0].report or 'samples'}; {len(cases[0].stream):,} samples", flush=True)
+            chosen = f"; an unsigned field: {cases[0].why_unsigned}" if cases[0].unsigned else ""
+            samples = f"{len(cases[0].stream):,} samples"
+            print(f"{cases[0].path}: {cases[0].report or 'samples'}; {samples}{chosen}", flush=True)
             if trainer.step:
                 print(f"{lead}: continuing at step {trainer.step} of {trainer.steps}")
         began = saved = time.monotonic()
@@ -259,7 +262,8 @@ class _Group:
 
     def _settings(self, case: Case) -> SdfConfig:
         """Those of its own run; samples from a file may lie anywhere in the cube, and so may their surface."""
-        config = dataclasses.replace(self.config, input=case.path)
+        kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
+        config = dataclasses.replace(self.config, input=case.path, field=kind)
         return config if case.truth is not None else dataclasses.replace(config, normalise="box")
 
     def _field(self, case: Case) -> MeshSDF:
@@ -290,6 +294,16 @@ class _Group:
                 error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
                 log.log(trainer.step, {"validation_error": error})
 
+    def _cells(self, case: Case) -> int:
+        """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
+        cells = self.config.reconstruction_res
+        assert cells is not None
+        if case.unsigned or case.thinness is None or not case.thinness.has_holes:
+            return cells
+        if not self.config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
+            return cells
+        return min(case.thinness.resolved_at or 2 * cells, 2 * cells)
+
     def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
         """Everything that is made from a trained field; its summary."""
         config, folder = self.config, case.folder
@@ -302,12 +316,14 @@ class _Group:
             "input": str(case.path),
             "folder": str(folder),
             "network": config.network,
+            "field": "unsigned" if case.unsigned else "signed",
             "parameters": parameter_count(field),
             "samples": len(case.stream),
             "device": str(config.device),
             "threads": torch.get_num_threads(),
             **times,
             "repair": str(case.report) if case.report is not None else None,
+            "thinness": case.thinness and dataclasses.asdict(case.thinness),
             "placement": case.placement._asdict(),
             "model": MODEL,
             "mesh": None,
@@ -318,7 +334,9 @@ class _Group:
         assert config.reconstruction_res is not None
         if config.reconstruction_res:
             try:
-                mesh = marching_cubes(field, field.condition(None), config.reconstruction_res)
+                cells = self._cells(case)
+                summary["reconstruction_res"] = cells
+                mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
                 name = f"{MESH}.{config.mesh_format}"
                 export_mesh(judge.to_original(mesh, case.placement), folder / name)
                 summary["mesh"] = name
@@ -327,11 +345,14 @@ class _Group:
                     summary["metrics"] |= judge.mesh_metrics(written, case.truth)
             except UserError as error:
                 summary["error"] = f"{case.path}: {error}"
+        if case.thinness is not None and not case.unsigned:
+            summary["note"] = case.thinness.as_solid()
         if config.show_vis:
             write_json(folder / _SUMMARY, summary)  # now, so that no picture can take the numbers with it
             summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
+            shown = field.shell() if case.unsigned else field
             turntable = video_if_possible(
-                folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, field)
+                folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, shown)
             )
             summary["turntable"] = turntable and turntable.name
         summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
@@ -342,7 +363,7 @@ class _Group:
 
 def describe(summary: dict[str, Any]) -> list[str]:
     """A summary in lines to print."""
-    lines = []
+    lines = [summary["note"]] if summary.get("note") else []
     for name, value in summary.get("metrics", {}).items():
         lines.append(f"{name}: {np.format_float_positional(value, 4, fractional=False)}")
     if "training_seconds" in summary:

@@ -17,7 +17,8 @@ class Objective(nn.Module):
 
     Distances are compared in the range of the target scaler; gradients are those of the true distance. l1 and l2 are
     means of |d| and d^2 (clamped: l1 with both sides cut at `clamp`, Park et al. 2019), weighted by the inverse
-    density of the samples if asked; eikonal is (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
+    density of the samples if asked, and by 1 / (|distance| + focus), divided by its mean, if that is not 0; eikonal is
+    (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
     """
 
     def __init__(self, field: CoordinateSDF, config: SdfConfig) -> None:
@@ -38,6 +39,9 @@ class Objective(nn.Module):
             raw = raw.maximum(low).minimum(high)
         difference = raw - target
         error = difference.square() if config.loss == "l2" else difference.abs()
+        if config.focus:  # a distance that is as far off as it is large shows as a hole; far away that is nothing
+            near = 1 / (distances.abs() + config.focus)
+            error = error * near / near.mean()
         loss = (weights * error).mean() if config.weighted else error.mean()
         if config.eikonal_weight or config.normal_weight:
             loss = loss + self._gradient_loss(Samples(points, distances, weights, normals))

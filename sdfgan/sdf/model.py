@@ -63,7 +63,7 @@ def make_field(config: SdfConfig, samples: tuple[Tensor, Tensor] | None, placeme
             width = encoding.width
         network = Perceptron(width, config.widths, config.activation, config.init)
     extent = 1.0 if config.normalise == "ball" else math.sqrt(3)
-    field = MeshSDF(network, encoding, inputs, targets, extent)
+    field = MeshSDF(network, encoding, inputs, targets, extent, unsigned=config.field == "unsigned")
     if isinstance(encoding, HashGrid) and inputs is not None:
         corners = inputs(torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3))
         encoding.bound.fill_(corners.abs().max())

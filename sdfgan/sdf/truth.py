@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 import trimesh
@@ -12,6 +14,7 @@ from sdfgan import ops
 _CLOSED_ENOUGH = 0.6  # mean winding number just below the faces: 1 in a solid, 1/2 below a flat sheet
 _SHEET_HALF_THICKNESS = 0.005  # of the mesh's diagonal
 _PROBES = 4096
+_BELOW = 1e-4  # of the diagonal
 
 
 class GroundTruth:
@@ -23,17 +26,23 @@ class GroundTruth:
     Args:
         mesh: best as `repair` and `normalise` leave it.
         thickness: half the thickness of a plate; None: 0 for what encloses something, else 0.5% of the diagonal.
+        unsigned: distances are those to the faces, nowhere negative, and `thickness` is 0.
         device: where tensors are, in and out.
 
     Raises ValueError where `ops.mesh_tree` does, for a mesh without area, and for a negative thickness.
     """
 
     def __init__(
-        self, mesh: trimesh.Trimesh, *, thickness: float | None = None, device: torch.device | str = "cpu"
+        self,
+        mesh: trimesh.Trimesh,
+        *,
+        thickness: float | None = None,
+        unsigned: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         if thickness is not None and thickness < 0:
             raise ValueError(f"GroundTruth: thickness must be at least 0, got {thickness}")
-        self.mesh = mesh
+        self.mesh, self.unsigned = mesh, unsigned
         self.device = torch.device(device)
         vertices = torch.from_numpy(np.asarray(mesh.vertices, np.float32))
         self.tree = ops.mesh_tree(vertices, torch.from_numpy(np.asarray(mesh.faces, np.int32))).to(self.device)
@@ -46,14 +55,28 @@ class GroundTruth:
         used = vertices[torch.from_numpy(np.unique(mesh.faces))]
         self.diagonal = (used.amax(0) - used.amin(0)).norm().item()
         self.thickness = 0.0
-        if thickness is None and self._winding_below() < _CLOSED_ENOUGH:
+        if thickness is None and not unsigned and self._winding_below() < _CLOSED_ENOUGH:
             thickness = _SHEET_HALF_THICKNESS * self.diagonal
-        self.thickness = thickness or 0.0
+        self.thickness = 0.0 if unsigned else thickness or 0.0
 
     def _winding_below(self) -> float:
         points, faces = self.surface(_PROBES, torch.Generator(self.device).manual_seed(0))
-        below = points - 1e-4 * self.diagonal * self.face_normals[faces]
-        return ops.mesh_distance(self.tree, below).winding.mean().item()
+        return self.winding_at_faces(points, faces)[1].mean().item()
+
+    def as_unsigned(self) -> GroundTruth:
+        """The same mesh with unsigned distances."""
+        other = copy.copy(self)
+        other.unsigned, other.thickness = True, 0.0
+        return other
+
+    def winding_at_faces(self, points: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
+        """Winding numbers [N] just above and just below points of faces, as `surface` gives them."""
+        offset = _BELOW * self.diagonal * self.face_normals[faces]
+        return self.winding(points + offset), self.winding(points - offset)
+
+    def winding(self, points: Tensor) -> Tensor:
+        """[N] generalised winding numbers at points [N, 3]."""
+        return ops.mesh_distance(self.tree, points).winding
 
     def signed_distance(self, points: Tensor) -> Tensor:
         """[N] from points [N, 3] float32 on this device."""
@@ -69,7 +92,7 @@ class GroundTruth:
         away = points - found.closest
         length = away.norm(dim=1)
         distance, sign = found.distance, torch.where(found.distance < 0, -1.0, 1.0)
-        if self.thickness > 0:
+        if self.unsigned or self.thickness > 0:
             distance, sign = distance.abs() - self.thickness, torch.ones_like(sign)
         # Very near the surface rounding decides where `away` points.
         normals = torch.where(

@@ -33,7 +33,8 @@ from sdfgan.sdf.trainer import Trainer
 
 TINY = {
     "num_points": 4000, "epochs": 3, "batch_size": 500, "reconstruction_res": 24, "device": "cpu",
-    "levels": 3, "finest": 16, "log2_size": 12, "metrics": False,
+    "levels": 3, "finest": 16, "log2_size": 12, "learning_rate": 2e-3, "focus": 0.0,
+    "metrics": False,
 }  # fmt: skip
 
 
@@ -277,6 +278,20 @@ def test_gradient_losses() -> None:
     assert torch.allclose(loss, wanted, atol=1e-6)
     loss.backward()
     assert field.encoding.table.grad.abs().sum() > 0
+
+
+def test_focus_weighs_errors_near_the_surface() -> None:
+    config = SdfConfig(**{**TINY, "focus": 0.01}).resolved()
+    field = make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0))
+    points, distances = torch.rand(2, 3), torch.tensor([0.0, -0.09])
+    errors = (field(points) - distances).abs()
+    wanted = (100 * errors[0] + 10 * errors[1]) / 110
+    assert torch.allclose(Objective(field, config)(points, distances, torch.ones(2), torch.ones(2, 3)), wanted)
+    assert SdfConfig(device="cpu").resolved().focus == 0.005 and SdfConfig(network="mlp").resolved().focus == 0
+    with pytest.raises(UserError, match="--focus must not be negative, got -1"):
+        SdfConfig(focus=-1.0, device="cpu").resolved()
+    old = {name: value for name, value in config.to_json().items() if name not in ("focus", "field", "refine_thin")}
+    assert SdfConfig.from_json(old, Path("config.json")).field == "auto"  # of a model that was made before
 
 
 def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
