@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.errors import UserError
 from sdfgan.fields import DfrSDF, Field
-from sdfgan.gan.checks import check_settings
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import GanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.generator import make_generator
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
