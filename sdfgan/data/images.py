@@ -175,8 +175,8 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
 def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     """A mask [H, W] bool, reduced as `decode_whole` reduces its picture; or why there is none.
 
-    It is set where the file is neither 0 in all of its colours nor wholly transparent, and after reducing where all
-    pixels of the file are.
+    It is set where the file is neither 0 in all of its colours nor transparent, and after reducing where all of its
+    pixels are.
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:

@@ -27,13 +27,17 @@ _FARTHEST = 4.0  # depth that is still told apart in a picture, times that of th
 
 
 class Look(NamedTuple):
-    """A picture of the scene. A pixel without a ray (beyond a lens, or masked) is background and not known."""
+    """A picture of the scene; a pixel without a ray (beyond a lens, or masked) is background."""
 
     rgb: Tensor  # [3, H, W]
     opacity: Tensor  # [1, H, W]
-    depth: Tensor  # [1, H, W] infinite where nothing is
+    depth: Tensor  # [1, H, W] infinite where nothing is, NaN without a ray
     normals: Tensor | None  # [3, H, W]
-    known: Tensor  # [H, W] bool
+
+    @property
+    def known(self) -> Tensor:
+        """The pixels [H, W] that have a ray."""
+        return ~self.depth[0].isnan()
 
 
 class Observer:
@@ -60,28 +64,27 @@ class Observer:
         parts: list[tuple[Tensor | None, ...]] = self.map(
             lambda part: self._piece(cameras, part, normals), pixels.split(self.rays)
         )
-        whole = [None if parts[0][i] is None else torch.cat([part[i] for part in parts]) for i in range(5)]  # type: ignore[misc]
-        rgb, opacity, depth, normal, known = (
+        whole = [None if parts[0][i] is None else torch.cat([part[i] for part in parts]) for i in range(4)]  # type: ignore[misc]
+        rgb, opacity, depth, normal = (
             None if x is None else x.float().view(-1, width, x.shape[1]).permute(2, 0, 1) for x in whole
         )
-        assert rgb is not None and opacity is not None and depth is not None and known is not None
-        return Look(rgb, opacity, depth, normal, known[0] > 0)
+        assert rgb is not None and opacity is not None and depth is not None
+        return Look(rgb, opacity, depth, normal)
 
     def _piece(self, cameras: PixelViews, pixels: Tensor, normals: bool) -> tuple[Tensor | None, ...]:
         seen = sample_pixels(cameras, pixels)
-        known = seen.radii.isfinite()
-        good = known.nonzero()[:, 0]
+        good = seen.radii.isfinite().nonzero()[:, 0]
         at = PixelSamples(seen.origins[good], seen.directions[good], seen.radii[good], None)
         with torch.no_grad(), self.autocast():  # here, for each thread has its own modes
             found = self.model.look(self.model.rays(at), self.background, normals)
         count = len(pixels)
         rgb = self.background.expand(count, 3).index_put((good,), found.rgb.float())
         opacity = rgb.new_zeros(count).index_put((good,), found.opacity.float())
-        depth = rgb.new_full((count,), math.inf).index_put((good,), found.depth.float())
+        depth = rgb.new_full((count,), math.nan).index_put((good,), found.depth.float().nan_to_num(math.inf, math.inf))
         normal = None
         if normals and found.normals is not None:
             normal = rgb.new_zeros(count, 3).index_put((good,), found.normals.float())
-        return rgb, opacity[:, None], depth[:, None], normal, known[:, None]
+        return rgb, opacity[:, None], depth[:, None], normal
 
     def scores(
         self, views: Views, indices: Sequence[int], lpips: Any = None, on_each: Callable[[], Any] | None = None

@@ -86,10 +86,10 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         state = parse_json((folder / _STATE).read_bytes())
         if not isinstance(state, dict) or state.get("format") != FORMAT:
             raise UserError(f"{folder / _STATE}: expected a checkpoint of format {FORMAT}{_others(folder)}")
-        if type(state.get("step")) is not int or not 0 <= state["step"] <= _MAX_STEP:
-            raise UserError(f"{folder / _STATE}: step must be a number of steps, got {state.get('step')!r:.50}")
         if _sha256(folder / _TENSORS) != state.get("sha256"):
             raise UserError(f"{folder / _TENSORS}: damaged, its checksum is not that in {_STATE}{_others(folder)}")
+        if type(state.get("step")) is not int or not 0 <= state["step"] <= _MAX_STEP:
+            raise UserError(f"{folder / _STATE}: step must be a number of steps, got {state.get('step')!r:.50}")
         return load_file(folder / _TENSORS), state
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: missing from the checkpoint{_others(folder)}") from error
