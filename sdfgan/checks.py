@@ -42,9 +42,11 @@ def check_axes(function: str, axes: Any) -> None:
     """Raises TypeError or ValueError unless `axes` are those of orbit cameras, [B, 3, 3]."""
     if not isinstance(axes, Tensor):
         raise TypeError(f"{function}: axes must be a Tensor [B, 3, 3] (see cameras.rotate_axes), got {_short(axes)}")
-    if axes.dim() != 3 or axes.shape[1:] != (3, 3) or axes.dtype not in REAL:
-        got = f"{list(axes.shape)} {str(axes.dtype).removeprefix('torch.')}"
-        raise ValueError(f"{function}: axes must be [B, 3, 3] float32 or float64 (see cameras.rotate_axes), got {got}")
+    if axes.dim() != 3 or axes.shape[1:] != (3, 3):
+        raise ValueError(f"{function}: axes must be [B, 3, 3], got {list(axes.shape)} (see cameras.rotate_axes)")
+    if axes.dtype not in REAL:
+        got = str(axes.dtype).removeprefix("torch.")
+        raise ValueError(f"{function}: axes must be float32 or float64, got {got}")
 
 
 def check_whole(function: str, least: int, **values: Any) -> None:
