@@ -43,9 +43,11 @@ def check_axes(function: str, axes: Any) -> None:
     if not isinstance(axes, Tensor):
         raise TypeError(f"{function}: axes must be a Tensor [B, 3, 3] (see cameras.rotate_axes), got {_short(axes)}")
     refuse_vmap(function, axes)
-    if axes.dim() != 3 or axes.shape[1:] != (3, 3) or axes.dtype not in REAL:
-        got = f"{list(axes.shape)} {str(axes.dtype).removeprefix('torch.')}"
-        raise ValueError(f"{function}: axes must be [B, 3, 3] float32 or float64 (see cameras.rotate_axes), got {got}")
+    if axes.dim() != 3 or axes.shape[1:] != (3, 3):
+        raise ValueError(f"{function}: axes must be [B, 3, 3], got {list(axes.shape)} (see cameras.rotate_axes)")
+    if axes.dtype not in REAL:
+        got = str(axes.dtype).removeprefix("torch.")
+        raise ValueError(f"{function}: axes must be float32 or float64, got {got}")
 
 
 def refuse_vmap(function: str, *tensors: Any) -> None:

@@ -98,9 +98,9 @@ CASES = [
     (lambda: cameras.orbit_path(-1), "orbit_path: frames must be at least 0, got -1"),
     (lambda: cameras.vertical_fov(0.4, 0), "vertical_fov: aspect must be positive, got 0"),
     (lambda: cameras.pose_distribution("uniform", 0.3, (0, 1)), "elevation range must be (low, high)"),  # type: ignore[arg-type]
-    *((call, "axes must be [B, 3, 3] float32 or float64") for call in both(axes=AXES[0])),
-    *((call, "axes must be [B, 3, 3] float32 or float64") for call in both(axes=cameras.orbit_camera(AXES))),
-    *((call, "axes must be [B, 3, 3] float32 or float64") for call in both(axes=torch.eye(3).long()[None])),
+    *((call, "axes must be [B, 3, 3], got [3, 3]") for call in both(axes=AXES[0])),
+    *((call, "axes must be [B, 3, 3], got [1, 3, 4]") for call in both(axes=cameras.orbit_camera(AXES))),
+    *((call, "axes must be float32 or float64, got int64") for call in both(axes=torch.eye(3).long()[None])),
     *((call, "axes must be a Tensor [B, 3, 3] (see cameras.rotate_axes), got tuple") for call in both(axes=(0.3, 0.5))),
     *((call, "fov must be in (0, pi) radians, got 25") for call in both(fov=25)),
     *((call, "latents must be [1, L], got [2, 4]")
