@@ -56,7 +56,7 @@ def load_images(
     Any size, aspect, EXIF orientation and mode: RGB, RGBA, grey, palette, CMYK, 16 bit (reduced to 8), grey
     floating-point numbers in [0, 1]; other values are refused rather than guessed at.
     Resampling is antialiased and premultiplied. Hidden files and other kinds of files are ignored; a zip is read
-    in place, and entries that point out of it are skipped. One bad picture is skipped, with its reason.
+    in place, and entries that point out of it are skipped. One bad or animated picture is skipped, with its reason.
 
     Args:
         background: RGB in [0, 1] of the plain background of opaque pictures, which becomes transparent. With d
@@ -136,9 +136,9 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
                 return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
-                too_many = _too_many_pixels(image)
-                if too_many:
-                    return too_many
+                refused = _refused(image)
+                if refused:
+                    return refused
                 return _square(
                     _premultiplied(ImageOps.exif_transpose(image), image.format), resolution, background, crop
                 )
@@ -155,9 +155,9 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            too_many = _too_many_pixels(image)
-            if too_many:
-                return too_many
+            refused = _refused(image)
+            if refused:
+                return refused
             has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
             image = _premultiplied(image, image.format)
             if scale != 1:
@@ -180,9 +180,9 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     """
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            too_many = _too_many_pixels(image)
-            if too_many:
-                return too_many
+            refused = _refused(image)
+            if refused:
+                return refused
             if image.mode not in (*_MODES, *_DEEP):
                 raise _Unreadable(f"pictures of mode {image.mode} are not read")
             values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
@@ -205,10 +205,12 @@ def _no_picture(head: bytes) -> str:
     return f"{kinds[0]} not read: convert it to PNG" if kinds else "not a picture"
 
 
-def _too_many_pixels(image: Image.Image) -> str | None:
+def _refused(image: Image.Image) -> str | None:
+    """Why a picture is not to be decoded, by its header. Other pages of a TIFF are mostly copies of its first."""
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
-    return None
+    frames = getattr(image, "n_frames", 1) if image.format != "TIFF" else 1
+    return f"animated, of {frames} frames: which of them?" if frames > 1 else None
 
 
 def _premultiplied(image: Image.Image, format_: str | None) -> Image.Image:

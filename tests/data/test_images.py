@@ -141,11 +141,14 @@ def test_bad_pictures_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pyt
     save(tmp_path / "one.png", size=(1, 1), colour=(7, 8, 9))
     save(tmp_path / "thin.png", "RGBA", (300, 1), (1, 2, 3, 254))
     save(tmp_path / "huge.png", size=(100, 100))
+    frames = [Image.new("RGB", (8, 8), (40 * k, 0, 0)) for k in range(3)]
+    frames[0].save(tmp_path / "moves.gif", save_all=True, append_images=frames[1:])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
     found = load_images(tmp_path, 8)
     reasons = dict(found.skipped)
-    assert set(reasons) == {"cut.png", "header.png", "text.png", "empty.png", "huge.png"}
+    assert set(reasons) == {"cut.png", "header.png", "text.png", "empty.png", "huge.png", "moves.gif"}
     assert reasons["text.png"] == "not a picture" and reasons["empty.png"] == "empty file"
+    assert reasons["moves.gif"] == "animated, of 3 frames: which of them?"
     assert "pixels" in reasons["huge.png"] and all("\n" not in reason for reason in reasons.values())
     assert len(found.images) == 3
     assert (found.images[1] == torch.tensor([7, 8, 9, 255])[:, None, None]).all()
