@@ -11,11 +11,11 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from typing import Any, NamedTuple
 
 from sdfgan.commands.legacy import translate
-from sdfgan.commands.streams import is_full, open_streams, silence_stdout
+from sdfgan.commands.streams import is_full, open_streams, say_error, silence
 from sdfgan.errors import UserError
 from sdfgan.training.interrupt import STATUS, Interrupts
 
@@ -234,19 +234,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             if interrupts.received:  # what a library made of it, or lost by it
                 return _interrupted(program)
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, as `head` has
-                silence_stdout()
+                silence(sys.stdout)
                 return 128 + signal.SIGPIPE
             if not isinstance(error, OSError) or not is_full(error):
                 raise
-            silence_stdout()
+            silence(sys.stdout)
             return _error(program, f"{error.filename or 'output'} cannot be written: {error.strerror}")
         return _interrupted(program) if interrupts.received else status
 
 
 def _interrupted(program: str, error: BaseException | None = None) -> int:
     advice = f"; {error}" if error is not None and str(error) else ""
-    with suppress(OSError):
-        print(f"{program}: interrupted{advice}", file=sys.stderr)
+    say_error(f"{program}: interrupted{advice}")
     return STATUS
 
 
@@ -318,8 +317,7 @@ def _first_section(box: str) -> str:
 
 
 def _error(program: str, message: str) -> int:
-    with suppress(OSError):  # where stderr takes nothing either, the status says it
-        print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    say_error(f"{program}: error: {' '.join(message.split())}")
     return 2
 
 

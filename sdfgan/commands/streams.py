@@ -7,6 +7,7 @@ import io
 import os
 import sys
 from contextlib import suppress
+from typing import TextIO
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -30,10 +31,18 @@ def open_streams() -> None:
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
 
 
-def silence_stdout() -> None:
-    """Send what is still to be written nowhere: Python would try again, and complain, when it ends."""
+def silence(stream: TextIO) -> None:
+    """Send what is still to be written nowhere: Python would try again when it ends, and then end with status 120."""
     with suppress(OSError, ValueError):  # of a stream that is no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def say_error(line: str) -> None:
+    """A line on stderr; where that takes nothing either, the status says it."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        silence(sys.stderr)
 
 
 def is_full(error: OSError) -> bool:

@@ -117,7 +117,8 @@ def test_proposals_place_the_samples():
     beta = torch.tensor(0.1, requires_grad=True)
     sphere = fields.Sphere(0.6)
     proposal = SdfVolume(sphere, beta)
-    made = volume.render(SdfVolume(sphere, 0.005), some_rays(), sampling=Sampling((32, 32)), proposals=[proposal])
+    final = SdfVolume(sphere, torch.tensor(0.005, requires_grad=True))  # or the picture would have no graph at all
+    made = volume.render(final, some_rays(), sampling=Sampling((32, 32)), proposals=[proposal])
     middle = made.levels[1].edges.view(R, R, -1)[R // 2, R // 2]
     inside = ((middle > DISTANCE - 0.9) & (middle < DISTANCE - 0.3)).float().mean()
     assert inside > 0.6 and made.levels[0].rgb is None
