@@ -2,7 +2,7 @@
 
 import sys
 
-from sdfgan.cli import main
+from sdfgan.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

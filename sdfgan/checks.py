@@ -29,7 +29,10 @@ def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
             if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
                 value = torch.stack([as_tensor(name, part, like) for part in value])
             else:
-                value = torch.as_tensor(np.asarray(value, np.float64))
+                given = np.asarray(value)
+                if given.dtype.kind not in "iuf":  # None would become NaN
+                    raise TypeError(given.dtype)
+                value = torch.as_tensor(given.astype(np.float64))
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from error
         return value.to(torch.get_default_dtype()) if like is None else value.to(like)
@@ -76,8 +79,8 @@ def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
 
 
 def check_number(name: str, value: Any) -> None:
-    """Raises TypeError for what is neither a number nor a tensor."""
-    if not isinstance(value, (numbers.Real, Tensor)):
+    """Raises TypeError for what is no number."""
+    if not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {_short(value)}")
 
 
@@ -98,16 +101,16 @@ def check_direction(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
     if given.shape[-1:] != (3,):
         raise ValueError(f"{name} must be [3] or [B, 3], got {list(given.shape)}")
-    if not np.linalg.norm(given, axis=-1).all():
+    length = np.linalg.norm(given, axis=-1)
+    if not np.isfinite(length).all():
+        raise ValueError(f"{name} must be finite, got {value}")
+    if not length.all():
         raise ValueError(f"{name} must not be zero, got {value}")
 
 
 def check_colour(name: str, value: Any, images: int) -> None:
     """Raises TypeError or ValueError unless `value` is grey, one RGB or one for each of some images."""
-    try:
-        shape = tuple(value.shape) if isinstance(value, Tensor) else np.asarray(value, np.float64).shape
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
+    shape = tuple(as_tensor(name, value).shape)
     if shape not in ((), (3,), (1, 3), (images, 3)):
         raise ValueError(f"{name} must be [3] or [{images}, 3], got {list(shape)}")
 

@@ -217,30 +217,34 @@ COMMANDS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def program() -> int:
+    """`main` as a program of its own, which Ctrl-C may end at once while nothing is begun."""
+    return main(as_program=True)
+
+
+def main(argv: Sequence[str] | None = None, as_program: bool = False) -> int:
     """Run `sdfgan` with `argv` (default: the command line's) and return its exit status."""
     open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0].replace("_", "-") if arguments else "--help"
-    program = f"sdfgan {name}" if name in COMMANDS else "sdfgan"
-    as_program = sys._getframe(1).f_globals.get("__name__") == "__main__"  # not called by somebody's own program
-    with Interrupts(program, nothing_to_undo=as_program) as interrupts:
+    called = f"sdfgan {name}" if name in COMMANDS else "sdfgan"
+    with Interrupts(called, nothing_to_undo=as_program) as interrupts:
         try:
-            status = _run(program, name, arguments, interrupts)
+            status = _run(called, name, arguments, interrupts)
             sys.stdout.flush()
         except KeyboardInterrupt as error:
-            return _interrupted(program, error)
+            return _interrupted(called, error)
         except Exception as error:
             if interrupts.received:  # what a library made of it, or lost by it
-                return _interrupted(program)
+                return _interrupted(called)
             if isinstance(error, BrokenPipeError):  # who read the output has seen enough, as `head` has
                 silence(sys.stdout)
                 return 128 + signal.SIGPIPE
             if not isinstance(error, OSError) or not is_full(error):
                 raise
             silence(sys.stdout)
-            return _error(program, f"{error.filename or 'output'} cannot be written: {error.strerror}")
-        return _interrupted(program) if interrupts.received else status
+            return _error(called, f"{error.filename or 'output'} cannot be written: {error.strerror}")
+        return _interrupted(called) if interrupts.received else status
 
 
 def _interrupted(program: str, error: BaseException | None = None) -> int:

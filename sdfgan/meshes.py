@@ -57,12 +57,12 @@ def marching_cubes(
         ValueError: `resolution` is less than 1, `bound` not positive, or the field unsigned.
     """
     check_whole("marching_cubes", 1, resolution=resolution)
-    _check_condition("marching_cubes", field, condition)
+    check_condition("marching_cubes", field, condition)
     if not 0 < bound < math.inf:
         raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
     if field.unsigned:
         raise ValueError("marching_cubes: an unsigned field has no inside: take sdfgan.sdf.sheet_mesh")
-    values = _grid_values(field, condition, resolution, bound, on_progress)
+    values = grid_values(field, condition, resolution, bound, on_progress)
     if not np.isfinite(values).all():
         raise UserError("no surface: the field is not finite; its training has diverged")
     if not (values < 0).any() or not (values > 0).any():
@@ -77,18 +77,19 @@ def marching_cubes(
     return trimesh.Trimesh(vertices, faces, vertex_colors=rgba, process=False)
 
 
-def _check_condition(function: str, field: Field, condition: Any) -> None:
+def check_condition(function: str, field: Field, condition: Any) -> None:
     """Raises TypeError or ValueError for what is no field of one shape."""
     if not isinstance(field, Field):
         raise TypeError(f"{function}: field must be a Field, got {type(field).__name__}")
     if condition is None and field.latent_size:
         raise ValueError(f"{function}: condition must be given: field.condition(latents), of latents of one row")
-    shapes = len(condition) if hasattr(condition, "__len__") else 1
+    plain = isinstance(condition, (tuple, list, dict))  # of parts of one shape, by somebody's own field
+    shapes = len(condition) if hasattr(condition, "__len__") and not plain else 1
     if shapes != 1:
         raise ValueError(f"{function}: condition must be that of one shape, got {shapes}")
 
 
-def _grid_values(
+def grid_values(
     field: Field,
     condition: Any,
     resolution: int,
@@ -126,14 +127,14 @@ def sample_grid(field: Field, condition: Any = None, resolution: int = 128, boun
     Raises ValueError if `resolution` is less than 1.
     """
     check_whole("sample_grid", 1, resolution=resolution)
-    _check_condition("sample_grid", field, condition)
+    check_condition("sample_grid", field, condition)
     ticks = torch.linspace(-bound, bound, resolution + 1)
     slabs = [_sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks)) for x in ticks]
     return torch.stack(slabs).view([resolution + 1] * 3).numpy()
 
 
 def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:
-    points, image = _arguments(field, condition, points)
+    points, image = arguments_of(field, condition, points)
     return field.sdf(points, condition, image).float().cpu()
 
 
@@ -141,12 +142,12 @@ def _colours(field: Field, condition: Any, vertices: Tensor) -> np.ndarray:
     """Colours [V, 3] uint8 at vertices [V, 3]."""
     parts = []
     for part in vertices.split(_POINTS_AT_ONCE):
-        points, image = _arguments(field, condition, part)
+        points, image = arguments_of(field, condition, part)
         parts.append(field.rgb(points, condition, image).float().cpu())
     return (torch.cat(parts).clamp(0, 1) * 255).round().byte().numpy()
 
 
-def _arguments(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Tensor | None]:
+def arguments_of(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Tensor | None]:
     """Points on the field's device, and the row of the condition of each."""
     own = next(iter((*field.parameters(), *field.buffers())), None)
     points = points if own is None else points.to(own.device)

@@ -63,7 +63,7 @@ def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
 
 
 class NoVideo(UserError):
-    """A video was wanted where none can be written; its message says what to install."""
+    """A video was wanted where none can be written; its message says what is missing or too large."""
 
 
 def video_problem(path: Path) -> str | None:
@@ -102,7 +102,7 @@ class VideoWriter:
 
     .mp4 is H.264 by ffmpeg (NoVideo where that is missing), which needs even sides: an odd frame gets one more row or
     column of black. .gif (256 colours, durations in hundredths of a second) and .webp need no ffmpeg; their frames are
-    in memory until the end, and UserError says when they are too many.
+    in memory until the end, and NoVideo says when they are too many.
     """
 
     def __init__(self, path: str | Path, fps: int = 24) -> None:
@@ -160,9 +160,9 @@ class VideoWriter:
 
 
 def check_animation(path: Path, pixels: int) -> None:
-    """Raises UserError if a video of so many pixels, over all frames, cannot be a file of this kind."""
+    """Raises NoVideo if a video of so many pixels, over all frames, cannot be a file of this kind."""
     if path.suffix.lower() != ".mp4" and pixels > _MOST_PIXELS:
-        raise UserError(f"{path}: {pixels:,} pixels are too many for a {path.suffix}: make fewer, or an .mp4")
+        raise NoVideo(f"{path}: {pixels:,} pixels are too many for a {path.suffix}: make fewer, or an .mp4")
 
 
 def colour_depth(depth: Tensor, span: tuple[float, float] | None = None) -> Tensor:

@@ -201,7 +201,7 @@ def test_tools_are_the_command(tool: str) -> None:
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "info"])
 def test_every_command_has_its_script(name: str) -> None:
     script = (ROOT / "tools" / f"{name.replace('-', '_')}.py").read_text()
-    assert f'main(["{name}", *sys.argv[1:]])' in script
+    assert f'main(["{name}", *sys.argv[1:]], as_program=True)' in script
 
 
 # ---------------------------------------------------------------------------------------- arguments

@@ -109,12 +109,16 @@ def _folder(root: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     top = Path(os.path.realpath(root))
     visited = {str(top)}
     for folder, subfolders, names in os.walk(root, onerror=refuse, followlinks=True):
-        reached = {
-            os.path.realpath(Path(folder, name)): name for name in sorted(subfolders) if not name.startswith(".")
-        }
-        new = {real: name for real, name in reached.items() if real not in visited and not top.is_relative_to(real)}
-        subfolders[:] = new.values()
-        visited |= new.keys()
+        kept = []
+        for name in sorted(subfolders):
+            real = os.path.realpath(Path(folder, name))
+            # What lies here keeps its own name, which labels and poses may have.
+            elsewhere = not Path(folder, name).is_symlink() or not _is_shown_in(top, Path(real))
+            if name.startswith(".") or real in visited or top.is_relative_to(real) or not elsewhere:
+                continue
+            kept.append(name)
+            visited.add(real)
+        subfolders[:] = kept
         for name in names:
             file = Path(folder, name)
             if not _is(name, SUFFIXES + _SIDE_SUFFIXES):
@@ -124,6 +128,10 @@ def _folder(root: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
             elif file.is_symlink() and _is(name, SUFFIXES):
                 refused.append((file.relative_to(root).as_posix(), "a link to no file"))
     return found, refused
+
+
+def _is_shown_in(top: Path, folder: Path) -> bool:
+    return folder.is_relative_to(top) and not any(part.startswith(".") for part in folder.relative_to(top).parts)
 
 
 def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:

@@ -206,11 +206,11 @@ def _no_picture(head: bytes) -> str:
 
 
 def _refused(image: Image.Image) -> str | None:
-    """Why a picture is not to be decoded, by its header. Other pages of a TIFF are mostly copies of its first."""
+    """Why a picture is not to be decoded, by its header. Other pages of TIFFs and JPEGs are copies, or previews."""
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
-    frames = getattr(image, "n_frames", 1) if image.format != "TIFF" else 1
-    return f"animated, of {frames} frames: which of them?" if frames > 1 else None
+    frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "PNG", "WEBP") else 1
+    return f"animated: {frames} frames, and a picture has one" if frames > 1 else None
 
 
 def _premultiplied(image: Image.Image, format_: str | None) -> Image.Image:

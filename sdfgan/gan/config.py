@@ -265,6 +265,7 @@ class GanConfig:
         if config.chunk_size is None:
             most = first.get("chunk_size", 8 if small or config.generator == "pi-gan" else config.batch_size)
             config = dataclasses.replace(config, chunk_size=largest_part(config.batch_size, most))
+        check_cells("--mesh-resolution", config.mesh_resolution)
         config.check()
         return config
 
@@ -343,7 +344,7 @@ class GanConfig:
     def from_json(cls, values: dict[str, Any], source: Path) -> GanConfig:
         """Undo `to_json`. Raises UserError, naming `source`, for what is no GAN configuration."""
         what = "a GAN configuration"
-        own = {name: value for name, value in values.items() if name != "stages"}
+        own = {k: v for k, v in values.items() if k != "stages"} if isinstance(values, dict) else values
         typed = typed_values(cls, own, source, what)
         try:
             listed = values.get("stages", [])
@@ -399,7 +400,6 @@ def check_settings(config: GanConfig) -> None:
         raise UserError(f"--resolution must be a power of two from 16, got {config.resolution}")
     _check_numbers(config)
     check_background(config.background)
-    check_cells("--mesh-resolution", config.mesh_resolution)
     for name, limit in (("elevation", 90.0), ("azimuth", math.inf)):
         low, high = getattr(config, name)
         if not -limit <= low <= high <= limit:

@@ -35,8 +35,8 @@ class Familiarity:
     code_distance: float
     code_percentile: float  # of random shapes that are nearer to the mean, 0 to 100
     farthest_distance: float  # that 99.9 % of random shapes have at most
-    elevation_outside: float  # radians beyond the trained range, negative below it; 0 within
-    azimuth_outside: float
+    elevation_outside: float | None  # radians beyond the trained range, negative below it; 0 within; None: not known
+    azimuth_outside: float | None
 
     @property
     def strange_shape(self) -> bool:
@@ -46,7 +46,7 @@ class Familiarity:
     @property
     def strange_camera(self) -> bool:
         """Whether the generator has learned from no such direction."""
-        return max(abs(self.elevation_outside), abs(self.azimuth_outside)) > _SLACK
+        return any(abs(outside or 0.0) > _SLACK for outside in (self.elevation_outside, self.azimuth_outside))
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -54,8 +54,8 @@ class Familiarity:
             "code_distance": round(self.code_distance, 3),
             "code_percentile": round(self.code_percentile, 2),
             "distance_of_99.9_percent": round(self.farthest_distance, 3),
-            "elevation_outside_degrees": round(math.degrees(self.elevation_outside), 2),
-            "azimuth_outside_degrees": round(math.degrees(self.azimuth_outside), 2),
+            "elevation_outside_degrees": _degrees(self.elevation_outside),
+            "azimuth_outside_degrees": _degrees(self.azimuth_outside),
             "outside_of_training": self.strange_shape or self.strange_camera,
         }
 
@@ -68,7 +68,7 @@ class Familiarity:
                 f"(99.9 % are within {self.farthest_distance:.1f})"
             )
         for name, outside in (("elevation", self.elevation_outside), ("azimuth", self.azimuth_outside)):
-            if abs(outside) > _SLACK:
+            if outside is not None and abs(outside) > _SLACK:
                 side = "above" if outside > 0 else "below"
                 said.append(f"the camera's {name} is {abs(math.degrees(outside)):.1f} degrees {side} the trained range")
         if not said:
@@ -120,11 +120,11 @@ def familiarity(
 ) -> Familiarity:
     """Of a shape, the condition of one row, seen from a camera (radians).
 
-    Of runs with `--poses data` the poses are not known here: every camera is taken for one of theirs.
+    Of runs with `--poses data` the poses are not known here, and so it is not how far the camera is outside of them.
     """
     distribution = CodeDistribution(generator, config)
     distance = distribution.distances(condition)[0]
-    outside = (0.0, 0.0)
+    outside: tuple[float | None, float | None] = (None, None)
     if config.poses != "data":
         elevations, azimuths = poses.sample(_POSES, torch.Generator().manual_seed(_SEED))
         outside = _beyond(elevations, elevation), _beyond(azimuths, _nearest_turn(azimuths, azimuth))
@@ -135,6 +135,10 @@ def familiarity(
         elevation_outside=outside[0],
         azimuth_outside=outside[1],
     )
+
+
+def _degrees(angle: float | None) -> float | None:
+    return None if angle is None else round(math.degrees(angle), 2)
 
 
 def _nearest_turn(angles: Tensor, angle: float) -> float:

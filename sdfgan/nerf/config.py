@@ -174,6 +174,7 @@ class NerfConfig:
         if precision == "amp":
             precision = "bf16" if small or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         config = dataclasses.replace(self, device=str(device), precision=precision, **chosen)
+        check_cells("--mesh-resolution", config.mesh_resolution)
         config.check()
         return config
 
@@ -189,7 +190,6 @@ class NerfConfig:
             value = getattr(self, name)
             if value is not None and not 0 <= value < math.inf:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {value}")
-        check_cells("--mesh-resolution", self.mesh_resolution)
         if self.lr_final is not None and self.lr_final > 1:
             raise UserError(f"--lr-final must be at most 1, got {self.lr_final}")
         if self.near is not None and self.far is not None and self.far <= self.near:

@@ -177,11 +177,14 @@ class Trainer:
         unpack_module(self.model, tensors, "model", source)
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
+        assert self.config.rays is not None
         try:
             self.steps_done, self.rays_now = state["step"], int(state["rays_now"])
             self.steps.load_state(state)
-            if not self.chunks <= self.rays_now <= self.chunks * self.most_rays:
+            if not 1 <= self.rays_now <= max(self.config.rays, self.chunks * self.most_rays):
                 raise ValueError(f"rays_now {self.rays_now}")
+            # Another number of processes may have another number of chunks.
+            self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.most_rays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
 

@@ -45,6 +45,8 @@ def _one_by_one(name: str, op: Any) -> Callable[..., Any]:
                 return [of(index, part, one) for part, one in zip(argument, dim, strict=True)]
             return argument if dim is None else argument.select(dim, index).contiguous()
 
+        if info.batch_size == 0:
+            raise RuntimeError(f"{name}: torch.func.vmap over nothing: there is no answer whose shape is known")
         calls = [op(*map(of, [index] * len(arguments), arguments, in_dims)) for index in range(info.batch_size)]
         if isinstance(calls[0], Tensor):
             return torch.stack(calls), 0

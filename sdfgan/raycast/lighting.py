@@ -32,7 +32,8 @@ class Lighting:
     def __post_init__(self) -> None:
         check_direction("Lighting: direction", self.direction)
         for name in ("ambient", "headlight", "fixed", "wrap"):
-            check_number(f"Lighting: {name}", getattr(self, name))
+            if not isinstance(getattr(self, name), Tensor):
+                check_number(f"Lighting: {name}", getattr(self, name))
 
     @staticmethod
     def towards(direction: Sequence[float] | Tensor) -> Lighting:

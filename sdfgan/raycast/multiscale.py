@@ -368,7 +368,7 @@ def _largest_gradients(field: Field, condition: Any, axes: Tensor, generator: to
     image = torch.arange(len(axes), device=axes.device).repeat_interleave(len(points))
     with torch.autocast(axes.device.type, enabled=False):
         _, gradient = field.sdf_and_gradient(points.repeat(len(axes), 1), condition, image)
-    return gradient.detach().norm(dim=-1).view(len(axes), -1).amax(-1).double().cpu().numpy()
+    return gradient.detach().norm(dim=-1).view(len(axes), len(points)).amax(-1).double().cpu().numpy()
 
 
 def make_condition(function: str, field: Field, latents: Tensor | None, axes: Tensor) -> Any:

@@ -20,6 +20,7 @@ _MOST = {
     "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,
     "validation_res": 512, "seed": 2**32 - 1,
 }  # fmt: skip
+MOST_CELLS = 2048  # along a side of the grid of a mesh
 _AT_LEAST_1 = ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together")
 _ABOVE_0 = ("learning_rate", "clamp", "checkpoint_seconds")
 ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTransformer"]
@@ -145,6 +146,7 @@ class SdfConfig:
         if config.together is None:
             small = sum(config.widths) <= 512 and config.eikonal_weight == config.normal_weight == 0
             config = dataclasses.replace(config, together=8 if small else 1)
+        check_cells("--reconstruction-res", config.reconstruction_res, MOST_CELLS)
         config.check()
         return config
 
@@ -184,7 +186,6 @@ class SdfConfig:
                 raise UserError(f"--{name.replace('_', '-')} must not be negative, got {getattr(self, name)}")
         if self.focus is not None and not self.focus >= 0:  # models of earlier versions have none
             raise UserError(f"--focus must not be negative, got {self.focus}")
-        check_cells("--reconstruction-res", self.reconstruction_res, 2048)
         assert self.together is not None
         if self.network == "film-siren" and self.field == "unsigned":
             raise UserError("--field unsigned is for --network hash and mlp: the fused kernels know no absolute values")
@@ -205,6 +206,8 @@ class SdfConfig:
     def from_json(cls, values: Any, source: Path) -> SdfConfig:
         """Undo `to_json`. Raises UserError, naming `source`, for what is no such configuration."""
         what = "the configuration of an SDF"
+        if isinstance(values, dict) and "field" not in values:  # of a version that knew signed fields alone
+            values = {"field": "signed", "focus": 0.0, "refine_thin": False, **values}
         config = cls(**typed_values(cls, values, source, what))
         missing = [name for name in (*_AT_LEAST_1, *_MOST, *_ABOVE_0, "network") if getattr(config, name) is None]
         try:

@@ -18,7 +18,7 @@ from sdfgan.errors import UserError
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.pictures import say_if_no_video, video_if_possible
 from sdfgan.sdf import judge
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import MOST_CELLS, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.pictures import save_slices, save_turntable
@@ -302,7 +302,7 @@ class _Group:
             return cells
         if not self.config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
             return cells
-        return min(case.thinness.resolved_at or 2 * cells, 2 * cells)
+        return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MOST_CELLS))
 
     def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
         """Everything that is made from a trained field; its summary."""

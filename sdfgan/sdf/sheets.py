@@ -17,9 +17,10 @@ import torch
 import trimesh
 from torch import Tensor
 
+from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.meshes import _arguments, _grid_values
+from sdfgan.meshes import arguments_of, check_condition, grid_values
 from sdfgan.sdf.repair import _neighbours, _orient
 
 _REACH = 1.6  # cells: ends of an edge that crosses a sheet have one together, and a network rounds the crease between
@@ -33,14 +34,16 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
 
     Arguments as of `meshes.marching_cubes`. Faces of each part look the same way, where they can.
 
-    Raises UserError where there is no sheet, or the field is not finite; ValueError for a resolution below 1 or a bound
-    that is not positive.
+    Raises UserError where there is no sheet, or the field is not finite; TypeError or ValueError for a signed field, a
+    resolution that is no positive whole number, a bound that is not positive, or conditions of several shapes.
     """
-    if resolution < 1:
-        raise ValueError(f"sheet_mesh: resolution must be at least 1, got {resolution}")
+    check_whole("sheet_mesh", 1, resolution=resolution)
+    check_condition("sheet_mesh", field, condition)
+    if not field.unsigned:
+        raise ValueError("sheet_mesh: a signed field has an inside: take sdfgan.meshes.marching_cubes")
     if not 0 < bound < math.inf:
         raise ValueError(f"sheet_mesh: bound must be positive, got {bound}")
-    values = _grid_values(field, condition, resolution, bound, None)
+    values = grid_values(field, condition, resolution, bound, None)
     if not np.isfinite(values).all():
         raise UserError("no surface: the field is not finite; its training has diverged")
     cell, n = 2 * bound / resolution, resolution + 1
@@ -98,7 +101,7 @@ def _gradients(field: Field, condition: Any, points: np.ndarray) -> np.ndarray:
     """[N, 3] unit gradients of a field."""
     parts: list[Tensor] = []
     for part in torch.from_numpy(points.astype(np.float32)).split(_POINTS_AT_ONCE):
-        given, image = _arguments(field, condition, part)
+        given, image = arguments_of(field, condition, part)
         _, gradient = field.sdf_and_gradient(given, condition, image)
         parts.append(torch.nn.functional.normalize(gradient.float(), dim=1).cpu())
     return torch.cat(parts).numpy() if parts else np.zeros((0, 3), np.float32)

@@ -14,16 +14,18 @@ from types import FrameType, TracebackType
 from typing import Any
 
 STATUS = 128 + signal.SIGINT
-_PATIENCE = 1.0  # seconds in which an interrupted program should have ended
+_PATIENCE = 2.5  # seconds in which an interrupted program should have ended, with what it does at its end
 
 
 class Interrupts:
     """Within its block Ctrl-C ends the program `name` with status 130 and one line, whatever the libraries do with it.
 
     While `nothing_to_undo`, as during imports, it ends there and then. After that KeyboardInterrupt is raised, and
-    again each second until the block has ended: many a library takes it for an error of its own. A second Ctrl-C ends
-    it at once.
+    again from time to time until the block has ended or a `resumable` one has: many a library takes it for an error of
+    its own. A second Ctrl-C ends it at once.
     """
+
+    _innermost: Interrupts | None = None
 
     def __init__(self, name: str, nothing_to_undo: bool = False) -> None:
         self.name, self.nothing_to_undo = name, nothing_to_undo
@@ -38,15 +40,21 @@ class Interrupts:
         ):
             self._previous = signal.signal(signal.SIGINT, self._receive), sys.unraisablehook
             sys.unraisablehook = self._unraisable
+        self._outer, Interrupts._innermost = Interrupts._innermost, self
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self.on_its_way()
+        Interrupts._innermost = self._outer
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous[0])
             sys.unraisablehook = self._previous[1]
+
+    def on_its_way(self) -> None:
+        """The interrupt has got through to us: it does not come again, into what is done at the end."""
+        self._over.set()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         again, self._reminded = self.received and not self._reminded, False
@@ -75,6 +83,8 @@ def resumable(run: Path, is_begun: Callable[[], bool]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        if Interrupts._innermost is not None:
+            Interrupts._innermost.on_its_way()
         raise KeyboardInterrupt(f"continue with --resume {run}" if is_begun() else "") from None
 
 

@@ -148,10 +148,18 @@ def test_bad_pictures_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pyt
     reasons = dict(found.skipped)
     assert set(reasons) == {"cut.png", "header.png", "text.png", "empty.png", "huge.png", "moves.gif"}
     assert reasons["text.png"] == "not a picture" and reasons["empty.png"] == "empty file"
-    assert reasons["moves.gif"] == "animated, of 3 frames: which of them?"
+    assert reasons["moves.gif"] == "animated: 3 frames, and a picture has one"
     assert "pixels" in reasons["huge.png"] and all("\n" not in reason for reason in reasons.values())
     assert len(found.images) == 3
     assert (found.images[1] == torch.tensor([7, 8, 9, 255])[:, None, None]).all()
+
+
+def test_photographs_with_a_preview_are_read(tmp_path: Path) -> None:
+    """Phones write JPEGs that hold a second, smaller picture."""
+    big, small = Image.new("RGB", (32, 32), (200, 30, 40)), Image.new("RGB", (8, 8), (0, 0, 255))
+    big.save(tmp_path / "phone.jpg", format="MPO", save_all=True, append_images=[small])
+    found = load_images(tmp_path, 8)
+    assert not found.skipped and (found.images[0, 0] - 200.0).abs().max() < 4
 
 
 def test_zip_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

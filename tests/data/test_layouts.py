@@ -190,6 +190,17 @@ def test_folders_and_pictures_that_are_links(tmp_path: Path) -> None:
     assert sorted(reds(found.pictures)) == [1, 2, 3] and found.skipped == [("z.png", "a link to no file")]
 
 
+def test_links_do_not_take_the_names_of_folders(tmp_path: Path) -> None:
+    """Labels are by the names of real folders, whatever leads to them as well."""
+    labels = json.dumps({"labels": [["b/0.png", 1], ["b/c/1.png", 0]]})
+    files = {"b/0.png": png((1, 0, 0)), "b/c/1.png": png((2, 0, 0)), "dataset.json": labels}
+    folder = put(tmp_path / "set", files)
+    (folder / "aa").symlink_to("b/c")
+    (folder / "zz").symlink_to("b")
+    found = open_data(folder, 8)
+    assert reds(found.pictures) == [1, 2] and found.pictures.labels.tolist() == [1, 0]
+
+
 def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
     """A label of EG3D as its own code makes them: a camera on a sphere of 2.7 that looks at the origin, y up."""
     e, a = math.radians(elevation), math.radians(azimuth)

@@ -207,6 +207,19 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
         assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
 
 
+def test_a_checkpoint_goes_on_with_another_number_of_processes(scene: Path) -> None:
+    config = NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "rays": 512, "chunk": 128}).resolved()
+    data = load_scene(scene)
+    saved = Trainer(config, data)
+    tensors, state = saved.state()
+    saved.close()
+    for count in (2, 3, 5):
+        trainer = Trainer(config, data, Workers(0, count))
+        trainer.load_state(tensors, {**state, "step": 0}, "here")
+        trainer.close()
+        assert 0 < trainer.rays_now <= 512 and trainer.rays_now % trainer.chunks == 0
+
+
 def fisheye_scene(folder: Path, focal: float = 15.0, k: tuple[float, ...] = (-0.35, 0.05, 0.0, 0.01)) -> Path:
     """The ball through a fisheye, by OpenCV's formula, beside a red patch that masks hide."""
     side = posed.SIDE

@@ -291,7 +291,7 @@ def test_focus_weighs_errors_near_the_surface() -> None:
     with pytest.raises(UserError, match="--focus must not be negative, got -1"):
         SdfConfig(focus=-1.0, device="cpu").resolved()
     old = {name: value for name, value in config.to_json().items() if name not in ("focus", "field", "refine_thin")}
-    assert SdfConfig.from_json(old, Path("config.json")).field == "auto"  # of a model that was made before
+    assert SdfConfig.from_json(old, Path("config.json")).field == "signed"  # of a version that knew no other
 
 
 def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:

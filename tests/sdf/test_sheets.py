@@ -221,3 +221,10 @@ def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     assert fitted("as-asked", reconstruction_res=None, refine_thin=False)["reconstruction_res"] == 128
     summary = fitted("coarse", reconstruction_res=40)
     assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
+
+
+def test_a_signed_field_has_no_sheet() -> None:
+    with pytest.raises(ValueError, match="sheet_mesh: a signed field has an inside"):
+        sheet_mesh(FunctionField(lambda points: points.norm(dim=1) - 0.5), resolution=16)
+    with pytest.raises(TypeError, match="sheet_mesh: resolution must be a whole number"):
+        sheet_mesh(sheet_field(to_hemisphere), resolution=2.5)

@@ -65,7 +65,7 @@ def load():
     return Config, lambda config: RUN
 
 cli.COMMANDS["info"] = cli.COMMANDS["info"]._replace(load=load)
-sys.exit(cli.main(["info"]))
+sys.exit(cli.main(["info"], as_program=True))
 """
 
 
@@ -134,6 +134,19 @@ def test_handlers_are_left_as_they_were() -> None:
         time.sleep(1)
     assert interrupts.received and (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
     assert main(["--version"]) == 0 and signal.getsignal(signal.SIGINT) is before[0]
+
+
+def test_it_does_not_come_again_into_what_is_done_at_the_end(tmp_path: Path) -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt, match="continue with --resume"), Interrupts("it"):
+        try:
+            with resumable(tmp_path, lambda: True):
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+        finally:
+            time.sleep(3)
+            done.append(True)
+    assert done
 
 
 def test_what_can_be_resumed_is_named(

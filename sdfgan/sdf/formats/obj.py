@@ -14,7 +14,7 @@ _BREAK = rb"\\[ \t]*\n"
 _CONTINUED = re.compile(
     rb"(?m)^[ \t]*(?:v|vn|vt|vp|f|fo|l|p|curv|curv2|surf)(?=[ \t\\])[^#\n]*(?:" + _BREAK + rb"[^#\n]*)+"
 )
-_COMMENT = re.compile(rb"(?<![.])#.*")  # 1.#INF is a number that is none
+_COMMENT = re.compile(rb"#(?!(?:INF|IND|QNAN|SNAN)).*")  # 1.#INF is a number that is none
 _CURVED = {b"surf", b"bsp", b"bzp", b"cdc", b"cdp", b"res"}
 _COUNTED = {b"l": "lines", b"p": "points"}
 
