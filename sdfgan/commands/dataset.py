@@ -77,7 +77,7 @@ def run(config: DatasetConfig) -> None:
         print(note)
     crop = crop_of(archive, layout, config.data)
     if config.action == "convert":
-        _convert(config, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
+        _convert(config, archive, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
     elif config.action == "preview":
         _preview(config, entries, crop)
     else:
@@ -180,6 +180,7 @@ def _preview(config: DatasetConfig, entries: list[Entry], crop: float) -> None:
 
 def _convert(
     config: DatasetConfig,
+    archive: Archive,
     entries: list[Entry],
     crop: float,
     cropped: bool,
@@ -188,7 +189,7 @@ def _convert(
 ) -> None:
     assert config.output is not None
     written: dict[str, str] = {}
-    bad: list[tuple[str, str]] = []
+    bad = list(archive.refused)
     with writer(config.output) as write:
         for entry, found in _pictures(config, entries, crop):
             if isinstance(found, str):

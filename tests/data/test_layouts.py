@@ -370,6 +370,16 @@ def test_convert_keeps_pictures_labels_and_poses(
     assert main(["dataset", "convert", str(source)]) == 2
 
 
+def test_convert_says_what_the_archive_itself_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "odd.zip", "w") as archive:
+        archive.writestr("good.png", png((9, 9, 9)))
+        archive.writestr("../evil.png", png((9, 9, 9)))
+        archive.writestr("bad.png", b"bad")
+    assert main(["dataset", "convert", str(tmp_path / "odd.zip"), str(tmp_path / "out.tar"), "--resolution", "8"]) == 0
+    said = capsys.readouterr().out
+    assert "left out: ../evil.png: its name points out of the archive" in said and "left out 2" in said
+
+
 @pytest.mark.parametrize("target", ["out.zip", "out.tar", "out"])
 def test_what_was_cropped_is_not_cropped_again(target: str, tmp_path: Path) -> None:
     """Whatever layout it is read with, and after another conversion."""
