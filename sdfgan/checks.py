@@ -29,10 +29,7 @@ def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
             if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
                 value = torch.stack([as_tensor(name, part, like) for part in value])
             else:
-                given = np.asarray(value)
-                if given.dtype.kind not in "iuf":  # None would become NaN
-                    raise TypeError(given.dtype)
-                value = torch.as_tensor(given.astype(np.float64))
+                value = torch.as_tensor(_numbers(value))
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from error
         return value.to(torch.get_default_dtype()) if like is None else value.to(like)
@@ -96,7 +93,7 @@ def check_direction(name: str, value: Any) -> None:
     if isinstance(value, Tensor):
         return
     try:
-        given = np.asarray(value, np.float64)
+        given = _numbers(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
     if given.shape[-1:] != (3,):
@@ -110,9 +107,20 @@ def check_direction(name: str, value: Any) -> None:
 
 def check_colour(name: str, value: Any, images: int) -> None:
     """Raises TypeError or ValueError unless `value` is grey, one RGB or one for each of some images."""
-    shape = tuple(as_tensor(name, value).shape)
+    try:
+        shape = tuple(value.shape) if isinstance(value, Tensor) else _numbers(value).shape
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be numbers or a Tensor, got {_short(value)}") from None
     if shape not in ((), (3,), (1, 3), (images, 3)):
         raise ValueError(f"{name} must be [3] or [{images}, 3], got {list(shape)}")
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """As float64. Raises TypeError or ValueError for what is not numbers: of itself NumPy makes NaN of None."""
+    given = np.asarray(value)
+    if given.dtype.kind not in "iuf":
+        raise TypeError(given.dtype)
+    return given.astype(np.float64)
 
 
 def _short(value: Any) -> str:
