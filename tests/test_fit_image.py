@@ -15,7 +15,7 @@ from sdfgan import cameras, fields, meshes
 from sdfgan.cli import main
 from sdfgan.commands.fit_image import load_target
 from sdfgan.errors import UserError
-from sdfgan.pictures import VideoWriter
+from sdfgan.images import VideoWriter
 from sdfgan.raycast import render
 from sdfgan.raycast.rasterise import render_mesh
 

@@ -32,7 +32,7 @@ from sdfgan.commands.shapes import poses_of
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
 from sdfgan.gan.views import Sides, Viewer
-from sdfgan.pictures import save_image
+from sdfgan.images import save_image
 from sdfgan.training.files import write_json
 
 ROOT = Path(__file__).parent.parent

@@ -24,7 +24,7 @@ from sdfgan.data.convert import dataset_json, encode, picture_name, writer
 from sdfgan.data.images import check_background, decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.images import image_grid, save_image
 from sdfgan.training.progress import announced, progress
 
 _BAD_SHOWN = 20

@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 
+from sdfgan import conditions
 from sdfgan.checks import FEWEST_CELLS, MOST_CELLS
 from sdfgan.commands.arguments import output_path, require_between, run_folder
 from sdfgan.commands.shapes import ShapeFlags, load_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import codes
 from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
 from sdfgan.training.progress import progress
 
@@ -42,7 +42,7 @@ def run(config: ExtractMeshConfig) -> None:
     made = 0
     with progress(len(shapes.seeds), "meshes") as bar:
         for index, seed in enumerate(shapes.seeds):
-            condition = codes.rows(shapes.condition, slice(index, index + 1))
+            condition = conditions.rows(shapes.condition, slice(index, index + 1))
             path = folder / f"shape-{seed}.{config.format}"
             if config.format == "mrc":
                 export_volume(-sample_grid(shapes.generator, condition, config.resolution), path)

@@ -12,6 +12,7 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
+from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.checks import check_cells
 from sdfgan.commands.arguments import (
@@ -27,15 +28,14 @@ from sdfgan.data.images import check_background, decode
 from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.views import Sides, Viewer, shown
+from sdfgan.images import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
@@ -215,7 +215,7 @@ def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator
             print(f"no mesh: {error}")
         else:
             export_mesh(mesh, folder / "mesh.glb")
-    tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in codes.tensors_of(found.condition).items()}}
+    tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in conditions.tensors_of(found.condition).items()}}
     with atomic_file(folder / "codes.safetensors") as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
     write_json(

@@ -15,7 +15,7 @@ from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between,
 from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.views import Show, Sides, Viewer, sheet, shown
-from sdfgan.pictures import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
+from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 
+from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.commands.arguments import parse_seeds, require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
-from sdfgan.gan import codes
+from sdfgan.gan import truncation
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
 from sdfgan.gan.views import Sides, Viewer
@@ -91,8 +92,8 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
     condition = generator.condition(sample_latents(config, seeds, flags.truncation).to(device))
     mean = None
     if flags.psi != 1:
-        mean = codes.cached_mean(checkpoint, generator, config, weights)
-        condition = codes.lerp(mean, condition, flags.psi)
+        mean = truncation.cached_mean(checkpoint, generator, config, weights)
+        condition = conditions.lerp(mean, condition, flags.psi)
     return Shapes(generator, config, seeds, condition, mean)
 
 

@@ -28,8 +28,8 @@ from torch import Tensor
 
 from sdfgan.cameras import from_blender
 from sdfgan.data.archives import NOT_READ, Archive, Entry, open_archive
+from sdfgan.data.image_sets import InMemory, OnDisk
 from sdfgan.data.images import Colour, decode, decode_all, require_some
-from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json
 

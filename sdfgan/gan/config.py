@@ -18,8 +18,8 @@ from sdfgan.errors import UserError
 from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.images import VideoFormat
 from sdfgan.inception import FEWEST_PICTURES
-from sdfgan.pictures import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.pictures import Pictures
+from sdfgan.data.image_sets import Pictures
 from sdfgan.data.shapes import SHAPE_CLASSES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan import picture
+from sdfgan.gan import drawing
 from sdfgan.gan.config import GanConfig
 from sdfgan.inception import FEWEST_PICTURES, Inception
 from sdfgan.meshes import marching_cubes
@@ -27,8 +27,8 @@ from sdfgan.metrics import (
     shape_scores,
     sliced_wasserstein,
 )
-from sdfgan.training.distributed import Workers
 from sdfgan.training.progress import progress
+from sdfgan.training.ranks import Workers
 
 SEED = 77  # of the latents and poses that pictures are compared with, and of true shapes
 _AT_ONCE = 32  # pictures
@@ -56,7 +56,7 @@ def random_pictures(
     random = torch.Generator().manual_seed(seed)
     latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     axes = rotate_axes(poses.sample(count, random))
-    lights = picture.draw_lights(axes, config, random)
+    lights = drawing.draw_lights(axes, config, random)
     missing = -count % workers.count
     rows = torch.arange(count + missing).clamp(max=count - 1)
     mine = rows.chunk(workers.count)[workers.rank]
@@ -65,7 +65,7 @@ def random_pictures(
     def some(rows: Tensor) -> Tensor:
         with torch.no_grad():  # the mode does not reach other threads by itself
             condition = truncate(generator.condition(latents[rows].to(device)))
-            made = picture.draw(generator, condition, axes[rows].to(device), config, lights[rows].to(device))
+            made = drawing.draw(generator, condition, axes[rows].to(device), config, lights[rows].to(device))
             return made.channels(config.channels)
 
     made: list[Tensor] = []

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
+from sdfgan.data.image_sets import InMemory, OnDisk, Pictures
 from sdfgan.data.layouts import open_data
-from sdfgan.data.pictures import InMemory, OnDisk, Pictures
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
@@ -23,10 +23,10 @@ from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
 from sdfgan.gan.views import Sides, Viewer, alphas
+from sdfgan.images import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.checkpoint import (
     elapsed_seconds,
     list_checkpoints,
@@ -35,11 +35,11 @@ from sdfgan.training.checkpoint import (
     save_checkpoint,
 )
 from sdfgan.training.device import device_here, resolve_device
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Workers, workers
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 from sdfgan.training.settings import is_of_type
 

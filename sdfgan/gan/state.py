@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field
+from sdfgan.fields import Field
 from sdfgan.gan.config import GanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.generator import make_generator
@@ -27,8 +28,8 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers
 from sdfgan.training.graphs import Graphs
+from sdfgan.training.ranks import Workers
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5

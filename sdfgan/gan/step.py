@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.data.pictures import Pictures
+from sdfgan.data.image_sets import Pictures
 from sdfgan.fields import PiGanField
-from sdfgan.gan import augment, picture
+from sdfgan.gan import augment, drawing
 from sdfgan.gan.augment import Augmentation
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminators import Verdict, logits_of, update_spectral_norm
+from sdfgan.gan.drawing import Picture
 from sdfgan.gan.losses import back_face_loss, eikonal_loss, gradient_penalty, r1_penalty, top_k_weights
-from sdfgan.gan.picture import Picture
 from sdfgan.gan.state import Gradients, TrainingState
 
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
@@ -89,7 +89,7 @@ class Step:
         latents = self.trainer.latents(self.batch, random)
         axes = rotate_axes(self.trainer.poses.sample(self.batch, random))
         free = (2 * torch.rand(self.batch, self.config.eikonal_points, 3, generator=random) - 1) * _EIKONAL_BOX
-        lights = picture.draw_lights(axes, self.config, random)
+        lights = drawing.draw_lights(axes, self.config, random)
         seeds: Sequence[int | None] = [None] * self.chunks
         if isinstance(self.trainer.generator, PiGanField):
             seeds = torch.randint(2**62, (self.chunks,), generator=random).tolist()
@@ -129,7 +129,7 @@ class Step:
         """The same with its pictures and gradients of the field."""
         generator = self.trainer.generator
         condition = generator.condition(fake.latents)
-        made = picture.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
+        made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
         gradients = made.gradients
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])

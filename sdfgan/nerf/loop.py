@@ -14,12 +14,12 @@ import torch
 
 from sdfgan.data.scenes import Scene, Views, load_scene
 from sdfgan.errors import UserError
+from sdfgan.images import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
 from sdfgan.nerf.views import Observer, Show, depth_span, neutral, orbit, path_cameras, shown
-from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.checkpoint import (
     elapsed_seconds,
     list_checkpoints,
@@ -29,10 +29,10 @@ from sdfgan.training.checkpoint import (
     unpack_module,
 )
 from sdfgan.training.device import device_here
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Workers, workers
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps

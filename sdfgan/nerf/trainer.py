@@ -29,7 +29,7 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.device import generator_on
-from sdfgan.training.distributed import Workers
+from sdfgan.training.ranks import Workers
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise

@@ -21,7 +21,7 @@ from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.checks import check_axes, check_fov, check_number, refuse_vmap
 from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.levels import MakeLevels, march_levels, seed_plan
+from sdfgan.raycast.levels import MakeLevels, dfr_plan, march_levels
 from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
@@ -144,7 +144,7 @@ def multiscale(
     tracer = Tracer(field, condition, axes, fov, options, generator)
     make_levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
     if algorithm == "seed":
-        make_levels = seed_plan(scales, fov)
+        make_levels = dfr_plan(scales, fov)
     traced = tracer.trace(make_levels, jitter=jitter)
     pixels = (traced.status != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
     level = make_levels(lipschitz=1.0, radius=tracer.extent)[-1]

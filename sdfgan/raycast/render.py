@@ -23,12 +23,12 @@ from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
+from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
 from sdfgan.raycast.layers import LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.neighbours import edges_of_hits
-from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "fuzz"]
@@ -113,7 +113,7 @@ def render(
     wanted = None if pixels is None else pixels.repeat_interleave(supersample, 1).repeat_interleave(supersample, 2)
     scene = _Scene(field, condition, axes, fov, lighting, size, edge)
     if edge == "fuzz":
-        samples = seed_samples(tracer, size, wanted)
+        samples = dfr_samples(tracer, size, wanted)
     elif edge == "neighbour":
         samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
     else:

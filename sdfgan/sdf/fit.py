@@ -15,21 +15,21 @@ import numpy as np
 import torch
 
 from sdfgan.errors import UserError
+from sdfgan.images import say_if_no_video, video_if_possible
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import say_if_no_video, video_if_possible
-from sdfgan.sdf import judge
+from sdfgan.meshes.read import read_mesh
+from sdfgan.meshes.sheets import sheet_mesh
+from sdfgan.sdf import evaluation
 from sdfgan.sdf.config import MOST_CELLS, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
-from sdfgan.sdf.pictures import save_slices, save_turntable
-from sdfgan.sdf.read import read_mesh
-from sdfgan.sdf.sheets import sheet_mesh
+from sdfgan.sdf.report import save_slices, save_turntable
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Workers, workers
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _SUMMARY, _CONFIG = "summary.json", "config.json"
@@ -288,10 +288,10 @@ class _Group:
                 print(f"{found[-1]}: is of other meshes; {len(state['meshes'])} start over")
 
     def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
-        points = judge.grid_points(self.config.validation_res, trainer.device)
+        points = evaluation.grid_points(self.config.validation_res, trainer.device)
         for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
             if case.truth is not None:
-                error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
+                error = (evaluation.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
                 log.log(trainer.step, {"validation_error": error})
 
     def _cells(self, case: Case) -> int:
@@ -330,7 +330,7 @@ class _Group:
         }
         begin = time.monotonic()
         if case.truth is not None and config.metrics:
-            summary["metrics"] = judge.field_metrics(field, case.truth)
+            summary["metrics"] = evaluation.field_metrics(field, case.truth)
         assert config.reconstruction_res is not None
         if config.reconstruction_res:
             try:
@@ -338,11 +338,11 @@ class _Group:
                 summary["reconstruction_res"] = cells
                 mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
                 name = f"{MESH}.{config.mesh_format}"
-                export_mesh(judge.to_original(mesh, case.placement), folder / name)
+                export_mesh(evaluation.to_original(mesh, case.placement), folder / name)
                 summary["mesh"] = name
                 if case.truth is not None and config.metrics:  # of what the file holds after its rounding
-                    written = judge.to_normalised(read_mesh(folder / name), case.placement)
-                    summary["metrics"] |= judge.mesh_metrics(written, case.truth)
+                    written = evaluation.to_normalised(read_mesh(folder / name), case.placement)
+                    summary["metrics"] |= evaluation.mesh_metrics(written, case.truth)
             except UserError as error:
                 summary["error"] = f"{case.path}: {error}"
         if case.thinness is not None and not case.unsigned:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdfgan.sdf.truth import GroundTruth
+from sdfgan.meshes.signed_distance import GroundTruth
 
 KINDS = ("mixed", "importance", "surface", "uniform", "curvature")
 BETA = 30.0  # of exp(-beta |s|), as Davies et al. have it ("On the Effectiveness of Weight-Encoded Neural Implicit 3D

@@ -14,8 +14,8 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from sdfgan.errors import UserError
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.losses import Objective
 from sdfgan.sdf.model import MeshSDF
+from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.sampling import Samples
 from sdfgan.training.checkpoint import pack_optimizer, unpack_optimizer
 

@@ -4,8 +4,8 @@ from sdfgan.fields.contraction import contract, contract_gaussians, expand
 from sdfgan.fields.volume import Places, Radiance, VolumeField
 from sdfgan.volume.field import Rays, SdfVolume
 from sdfgan.volume.occupancy import OccupancyGrid
-from sdfgan.volume.pictures import render_pictures
 from sdfgan.volume.render import Level, VolumeRendering, render
+from sdfgan.volume.render_images import render_pictures
 from sdfgan.volume.sampling import Sampling
 
 __all__ = [

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdfgan.cli import main
+from sdfgan.compat.importers import import_generator
 from sdfgan.errors import UserError
 from sdfgan.fields.volume import Places
 from sdfgan.gan import load_generator
-from sdfgan.gan.imports import import_generator
 
 WIDTH = 12
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfgan.data.pictures import InMemory
+from sdfgan.data.image_sets import InMemory
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import DISCRIMINATORS, GanConfig, picture
+from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
 from sdfgan.gan.discriminators import logits_of
@@ -146,7 +146,7 @@ def test_discriminators(name: str, pictures: Tensor) -> None:
 )
 def test_generators(options: dict, pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     # A shorter fit with larger steps, for time.
-    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     trainer, logs = trained(pictures, **options)
     check(logs)
     assert logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9
@@ -259,7 +259,7 @@ def test_the_renderer_of_dfr_learns_from_empty_pictures() -> None:
             trainer.generator.get_submodule("film")[-1].bias.fill_(1.0)  # far from flat
             trainer.generator.get_parameter("sdf_head.bias").fill_(5.0)
         condition = trainer.generator.condition(trainer.latents(2, trainer.random))
-        made = picture.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
+        made = drawing.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
         assert not made.alpha.any()
         assert len(made.gradients) > 2 * 0.7 * config.resolution**2
         eikonal_loss(made.gradients).backward()
@@ -290,7 +290,7 @@ def shrunk(name: str) -> GanConfig:
 
 @pytest.mark.parametrize("name", names())
 def test_curricula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     config = shrunk(name)
     trainer = Trainer(config)
     pictures = render_shapes(32, max(config.resolutions)).images
@@ -364,7 +364,7 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         latents = straight.latents(2, torch.Generator())
         axes = torch.eye(3).expand(2, 3, 3)
         now = straight.config.at(straight.steps_done)
-        assert picture.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
+        assert drawing.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
     finally:
         for trainer in (straight, halted, resumed):
             trainer.close()
@@ -406,7 +406,7 @@ WORKER = """
 import json, pathlib, sys, torch
 from sdfgan.gan import GanConfig
 from sdfgan.gan.trainer import Trainer
-from sdfgan.training.distributed import workers
+from sdfgan.training.ranks import workers
 pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
 with workers(torch.device("cpu")) as team:
@@ -474,7 +474,7 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
 
 
 def test_a_batch_that_processes_cannot_share() -> None:
-    from sdfgan.training.distributed import Workers
+    from sdfgan.training.ranks import Workers
 
     config = GanConfig(**TINY).resolved()
     later = dataclasses.replace(config, stages=(Stage(0, {"batch_size": 6}), Stage(50, {"batch_size": 4})))

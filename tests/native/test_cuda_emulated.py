@@ -20,7 +20,7 @@ from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
 from sdfgan.ops.film_siren import native_level, native_network
 from sdfgan.ops.trace import native_layers
-from sdfgan.raycast.levels import march_levels, seed_levels
+from sdfgan.raycast.levels import dfr_levels, march_levels
 
 pytestmark = [
     pytest.mark.slow,
@@ -158,7 +158,7 @@ FOV = cameras.DEFAULT_FOV
 LEVELS = {
     "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=None, lipschitz=1.5),
     "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=None),
-    "seed": seed_levels((4, 4), FOV),
+    "seed": dfr_levels((4, 4), FOV),
     "one level": [TraceLevel(10, 7, MarchRules(1e-3, refine=2), patience=3.0)],
 }
 

@@ -24,7 +24,7 @@ from sdfgan.errors import UserError
 from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.trainer import Trainer
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
-from sdfgan.training.distributed import Workers
+from sdfgan.training.ranks import Workers
 
 FAST: dict[str, Any] = {
     "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
