@@ -18,7 +18,7 @@ import torch
 import tyro
 from PIL import Image
 
-from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between
+from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
 from sdfgan.data.images import check_background, decode, require_some
@@ -60,7 +60,7 @@ class DatasetConfig:
 
 def run(config: DatasetConfig) -> None:
     """Do it, and say what came of it. A set without a readable picture is an error."""
-    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, resolution=config.resolution)
     require_between(1, math.inf, most=config.most)
     require_between(0, math.inf, views_per_object=config.views_per_object, seed=config.seed)
     check_background(config.background)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from sdfgan import conditions
-from sdfgan.checks import FEWEST_CELLS, MOST_CELLS
+from sdfgan.checks import FEWEST_CELLS, MAX_CELLS
 from sdfgan.commands.arguments import output_path, require_between, run_folder
 from sdfgan.commands.shapes import ShapeFlags, load_shapes
 from sdfgan.errors import UserError
@@ -36,7 +36,7 @@ class ExtractMeshConfig(ShapeFlags):
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
-    require_between(FEWEST_CELLS, MOST_CELLS, resolution=config.resolution)
+    require_between(FEWEST_CELLS, MAX_CELLS, resolution=config.resolution)
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0

@@ -11,7 +11,7 @@ import torch
 
 from sdfgan import conditions
 from sdfgan.cameras import orbit_path
-from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between, require_positive, run_folder
+from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.generator import sample_latents
@@ -47,7 +47,7 @@ class InterpolateConfig(CameraFlags):
 
 def run(config: InterpolateConfig) -> None:
     """Write the video, and say where it is."""
-    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, resolution=config.resolution)
     require_positive(frames=config.frames, fps=config.fps)
     require_between(-360, 360, azimuth=config.azimuth)
     require_between(-1000, 1000, turns=config.turns)

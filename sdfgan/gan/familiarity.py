@@ -24,7 +24,7 @@ _POSES = 10_000
 _SLACK = math.radians(1.0)  # of cameras
 # Inversions of unseen pictures of the built-in set came to 0.8 to 1.0 times the distance of 99.9 % of random shapes, of
 # a mug, which it has not, to 1.6 times.
-_MOST_DISTANCE = 1.25
+_MAX_DISTANCE = 1.25
 _FARTHEST = 0.999  # of random shapes
 
 
@@ -41,7 +41,7 @@ class Familiarity:
     @property
     def strange_shape(self) -> bool:
         """Whether the codes lie far outside of those of random shapes."""
-        return not self.code_distance <= _MOST_DISTANCE * self.farthest_distance
+        return not self.code_distance <= _MAX_DISTANCE * self.farthest_distance
 
     @property
     def strange_camera(self) -> bool:

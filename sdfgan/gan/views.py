@@ -29,7 +29,7 @@ Show = Literal["colour", "depth", "normals"]
 
 
 @dataclass(frozen=True)
-class Sides:
+class ViewRange:
     """From where a run's shapes are looked at: all round, or from no other azimuths than it learned from. Radians."""
 
     elevation: float
@@ -37,7 +37,7 @@ class Sides:
     swing: float = _SWING  # of the elevation in an orbit
 
     @classmethod
-    def of(cls, poses: PoseDistribution) -> Sides:
+    def of(cls, poses: PoseDistribution) -> ViewRange:
         """The middle elevation of the poses that a run learned from, and the range of their azimuths."""
         low, high = poses.elevation
         sides = cls((low + high) / 2, poses.azimuth)
@@ -84,7 +84,7 @@ class Sides:
         return elevation, middle + reach * (phase + first).sin()
 
 
-class Viewer:
+class ImageRenderer:
     """Renders shapes of a generator on white, with any options of `drawing.look`.
 
     `map_` may work on several batches at a time.
@@ -125,14 +125,14 @@ class Viewer:
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
         return self._map(some, torch.arange(len(axes)).split(at_once))
 
-    def views(self, condition: Any, count: int, sides: Sides) -> tuple[Any, Tensor]:
+    def views(self, condition: Any, count: int, sides: ViewRange) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
         axes = rotate_axes(sides.spread(count))
         shapes = len(next(iter(conditions.tensors_of(condition).values())))
         repeated = torch.arange(shapes).repeat_interleave(count)
         return conditions.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
-    def grid(self, condition: Any, count: int, sides: Sides, resolution: int, columns: int) -> Tensor:
+    def grid(self, condition: Any, count: int, sides: ViewRange, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one picture [3, H, W]."""
         return sheet(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 

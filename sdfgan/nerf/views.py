@@ -40,7 +40,7 @@ class Look(NamedTuple):
         return ~self.depth[0].isnan()
 
 
-class Observer:
+class SceneRenderer:
     """Renders a model in pieces of bounded memory."""
 
     def __init__(

@@ -36,7 +36,7 @@ Edge = Literal["exact", "neighbour", "fuzz"]
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
 _TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in; at least one, and at most
-_LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
+_MIN_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
 def render(
@@ -281,7 +281,7 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     the minima of layers that have an edge (else constants)."""
     hit = samples.hit.nonzero()[:, 0]
     shares = torch.stack([samples.share, 1 - samples.share], -1) * ~samples.opaque[:, None]
-    layer, side = (shares > _LEAST_SHARE).nonzero().unbind(-1)
+    layer, side = (shares > _MIN_SHARE).nonzero().unbind(-1)
     which = torch.cat([hit, layer])
     at = torch.cat([samples.t[hit], samples.edge[layer, side]])
     order = samples.image[which].argsort(stable=True)  # fields want the points of an image together

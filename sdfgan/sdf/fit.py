@@ -20,7 +20,7 @@ from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.sdf import evaluation
-from sdfgan.sdf.config import MOST_CELLS, SdfConfig
+from sdfgan.sdf.config import MAX_CELLS, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.report import save_slices, save_turntable
@@ -29,7 +29,7 @@ from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_c
 from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
-from sdfgan.training.ranks import Workers, workers
+from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _SUMMARY, _CONFIG = "summary.json", "config.json"
@@ -59,10 +59,10 @@ def train(config: SdfConfig) -> dict[str, Any]:
     begun = resumable(root, lambda: (root / _CONFIG).exists())
     if config.show_vis:
         say_if_no_video(root / f"turntable.{config.video_format}")
-    with workers(torch.device(config.device), _PATIENCE) as team, begun:
+    with process_group(torch.device(config.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(config, paths, root, team)
-        if not team.first:
+            return _train_folder(config, paths, root, ranks)
+        if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
         if config.resume is not None and _is_finished(done):
@@ -97,7 +97,7 @@ def _saved(folder: Path) -> SdfConfig | None:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Workers) -> dict[str, Any]:
+def _train_folder(config: SdfConfig, paths: list[Path], root: Path, ranks: Ranks) -> dict[str, Any]:
     """Every mesh that has no summary yet; this process takes its share of the groups."""
     assert config.input is not None and config.together is not None
     folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
@@ -110,24 +110,24 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
             flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
             raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
     left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
-    team.wait()  # all have chosen the same folder and know what is left before anything is written
-    if team.first:
+    ranks.wait()  # all have chosen the same folder and know what is left before anything is written
+    if ranks.first:
         write_json(root / _CONFIG, config.to_json())
         for mesh in left:  # what failed before is tried again
             (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
-    team.wait()
+    ranks.wait()
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
     groups = [rest for group in groups if (rest := [path for path in group if path in left])]
     begin = time.monotonic()
     done = len(paths) - len(left)
-    with progress(len(paths), "meshes", done, shown=team.first) as bar:
-        for group in groups[team.rank :: team.count]:
+    with progress(len(paths), "meshes", done, shown=ranks.first) as bar:
+        for group in groups[ranks.rank :: ranks.count]:
             _Group(config, group, [folders[path] for path in group], catch=True).run()
             finished = sum((folders[path] / _SUMMARY).exists() for path in paths)  # by all processes
             bar.advance(finished - bar.done, ", ".join(path.stem for path in group[:3]))
-        team.wait()
+        ranks.wait()
         if bar.done < len(paths):
             bar.advance(len(paths) - bar.done)
     summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
@@ -142,9 +142,9 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         "failed": len(failures),
         "failures": failures,
         "wall_seconds": round(time.monotonic() - begin, 1),
-        "processes": team.count,
+        "processes": ranks.count,
     }
-    if team.first:
+    if ranks.first:
         write_json(root / _SUMMARY, result)
         for path, error in failures.items():
             print(f"failed: {path}: {error.removeprefix(f'{path}: ')}")
@@ -302,7 +302,7 @@ class _Group:
             return cells
         if not self.config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
             return cells
-        return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MOST_CELLS))
+        return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MAX_CELLS))
 
     def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
         """Everything that is made from a trained field; its summary."""

@@ -173,7 +173,7 @@ def test_zip_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         archive.writestr("__MACOSX/._1.png", b"resource fork")
         archive.writestr("readme.txt", "no picture")
         archive.writestr("zeros.bmp", bytes(20_000))
-    monkeypatch.setattr(module, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     before = set(tmp_path.rglob("*"))
     found = load_images(path, 8)
     assert found.images[:, 0, 0, 0].tolist() == [1, 2]

@@ -406,20 +406,20 @@ WORKER = """
 import json, pathlib, sys, torch
 from sdfgan.gan import GanConfig
 from sdfgan.gan.trainer import Trainer
-from sdfgan.training.ranks import workers
+from sdfgan.training.ranks import process_group
 pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
-with workers(torch.device("cpu")) as team:
-    trainer = Trainer(config, team)
+with process_group(torch.device("cpu")) as ranks:
+    trainer = Trainer(config, ranks)
     trainer.augmented = 0.5
-    if not team.first:
+    if not ranks.first:
         for parameter in trainer.discriminator.parameters():
             parameter.data += 1
-    team.broadcast(trainer.modules)
+    ranks.broadcast(trainer.modules)
     logs = [trainer.step(pictures) for _ in range(4)]
-    team.check_same(trainer.modules, 4)
+    ranks.check_same(trainer.modules, 4)
     trainer.close()
-    if team.first:
+    if ranks.first:
         print("LOGS" + json.dumps(logs))
 threads = [(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").glob("*")]
 assert not [name for name in threads if "gloo" in name], threads  # one that outlives Python aborts the process
@@ -474,15 +474,15 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
 
 
 def test_a_batch_that_processes_cannot_share() -> None:
-    from sdfgan.training.ranks import Workers
+    from sdfgan.training.ranks import Ranks
 
     config = GanConfig(**TINY).resolved()
     later = dataclasses.replace(config, stages=(Stage(0, {"batch_size": 6}), Stage(50, {"batch_size": 4})))
     for wrong in (config, later):
         with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
-            Trainer(wrong, Workers(0, 3))
+            Trainer(wrong, Ranks(0, 3))
     with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator small"):
-        Trainer(config, Workers(0, 4))
+        Trainer(config, Ranks(0, 4))
 
 
 def test_pictures_from_somewhere_else(pictures: Tensor) -> None:

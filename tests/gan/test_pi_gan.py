@@ -12,12 +12,12 @@ from sdfgan import cameras
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
-from sdfgan.fields.volume import Places, Radiance
+from sdfgan.fields.volume import Radiance, RaySamples
 from sdfgan.gan import GanConfig, drawing, make_generator
 from sdfgan.gan.curricula import Stage, load_curriculum
 from sdfgan.gan.inversion import Effort, invert
 from sdfgan.gan.trainer import Trainer
-from sdfgan.gan.views import Viewer
+from sdfgan.gan.views import ImageRenderer
 from sdfgan.meshes import marching_cubes
 
 TINY = {
@@ -90,7 +90,7 @@ def test_it_begins_as_a_ball_that_can_be_looked_at() -> None:
     with torch.no_grad():
         condition = generator.condition(torch.randn(2, 8))
         axes = cameras.rotate_axes((torch.tensor([0.2, 0.4]), torch.tensor([0.0, 2.0])))
-        (seen,) = Viewer(generator, math.radians(25)).look(condition, axes, 32)
+        (seen,) = ImageRenderer(generator, math.radians(25)).look(condition, axes, 32)
         drawn = drawing.draw(generator, condition, axes, config)
     assert seen.rgb.shape == (2, 3, 32, 32) and 0.15 < seen.alpha.mean() < 0.5
     middle = seen.depth[:, 0, 15:17, 15:17]
@@ -141,7 +141,7 @@ def test_what_pi_gan_has_of_layers_and_samples(monkeypatch: pytest.MonkeyPatch) 
     assert len(make_generator(GanConfig(device="cpu").resolved()).weights) == 5  # 3, and one of each branch
     asked, radiance = [], generator.radiance
 
-    def spy(places: Places, condition: object) -> Radiance:
+    def spy(places: RaySamples, condition: object) -> Radiance:
         asked.append(places.points)
         return radiance(places, condition)
 

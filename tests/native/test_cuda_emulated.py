@@ -125,7 +125,7 @@ def trace(
     net: FilmSirenNetwork,
     levels: list[TraceLevel],
     jitter: Tensor | None,
-    most_layers: int = 0,
+    max_layers: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Status, distance, nearest, counts, layers, number of layers."""
     images, size = len(net.scale), levels[-1].size
@@ -133,7 +133,7 @@ def trace(
     status = torch.full((images, size, size), int(RayStatus.UNTRACED), dtype=torch.uint8)
     distance, nearest = torch.zeros(images, size, size), torch.zeros(images, size, size)
     counts = torch.zeros(2, dtype=torch.int64)
-    layers, complete = torch.zeros(most_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
+    layers, complete = torch.zeros(max_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
     numbers = len(flat) // len(levels)
     sizes = [level.size for level in levels]
@@ -147,7 +147,7 @@ def trace(
         distance=distance,
         nearest=nearest,
         counts=counts,
-        layers=native_layers(layers, complete, None) if most_layers else native_layers(None, None, None),
+        layers=native_layers(layers, complete, None) if max_layers else native_layers(None, None, None),
         workspace=torch.full((emulated.film_siren_trace_workspace(device, images, sizes),), 77, dtype=torch.uint8),
         plane_distance=1 / math.tan(cameras.DEFAULT_FOV / 2),
     )
@@ -210,19 +210,19 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
 
 
 @pytest.mark.parametrize(
-    ("width", "device", "levels", "most_layers"),
+    ("width", "device", "levels", "max_layers"),
     [(64, HOPPER, "march", 0), (64, AMPERE, "seed", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
 )
-def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, most_layers):
+def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, max_layers):
     """To the last bit, whenever a block's warps begin to share its rays; the last case has no memory for that."""
     net = RandomNetwork(1, width, (2, 2, 1)).for_cuda("fp16")
     monkeypatch.setenv("SDFGAN_TRACE_TAIL", "0")
-    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, max_layers)
     rows = set()
     for rounds, schedule in (("1", "0"), ("2", "1"), ("8", "2")):
         monkeypatch.setenv("SDFGAN_TRACE_TAIL", rounds)
         monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", schedule)
-        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, max_layers)
         assert all(map(torch.equal, (*actual, complete_now), (*expected, complete)))
         torch.testing.assert_close(layers_now, layers, atol=0, rtol=0, equal_nan=True)
         assert counts_now[0] == counts[0]
