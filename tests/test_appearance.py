@@ -95,7 +95,8 @@ def test_polygons_that_others_cut_otherwise_keep_their_colours(tmp_path: Path) -
     (tmp_path / "l.obj").write_text("\n".join(["mtllib l.mtl", *lines, "v -1 -1 0", "usemtl m", f"f {order}", ""]))
     model, notes = read_model(tmp_path / "l.obj")
     image = render_model(model, FRONT, 32, light=FLAT)[0]
-    assert notes == [] and image[3, 24, 8] == 0
+    assert notes == [] and image[3, 13, 18] == 0, "between the reflex corner and the line that a fan would draw"
+    assert image[3, 9, 22] == 1
     assert seen(image, "top right") == [*COLOURS["top right"], 255]
 
 
