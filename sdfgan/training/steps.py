@@ -114,6 +114,15 @@ def _count(value: Any) -> int:
     return value
 
 
+def as_numbers(log: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Every tensor's number; waits for the device once."""
+    tensors = {name: value for name, value in log.items() if isinstance(value, Tensor)}
+    known = {name: value for name, value in log.items() if not isinstance(value, Tensor)}
+    values = torch.stack([value.float() for value in tensors.values()]).tolist()
+    read = dict(zip(tensors, values, strict=True)) | known
+    return {name: read[name] for name in log}
+
+
 def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """The mean over chunks of each parameter's gradient, summed in their order."""
     first, *others = chunks
