@@ -187,7 +187,7 @@ def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
 def sdf(arguments: argparse.Namespace, scratch: Path) -> None:
     """`train-sdf` with each preset: times, and how good the mesh is."""
     from sdfgan.sdf.config import PRESETS, SdfConfig
-    from sdfgan.sdf.fit import train
+    from sdfgan.sdf.job import train
 
     mesh = arguments.mesh or write_torus(scratch / "torus.obj")
     failed = []

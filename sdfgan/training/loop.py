@@ -152,7 +152,7 @@ class _Run:
                 "processes": job.ranks.count,
                 "threads": torch.get_num_threads() if job.threads is None else job.threads.count,
                 "torch": torch.__version__,
-                "training_seconds": round(seconds, 1),
+                "training_seconds": round(seconds, 2),
                 "checkpoint": self.checkpoint and str(self.checkpoint),
             },
         )

@@ -95,7 +95,7 @@ class Summary(dict[str, Any]):
 
     def write(self, folder: Path) -> None:
         """Write what is known by now, with the seconds that all has taken: images cannot take the numbers with them."""
-        self["wall_seconds"] = round(time.monotonic() - self.started, 1)
+        self["wall_seconds"] = round(time.monotonic() - self.started, 2)
         write_json(folder / "summary.json", self)
 
 
