@@ -24,7 +24,7 @@ LAYERS = (
     "raycast volume",
     "meshes data metrics lpips",
     "inception compat",
-    "sdf nerf gan",
+    "sdf nerf gan inverse",
     "compat.importers",
     "commands",
     "cli",

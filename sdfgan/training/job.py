@@ -68,13 +68,13 @@ class Job(ABC):
     def step(self) -> Numbers:
         """One update; `steps_done` is one more. Returns numbers for the log."""
 
-    @abstractmethod
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values from which `load_state` continues exactly."""
+        """Tensors and plain values from which `load_state` continues exactly. Jobs without run folders need none."""
+        raise NotImplementedError(type(self).__name__)
 
-    @abstractmethod
     def load_state(self, saved: Saved) -> None:
         """Undo `state`. Raises UserError, naming the checkpoint, where something is missing or does not fit."""
+        raise NotImplementedError(type(self).__name__)
 
     @abstractmethod
     def finish(self, summary: Summary) -> dict[str, Any]:
