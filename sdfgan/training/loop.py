@@ -93,7 +93,7 @@ class _Run:
                             f"({self.checkpoint and self.checkpoint.name})"
                         )
                     raise SystemExit(128 + received)
-            if job.runs and time.monotonic() - self.saved_when >= every.worth_saving:
+            if time.monotonic() - self.saved_when >= every.worth_saving:
                 self.save()  # before anything that can fail, or be interrupted
 
     def note(self, step: int, numbers: Numbers) -> None:
@@ -129,7 +129,7 @@ class _Run:
     def save(self) -> None:
         """A checkpoint of what is not saved yet, written by the first process."""
         job = self.job
-        if self.saved_at == job.steps_done:
+        if self.saved_at == job.steps_done or not job.runs:
             return
         job.ranks.check_same(job.modules, job.steps_done)
         self.saved_at, self.saved_when = job.steps_done, time.monotonic()
