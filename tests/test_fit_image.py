@@ -16,8 +16,8 @@ from sdfgan.cli import main
 from sdfgan.errors import UserError
 from sdfgan.images import VideoWriter
 from sdfgan.inverse import load_target
+from sdfgan.meshes import render_mesh
 from sdfgan.raycast import render
-from sdfgan.raycast.rasterise import render_mesh
 
 
 def test_meshes_are_rendered_as_fields_are() -> None:

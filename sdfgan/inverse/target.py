@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.errors import UserError
+from sdfgan.meshes import render_mesh
 from sdfgan.meshes.read import read_mesh
-from sdfgan.raycast.rasterise import render_mesh
 from sdfgan.training.progress import progress
 
 _FILL = 0.85  # radius of the ball that a mesh is scaled into
