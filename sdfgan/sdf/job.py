@@ -340,9 +340,8 @@ class _Group:
             return saved._replace(state={"elapsed_seconds": 0.0, **saved.state})
         if not self.catch:
             raise UserError(f"{saved.folder}: is of {saved.state.get('meshes')}, not of {meshes}")
-        print(
-            f"{saved.folder}: is of other meshes; {len(meshes)} start over"
-        )  # a folder, whose meshes were others then
+        # A folder, whose meshes were others then.
+        print(f"{saved.folder}: is of other meshes; {len(meshes)} start over")
         return None
 
 
@@ -352,7 +351,7 @@ class _Group:
 def _resumed(given: SdfConfig) -> SdfConfig:
     """The settings of the run to continue; what else was given must agree with them, or be harmless."""
     assert given.resume is not None
-    saved = _saved(given.resume)
+    saved = _settings_in(given.resume)
     if saved is None:
         source = given.resume / _CONFIG
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
@@ -363,7 +362,7 @@ def _resumed(given: SdfConfig) -> SdfConfig:
     return dataclasses.replace(saved, **{**changed, "output_dir": given.resume, "device": given.device})
 
 
-def _saved(folder: Path) -> SdfConfig | None:
+def _settings_in(folder: Path) -> SdfConfig | None:
     """The settings of a run; None where there is none."""
     source = folder / _CONFIG
     return SdfConfig.from_json(read_json(source), source) if source.exists() else None
@@ -375,7 +374,7 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, ranks: Ranks
     folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
     if len(set(folders.values())) < len(paths):  # a.stl beside a.obj
         folders = {path: root / path.relative_to(config.input) for path in paths}
-    before = _saved(root) or config
+    before = _settings_in(root) or config
     for name in sorted(config.to_json().keys() - _CHANGEABLE):
         old, new = getattr(before, name), getattr(config, name)
         if old != new:
