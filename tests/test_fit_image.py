@@ -13,9 +13,9 @@ import trimesh
 from polygon_files import SOLIDS, off
 from sdfgan import cameras, fields, meshes
 from sdfgan.cli import main
-from sdfgan.commands.fit_image import load_target
 from sdfgan.errors import UserError
 from sdfgan.images import VideoWriter
+from sdfgan.inverse import load_target
 from sdfgan.meshes import render_mesh
 from sdfgan.raycast import render
 

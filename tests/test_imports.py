@@ -25,7 +25,7 @@ LAYERS = (
     "meshes",
     "data metrics lpips",
     "inception compat",
-    "sdf nerf gan",
+    "sdf nerf gan inverse",
     "compat.importers",
     "commands",
     "cli",

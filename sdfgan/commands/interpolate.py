@@ -14,7 +14,7 @@ from sdfgan.cameras import orbit_path
 from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan.generator import sample_latents
+from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import Show
 from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
 

@@ -2,8 +2,8 @@
 
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminators import DISCRIMINATORS, Discriminator
-from sdfgan.gan.generator import load_generator, make_generator, sample_latents
-from sdfgan.gan.loop import train
+from sdfgan.gan.job import train
+from sdfgan.gan.models import load_generator, make_generator, sample_latents
 
 __all__ = [
     "DISCRIMINATORS",

@@ -9,7 +9,7 @@ import pytest
 
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
-from sdfgan.gan.loop import _resumed_config
+from sdfgan.gan.job import _resumed_config
 
 
 def test_defaults_for_a_cpu() -> None:
