@@ -212,6 +212,14 @@ def _(device: str) -> Sequence[Tensor]:
     return [(found.closest - points).norm(dim=1) - found.distance.abs()]
 
 
+@same("mesh_raycast")
+def _(device: str) -> Sequence[Tensor]:
+    targets = 2 * torch.rand(20_000, 3) - 1
+    origins = 3 * torch.nn.functional.normalize(torch.randn(20_000, 3))
+    found = ops.mesh_raycast(ops.mesh_tree(*torus()).to(device), origins.to(device), (targets - origins).to(device))
+    return [found.distance.nan_to_num(posinf=9.0), found.barycentric.sum(1)]
+
+
 @same("sample_pixels, valid_pixels")
 def _(device: str) -> Sequence[Tensor]:
     sizes = torch.tensor([[20, 30], [25, 15], [10, 40]])
@@ -321,19 +329,19 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
     return {name: (_error(a, e), limit) for name, a, e in zip(names, found, exact, strict=True)}
 
 
-def _check_trace(device: str, width: int, precision: str, most_layers: int = 0) -> Errors:
+def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -> Errors:
     """Against the march of a CPU, of the same levels."""
     net, cameras = RandomNetwork(3, width, _LAYERS), some_cameras(3)
     plan = march_levels(64, DEFAULT_FOV, threshold=1e-4, steps=100, native="cuda", lipschitz=1.2)
-    jitter = 0.01 * torch.rand(3, 64, 64) if most_layers else None
-    expected = ops.film_siren_trace(cameras, plan, net.on_cpu(), DEFAULT_FOV, jitter, most_layers)
+    jitter = 0.01 * torch.rand(3, 64, 64) if max_layers else None
+    expected = ops.film_siren_trace(cameras, plan, net.on_cpu(), DEFAULT_FOV, jitter, max_layers)
     moved = None if jitter is None else jitter.to(device)
     network = _network(net, precision, device)
-    found = ops.film_siren_trace(cameras.to(device), plan, network, DEFAULT_FOV, moved, most_layers)
+    found = ops.film_siren_trace(cameras.to(device), plan, network, DEFAULT_FOV, moved, max_layers)
     errors = _same_rays(found, expected, *((1e-3, 1e-5) if precision == "fp32" else (2e-3, 2e-3)))
     queries = abs(int(found[3][0]) / int(expected[3][0]) - 1)
     errors["queries"] = queries, 1e-3 if precision == "fp32" else 2e-2
-    if most_layers:
+    if max_layers:
         errors["layers"] = _error(found[4].complete, expected[4].complete), 2e-3
     return errors
 
@@ -366,7 +374,7 @@ for _width in ops.CUDA_WIDTHS:
         CHECKS[f"film_siren, {_name}"] = partial(_check_values, **_settings, with_gradient=False)
         CHECKS[f"film_siren_sample, {_name}"] = partial(_check_values, **_settings, with_gradient=True)
         CHECKS[f"film_siren_trace, {_name}"] = partial(_check_trace, **_settings)
-        CHECKS[f"film_siren_trace, 4 layers, {_name}"] = partial(_check_trace, **_settings, most_layers=4)
+        CHECKS[f"film_siren_trace, 4 layers, {_name}"] = partial(_check_trace, **_settings, max_layers=4)
 for _width in ops.CUDA_WIDTHS:
     for _precision in ("fp32", "fp16"):
         _settings = {"width": _width, "precision": _precision}

@@ -19,7 +19,7 @@ from sdfgan.cameras import pose_distribution
 from sdfgan.data.shapes import render_shapes
 from sdfgan.gan import load_generator
 from sdfgan.gan.inversion import invert, silhouette_iou
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.images import image_grid, save_image
 
 _SEED = 424_242  # of pictures that no run has learned from
 

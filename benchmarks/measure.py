@@ -26,7 +26,7 @@ import sdfgan
 from sdfgan import _C
 
 _SLOWEST_TOTAL = 90.0  # seconds that all rounds of a comparison may take, after the first three
-_LEAST_ROUNDS = 3
+_MIN_ROUNDS = 3
 _GPU_SECONDS = 0.01  # that a timing takes at least: one run may be less than what it costs to launch it
 _THEIRS = ("torch", "peak", "generic", "trimesh", "libigl")  # so begin names of what is compared with
 
@@ -149,7 +149,7 @@ def measure(
     begin = time.monotonic()
     for number in range(min(rounds, comparison.most_rounds or rounds)):
         now = time.monotonic()
-        if now > deadline or (number >= _LEAST_ROUNDS and now - begin > _SLOWEST_TOTAL):
+        if now > deadline or (number >= _MIN_ROUNDS and now - begin > _SLOWEST_TOTAL):
             break
         say(f"{comparison.title}: round {number + 1} of {rounds}")
         timing.round()
@@ -179,7 +179,7 @@ class _Timing:
             self.facts[name] = self.comparison.facts.get(name, {}) | self.comparison.examine(name, answer)
             del answer
             runs = _enough_runs(variant, self.device)
-            timings = _LEAST_ROUNDS if is_ours(name) and self.device != "cpu" else 1
+            timings = _MIN_ROUNDS if is_ours(name) and self.device != "cpu" else 1
             self.first[name] = [self._time(variant, name, runs) for _ in range(timings)]
             self.runs[name] = runs
 

@@ -30,7 +30,8 @@ from skimage.measure import marching_cubes
 from torch import Tensor, nn
 
 from measure import environment
-from sdfgan.sdf import GroundTruth, judge, normalise, read_mesh, repair
+from sdfgan.meshes import normalise, repair
+from sdfgan.sdf import GroundTruth, evaluation, read_mesh
 from sdfgan.sdf.config import PRESETS, SdfConfig
 from sdfgan.sdf.files import find_inputs
 from sdfgan.sdf.fit import train
@@ -73,7 +74,7 @@ def mesh2sdf(path: Path, cells: int) -> Record:
     seconds = time.perf_counter() - begin
     found = trimesh.Trimesh((vertices - 1) * 2 / cells - 1, faces, process=False)
     truth = GroundTruth(mesh)
-    metrics = judge.field_metrics(Grid(values), truth) | judge.mesh_metrics(found, truth)
+    metrics = evaluation.field_metrics(Grid(values), truth) | evaluation.mesh_metrics(found, truth)
     return {"field": "signed", "metrics": metrics, "wall_seconds": round(seconds, 2)}
 
 

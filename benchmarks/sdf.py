@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.fields.function import FunctionField
-from sdfgan.meshes import marching_cubes
-from sdfgan.sdf import GroundTruth, Placement, SampleStream, judge, normalise, read_mesh, repair
+from sdfgan.meshes import marching_cubes, normalise, repair
+from sdfgan.sdf import GroundTruth, Placement, SampleStream, evaluation, read_mesh
 from sdfgan.sdf.config import PRESETS, ScalerName, SdfConfig
 from sdfgan.sdf.model import make_field
 from sdfgan.sdf.trainer import Trainer
@@ -82,13 +82,13 @@ def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> nn.Module
 def judged(network: nn.Module, truth: GroundTruth) -> dict[str, float]:
     """Metrics of a network, and of the mesh made from it."""
     with torch.no_grad():
-        metrics = judge.field_metrics(network, truth)
+        metrics = evaluation.field_metrics(network, truth)
 
     def sdf(points: Tensor) -> Tensor:
         return network(points)
 
     mesh = marching_cubes(FunctionField(sdf), None, _RESOLUTION)
-    return metrics | judge.mesh_metrics(mesh, truth)
+    return metrics | evaluation.mesh_metrics(mesh, truth)
 
 
 def main() -> None:

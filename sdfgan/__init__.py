@@ -17,14 +17,16 @@ __all__ = ["__version__", "build_info"]
 
 _SUBPACKAGES = (
     "cameras",
+    "compat",
+    "conditions",
     "data",
     "fields",
     "gan",
+    "images",
     "meshes",
     "metrics",
     "nerf",
     "ops",
-    "pictures",
     "raycast",
     "rendering",
     "sdf",

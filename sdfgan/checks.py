@@ -14,7 +14,7 @@ from torch import Tensor
 from sdfgan.errors import UserError
 
 REAL = (torch.float32, torch.float64)
-FEWEST_CELLS, MOST_CELLS = 4, 1024  # along a side of the grid of a mesh
+FEWEST_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
 
 
 def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
@@ -67,7 +67,7 @@ def check_whole(function: str, least: int, **values: Any) -> None:
             raise ValueError(f"{function}: {name} must be at least {least}, got {number}")
 
 
-def check_cells(flag: str, cells: int | None, most: int = MOST_CELLS) -> None:
+def check_cells(flag: str, cells: int | None, most: int = MAX_CELLS) -> None:
     """Raises UserError for a grid of a mesh that is too coarse to hold a surface or too fine for memory; 0: no mesh."""
     if cells is None or cells == 0 or FEWEST_CELLS <= cells <= most:
         return

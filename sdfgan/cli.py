@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from typing import Any, NamedTuple
 
-from sdfgan.commands.legacy import translate
 from sdfgan.commands.streams import is_full, open_streams, say_error, silence
+from sdfgan.compat.flags import translate
 from sdfgan.errors import UserError
 from sdfgan.training.interrupt import STATUS, Interrupts
 

@@ -22,7 +22,7 @@ _NAMES = (
     "pt_inception-2015-12-05-6726825d.safetensors",
     "pt_inception-2015-12-05-6726825d.pth",
 )
-FEWEST_PICTURES = 10  # on each side: of fewer, features say nothing
+MIN_IMAGES = 10  # on each side: of fewer, features say nothing
 WHERE = (
     "put pt_inception-2015-12-05-6726825d.pth (the weights of the pytorch-fid project, published with its releases, "
     "91 MB), or the same as safetensors, into {folder}, or name the file with --inception"

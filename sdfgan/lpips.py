@@ -24,7 +24,7 @@ _LAYERS = (
     ("net.slice5.10", 256, 256, 3, 1, 1),
 )
 _POOLED = (1, 2)
-SMALLEST_SIDE = 35  # pixels that all layers need
+MIN_SIDE = 35  # pixels that all layers need
 
 
 class Lpips(nn.Module):
@@ -42,7 +42,7 @@ class Lpips(nn.Module):
         With `known` [H, W] bool the other pixels are the same grey in both, and in each layer a place counts by the
         share of known pixels in its part of the picture; 0 where none is known.
         """
-        if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < SMALLEST_SIDE:
+        if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < MIN_SIDE:
             raise ValueError(f"lpips: both must be [3, H, W], H and W >= 35, got {list(a.shape)}, {list(b.shape)}")
         if known is not None:
             a, b = (torch.where(known, picture, 0.5) for picture in (a, b))

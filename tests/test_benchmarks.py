@@ -22,7 +22,7 @@ import models
 import traces
 from measure import Comparison, DeviceLost, measure
 from sdfgan import cameras, fields, ops, raycast
-from sdfgan.raycast.seed import seed_points
+from sdfgan.raycast.dfr import dfr_points
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -55,7 +55,7 @@ def test_the_seeds_march_is_the_seeds(scales: tuple[int, ...]) -> None:
     assert abs(ours.queries - plain.queries) <= 1e-3 * plain.queries
     depth = torch.zeros(found.shape).masked_scatter(ours.mask, ours.distances)
     assert (depth - plain.distance)[found & plain.hit].abs().quantile(0.99) < 1e-5
-    points = seed_points(field, field.condition(latents), axes, scales, cameras.DEFAULT_FOV)
+    points = dfr_points(field, field.condition(latents), axes, scales, cameras.DEFAULT_FOV)
     assert torch.equal(points.mask, plain.shaded)
     assert (points.distances - plain.start[plain.shaded]).abs().quantile(0.99) < 1e-5
 
@@ -138,12 +138,12 @@ except SystemExit as end:
 
 
 def test_packages_that_are_missing_are_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("matplotlib", "igl", "rtree"):
+    for name in ("matplotlib", "igl", "rtree", "embreex"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     asked = argparse.Namespace(case=["mesh"], json=Path("a.jsonl"))
     assert bench.missing(asked) == ["no picture of the ratios will be drawn: pip install matplotlib"]
     said = bench.missing(argparse.Namespace(case=["all"], json=None))
-    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree"]
+    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree", "pip install embreex"]
 
 
 def environment() -> dict[str, str]:

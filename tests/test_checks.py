@@ -13,12 +13,12 @@ import pytest
 import torch
 import trimesh
 
-from sdfgan import cameras, fields, meshes, ops, pictures, raycast
+from sdfgan import cameras, compat, fields, images, meshes, ops, raycast
 from sdfgan.errors import UserError
 from sdfgan.fields.function import as_field
 from sdfgan.sdf import fit, load
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.volume.pictures import render_pictures
+from sdfgan.volume.render_images import render_pictures
 
 AXES = cameras.rotate_axes((0.3, 0.5))
 BALL = fields.Sphere(0.5)
@@ -152,13 +152,13 @@ CASES = [
     (lambda: BALL.rotated(axis=(0, 1, 0), angle="90"), "angle must be numbers or a Tensor, got '90'"),
     (lambda: fields.FilmSirenSDF(width=16.5), "FilmSirenSDF: width must be a whole number, got 16.5"),
     (lambda: fields.MlpSDF(width=0), "MlpSDF: width must be at least 1, got 0"),
-    (lambda: fields.DfrSDF(latent_size=0), "DfrSDF: latent_size must be at least 1, got 0"),
+    (lambda: compat.DfrSDF(latent_size=0), "DfrSDF: latent_size must be at least 1, got 0"),
     (lambda: fields.PiGanField(layers=0), "PiGanField: layers must be at least 1, got 0"),
     (lambda: fields.HashGrid(features=0), "HashGrid: features must be at least 1, got 0"),
     (lambda: fields.PositionalEncoding(-1), "PositionalEncoding: octaves must be at least 0, got -1"),
     (lambda: fields.Perceptron(3, 8), "Perceptron: widths must be a sequence, one for each hidden layer, got 8"),
     (lambda: fields.FixedLatent(BALL), "FixedLatent: family must be a FilmSirenSDF, got Sphere"),
-    (lambda: pictures.VideoWriter("a.gif", fps=0), "VideoWriter: fps must be positive, got 0"),
+    (lambda: images.VideoWriter("a.gif", fps=0), "VideoWriter: fps must be positive, got 0"),
     (lambda: fields.Sphere("big"), "Sphere: radius must be numbers or a Tensor, got 'big'"),
     (lambda: BALL.coloured((255, 0, 0)), "Coloured: colour must be at most 1.0, got 255.0"),
     (lambda: BALL.rotated(axis=(0, 0, 0), angle=1.0), "axis must not be zero, got (0, 0, 0)"),
@@ -170,13 +170,13 @@ CASES = [
     (lambda: meshes.marching_cubes(FAMILY, FAMILY.condition(torch.zeros(2, 4)), 8), "must be that of one shape, got 2"),
     (lambda: meshes.marching_cubes(lambda points: points, resolution=8), "field must be a Field, got function"),
     (lambda: meshes.sample_grid(BALL, resolution=8.5), "sample_grid: resolution must be a whole number, got 8.5"),
-    (lambda: pictures.save_image("a.png", torch.zeros(2, 3, 8, 8)), "image must be a Tensor [C, H, W], got [2, 3"),
-    (lambda: pictures.save_image("a.png", torch.zeros(8, 8)), "image must be a Tensor [C, H, W], got [8, 8]"),
-    (lambda: pictures.save_image("a.png", torch.zeros(8, 8, 3)), "image must be [1, 3 or 4, H, W], got [8, 8, 3]"),
-    (lambda: pictures.save_image("a.png", np.zeros((3, 8, 8))), "image must be a Tensor [C, H, W], got ndarray"),
-    (lambda: pictures.image_grid(torch.zeros(3, 8, 8), 2), "image_grid: images must be [N, C, H, W], got [3, 8, 8]"),
-    (lambda: pictures.image_grid(torch.zeros(1, 3, 8, 8), 0), "image_grid: columns must be at least 1, got 0"),
-    (lambda: pictures.colour_depth(torch.zeros(1, 8, 8)), "colour_depth: depth must be [B, 1, H, W], got [1, 8, 8]"),
+    (lambda: images.save_image("a.png", torch.zeros(2, 3, 8, 8)), "image must be a Tensor [C, H, W], got [2, 3"),
+    (lambda: images.save_image("a.png", torch.zeros(8, 8)), "image must be a Tensor [C, H, W], got [8, 8]"),
+    (lambda: images.save_image("a.png", torch.zeros(8, 8, 3)), "image must be [1, 3 or 4, H, W], got [8, 8, 3]"),
+    (lambda: images.save_image("a.png", np.zeros((3, 8, 8))), "image must be a Tensor [C, H, W], got ndarray"),
+    (lambda: images.image_grid(torch.zeros(3, 8, 8), 2), "image_grid: images must be [N, C, H, W], got [3, 8, 8]"),
+    (lambda: images.image_grid(torch.zeros(1, 3, 8, 8), 0), "image_grid: columns must be at least 1, got 0"),
+    (lambda: images.colour_depth(torch.zeros(1, 8, 8)), "colour_depth: depth must be [B, 1, H, W], got [1, 8, 8]"),
 ]  # fmt: skip
 
 
@@ -192,7 +192,7 @@ def test_errors_name_what_was_given(call: Callable[[], Any], message: str) -> No
 @pytest.mark.parametrize("name", ["a", "a.xyz", "a.txt"])
 def test_a_suffix_that_is_no_pictures(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name}: the suffix must be that of a picture"):
-        pictures.save_image(tmp_path / name, torch.zeros(3, 4, 4))
+        images.save_image(tmp_path / name, torch.zeros(3, 4, 4))
     assert not list(tmp_path.iterdir())
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sdfgan.cli import COMMANDS, main
-from sdfgan.commands.legacy import OLD_FLAGS, translate
+from sdfgan.compat.flags import OLD_FLAGS, translate
 
 
 @pytest.fixture

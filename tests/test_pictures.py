@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from sdfgan.errors import UserError
-from sdfgan.pictures import (
+from sdfgan.images import (
     NoVideo,
     VideoWriter,
     colour_depth,
@@ -71,7 +71,7 @@ def test_videos_that_cannot_be_are_refused(tmp_path: Path, monkeypatch: pytest.M
         VideoWriter(tmp_path / "v.avi"),
     ):
         pass
-    monkeypatch.setattr("sdfgan.pictures._MOST_PIXELS", 100)
+    monkeypatch.setattr("sdfgan.images._MAX_PIXELS", 100)
     with pytest.raises(UserError, match=r"v.gif: 128 pixels are too many"), VideoWriter(tmp_path / "v.gif") as video:
         video.add(torch.zeros(3, 8, 8))
         video.add(torch.zeros(3, 8, 8))

@@ -31,8 +31,8 @@ from PIL import Image
 from sdfgan.commands.shapes import poses_of
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
-from sdfgan.gan.views import Sides, Viewer
-from sdfgan.pictures import save_image
+from sdfgan.gan.views import ImageRenderer, ViewRange
+from sdfgan.images import save_image
 from sdfgan.training.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -73,8 +73,8 @@ def from_both(image: Path, runs: list[Path]) -> None:
     for run in runs:
         generator, config = load_generator(run)
         condition = generator.condition(sample_latents(config, range(_SHAPES)))
-        viewer = Viewer(generator, math.radians(config.fov))
-        grids.append(viewer.grid(condition, 6, Sides.of(poses_of(config)), config.view_resolution, columns=18))
+        viewer = ImageRenderer(generator, math.radians(config.fov))
+        grids.append(viewer.grid(condition, 6, ViewRange.of(poses_of(config)), config.view_resolution, columns=18))
     save_image(image, torch.cat(grids, 1))
 
 

@@ -45,8 +45,8 @@ void sample(const FilmSirenSample<T>& p, const PointGroup* groups, int64_t count
 // Plain functions: table.cpp puts them into the table of this instruction set.
 void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<float>& p, const PointGroup* groups,
                                int64_t count) {
-    const bool brain = p.network.matrices == Matrices::kBrain;
-    const auto run = brain ? sample<float, Brain> : sample<float, Full<float>>;
+    const bool bf16 = p.network.matrices == Matrices::kBf16;
+    const auto run = bf16 ? sample<float, Bf16> : sample<float, Full<float>>;
     run(p, groups, count);
 }
 void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<double>& p, const PointGroup* groups,
@@ -72,7 +72,7 @@ static double multiply_adds(int64_t rounds, typename Form::Stored weight) {
 }
 
 double SDFGAN_LEVEL(multiply_adds_)(int64_t rounds, bool bf16) {
-    return bf16 ? multiply_adds<Brain>(rounds, 0x3f003f00)
+    return bf16 ? multiply_adds<Bf16>(rounds, 0x3f003f00)
                 : multiply_adds<Full<float>>(rounds, 0.5f);
 }
 

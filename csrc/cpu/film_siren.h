@@ -74,7 +74,7 @@ struct Full {
 };
 
 // ... or two features in a lane as bfloat16, the lower one in the lower half; sums are float.
-struct Brain {
+struct Bf16 {
     using Real = Floats;
     using Stored = uint32_t;
     static constexpr int kPack = 2;
@@ -119,7 +119,7 @@ struct Memory {
     void* const address;
 };
 
-// Evaluates tiles. T is float or double; Form is Full<T> or Brain.
+// Evaluates tiles. T is float or double; Form is Full<T> or Bf16.
 template <class T, class Form>
 class Evaluator {
     using Real = typename Form::Real;

@@ -285,7 +285,7 @@ void trace(const FilmSirenTrace<T>& p, int threads) {
 
 // Plain functions: table.cpp puts them into the table of this instruction set.
 void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<float>& p, int threads) {
-    p.network.matrices == Matrices::kBrain ? trace<float, Brain>(p, threads)
+    p.network.matrices == Matrices::kBf16 ? trace<float, Bf16>(p, threads)
                                            : trace<float, Full<float>>(p, threads);
 }
 void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<double>& p, int threads) {

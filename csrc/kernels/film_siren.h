@@ -8,7 +8,7 @@
 
 namespace sdfgan {
 
-enum class Matrices { kFull, kBrain, kHalf };  // of T; of bfloat16; of fp16
+enum class Matrices { kFull, kBf16, kHalf };  // of T; of bfloat16; of fp16
 
 // A FiLM-SIREN with a ball as prior (sdfgan/fields/film_siren.py): layers sin(scale (W x) + shift),
 // first the trunk, then the branch of the sdf, then that of the texture, both fed by the trunk.

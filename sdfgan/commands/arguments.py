@@ -12,8 +12,8 @@ from pathlib import Path
 from sdfgan.errors import UserError
 from sdfgan.training.files import disk_errors
 
-MOST_PIXELS = 8192  # along a side of a picture: more would not fit into memory
-_MOST_SEEDS = 10_000  # a typing error in a range should not fill the memory
+MAX_PIXELS = 8192  # along a side of a picture: more would not fit into memory
+_MAX_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 
 def parse_seeds(texts: str | Sequence[str]) -> list[int]:
@@ -28,8 +28,8 @@ def parse_seeds(texts: str | Sequence[str]) -> list[int]:
         last = first if found[2] is None else int(found[2])
         if last < first:
             raise UserError(f"--seeds: a range must not fall, got {part.strip()}")
-        if len(seeds) + last - first >= _MOST_SEEDS:
-            raise UserError(f"--seeds: at most {_MOST_SEEDS} at once, got {text!r}")
+        if len(seeds) + last - first >= _MAX_SEEDS:
+            raise UserError(f"--seeds: at most {_MAX_SEEDS} at once, got {text!r}")
         seeds += range(first, last + 1)
     return seeds
 

@@ -18,13 +18,13 @@ import torch
 import tyro
 from PIL import Image
 
-from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between
+from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
 from sdfgan.data.images import check_background, decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
-from sdfgan.pictures import image_grid, save_image
+from sdfgan.images import image_grid, save_image
 from sdfgan.training.progress import announced, progress
 
 _BAD_SHOWN = 20
@@ -60,7 +60,7 @@ class DatasetConfig:
 
 def run(config: DatasetConfig) -> None:
     """Do it, and say what came of it. A set without a readable picture is an error."""
-    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, resolution=config.resolution)
     require_between(1, math.inf, most=config.most)
     require_between(0, math.inf, views_per_object=config.views_per_object, seed=config.seed)
     check_background(config.background)

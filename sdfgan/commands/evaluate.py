@@ -11,13 +11,14 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from sdfgan import conditions
 from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
 from sdfgan.commands.arguments import output_path, require_between, require_positive, run_folder
+from sdfgan.data.image_sets import InMemory, Pictures
 from sdfgan.data.layouts import open_data
-from sdfgan.data.pictures import InMemory, Pictures
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
-from sdfgan.gan import codes
+from sdfgan.gan import truncation
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.evaluation import SEED, picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import load_generator
@@ -95,10 +96,10 @@ def run(config: EvaluateConfig) -> None:
         return condition
 
     if config.psi != 1:
-        mean = codes.cached_mean(checkpoint, generator, trained, weights)
+        mean = truncation.cached_mean(checkpoint, generator, trained, weights)
 
         def truncate(condition: Any) -> Any:
-            return codes.lerp(mean, condition, config.psi)
+            return conditions.lerp(mean, condition, config.psi)
 
     poses = _poses(now, reals)
     fakes = random_pictures(generator, now, poses, count, seed=config.seed, truncate=truncate)

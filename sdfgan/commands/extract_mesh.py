@@ -9,11 +9,11 @@ from typing import Literal
 
 import torch
 
-from sdfgan.checks import FEWEST_CELLS, MOST_CELLS
+from sdfgan import conditions
+from sdfgan.checks import FEWEST_CELLS, MAX_CELLS
 from sdfgan.commands.arguments import output_path, require_between, run_folder
 from sdfgan.commands.shapes import ShapeFlags, load_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import codes
 from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
 from sdfgan.training.progress import progress
 
@@ -36,13 +36,13 @@ class ExtractMeshConfig(ShapeFlags):
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
-    require_between(FEWEST_CELLS, MOST_CELLS, resolution=config.resolution)
+    require_between(FEWEST_CELLS, MAX_CELLS, resolution=config.resolution)
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0
     with progress(len(shapes.seeds), "meshes") as bar:
         for index, seed in enumerate(shapes.seeds):
-            condition = codes.rows(shapes.condition, slice(index, index + 1))
+            condition = conditions.rows(shapes.condition, slice(index, index + 1))
             path = folder / f"shape-{seed}.{config.format}"
             if config.format == "mrc":
                 export_volume(-sample_grid(shapes.generator, condition, config.resolution), path)

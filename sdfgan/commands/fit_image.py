@@ -21,10 +21,10 @@ from sdfgan.checks import check_cells
 from sdfgan.commands.arguments import require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.pictures import VideoFormat, VideoWriter, image_grid, save_image, video_problem
+from sdfgan.images import VideoFormat, VideoWriter, image_grid, save_image, video_problem
+from sdfgan.meshes import render_mesh
+from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast import Lighting, evaluate, render
-from sdfgan.raycast.rasterise import render_mesh
-from sdfgan.sdf.read import read_mesh
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import announced, progress

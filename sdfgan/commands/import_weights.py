@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from sdfgan.gan.imports import import_generator
+from sdfgan.compat.importers import import_generator
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any, Literal
 
 import torch
 
+from sdfgan import conditions
 from sdfgan.cameras import orbit_path
-from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between, require_positive, run_folder
+from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan import codes
 from sdfgan.gan.generator import sample_latents
 from sdfgan.gan.views import Show
-from sdfgan.pictures import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
+from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class InterpolateConfig(CameraFlags):
 
 def run(config: InterpolateConfig) -> None:
     """Write the video, and say where it is."""
-    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, resolution=config.resolution)
     require_positive(frames=config.frames, fps=config.fps)
     require_between(-360, 360, azimuth=config.azimuth)
     require_between(-1000, 1000, turns=config.turns)
@@ -69,11 +69,11 @@ def run(config: InterpolateConfig) -> None:
         index, share = frame // config.frames, frame % config.frames / config.frames
         ends = [index, (index + 1) % len(shapes.seeds)]
         if config.space == "w":
-            a, b = (codes.rows(shapes.condition, slice(end, end + 1)) for end in ends)
-            return codes.lerp(a, b, share)
+            a, b = (conditions.rows(shapes.condition, slice(end, end + 1)) for end in ends)
+            return conditions.lerp(a, b, share)
         a, b = (latents[end : end + 1] for end in ends)
         condition = shapes.generator.condition(slerp(a, b, share))
-        return condition if shapes.mean is None else codes.lerp(shapes.mean, condition, config.psi)
+        return condition if shapes.mean is None else conditions.lerp(shapes.mean, condition, config.psi)
 
     sides = sides_of(config, shapes.config)
     start = sides.slant if config.azimuth is None else math.radians(config.azimuth)

@@ -12,10 +12,11 @@ import torch
 import tyro
 from safetensors.torch import save_file
 
+from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.checks import check_cells
 from sdfgan.commands.arguments import (
-    MOST_PIXELS,
+    MAX_PIXELS,
     output_path,
     require_between,
     require_positive,
@@ -27,21 +28,20 @@ from sdfgan.data.images import check_background, decode
 from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
-from sdfgan.gan.views import Sides, Viewer, shown
+from sdfgan.gan.views import ImageRenderer, ViewRange, shown
+from sdfgan.images import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
 
-_FEWEST_PIXELS = 4  # pictures are also compared at a quarter of the size
-_MOST_WEIGHT = 1e6
+_MIN_PIXELS = 4  # pictures are also compared at a quarter of the size
+_MAX_WEIGHT = 1e6
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ def run(config: InvertConfig) -> None:
         latent_steps=config.latent_steps,
         code_steps=config.code_steps,
     )
-    require_between(_FEWEST_PIXELS, MOST_PIXELS, resolution=config.resolution)
-    require_between(1, MOST_PIXELS, view_resolution=config.view_resolution)
+    require_between(_MIN_PIXELS, MAX_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, view_resolution=config.view_resolution)
     require_between(0, math.inf, frames=config.frames)
     check_cells("--mesh-resolution", config.mesh_resolution)
     require_between(0, 2**63 - 1, seed=config.seed)
-    require_between(0, _MOST_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
+    require_between(0, _MAX_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
     check_background(config.background)
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
@@ -139,7 +139,7 @@ def run(config: InvertConfig) -> None:
         )
     known = familiarity(generator, trained, poses, found.condition, found.elevation, found.azimuth)
     _export(config, found, known, generator, folder)
-    _write(config, found, target, viewer, replace(Sides.of(poses), elevation=found.elevation), folder)
+    _write(config, found, target, viewer, replace(ViewRange.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
@@ -181,7 +181,7 @@ def _features(config: InvertConfig, device: torch.device) -> Features | None:
 
 
 def _write(
-    config: InvertConfig, found: Inverted, target: torch.Tensor, viewer: Viewer, sides: Sides, folder: Path
+    config: InvertConfig, found: Inverted, target: torch.Tensor, viewer: ImageRenderer, sides: ViewRange, folder: Path
 ) -> None:
     """The sheet and the videos."""
     size = config.view_resolution
@@ -215,7 +215,7 @@ def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator
             print(f"no mesh: {error}")
         else:
             export_mesh(mesh, folder / "mesh.glb")
-    tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in codes.tensors_of(found.condition).items()}}
+    tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in conditions.tensors_of(found.condition).items()}}
     with atomic_file(folder / "codes.safetensors") as partial:
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
     write_json(

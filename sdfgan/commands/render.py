@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.commands.arguments import MOST_PIXELS, output_path, require_between, require_positive, run_folder
+from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
 from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan.views import Show, Sides, Viewer, sheet, shown
-from sdfgan.pictures import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
+from sdfgan.gan.views import ImageRenderer, Show, ViewRange, sheet, shown
+from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
 from sdfgan.training.progress import progress
 
 _VIDEOS = ("turntable", "orbit", "front")
-_MOST_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
+_MAX_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class RenderConfig(CameraFlags):
     """Where the camera stands in modes seeds and images, and how far it swings in front, degrees. Default: 30; of a run
     that has not learned from all round the middle of its azimuths, and as far as they go."""
     views: int = 6
-    """Sides from which each shape is seen in a grid."""
+    """ViewRange from which each shape is seen in a grid."""
     output: Path | None = None
     """File to write: .png or .jpg; videos: .mp4, .gif or .webp. Default: renders/MODE.png (videos: .mp4; images: a
     folder) in the run folder, or MODE-2.png ..."""
@@ -50,7 +50,7 @@ class RenderConfig(CameraFlags):
 
 def run(config: RenderConfig) -> None:
     """Write the pictures or video, and say where they are."""
-    require_between(1, MOST_PIXELS, resolution=config.resolution)
+    require_between(1, MAX_PIXELS, resolution=config.resolution)
     require_positive(frames=config.frames, fps=config.fps, views=config.views)
     require_between(-360, 360, azimuth=config.azimuth)
     if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
@@ -58,8 +58,8 @@ def run(config: RenderConfig) -> None:
     shapes = load_shapes(config)
     output = _output(config)
     count = len(shapes.seeds) * (config.views if config.mode in ("grid", "depth", "normals") else 1)
-    if config.mode != "images" and count * config.resolution**2 > _MOST_AT_ONCE:
-        most = math.isqrt(_MOST_AT_ONCE // count)
+    if config.mode != "images" and count * config.resolution**2 > _MAX_AT_ONCE:
+        most = math.isqrt(_MAX_AT_ONCE // count)
         raise UserError(f"--resolution: {count} pictures in one can have {most} px each, got {config.resolution}")
     viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
@@ -85,7 +85,7 @@ def _output(config: RenderConfig) -> Path:
     return output
 
 
-def _path(config: RenderConfig, sides: Sides) -> tuple[Tensor, Tensor]:
+def _path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
     if config.mode == "front":
         reach = sides.reach if config.azimuth is None else math.radians(config.azimuth)
         phase = 2 * math.pi * torch.arange(config.frames) / config.frames
@@ -93,7 +93,9 @@ def _path(config: RenderConfig, sides: Sides) -> tuple[Tensor, Tensor]:
     return sides.turntable(config.frames, swing=sides.swing if config.mode == "orbit" else 0.0)
 
 
-def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, show: Show, output: Path) -> None:
+def _single(
+    viewer: ImageRenderer, config: RenderConfig, shapes: Shapes, sides: ViewRange, show: Show, output: Path
+) -> None:
     azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
     axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(shapes.seeds), 3, 3)
     with progress(len(axes), config.mode) as bar:
@@ -107,7 +109,9 @@ def _single(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, 
                 save_image(output / f"shape-{next(seeds)}.png", picture)
 
 
-def _grid(viewer: Viewer, config: RenderConfig, shapes: Shapes, sides: Sides, show: Show, output: Path) -> None:
+def _grid(
+    viewer: ImageRenderer, config: RenderConfig, shapes: Shapes, sides: ViewRange, show: Show, output: Path
+) -> None:
     wanted = viewer.views(shapes.condition, config.views, sides)
     with progress(len(wanted[1]), config.mode) as bar:
         renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)

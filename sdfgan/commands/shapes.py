@@ -12,19 +12,20 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 import tyro
 
+from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.commands.arguments import parse_seeds, require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
-from sdfgan.gan import codes
+from sdfgan.gan import truncation
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
-from sdfgan.gan.views import Sides, Viewer
+from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
 from sdfgan.training.device import resolve_device
 from sdfgan.volume.sampling import Sampling
 
-_MOST_SAMPLES = 4096
+_MAX_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
     condition = generator.condition(sample_latents(config, seeds, flags.truncation).to(device))
     mean = None
     if flags.psi != 1:
-        mean = codes.cached_mean(checkpoint, generator, config, weights)
-        condition = codes.lerp(mean, condition, flags.psi)
+        mean = truncation.cached_mean(checkpoint, generator, config, weights)
+        condition = conditions.lerp(mean, condition, flags.psi)
     return Shapes(generator, config, seeds, condition, mean)
 
 
@@ -102,7 +103,7 @@ def poses_of(config: GanConfig) -> PoseDistribution:
     return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
 
 
-def sides_of(flags: CameraFlags, config: GanConfig) -> Sides:
+def sides_of(flags: CameraFlags, config: GanConfig) -> ViewRange:
     """From where a run's shapes are looked at. Raises UserError for angles that are none."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
     require_between(-90, 90, elevation=elevation)
@@ -110,24 +111,24 @@ def sides_of(flags: CameraFlags, config: GanConfig) -> Sides:
         raise UserError(f"--azimuth-range must be LOW HIGH, low <= high, got {azimuths[0]} {azimuths[1]}")
     if azimuths is not None:
         config = dataclasses.replace(config, azimuth=azimuths)
-    sides = Sides.of(poses_of(config))
+    sides = ViewRange.of(poses_of(config))
     return sides if elevation is None else dataclasses.replace(sides, elevation=math.radians(elevation))
 
 
-def viewer_of(flags: VolumeFlags, generator: Field, config: GanConfig) -> Viewer:
+def viewer_of(flags: VolumeFlags, generator: Field, config: GanConfig) -> ImageRenderer:
     """Who looks at shapes as the flags say; says which of them mean nothing for a surface. Raises UserError."""
     require_positive(samples=flags.samples, ray_step_multiplier=flags.ray_step_multiplier)
     samples = flags.samples * flags.ray_step_multiplier
-    if samples > _MOST_SAMPLES:
-        raise UserError(f"--samples: at most {_MOST_SAMPLES} along a ray, got {samples:g}")
+    if samples > _MAX_SAMPLES:
+        raise UserError(f"--samples: at most {_MAX_SAMPLES} along a ray, got {samples:g}")
     fov = math.radians(config.fov)
     if isinstance(generator, PiGanField):
         generator.view_locked = flags.lock_view_dependence
         count = max(1, round(samples))
-        return Viewer(generator, fov, sampling=Sampling((count, count), merge=True))
+        return ImageRenderer(generator, fov, sampling=Sampling((count, count), merge=True))
     for field in dataclasses.fields(VolumeFlags):
         if getattr(flags, field.name) != field.default:
             name = field.name.replace("_", "-")
             reason = "rays march until they hit, and colours do not depend on the direction of view"
             print(f"--{name} means nothing for a surface: {reason}", file=sys.stderr)
-    return Viewer(generator, fov)
+    return ImageRenderer(generator, fov)

@@ -25,7 +25,7 @@ NOT_READ = (  # pictures of other kinds
 _TABLES = (".csv", ".tsv", ".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5", ".parquet")
 _SIDE_SUFFIXES = (".json", ".txt", ".cls", *_TABLES, *NOT_READ)  # labels, poses, and what is counted
 _ENCRYPTED = 1  # the bit of an entry's flags
-MOST_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
+MAX_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
 
 
 class Entry(NamedTuple):
@@ -37,7 +37,7 @@ class Entry(NamedTuple):
     def read(self) -> bytes:
         """All of it."""
         with self.open() as file:
-            return file.read(MOST_BYTES)
+            return file.read(MAX_BYTES)
 
 
 class Archive(NamedTuple):
@@ -90,8 +90,8 @@ def _refusal(name: str, size: int) -> str | None:
     """Why an archive's entry is not read, if so."""
     if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
         return "its name points out of the archive"
-    if size > MOST_BYTES:
-        return f"unpacks to {size} bytes, more than {MOST_BYTES}"
+    if size > MAX_BYTES:
+        return f"unpacks to {size} bytes, more than {MAX_BYTES}"
     return None
 
 

@@ -28,12 +28,12 @@ from torch import Tensor
 
 from sdfgan.cameras import from_blender
 from sdfgan.data.archives import NOT_READ, Archive, Entry, open_archive
+from sdfgan.data.image_sets import InMemory, OnDisk
 from sdfgan.data.images import Colour, decode, decode_all, require_some
-from sdfgan.data.pictures import InMemory, OnDisk
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json
 
-_MOST_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
+_MAX_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
 Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ def open_data(
     pictures: InMemory | OnDisk
     if cache == "auto":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: each keeps the set
-        cache = "memory" if processes * len(entries) * 4 * resolution**2 <= _MOST_IN_MEMORY else "none"
+        cache = "memory" if processes * len(entries) * 4 * resolution**2 <= _MAX_IN_MEMORY else "none"
     if cache == "memory":
         images, good, skipped = decode_all(
             entries, resolution, background=background, crop=crop, on_progress=on_progress

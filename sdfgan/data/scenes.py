@@ -28,7 +28,7 @@ from sdfgan.ops.pixels import PixelViews, pixel_views, sample_pixels
 
 _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
-_MOST_PICTURE_BYTES = 16 * 2**30
+_MAX_PICTURE_BYTES = 16 * 2**30
 _OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
 _FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
 _LOOKS = 64  # along each side of a picture, at how far its lens sees
@@ -228,9 +228,9 @@ def _read_pictures(
             if isinstance(found, str):
                 raise UserError(f"{frame.where}: {frame.path}: {found}")
             size += found[0].nbytes
-            if size > _MOST_PICTURE_BYTES:
+            if size > _MAX_PICTURE_BYTES:
                 raise UserError(
-                    f"{frame.where}: the pictures take more than {_MOST_PICTURE_BYTES >> 30} GiB: reduce them, for "
+                    f"{frame.where}: the pictures take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
                     "example with --image-scale 0.5"
                 )
             pictures.append(found[0])

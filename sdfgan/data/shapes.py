@@ -34,7 +34,7 @@ DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), 
 
 _VERSION = 2  # part of the cache key: raise it when the pictures of a seed change
 _RAYS_PER_CHUNK = 2**18  # a constant, so that chunks do not depend on the number of threads
-_MOST_STEPS = 96
+_MAX_STEPS = 96
 _BALL = 0.97  # every shape fits into a ball of this radius
 _log = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _trace(chunk: _Chunk, side: int, fov: float) -> tuple[Tensor, Tensor, Tensor
     direction = torch.einsum("bij,si->jbs", axes, grid).flatten(1).index_select(1, ray)
     threshold = 0.25 / side  # an eighth of a sample's width
     done = []
-    for step in range(_MOST_STEPS):
+    for step in range(_MAX_STEPS):
         points = origin + t * direction
         value = chunk.field.sdf(points.T, image=image)
         if step % 4 == 3:  # dropping rays costs about as much as a step

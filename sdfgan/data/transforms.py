@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import from_blender
-from sdfgan.data.archives import MOST_BYTES, SUFFIXES, natural
+from sdfgan.data.archives import MAX_BYTES, SUFFIXES, natural
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json
 
@@ -187,8 +187,8 @@ def _says_something(value: Any) -> bool:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise UserError(f"{file}: more than {MOST_BYTES} bytes")
+        if file.stat().st_size > MAX_BYTES:
+            raise UserError(f"{file}: more than {MAX_BYTES} bytes")
         values = parse_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error

@@ -18,7 +18,7 @@ from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field, FieldSample
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
-_LEAST_ROWS = 8
+_MIN_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.S
 
 def _mapped(network: nn.Module, latents: Tensor) -> Tensor:
     """network(latents [B, L]), the same for a latent in any batch: CPUs sum products of fewer rows in another order."""
-    missing = -len(latents) % _LEAST_ROWS
+    missing = -len(latents) % _MIN_ROWS
     return network(nn.functional.pad(latents, (0, 0, 0, missing)))[: len(latents)] if missing else network(latents)
 
 

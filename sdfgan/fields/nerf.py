@@ -1,7 +1,7 @@
 """Radiance fields of ordinary networks: NeRF (Mildenhall et al. 2020, arXiv:2003.08934), mip-NeRF (Barron et al. 2021,
 arXiv:2103.13415) and the proposals of mip-NeRF 360 (Barron et al. 2022, arXiv:2111.12077).
 
-They are `VolumeField`s: they answer `density` and `radiance` at `Places`.
+They are `VolumeField`s: they answer `density` and `radiance` at `RaySamples`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sdfgan import ops
 from sdfgan.fields.base import map_tensors, ordinary
 from sdfgan.fields.contraction import contract, contract_gaussians
-from sdfgan.fields.volume import Places, Radiance, VolumeField
+from sdfgan.fields.volume import Radiance, RaySamples, VolumeField
 
 _DIRECTION_OCTAVES = 4
 _DENSITY_SHIFT = 1.0  # softplus(x - shift): an untrained field is thin (mip-NeRF, section 3.4)
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
         self.octaves, self.contracted = octaves, contracted
         self.width = 3 + 6 * octaves
 
-    def forward(self, places: Places) -> Tensor:
+    def forward(self, places: RaySamples) -> Tensor:
         """Features [N, 3 + 6 octaves]."""
         points, covariances = places.points, places.covariances
         if self.contracted and covariances is not None:
@@ -87,11 +87,11 @@ class ProposalField(nn.Module):
         self.trunk = SkipMlp(self.encoder.width, width, layers)
         self.head = nn.Linear(width, 1)
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         return softplus_density(self.head(self.trunk(self.encoder(places))))
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """Mid-grey of that density."""
         return Radiance(self.density(places), torch.full_like(places.points, 0.5))
 
@@ -114,11 +114,11 @@ class NerfField(nn.Module):
         self.color_layer = nn.Linear(width + 3 + 6 * _DIRECTION_OCTAVES, max(width // 2, 8))
         self.color_head = nn.Linear(max(width // 2, 8), 3)
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         return softplus_density(self.density_head(self.trunk(self.encoder(places))))
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
         features = self.trunk(self.encoder(places))
         directions = ops.positional_encoding(places.directions.contiguous(), _DIRECTION_OCTAVES, include_input=True)
@@ -127,7 +127,9 @@ class NerfField(nn.Module):
         return Radiance(softplus_density(self.density_head(features)), color)
 
 
-def density_normals(density: Callable[[Places], Tensor], places: Places, create_graph: bool) -> tuple[Tensor, Tensor]:
+def density_normals(
+    density: Callable[[RaySamples], Tensor], places: RaySamples, create_graph: bool
+) -> tuple[Tensor, Tensor]:
     """Densities [N], and normals [N, 3]: minus their normalised gradients by place; also in inference mode."""
     with torch.inference_mode(False), torch.enable_grad():
         places = map_tensors(ordinary, places)
@@ -143,11 +145,11 @@ class WithNormals:
     def __init__(self, field: VolumeField) -> None:
         self.field = field
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         return self.field.density(places, condition)
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
         answer = self.field.radiance(places, condition)
         if answer.normals is None:

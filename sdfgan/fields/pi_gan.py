@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
-from sdfgan.fields.volume import Places, Radiance
+from sdfgan.fields.volume import Radiance, RaySamples
 
 _FRONT = (0.0, 0.0, -1.0)  # direction of a ray that looks from +z
 _FREQUENCY = 25.0  # of SIREN's initialisation
@@ -125,11 +125,11 @@ class PiGanField(Field):
         scales = 15 * frequencies + 30
         return PiGanCondition(scales, scales * biases + phases)
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """[N] per world unit; see `sdfgan.volume.VolumeField`."""
         return self._density(places.points, self._features(places.points, condition, places.image))
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """Density and colours as seen along the directions, or as `view_locked`; see `sdfgan.volume.VolumeField`."""
         features = self._features(places.points, condition, places.image)
         directions = self._front(places.points) if self.view_locked else places.directions

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from sdfgan import ops
 from sdfgan.fields.contraction import contract
 from sdfgan.fields.hash_grid import HashGrid
-from sdfgan.fields.volume import Places, Radiance
+from sdfgan.fields.volume import Radiance, RaySamples
 
-_MOST_LOG_DENSITY = 11.0
+_MAX_LOG_DENSITY = 11.0
 _GEOMETRY = 15  # features that the colour network gets besides the direction
 _DIRECTION_LEVELS = 2  # spherical harmonics of degrees 1 and 2
 _FIRST_DENSITY = 0.0  # logarithm of an untrained field's
@@ -24,12 +24,12 @@ class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return x.clamp(max=_MOST_LOG_DENSITY).exp()
+        return x.clamp(max=_MAX_LOG_DENSITY).exp()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        return gradient * x.clamp(-_MOST_LOG_DENSITY, _MOST_LOG_DENSITY).exp()
+        return gradient * x.clamp(-_MAX_LOG_DENSITY, _MAX_LOG_DENSITY).exp()
 
 
 class RadianceGrid(nn.Module):
@@ -59,11 +59,11 @@ class RadianceGrid(nn.Module):
         directions = 2 * (2**_DIRECTION_LEVELS - 1 + _DIRECTION_LEVELS)
         self.color_net = _mlp(directions + _GEOMETRY, width, layers + 1, 3)
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         return self._density(self._features(places))
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
         features = self._features(places)
         smooth = torch.zeros_like(places.directions[:, 0])
@@ -71,7 +71,7 @@ class RadianceGrid(nn.Module):
         color = self.color_net(torch.cat((directions, features[:, 1:]), -1))
         return Radiance(self._density(features), color.float().sigmoid())
 
-    def _features(self, places: Places) -> Tensor:
+    def _features(self, places: RaySamples) -> Tensor:
         points = contract(places.points) / 2 if self.contracted else places.points
         return self.density_net(self.grid(points))
 

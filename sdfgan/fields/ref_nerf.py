@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sdfgan import ops
 from sdfgan.fields.nerf import Encoder, SkipMlp, density_normals, softplus_density
-from sdfgan.fields.volume import Places, Radiance
+from sdfgan.fields.volume import Radiance, RaySamples
 
 _BOTTLENECK = 128
 _DENSITY_SHIFT = -0.5  # the authors' code has it; their paper does not tell
@@ -56,18 +56,18 @@ class RefNerfField(nn.Module):
         self.specular_net = SkipMlp(bottleneck + directional + 1, width, layers)
         self.specular_head = nn.Linear(width, 3)
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         return softplus_density(self.density_head(self.trunk(self.encoder(places))), _DENSITY_SHIFT)
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`; `normals` are the predicted ones, `extras` [N, 3] those of the density.
 
         The condition is the random generator of the bottleneck's noise, or None for no noise.
         """
         features: list[Tensor] = []
 
-        def density(at: Places) -> Tensor:
+        def density(at: RaySamples) -> Tensor:
             features.append(self.trunk(self.encoder(at)))
             return softplus_density(self.density_head(features[0]), _DENSITY_SHIFT)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 
-class Places(NamedTuple):
+class RaySamples(NamedTuple):
     """Where a volume is asked: N pieces of rays."""
 
     points: Tensor  # [N, 3] world: their middles, or the means of their Gaussians
@@ -28,10 +28,10 @@ class Radiance(NamedTuple):
 class VolumeField(Protocol):
     """A volume that emits and absorbs light; what a field's `condition(latents)` gave goes with every question."""
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """[N] alone: for deciding where to look closer."""
         ...
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """Everything."""
         ...

@@ -18,8 +18,8 @@ from sdfgan.errors import UserError
 from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.gan.discriminators import DISCRIMINATORS
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.inception import FEWEST_PICTURES
-from sdfgan.pictures import VideoFormat
+from sdfgan.images import VideoFormat
+from sdfgan.inception import MIN_IMAGES
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 
@@ -294,7 +294,7 @@ class GanConfig:
 
     @property
     def resolutions(self) -> list[int]:
-        """Sides of the training pictures, in the order in which they come."""
+        """ViewRange of the training pictures, in the order in which they come."""
         assert self.resolution is not None
         first = self.at(0).resolution
         assert first is not None
@@ -386,7 +386,7 @@ _NOT_NEGATIVE = """texture_latent_size r1_gamma eikonal_weight eikonal_points ev
     latent_weight mapping_rate pose_weight back_face_weight instance_noise instance_noise_steps blur blur_steps
     latent_std eikonal_final"""
 _FRACTIONS = "decay_start ema_decay ema_decay_slow beta1 beta2 ada_target top_k_floor"
-_MOST = {
+_MAX = {
     "resolution": 1024, "view_resolution": 1024, "width": 4096, "mapping_width": 4096,
     "latent_size": 4096, "texture_latent_size": 4096, "trunk_layers": 64, "sdf_layers": 64, "texture_layers": 64,
     "octaves": 32, "discriminator_channels": 4096, "discriminator_most_channels": 4096, "seed": 2**63 - 1,
@@ -416,8 +416,8 @@ def check_settings(config: GanConfig) -> None:
         )
     if config.evaluate_shapes and config.data is not None:
         raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")
-    if config.inception is not None and 0 < config.evaluate_images < FEWEST_PICTURES:
-        raise UserError(f"--inception: FID needs --evaluate-images {FEWEST_PICTURES}, got {config.evaluate_images}")
+    if config.inception is not None and 0 < config.evaluate_images < MIN_IMAGES:
+        raise UserError(f"--inception: FID needs --evaluate-images {MIN_IMAGES}, got {config.evaluate_images}")
     if config.poses not in (*POSE_DISTRIBUTIONS, "data"):
         raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, data; got {config.poses!r}")
     if config.near_far is not None and not 0 <= config.near_far[0] < config.near_far[1]:
@@ -442,7 +442,7 @@ def _check_numbers(config: GanConfig) -> None:
             value = getattr(config, name)
             if value is not None and not fits(value):
                 raise UserError(f"{_flag(name)} {words}, got {value}")
-    for name, most in _MOST.items():
+    for name, most in _MAX.items():
         if getattr(config, name) > most:
             raise UserError(f"{_flag(name)} must be at most {most}, got {getattr(config, name)}")
 

@@ -42,7 +42,7 @@ class Discriminator(nn.Module):
     Args:
         resolutions: sides of the pictures, powers of two, in the order in which training meets them. Only
             `progressive` and `strided` take more than one.
-        channels: of the first layer at the highest resolution; doubled with each halving, up to `most_channels`.
+        channels: of the first layer at the highest resolution; doubled with each halving, up to `max_channels`.
         picture_channels: 4 for RGBA, 3 for RGB.
         latent_size: length of the latent to guess; 0: none.
         guess_direction: whether to guess the direction towards the camera.
@@ -55,7 +55,7 @@ class Discriminator(nn.Module):
         self,
         resolutions: Sequence[int],
         channels: int = 32,
-        most_channels: int = 512,
+        max_channels: int = 512,
         picture_channels: int = 4,
         latent_size: int = 0,
         guess_direction: bool = False,
@@ -67,7 +67,7 @@ class Discriminator(nn.Module):
         self.resolution = max(resolutions)
         self.picture_channels = picture_channels
         levels = int(math.log2(self.resolution // _SMALLEST))
-        self.widths = [min(channels * 2**level, most_channels) for level in range(levels + 1)]  # at R, R/2, ... 4
+        self.widths = [min(channels * 2**level, max_channels) for level in range(levels + 1)]  # at R, R/2, ... 4
         self._sphere = sphere
         self._guesses = (_SPHERE_FEATURES if sphere else 1, latent_size, 3 if guess_direction else 0)
         self.outputs = sum(self._guesses)
@@ -217,8 +217,8 @@ def minibatch_stddev(x: Tensor) -> Tensor:
 class Small(Discriminator):
     """A strided stem, residual blocks, minibatch stddev."""
 
-    def __init__(self, resolutions: Sequence[int], channels: int = 32, most_channels: int = 512, **more: Any) -> None:
-        super().__init__(resolutions, channels, most_channels, **more)
+    def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
+        super().__init__(resolutions, channels, max_channels, **more)
         widths = self.widths[:-1]  # the stem halves without widening
         self.stem = nn.Conv2d(self.picture_channels, widths[0], 4, stride=2, padding=1)
         self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(widths)))
@@ -235,8 +235,8 @@ class Small(Discriminator):
 class Residual(Discriminator):
     """1x1 stem, a residual block per halving, a last convolution over what is left."""
 
-    def __init__(self, resolutions: Sequence[int], channels: int = 32, most_channels: int = 512, **more: Any) -> None:
-        super().__init__(resolutions, channels, most_channels, **more)
+    def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
+        super().__init__(resolutions, channels, max_channels, **more)
         self.stem = nn.Conv2d(self.picture_channels, self.widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(self.widths)))
         self.last = ResidualDown(self.widths[-1], self.widths[-1])  # 4 x 4 to 2 x 2
@@ -253,8 +253,8 @@ class Progressive(Discriminator):
     grows = True
     _strided = False
 
-    def __init__(self, resolutions: Sequence[int], channels: int = 32, most_channels: int = 512, **more: Any) -> None:
-        super().__init__(resolutions, channels, most_channels, **more)
+    def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
+        super().__init__(resolutions, channels, max_channels, **more)
         # Stems for all resolutions that are met, and for the half of each, which fades out.
         wanted = {side for resolution in resolutions for side in (resolution, resolution // 2)}
         self.stems = nn.ModuleDict(
@@ -293,8 +293,8 @@ class Strided(Progressive):
 class StyleGan2(Discriminator):
     """Equalised learning rates, blurred residual halvings, minibatch stddev."""
 
-    def __init__(self, resolutions: Sequence[int], channels: int = 32, most_channels: int = 512, **more: Any) -> None:
-        super().__init__(resolutions, channels, most_channels, **more)
+    def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
+        super().__init__(resolutions, channels, max_channels, **more)
         self.stem = EqualConv(self.picture_channels, self.widths[0], 1)
         self.blocks = nn.Sequential(*(BlurDown(a, b) for a, b in pairwise(self.widths)))
         self.last = EqualConv(self.widths[-1] + 1, self.widths[-1], 3)

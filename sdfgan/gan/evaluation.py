@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.pictures import Pictures
+from sdfgan.data.image_sets import Pictures
 from sdfgan.data.shapes import SHAPE_CLASSES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan import picture
+from sdfgan.gan import drawing
 from sdfgan.gan.config import GanConfig
-from sdfgan.inception import FEWEST_PICTURES, Inception
+from sdfgan.inception import MIN_IMAGES, Inception
 from sdfgan.meshes import marching_cubes
 from sdfgan.metrics import (
     ShapeScores,
@@ -27,8 +27,8 @@ from sdfgan.metrics import (
     shape_scores,
     sliced_wasserstein,
 )
-from sdfgan.training.distributed import Workers
 from sdfgan.training.progress import progress
+from sdfgan.training.ranks import Ranks
 
 SEED = 77  # of the latents and poses that pictures are compared with, and of true shapes
 _AT_ONCE = 32  # pictures
@@ -46,34 +46,34 @@ def random_pictures(
     seed: int = SEED,
     truncate: Callable[[Any], Any] = lambda condition: condition,
     map_: Map = map,
-    workers: Workers | None = None,
+    ranks: Ranks | None = None,
 ) -> Tensor:
-    """Pictures [count, C, R, R] of random shapes from random sides, on the CPU; the same for any number of workers.
+    """Pictures [count, C, R, R] of random shapes from random sides, on the CPU; the same for any number of ranks.
 
     `config` is that of the step whose pictures are wanted; `truncate` is applied to conditions.
     """
-    workers = workers or Workers()
+    ranks = ranks or Ranks()
     random = torch.Generator().manual_seed(seed)
     latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     axes = rotate_axes(poses.sample(count, random))
-    lights = picture.draw_lights(axes, config, random)
-    missing = -count % workers.count
+    lights = drawing.draw_lights(axes, config, random)
+    missing = -count % ranks.count
     rows = torch.arange(count + missing).clamp(max=count - 1)
-    mine = rows.chunk(workers.count)[workers.rank]
+    mine = rows.chunk(ranks.count)[ranks.rank]
     device = next(generator.parameters()).device
 
     def some(rows: Tensor) -> Tensor:
         with torch.no_grad():  # the mode does not reach other threads by itself
             condition = truncate(generator.condition(latents[rows].to(device)))
-            made = picture.draw(generator, condition, axes[rows].to(device), config, lights[rows].to(device))
+            made = drawing.draw(generator, condition, axes[rows].to(device), config, lights[rows].to(device))
             return made.channels(config.channels)
 
     made: list[Tensor] = []
-    with progress(len(mine), "evaluating", shown=workers.first) as bar:
+    with progress(len(mine), "evaluating", shown=ranks.first) as bar:
         for group in mine.split(8 * _AT_ONCE):
             made += map_(some, group.split(_AT_ONCE))
             bar.advance(len(group))
-    return workers.gather(torch.cat(made)).cpu()[:count]
+    return ranks.gather(torch.cat(made)).cpu()[:count]
 
 
 def real_pictures(reals: Pictures, count: int, config: GanConfig, start: int = 0) -> Tensor:
@@ -100,8 +100,8 @@ def picture_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = N
 
 def features(inception: torch.nn.Module, pictures: Tensor) -> Tensor:
     """Features [N, F] of the colours of pictures [N, 3 or 4, R, R]."""
-    if len(pictures) < FEWEST_PICTURES:
-        raise UserError(f"FID needs at least {FEWEST_PICTURES} pictures on each side, got {len(pictures)}")
+    if len(pictures) < MIN_IMAGES:
+        raise UserError(f"FID needs at least {MIN_IMAGES} pictures on each side, got {len(pictures)}")
     found = []
     device = next(iter(inception.parameters()), pictures).device
     with progress(len(pictures), "features") as bar:

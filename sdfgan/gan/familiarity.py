@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution
 from sdfgan.fields import Field
-from sdfgan.gan import codes
 from sdfgan.gan.config import GanConfig
 
 _LATENTS, _SEED, _AT_ONCE = 4000, 0, 500  # half of them for the mean and the covariance, half to compare with
@@ -24,7 +24,7 @@ _POSES = 10_000
 _SLACK = math.radians(1.0)  # of cameras
 # Inversions of unseen pictures of the built-in set came to 0.8 to 1.0 times the distance of 99.9 % of random shapes, of
 # a mug, which it has not, to 1.6 times.
-_MOST_DISTANCE = 1.25
+_MAX_DISTANCE = 1.25
 _FARTHEST = 0.999  # of random shapes
 
 
@@ -41,7 +41,7 @@ class Familiarity:
     @property
     def strange_shape(self) -> bool:
         """Whether the codes lie far outside of those of random shapes."""
-        return not self.code_distance <= _MOST_DISTANCE * self.farthest_distance
+        return not self.code_distance <= _MAX_DISTANCE * self.farthest_distance
 
     @property
     def strange_camera(self) -> bool:
@@ -84,7 +84,7 @@ class CodeDistribution:
         random = torch.Generator().manual_seed(_SEED)
         device = next(generator.parameters()).device
         latents = config.latent_std * torch.randn(_LATENTS, generator.latent_size, generator=random)
-        conditions = [codes.tensors_of(generator.condition(part.to(device))) for part in latents.split(_AT_ONCE)]
+        conditions = [conditions.tensors_of(generator.condition(part.to(device))) for part in latents.split(_AT_ONCE)]
         flat = {
             name: torch.cat([part[name].flatten(1).double() for part in conditions]).cpu() for name in conditions[0]
         }
@@ -110,7 +110,7 @@ class CodeDistribution:
     @torch.no_grad()
     def distances(self, condition: Any) -> Tensor:
         """[B] of the rows of a condition from the mean; 1 is that of the median random shape."""
-        tensors = codes.tensors_of(condition)
+        tensors = conditions.tensors_of(condition)
         values = [tensors[name].flatten(1).double().cpu() / scale for name, scale in self._scales.items()]
         return self._distances(torch.cat(values, 1)) / self.median
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import camera_distance
+from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF, PiGanField
+from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
 

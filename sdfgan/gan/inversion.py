@@ -17,9 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, rotate_axes
 from sdfgan.fields import Field
-from sdfgan.gan import codes, picture
+from sdfgan.gan import drawing, truncation
 from sdfgan.gan.config import GanConfig
 
 _ANGLE_STEP = math.radians(2.0)  # of the differences
@@ -88,7 +89,7 @@ def invert(
 
     def note(condition: Any, angles: Tensor, losses: Tensor) -> None:
         best = int(losses.argmin())
-        row = codes.rows(condition, slice(best, best + 1))
+        row = conditions.rows(condition, slice(best, best + 1))
         history.append((row.detach(), *angles[best].tolist()))
         if on_progress is not None:
             on_progress(losses[best].item())
@@ -114,14 +115,14 @@ def invert(
     latent, angles = kept.values[best : best + 1].clone(), kept.angles[best : best + 1].clone()
     with torch.no_grad():
         start = generator.condition(latent)
-        mean = codes.mean_condition(generator, config)
-    scales = {name: tensor.std().clamp(min=1e-3) for name, tensor in codes.tensors_of(mean).items()}
-    offsets = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in codes.tensors_of(start).items()}
+        mean = truncation.mean_condition(generator, config)
+    scales = {name: tensor.std().clamp(min=1e-3) for name, tensor in conditions.tensors_of(mean).items()}
+    offsets = {name: torch.zeros_like(tensor).requires_grad_() for name, tensor in conditions.tensors_of(start).items()}
     optimizer = _Optimizer(list(offsets.values()), effort.code_rate, angles, effort.angle_rate / 3, effort.code_steps)
 
     def moved() -> Any:
-        tensors = codes.tensors_of(start)
-        return codes.with_tensors(start, {n: t + scales[n] * offsets[n] for n, t in tensors.items()})
+        tensors = conditions.tensors_of(start)
+        return conditions.with_tensors(start, {n: t + scales[n] * offsets[n] for n, t in tensors.items()})
 
     kept = _Kept()
     for _ in range(effort.code_steps):
@@ -174,7 +175,7 @@ class _Judge:
     def draw(self, condition: Any, angles: Tensor) -> Tensor:
         """Pictures [B, 4, R, R] of a condition from angles [B, 2]."""
         axes = rotate_axes((angles[:, 0], angles[:, 1]))
-        return picture.draw(self.generator, condition, axes, self.config).channels(4)
+        return drawing.draw(self.generator, condition, axes, self.config).channels(4)
 
     def __call__(self, condition: Any, angles: Tensor) -> Tensor:
         """Losses [B]: squared differences of colour and of coverage, also of pictures a quarter the size."""

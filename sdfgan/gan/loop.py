@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
+from sdfgan.data.image_sets import InMemory, OnDisk, Pictures
 from sdfgan.data.layouts import open_data
-from sdfgan.data.pictures import InMemory, OnDisk, Pictures
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
@@ -22,11 +22,11 @@ from sdfgan.gan.config import GanConfig
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
-from sdfgan.gan.views import Sides, Viewer, alphas
-from sdfgan.inception import FEWEST_PICTURES, Inception, find_weights, load_inception
+from sdfgan.gan.views import ImageRenderer, ViewRange, alphas
+from sdfgan.images import image_grid, save_image, say_if_no_video, video_if_possible
+from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.metrics import sliced_wasserstein
-from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.training.checkpoint import (
     elapsed_seconds,
     list_checkpoints,
@@ -35,11 +35,11 @@ from sdfgan.training.checkpoint import (
     save_checkpoint,
 )
 from sdfgan.training.device import device_here, resolve_device
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
 from sdfgan.training.settings import is_of_type
 
@@ -49,8 +49,8 @@ _CHANGEABLE_ON_RESUME = (
 )  # fmt: skip
 _LOG_INTERVAL = 10  # steps, whose means are logged
 _LOOKED_AT_FIRST = 64  # pictures, for their silhouettes
-_MOST_OPAQUE = 0.1  # of them may lack one without a word
-_FEWEST_HELD_OUT = 32
+_MAX_OPAQUE = 0.1  # of them may lack one without a word
+_MIN_HELD_OUT = 32
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 
 
@@ -69,11 +69,11 @@ def train(config: GanConfig) -> dict[str, Any]:
     Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, data and
     checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
     """
-    with workers(resolve_device(config.device)) as team:
-        return _train(config, team)
+    with process_group(resolve_device(config.device)) as ranks:
+        return _train(config, ranks)
 
 
-def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
+def _train(config: GanConfig, ranks: Ranks) -> dict[str, Any]:
     resumed, source = config.resume is not None, config.resume or config.load_dir
     checkpoint, tensors = Path(), dict[str, Tensor]()
     state: dict[str, Any] = {}
@@ -91,16 +91,16 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
         path = config.output_dir or next_run_folder(Path("runs"), "gan")
         check_new_run(path)
     config = dataclasses.replace(config, output_dir=path, resume=None)
-    inception = _inception(config, team)
-    if config.data is None and not team.first:
-        team.wait()  # the first process fills the cache that the others read
-    data = load_training_data(config, talk=team.first)
+    inception = _inception(config, ranks)
+    if config.data is None and not ranks.first:
+        ranks.wait()  # the first process fills the cache that the others read
+    data = load_training_data(config, talk=ranks.first)
     if not resumed:
-        _require_silhouettes(config, data.train, team.first)
-    if config.data is None and team.first:
-        team.wait()
+        _require_silhouettes(config, data.train, ranks.first)
+    if config.data is None and ranks.first:
+        ranks.wait()
     config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
-    trainer = Trainer(config, team, data.poses)
+    trainer = Trainer(config, ranks, data.poses)
     try:
         elapsed, start = 0.0, None
         if resumed:
@@ -108,15 +108,15 @@ def _train(config: GanConfig, team: Workers) -> dict[str, Any]:
             elapsed, start = elapsed_seconds(state, checkpoint), _start(state, checkpoint)
         elif source is not None:
             trainer.load_networks(tensors, checkpoint)
-        if team.first:
+        if ranks.first:
             _describe(trainer, data, path)
         if config.dry_run:
-            if team.first:
+            if ranks.first:
                 print("dry run: everything is in place; no run was written")
             return {"dry_run": True, "config": config.to_json()}
         if source is None:
             trainer.precondition()
-        team.broadcast(trainer.modules)  # processes on unlike machines may not have begun alike to the last bit
+        ranks.broadcast(trainer.modules)  # processes on unlike machines may not have begun alike to the last bit
         with (
             resumable(path, lambda: bool(list_checkpoints(path))),
             closing(_Run(trainer, data, path, inception, elapsed, start)) as run,
@@ -139,21 +139,21 @@ class _Run:
         start: dict[str, float] | None,
     ) -> None:
         self.trainer, self.data, self.config, self.path = trainer, data, trainer.config, path
-        self.team = trainer.workers
+        self.ranks = trainer.ranks
         self.started = time.monotonic() - elapsed
         resumed = trainer.steps_done or None
-        self.folder = RunFolder(path, self.config.to_json(), resumed) if self.team.first else None
-        self.viewer = Viewer(trainer.average, trainer.fov, trainer.threads.map)
-        self.sides = Sides.of(trainer.poses)
+        self.folder = RunFolder(path, self.config.to_json(), resumed) if self.ranks.first else None
+        self.viewer = ImageRenderer(trainer.average, trainer.fov, trainer.threads.map)
+        self.sides = ViewRange.of(trainer.poses)
         self.inception = None if inception is None else inception.to(trainer.device)
         self.health = Health()
         self.recent: dict[str, list[float]] = {}  # numbers of the steps since the last line of the log
         resolution = self.config.at(trainer.steps_done).resolution
         assert resolution is not None
-        if self.team.first and self.config.channels == 4:
+        if self.ranks.first and self.config.channels == 4:
             looked_at = data.train.batch(torch.arange(min(_REALS_LOOKED_AT, len(data.train))), resolution)
             self.health.note({"real_blobs": separate_parts(looked_at[:, 3:].float() / 255)})
-        if resumed is None and self.team.first:
+        if resumed is None and self.ranks.first:
             some = data.train.batch(torch.arange(min(64, len(data.train))), resolution)
             save_image(path / "samples" / "real.png", image_grid(some.float() / 255, 16)[:3])
         self.start = self.evaluate() if resumed is None else start
@@ -163,28 +163,28 @@ class _Run:
         config, trainer = self.config, self.trainer
         assert config.steps is not None
         log: dict[str, float] = {}
-        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.team.first) as bar:
+        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.ranks.first) as bar:
             while trainer.steps_done < config.steps:
                 numbers = trainer.step(self.data.train)
                 log = {name: _smooth(log.get(name), value) for name, value in numbers.items()}
                 step = trainer.steps_done
                 bar.advance(status=f"D {log['loss_d']:.3f}  G {log['loss_g']:.3f}  eikonal {log['eikonal']:.3f}")
                 self.watch(step, numbers)
-                if step % config.sample_interval == 0 and self.team.first:
+                if step % config.sample_interval == 0 and self.ranks.first:
                     self.sample(step)
                 if config.evaluate_interval and step % config.evaluate_interval == 0 and step < config.steps:
                     self.evaluate()
                 if step % config.checkpoint_interval == 0 and step < config.steps:
                     self.save()
-                received = self.team.largest(stop.received or 0, trainer.device)
+                received = self.ranks.largest(stop.received or 0, trainer.device)
                 if received:
                     saved = self.save()
-                    if self.team.first:
+                    if self.ranks.first:
                         print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
         saved = self.save()
         summary = self.results(saved)
-        if self.team.first:
+        if self.ranks.first:
             write_json(self.path / "summary.json", summary)  # now, so that no picture can take the numbers with it
             summary |= self.final_pictures()
             write_json(self.path / "summary.json", summary)
@@ -196,8 +196,8 @@ class _Run:
     def save(self) -> Path:
         """A checkpoint, written by the first process."""
         trainer = self.trainer
-        trainer.workers.check_same(trainer.modules, trainer.steps_done)
-        if not self.team.first:
+        trainer.ranks.check_same(trainer.modules, trainer.steps_done)
+        if not self.ranks.first:
             return self.path
         tensors, state = trainer.state()
         values = {
@@ -299,7 +299,7 @@ class _Run:
         if count == 0:
             return None
         now = self.now
-        fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.threads.map, workers=self.team)
+        fakes = random_pictures(trainer.average, now, trainer.poses, count, map_=trainer.threads.map, ranks=self.ranks)
         if self.folder is None:
             return None
         scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
@@ -313,7 +313,7 @@ class _Run:
         """The summary of the run, without pictures and meshes."""
         trained = time.monotonic() - self.started
         end = self.evaluate()
-        if not self.team.first:
+        if not self.ranks.first:
             return {}
         half, now = len(self.data.held_out) // 2, self.now
         floor = None
@@ -323,7 +323,7 @@ class _Run:
             "kind": "gan",
             "steps": self.trainer.steps_done,
             "device": _device_name(self.trainer.device),
-            "processes": self.team.count,
+            "processes": self.ranks.count,
             "threads": self.trainer.threads.count,
             "torch": torch.__version__,
             "wall_seconds": round(time.monotonic() - self.started, 1),
@@ -376,9 +376,9 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
         print(note)
     order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
-    if held < _FEWEST_HELD_OUT:
+    if held < _MIN_HELD_OUT:
         if config.evaluate_images and talk:
-            fewest = f"--evaluate-images {_FEWEST_HELD_OUT // 2} and {5 * _FEWEST_HELD_OUT} pictures"
+            fewest = f"--evaluate-images {_MIN_HELD_OUT // 2} and {5 * _MIN_HELD_OUT} pictures"
             print(f"{config.data}: no pictures are held out to measure distances by: that takes {fewest} at least")
         held = 0
     poses = None
@@ -402,14 +402,14 @@ def _require_silhouettes(config: GanConfig, pictures: Pictures, talk: bool) -> N
     advice = "give pictures with alpha, --background R G B where they are on a plain colour, or --channels 3"
     if opaque == len(some):
         raise UserError(f"{config.data}: the pictures {where}: {advice} to learn from the colours of photographs")
-    if talk and opaque > _MOST_OPAQUE * len(some):
+    if talk and opaque > _MAX_OPAQUE * len(some):
         print(f"{config.data}: {opaque} of {len(some)} pictures looked at {where}, and count as full squares: {advice}")
 
 
-def _inception(config: GanConfig, team: Workers) -> Inception | None:
+def _inception(config: GanConfig, ranks: Ranks) -> Inception | None:
     """The network that evaluations use, where there are weights: in the first process, which evaluates."""
     weights = find_weights(config.inception)
-    if weights is None or not team.first or config.evaluate_images < FEWEST_PICTURES:
+    if weights is None or not ranks.first or config.evaluate_images < MIN_IMAGES:
         return None
     return load_inception(weights)
 
@@ -436,7 +436,7 @@ def _start(state: dict[str, Any], checkpoint: Path) -> dict[str, float] | None:
 def _describe(trainer: Trainer, data: TrainingData, path: Path) -> None:
     config = trainer.config.at(trainer.steps_done)
     parameters = [sum(p.numel() for p in net.parameters()) for net in (trainer.generator, trainer.discriminator)]
-    processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
+    processes = f"{trainer.ranks.count} processes, " if trainer.ranks.count > 1 else ""
     stages = f" ({len(trainer.config.stages)} stages)" if len(trainer.config.stages) > 1 else ""
     threads = trainer.threads.count
     if trainer.steps_done:

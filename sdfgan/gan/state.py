@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field
+from sdfgan.fields import Field
 from sdfgan.gan.config import GanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.generator import make_generator
@@ -27,8 +28,8 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.distributed import Workers
 from sdfgan.training.graphs import Graphs
+from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
@@ -41,18 +42,16 @@ Gradients = Sequence[Tensor]
 class TrainingState:
     """Networks, averages, optimisers and random state of a run, and the threads that work on them."""
 
-    def __init__(
-        self, config: GanConfig, workers: Workers | None = None, poses: PoseDistribution | None = None
-    ) -> None:
+    def __init__(self, config: GanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None) -> None:
         """`poses` are the cameras', if they are not those of the configuration."""
         self.config = config
-        self.workers = workers or Workers()
+        self.ranks = ranks or Ranks()
         for stage in (config, *(config.at(stage.step) for stage in config.stages)):
             assert stage.batch_size is not None
-            if stage.batch_size % self.workers.count:
-                batch, count = stage.batch_size, self.workers.count
+            if stage.batch_size % self.ranks.count:
+                batch, count = stage.batch_size, self.ranks.count
                 raise UserError(f"--batch-size {batch} must be a multiple of the {count} processes, at every stage")
-            check_settings(dataclasses.replace(stage, chunk_size=stage.chunk_of(self.workers.count)))
+            check_settings(dataclasses.replace(stage, chunk_size=stage.chunk_of(self.ranks.count)))
         self.device = torch.device(config.device)
         self.loss = ADVERSARIAL_LOSSES[config.gan_loss]
         self._deterministic_before = (
@@ -142,7 +141,7 @@ class TrainingState:
         """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
         module: nn.Module = self.generator if name == "generator" else self.discriminator
         optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
-        means = self.workers.average(mean_gradients(gradients))
+        means = self.ranks.average(mean_gradients(gradients))
         assign_gradients(module.parameters(), means, self.steps.loss_scale)
         _leave_out_unreached(module, optimizer)
         return self.steps.take(name, optimizer, module.parameters(), clip, self.steps_done)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.data.pictures import Pictures
+from sdfgan.data.image_sets import Pictures
 from sdfgan.fields import PiGanField
-from sdfgan.gan import augment, picture
+from sdfgan.gan import augment, drawing
 from sdfgan.gan.augment import Augmentation
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.discriminators import Verdict, logits_of, update_spectral_norm
+from sdfgan.gan.drawing import Picture
 from sdfgan.gan.losses import back_face_loss, eikonal_loss, gradient_penalty, r1_penalty, top_k_weights
-from sdfgan.gan.picture import Picture
 from sdfgan.gan.state import Gradients, TrainingState
 
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
@@ -55,11 +55,11 @@ class Step:
     config: GanConfig
 
     def __post_init__(self) -> None:
-        config, workers, done = self.config, self.trainer.workers, self.trainer.steps_done
+        config, ranks, done = self.config, self.trainer.ranks, self.trainer.steps_done
         assert config.resolution is not None and config.batch_size is not None
         assert config.steps is not None and config.r1_gamma is not None
         self.batch, self.resolution = config.batch_size, config.resolution
-        self.chunks = self.batch // config.chunk_of(workers.count)
+        self.chunks = self.batch // config.chunk_of(ranks.count)
         since = done - self.trainer.config.stage_start(done)
         grown = done > since  # the first resolution has nothing to fade in from
         self.fade = min(1.0, (since + 1) / config.fade_steps) if grown and config.fade_steps else 1.0
@@ -81,7 +81,7 @@ class Step:
     def _mine(self, *tensors: Tensor) -> list[tuple[Tensor, ...]]:
         """Tensors [batch, ...] as the chunks of this process."""
         chunks = list(zip(*(tensor.chunk(self.chunks) for tensor in tensors), strict=True))
-        return list(self.trainer.workers.share(chunks))
+        return list(self.trainer.ranks.share(chunks))
 
     def draw_fakes(self) -> list[Fake]:
         """Latents, cameras and points of this process's chunks; the same everywhere however many there are."""
@@ -89,14 +89,14 @@ class Step:
         latents = self.trainer.latents(self.batch, random)
         axes = rotate_axes(self.trainer.poses.sample(self.batch, random))
         free = (2 * torch.rand(self.batch, self.config.eikonal_points, 3, generator=random) - 1) * _EIKONAL_BOX
-        lights = picture.draw_lights(axes, self.config, random)
+        lights = drawing.draw_lights(axes, self.config, random)
         seeds: Sequence[int | None] = [None] * self.chunks
         if isinstance(self.trainer.generator, PiGanField):
             seeds = torch.randint(2**62, (self.chunks,), generator=random).tolist()
         chunks = self._mine(*(_upload(part, device) for part in (latents, axes, free, lights)))
         return [
             Fake(z, views, x, light, seed)
-            for (z, views, x, light), seed in zip(chunks, self.trainer.workers.share(seeds), strict=True)
+            for (z, views, x, light), seed in zip(chunks, self.trainer.ranks.share(seeds), strict=True)
         ]
 
     def draw_reals(self, pictures: Pictures) -> list[Tensor]:
@@ -110,7 +110,7 @@ class Step:
         flips = _upload(torch.cat([flips for (flips,) in self._mine(flip)]), device)
         if self.config.mirror:
             images = torch.where(flips[:, None, None, None], images.flip(3), images)
-        return list(images.chunk(self.chunks // self.trainer.workers.count))
+        return list(images.chunk(self.chunks // self.trainer.ranks.count))
 
     def draw_views(self) -> list[View]:
         """How the discriminator will see this process's chunks of a batch."""
@@ -123,13 +123,13 @@ class Step:
         if self.noise > 0:
             seeds = torch.randint(2**62, (self.batch,), generator=random).chunk(self.chunks)
         views = [View(augmentation, seed) for augmentation, seed in zip(augmentations, seeds, strict=True)]
-        return list(self.trainer.workers.share(views))
+        return list(self.trainer.ranks.share(views))
 
     def render(self, fake: Fake) -> Fake:
         """The same with its pictures and gradients of the field."""
         generator = self.trainer.generator
         condition = generator.condition(fake.latents)
-        made = picture.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
+        made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
         gradients = made.gradients
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])
@@ -252,7 +252,7 @@ class Step:
         if self.config.top_k_interval:
             logits = torch.cat(trainer.threads.map(torch.no_grad()(self._logits), fakes, views))
             interval, floor = self.config.top_k_interval, self.config.top_k_floor
-            chosen = top_k_weights(trainer.workers.gather(logits), trainer.steps_done, interval, floor)
+            chosen = top_k_weights(trainer.ranks.gather(logits), trainer.steps_done, interval, floor)
             weights = [weight for (weight,) in self._mine(chosen)]
         improved = trainer.threads.map(self._generator_chunk, fakes, views, weights)
         log = self._mean([numbers for numbers, _ in improved])
@@ -304,7 +304,7 @@ class Step:
         """Numbers of all chunks of all processes, averaged."""
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name].float() for log in logs]).mean() for name in names])
-        return dict(zip(names, self.trainer.workers.average([means])[0].unbind(), strict=True))
+        return dict(zip(names, self.trainer.ranks.average([means])[0].unbind(), strict=True))
 
     def _silhouettes(self, alpha: Tensor) -> Numbers:
         coverage = alpha.mean((1, 2, 3))
@@ -315,7 +315,7 @@ class Step:
 
     def _variety(self, fakes: Tensor, reals: Tensor) -> Numbers:
         """How much mean colours and coverage differ between fakes, relative to reals."""
-        means = [self.trainer.workers.gather(images.mean((2, 3))) for images in (fakes, reals)]
+        means = [self.trainer.ranks.gather(images.mean((2, 3))) for images in (fakes, reals)]
         of_fakes, of_reals = (values.std(0, unbiased=False).norm() for values in means)
         return {"variety": of_fakes / of_reals.clamp(min=1e-6)}
 

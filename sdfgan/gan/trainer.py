@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdfgan.data.pictures import InMemory, Pictures
+from sdfgan.data.image_sets import InMemory, Pictures
 from sdfgan.gan import augment
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.state import TrainingState

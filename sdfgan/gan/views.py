@@ -11,10 +11,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, Range, camera_distance, orbit_path, rotate_axes
 from sdfgan.fields import Field
-from sdfgan.gan import codes, picture
-from sdfgan.pictures import VideoWriter, colour_depth, colour_normals, image_grid
+from sdfgan.gan import drawing
+from sdfgan.images import VideoWriter, colour_depth, colour_normals, image_grid
 from sdfgan.raycast import Rendering
 from sdfgan.training.progress import progress
 
@@ -28,7 +29,7 @@ Show = Literal["colour", "depth", "normals"]
 
 
 @dataclass(frozen=True)
-class Sides:
+class ViewRange:
     """From where a run's shapes are looked at: all round, or from no other azimuths than it learned from. Radians."""
 
     elevation: float
@@ -36,7 +37,7 @@ class Sides:
     swing: float = _SWING  # of the elevation in an orbit
 
     @classmethod
-    def of(cls, poses: PoseDistribution) -> Sides:
+    def of(cls, poses: PoseDistribution) -> ViewRange:
         """The middle elevation of the poses that a run learned from, and the range of their azimuths."""
         low, high = poses.elevation
         sides = cls((low + high) / 2, poses.azimuth)
@@ -83,8 +84,8 @@ class Sides:
         return elevation, middle + reach * (phase + first).sin()
 
 
-class Viewer:
-    """Renders shapes of a generator on white, with any options of `picture.look`.
+class ImageRenderer:
+    """Renders shapes of a generator on white, with any options of `drawing.look`.
 
     `map_` may work on several batches at a time.
     """
@@ -108,9 +109,9 @@ class Viewer:
 
         def some(rows: Tensor) -> Rendering:
             with torch.no_grad():  # the mode does not reach other threads by itself
-                rendering = picture.look(
+                rendering = drawing.look(
                     self._generator,
-                    codes.rows(condition, rows.to(device)),
+                    conditions.rows(condition, rows.to(device)),
                     axes[rows].to(device),
                     resolution=resolution,
                     fov=self._fov,
@@ -124,14 +125,14 @@ class Viewer:
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
         return self._map(some, torch.arange(len(axes)).split(at_once))
 
-    def views(self, condition: Any, count: int, sides: Sides) -> tuple[Any, Tensor]:
+    def views(self, condition: Any, count: int, sides: ViewRange) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
         axes = rotate_axes(sides.spread(count))
-        shapes = len(next(iter(codes.tensors_of(condition).values())))
+        shapes = len(next(iter(conditions.tensors_of(condition).values())))
         repeated = torch.arange(shapes).repeat_interleave(count)
-        return codes.rows(condition, repeated), axes.repeat(shapes, 1, 1)
+        return conditions.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
-    def grid(self, condition: Any, count: int, sides: Sides, resolution: int, columns: int) -> Tensor:
+    def grid(self, condition: Any, count: int, sides: ViewRange, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one picture [3, H, W]."""
         return sheet(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 
@@ -149,7 +150,7 @@ class Viewer:
         with VideoWriter(path, fps) as video, progress(len(all_axes), "frames") as bar:
             for index, axes in enumerate(all_axes):
                 condition = condition_at(index)
-                shapes = len(next(iter(codes.tensors_of(condition).values())))
+                shapes = len(next(iter(conditions.tensors_of(condition).values())))
                 pictures = self.look(condition, axes.expand(shapes, 3, 3), resolution)
                 video.add(sheet(shown(pictures, show, self.span), math.ceil(math.sqrt(shapes)), show))
                 bar.advance()

@@ -12,7 +12,7 @@ import torch
 
 from sdfgan.checks import check_cells
 from sdfgan.errors import UserError
-from sdfgan.pictures import VideoFormat
+from sdfgan.images import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 

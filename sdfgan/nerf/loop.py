@@ -14,12 +14,12 @@ import torch
 
 from sdfgan.data.scenes import Scene, Views, load_scene
 from sdfgan.errors import UserError
+from sdfgan.images import image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
-from sdfgan.nerf.views import Observer, Show, depth_span, neutral, orbit, path_cameras, shown
-from sdfgan.pictures import image_grid, save_image, say_if_no_video, video_if_possible
+from sdfgan.nerf.views import SceneRenderer, Show, depth_span, neutral, orbit, path_cameras, shown
 from sdfgan.training.checkpoint import (
     elapsed_seconds,
     list_checkpoints,
@@ -29,10 +29,10 @@ from sdfgan.training.checkpoint import (
     unpack_module,
 )
 from sdfgan.training.device import device_here
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
@@ -57,27 +57,27 @@ def train(config: NerfConfig) -> dict[str, Any]:
         config = _resumed_config(config, config_of(state, checkpoint), checkpoint)
     config = config.resolved()
     with ExitStack() as stack:
-        with workers(torch.device(config.device)) as team:
+        with process_group(torch.device(config.device)) as ranks:
             path = (
                 checkpoint.parent.parent if checkpoint else config.output_dir or next_run_folder(Path("runs"), "nerf")
             )
             config = dataclasses.replace(config, output_dir=path, resume=None)
-            with announced(f"reading {config.scene}", team.first):
+            with announced(f"reading {config.scene}", ranks.first):
                 scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
             background_value(config, scene)
             lpips = _lpips(config, scene)
-            trainer = Trainer(config, scene, team)
+            trainer = Trainer(config, scene, ranks)
             stack.callback(trainer.close)
             elapsed = 0.0
             if checkpoint is not None:
                 trainer.load_state(tensors, state, checkpoint)
                 elapsed = elapsed_seconds(state, checkpoint)
-            if team.first:
+            if ranks.first:
                 for note in scene.notes:
                     print(note)
                 _describe(trainer, path)
             if config.dry_run:
-                if team.first:
+                if ranks.first:
                     print("dry run: everything is in place; nothing was written")
                 return {"dry_run": True, "config": config.to_json()}
             stack.enter_context(resumable(path, lambda: bool(list_checkpoints(path))))
@@ -85,7 +85,7 @@ def train(config: NerfConfig) -> dict[str, Any]:
             stack.callback(run.close)
             run.learn()
         # The others need not wait for what the first one makes now.
-        return run.finish(lpips) if team.first else {}
+        return run.finish(lpips) if ranks.first else {}
 
 
 def config_of(state: dict[str, Any], checkpoint: Path) -> NerfConfig:
@@ -112,22 +112,22 @@ class _Run:
         """`saved`: the checkpoint that the trainer's state is from."""
         self.trainer, self.config, self.scene, self.path = trainer, trainer.config, trainer.scene, path
         self.saved, self.saved_at = saved, trainer.steps_done
-        self.team: Workers = trainer.workers
+        self.ranks: Ranks = trainer.ranks
         self.started = time.monotonic() - elapsed
         self.folder = None
-        if self.team.first:
+        if self.ranks.first:
             self.folder = RunFolder(path, self.config.to_json(), trainer.steps_done or None)
         at_once = _RAYS_AT_ONCE[trainer.device.type]
         if trainer.device.type == "cuda":  # --chunk says what fits into its memory
             at_once = min(at_once, self.config.chunk or at_once)
-        self.observer = Observer(trainer.model, trainer.background, at_once, trainer.threads.map, trainer.autocast)
+        self.observer = SceneRenderer(trainer.model, trainer.background, at_once, trainer.threads.map, trainer.autocast)
 
     def learn(self) -> None:
         """Train what is left, and save."""
         config, trainer = self.config, self.trainer
         assert config.steps and config.checkpoint_interval and config.evaluate_interval is not None
         smooth = seen = math.nan
-        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.team.first) as bar:
+        with StopSignals() as stop, progress(config.steps, "training", trainer.steps_done, self.ranks.first) as bar:
             while trainer.steps_done < config.steps:
                 numbers = trainer.step()
                 step = trainer.steps_done
@@ -140,10 +140,10 @@ class _Run:
                     seen = self.glance(step)
                 validation = "" if math.isnan(seen) else f"  val {seen:.2f} dB"
                 bar.advance(status=f"PSNR {smooth:.2f} dB{validation}")
-                received = self.team.largest(stop.received or 0, trainer.device)
+                received = self.ranks.largest(stop.received or 0, trainer.device)
                 if received:
                     saved = self.save()
-                    if self.team.first:
+                    if self.ranks.first:
                         print(f"\nstopped at step {step} and saved; continue with --resume {self.path} ({saved.name})")
                     raise SystemExit(128 + received)
         self.save()
@@ -166,9 +166,9 @@ class _Run:
         trainer = self.trainer
         if self.saved is not None and self.saved_at == trainer.steps_done:
             return self.saved
-        self.team.check_same([trainer.model], trainer.steps_done)
+        self.ranks.check_same([trainer.model], trainer.steps_done)
         self.saved, self.saved_at = self.path, trainer.steps_done
-        if not self.team.first:
+        if not self.ranks.first:
             return self.saved
         tensors, state = trainer.state()
         values = {
@@ -236,7 +236,7 @@ class _Run:
             "scene": str(config.scene),
             "steps": trainer.steps_done,
             "device": torch.cuda.get_device_name(trainer.device) if trainer.device.type == "cuda" else "cpu",
-            "processes": self.team.count,
+            "processes": self.ranks.count,
             "threads": trainer.threads.count,
             "torch": torch.__version__,
             "training_seconds": round(trained, 1),
@@ -301,12 +301,12 @@ def _lpips(config: NerfConfig, scene: Scene) -> Any:
     """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
     if config.lpips is None:
         return None
-    from sdfgan.lpips import SMALLEST_SIDE, load_lpips
+    from sdfgan.lpips import MIN_SIDE, load_lpips
 
     network = load_lpips(config.lpips).to(config.device)
-    smallest = min((int(views.sizes.min()) for views in (scene.val, scene.test) if views), default=SMALLEST_SIDE)
-    if smallest < SMALLEST_SIDE:
-        raise UserError(f"--lpips: pictures must be at least {SMALLEST_SIDE} pixels wide and high, got {smallest}")
+    smallest = min((int(views.sizes.min()) for views in (scene.val, scene.test) if views), default=MIN_SIDE)
+    if smallest < MIN_SIDE:
+        raise UserError(f"--lpips: pictures must be at least {MIN_SIDE} pixels wide and high, got {smallest}")
     return network
 
 
@@ -323,7 +323,7 @@ def _describe(trainer: Trainer, path: Path) -> None:
     held = ", ".join(f"{len(v)} {name}" for name, v in (("val", scene.val), ("test", scene.test)) if v is not None)
     height, width = scene.train.sizes[0].tolist()
     parameters = sum(p.numel() for p in trainer.model.parameters())
-    processes = f"{trainer.workers.count} processes, " if trainer.workers.count > 1 else ""
+    processes = f"{trainer.ranks.count} processes, " if trainer.ranks.count > 1 else ""
     if trainer.steps_done:
         print(f"{path}: continuing at step {trainer.steps_done}")
     if config.video_frames:

@@ -12,12 +12,12 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
-from sdfgan.volume import OccupancyGrid, Places, Rays, VolumeField, VolumeRendering
+from sdfgan.volume import OccupancyGrid, Rays, RaySamples, VolumeField, VolumeRendering
 
 _MEMORY = 0.75  # of a cell's density each time that it is asked again
 _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
-_LEAST_OPACITY = 0.01  # of a sample in a cell that counts as occupied
-_MOST_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
+_MIN_OPACITY = 0.01  # of a sample in a cell that counts as occupied
+_MAX_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
 _ROUNDS = (48, 2**24)  # most samples of a ray between looks at which rays go on
 _UNBOUNDED_ROUNDS = (32, 64, 128, 2**24)  # there much is behind what light reaches
 _UPDATED_SHARE = 1 / 8  # of the cells is asked again at an update
@@ -29,7 +29,7 @@ _LENS_MARGIN = 0.1  # of a picture's side, by which a lens may make it see more
 class Packed(NamedTuple):
     """N samples of R rays, one ray after the other."""
 
-    places: Places  # N
+    places: RaySamples  # N
     offsets: Tensor  # [R+1] int64
     distances: Tensor  # [N]
     deltas: Tensor  # [N]
@@ -47,7 +47,7 @@ class MarchingGrid(OccupancyGrid):
 
     def __init__(self, resolution: int, march_steps: int, contracted: bool) -> None:
         step = 2 * math.sqrt(3) / march_steps
-        super().__init__(resolution, threshold=_LEAST_OPACITY / step, contracted=contracted)
+        super().__init__(resolution, threshold=_MIN_OPACITY / step, contracted=contracted)
         self.step = step
 
     @torch.no_grad()
@@ -73,7 +73,7 @@ class MarchingGrid(OccupancyGrid):
         def density(points: Tensor) -> Tensor:
             direction = torch.zeros_like(points)
             direction[:, 2] = 1
-            return field.density(Places(points, direction))
+            return field.density(RaySamples(points, direction))
 
         if self.updates < _WHOLE_UPDATES:
             self.update(density, generator, decay=_FIRST_MEMORY)
@@ -101,12 +101,12 @@ class MarchingGrid(OccupancyGrid):
             if count == 0:
                 break
             some = ops.march_samples(march, offsets, count, first)
-            density = field.density(Places(some.points, some.directions)).to(jitter)
-            ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MOST_DEPTH)
+            density = field.density(RaySamples(some.points, some.directions)).to(jitter)
+            ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MAX_DEPTH)
             asked, first = asked + count, following
         offsets = reached.cumsum(0)
         kept = ops.march_samples(march, offsets, int(offsets[-1]))
-        return Packed(Places(kept.points, kept.directions), offsets, kept.distances, kept.deltas, asked)
+        return Packed(RaySamples(kept.points, kept.directions), offsets, kept.distances, kept.deltas, asked)
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:

@@ -15,7 +15,7 @@ from sdfgan.fields.nerf import density_normals
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.models import SceneModel
-from sdfgan.volume import Places, VolumeField
+from sdfgan.volume import RaySamples, VolumeField
 
 _DEPTH = 20.0  # densities are told apart up to this many times the level
 
@@ -43,11 +43,11 @@ class DensitySurface(Field):
         _, normals = density_normals(self.volume.density, places, create_graph=False)
         return self.volume.radiance(places._replace(directions=-normals.contiguous())).rgb.float()
 
-    def _from_above(self, points: Tensor) -> Places:
+    def _from_above(self, points: Tensor) -> RaySamples:
         down = torch.zeros_like(points)
         down[:, 1] = -1
         covariances = None if self.deviation is None else torch.full_like(points, self.deviation**2)
-        return Places(points, down, covariances)
+        return RaySamples(points, down, covariances)
 
 
 def export_scene_mesh(model: SceneModel, config: NerfConfig, scene: Scene, path: Path) -> Path:

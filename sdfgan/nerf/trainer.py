@@ -29,12 +29,12 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.device import generator_on
-from sdfgan.training.distributed import Workers
+from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise
 _PIXELS_AT_ONCE = 2**20
-_FEWEST_RAYS = 8  # of a chunk, while the number adapts
+_MIN_RAYS = 8  # of a chunk, while the number adapts
 
 
 class _Chunk(NamedTuple):
@@ -48,10 +48,10 @@ class _Chunk(NamedTuple):
 class Trainer:
     """Model, optimiser and random state of a run; `step` advances them by one update."""
 
-    def __init__(self, config: NerfConfig, scene: Scene, workers: Workers | None = None) -> None:
+    def __init__(self, config: NerfConfig, scene: Scene, ranks: Ranks | None = None) -> None:
         """`config` is resolved."""
         self.config, self.scene = config, scene
-        self.workers = workers or Workers()
+        self.ranks = ranks or Ranks()
         self.device = torch.device(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -71,10 +71,10 @@ class Trainer:
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
         self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas, eps=eps, fused=True)
-        count = self.workers.count
+        count = self.ranks.count
         self.chunks = count * math.ceil(config.rays / (config.chunk * count))
-        self.most_rays = max(1, config.rays // self.chunks)  # of a chunk
-        self.rays_now = self.chunks * (self.most_rays if config.samples is None else min(_FEWEST_RAYS, self.most_rays))
+        self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
+        self.rays_now = self.chunks * (self.max_rays if config.samples is None else min(_MIN_RAYS, self.max_rays))
         self.steps_done = 0
         self.steps = Steps({"model": "--lr"}, config.precision)
         self.threads = ChunkThreads(self.device)
@@ -91,17 +91,17 @@ class Trainer:
         with self.autocast():
             self.model.before_step(self.steps_done, self.random)
         chunks = self._draw()
-        results = self.threads.map(self._gradients, self.workers.share(chunks))
+        results = self.threads.map(self._gradients, self.ranks.share(chunks))
         gradients = mean_gradients([gradients for gradients, _ in results])
         numbers = torch.stack([torch.stack(list(log.values())) for _, log in results]).mean(0)
-        *gradients, numbers = self.workers.average([*gradients, numbers])
+        *gradients, numbers = self.ranks.average([*gradients, numbers])
         numbers = numbers.to("cpu", non_blocking=True)  # here when the update has waited for the gradients' norm
         norm = self._update(gradients)
         log = dict(zip(results[0][1], numbers.tolist(), strict=True)) | {"gradient_norm": norm}
         self.steps_done += 1
         if self.config.samples is not None:
             wanted = int(self.config.samples / max(log["samples"], 0.1))
-            self.rays_now = self.chunks * min(max(wanted // self.chunks, _FEWEST_RAYS), self.most_rays)
+            self.rays_now = self.chunks * min(max(wanted // self.chunks, _MIN_RAYS), self.max_rays)
         mse = log.pop("mse")
         return {
             "psnr": -10 * math.log10(max(mse, 1e-10)),
@@ -181,10 +181,10 @@ class Trainer:
         try:
             self.steps_done, self.rays_now = state["step"], int(state["rays_now"])
             self.steps.load_state(state)
-            if not 1 <= self.rays_now <= max(self.config.rays, self.chunks * self.most_rays):
+            if not 1 <= self.rays_now <= max(self.config.rays, self.chunks * self.max_rays):
                 raise ValueError(f"rays_now {self.rays_now}")
             # Another number of processes may have another number of chunks.
-            self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.most_rays)
+            self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.max_rays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
 

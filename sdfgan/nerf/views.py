@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Views
+from sdfgan.images import VideoWriter, colour_depth, colour_normals
 from sdfgan.metrics import psnr, ssim
 from sdfgan.nerf.models import SceneModel
 from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
-from sdfgan.pictures import VideoWriter, colour_depth, colour_normals
 from sdfgan.training.progress import progress
 
 Show = Literal["colour", "depth", "normals"]
@@ -40,7 +40,7 @@ class Look(NamedTuple):
         return ~self.depth[0].isnan()
 
 
-class Observer:
+class SceneRenderer:
     """Renders a model in pieces of bounded memory."""
 
     def __init__(

@@ -120,7 +120,7 @@ def film_siren_trace(
     network: FilmSirenNetwork,
     fov: float,
     jitter: Tensor | None = None,
-    most_layers: int = 0,
+    max_layers: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, LayerState]:
     """Trace one square picture per image, all levels in one call. Refuses tensors that require grad.
 
@@ -131,19 +131,19 @@ def film_siren_trace(
     Args:
         cameras: [B, 3, 4] camera to world.
         jitter: [B, R, R] added to the start of the rays of the last level.
-        most_layers: of each ray that are collected (`LayerState`); 0: the plain march.
+        max_layers: of each ray that are collected (`LayerState`); 0: the plain march.
 
     Returns:
         status [B, R, R] uint8, `RayStatus` of the rays of the last level; distance [B, R, R] of the hit
         or the nearest miss; the smallest value [B, R, R] of the traced function (for a level set inside, of the sdf);
-        counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [most_layers, 4, B R R]
+        counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [max_layers, 4, B R R]
         and counts [B R R] of a `LayerState`.
     """
     tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
-    outputs = _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter, most_layers)
+    outputs = _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter, max_layers)
     status, distance, nearest, counts, met, complete = outputs
     return status, distance, nearest, counts, LayerState(met, complete, met.new_empty(5, 0))
 
@@ -261,7 +261,7 @@ def _trace_fake(
     levels: list[float],
     fov: float,
     jitter: Tensor | None,
-    most_layers: int,
+    max_layers: int,
 ) -> tuple[Tensor, ...]:
     check = Checker("film_siren_trace")
     check("cameras", cameras, ("B", 3, 4), (torch.float32,) if cameras.is_cuda else REAL)
@@ -273,7 +273,7 @@ def _trace_fake(
     status = cameras.new_full(shape, int(RayStatus.UNTRACED), dtype=torch.uint8)
     counts = torch.zeros(2, dtype=torch.int64, device=cameras.device)
     complete = torch.zeros(status.numel(), dtype=torch.uint8, device=cameras.device)
-    met = cameras.new_zeros(most_layers, 4, status.numel())
+    met = cameras.new_zeros(max_layers, 4, status.numel())
     return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts, met, complete
 
 
@@ -284,9 +284,9 @@ def _trace_kernel(
     levels: list[float],
     fov: float,
     jitter: Tensor | None,
-    most_layers: int,
+    max_layers: int,
 ) -> tuple[Tensor, ...]:
-    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, most_layers)
+    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, max_layers)
     status, distance, nearest, counts, layers_met, complete = outputs
     described = [native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
     sizes = [level["size"] for level in described]
@@ -299,7 +299,7 @@ def _trace_kernel(
         distance=distance,
         nearest=nearest,
         counts=counts,
-        layers=native_layers(layers_met, complete, None) if most_layers else native_layers(None, None, None),
+        layers=native_layers(layers_met, complete, None) if max_layers else native_layers(None, None, None),
         workspace=workspace(cameras, "film_siren_trace", cameras.shape[0], sizes),
         plane_distance=1 / math.tan(fov / 2),
     )
@@ -327,7 +327,7 @@ _film_siren_sample = register(
 )
 _film_siren_trace = register(
     "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter,"
-    " int most_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    " int max_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _trace_kernel,
     _trace_fake,
 )

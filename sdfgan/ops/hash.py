@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ._library import LIBRARY, REAL, Checker, native, register, require_tensors
 
-_MOST_LEVELS = 32  # kMostHashLevels of csrc/kernels/hash.h
-_MOST_CELLS = 2**20  # finer than float32 can tell points of the unit cube apart
+_MAX_LEVELS = 32  # kMostHashLevels of csrc/kernels/hash.h
+_MAX_CELLS = 2**20  # finer than float32 can tell points of the unit cube apart
 
 
 def hash_encoding(
@@ -54,8 +54,8 @@ def _check(
         raise ValueError(f"{op}: points must be [N, 2] or [N, 3], got {list(points.shape)}")
     if direction is not None:
         check("direction", direction, tuple(points.shape), (points.dtype,))
-    if not 1 <= len(cells) <= _MOST_LEVELS or not all(1 <= n <= _MOST_CELLS for n in cells):
-        raise ValueError(f"{op}: cells must be 1 to {_MOST_LEVELS} numbers from 1 to {_MOST_CELLS}, got {cells}")
+    if not 1 <= len(cells) <= _MAX_LEVELS or not all(1 <= n <= _MAX_CELLS for n in cells):
+        raise ValueError(f"{op}: cells must be 1 to {_MAX_LEVELS} numbers from 1 to {_MAX_CELLS}, got {cells}")
     if not 1 <= table_size <= 2**28 or table_size & (table_size - 1):
         raise ValueError(f"{op}: table_size must be a power of two up to 2^28, got {table_size}")
     count = features.shape[-1] if features.dim() == 2 else 0

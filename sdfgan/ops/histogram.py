@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._library import LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
 
-_LEAST_WEIGHT = 1e-7
+_MIN_WEIGHT = 1e-7
 
 
 def interlevel_loss(edges: Tensor, weights: Tensor, proposal_edges: Tensor, proposal_weights: Tensor) -> Tensor:
@@ -31,7 +31,7 @@ def interlevel_loss(edges: Tensor, weights: Tensor, proposal_edges: Tensor, prop
     w = at_least_float32(weights.detach())
     inputs = (at_least_float32(x) for x in (edges, proposal_edges, proposal_weights))
     excess = (w - _overlap_sums(*inputs)).clamp(min=0)
-    return (excess.square() / (w + _LEAST_WEIGHT)).sum(-1)
+    return (excess.square() / (w + _MIN_WEIGHT)).sum(-1)
 
 
 def distortion_loss(edges: Tensor, weights: Tensor) -> Tensor:

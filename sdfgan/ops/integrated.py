@@ -23,7 +23,7 @@ from ._library import (
 )
 
 _DTYPES = (*HALF, *REAL)
-_MOST_LEVELS = 5
+_MAX_LEVELS = 5
 
 
 def frustum_gaussians(
@@ -185,8 +185,8 @@ def _directional_fake(directions: Tensor, roughness: Tensor, levels: int) -> Ten
     check = Checker(op)
     check("directions", directions, ("N", 3), REAL)
     check("roughness", roughness, ("N",), (directions.dtype,))
-    if not 1 <= levels <= _MOST_LEVELS:
-        raise ValueError(f"{op}: levels must be 1 to {_MOST_LEVELS}, got {levels}")
+    if not 1 <= levels <= _MAX_LEVELS:
+        raise ValueError(f"{op}: levels must be 1 to {_MAX_LEVELS}, got {levels}")
     return directions.new_empty((directions.shape[0], 2 * (2**levels - 1 + levels)))
 
 

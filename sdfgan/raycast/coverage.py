@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_LEAST_CHANGE = 0.2  # of the sdf across a pixel, as a share of the pixel's size, for a derivative that stays bounded
+_MIN_CHANGE = 0.2  # of the sdf across a pixel, as a share of the pixel's size, for a derivative that stays bounded
 _FLAT = 0.01  # likewise, for the value: in the middle of a thin plate that faces the camera there is no edge to be near
 
 
@@ -58,6 +58,6 @@ def edge_in_pixels(
         distance = nearest / (pixel_size * change.clamp_min(_FLAT))
     if nearest.requires_grad:
         with torch.no_grad():
-            least = pixel_size * change.clamp_min(_LEAST_CHANGE)
+            least = pixel_size * change.clamp_min(_MIN_CHANGE)
         distance = distance + (nearest - nearest.detach()) / least
     return distance, across, upwards

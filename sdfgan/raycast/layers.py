@@ -23,7 +23,7 @@ _TOLERANCE = 0.02  # pixels, of F
 _ASIDE = 0.001  # pixels
 _ROUNDS = 5
 _ENTRY_ROUNDS = 3
-_LEAST_SLOPE = 0.1  # of the sdf along a ray that enters a surface, in a Newton step
+_MIN_SLOPE = 0.1  # of the sdf along a ray that enters a surface, in a Newton step
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def trace_layers(
         pixels: [B, R, R] bool: the pixels that are wanted; None: all.
     """
     levels = tracer.levels(resolution, _HIT_TOLERANCE * 2 / resolution, margin=OPAQUE_DEPTH, inset=depth)
-    traced = tracer.trace(levels, most_layers=most)
+    traced = tracer.trace(levels, max_layers=most)
     assert traced.layers is not None
     wanted = torch.ones_like(traced.status, dtype=torch.bool) if pixels is None else pixels.flatten()
     count, opaque = traced.layers.complete * wanted, (traced.status == int(ops.RayStatus.HIT)) & wanted
@@ -174,7 +174,7 @@ class _Minima:
             falls, size = slope < 0, value.abs()
             outside = falls & (value > 0)
             low, high = torch.where(outside, here, low), torch.where(outside, high, torch.minimum(high, here))
-            newton = here - value / slope.clamp(max=-_LEAST_SLOPE)
+            newton = here - value / slope.clamp(max=-_MIN_SLOPE)
             inside = falls & (newton >= low) & (newton <= high)
             halved = torch.where(low.isfinite(), (low + high) / 2, here - 2 * size - tolerance)
             state[:, which] = torch.stack([torch.where(inside, newton, halved), low, high, tolerance])

@@ -50,9 +50,9 @@ _PLANS: dict[str | None, _Plan] = {
 }
 
 # The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
-SEED_THRESHOLD = 5e-3
-_SEED_START = 0.125
-_SEED_STEPS = 15
+DFR_THRESHOLD = 5e-3
+_DFR_START = 0.125
+_DFR_STEPS = 15
 
 
 def march_levels(
@@ -123,16 +123,16 @@ def _switch(name: str, otherwise: int, allowed: Sequence[int] | None = None) -> 
     return number
 
 
-def seed_plan(scales: Sequence[int], fov: float) -> MakeLevels:
-    """`seed_levels`, whose ball is always that of radius 1."""
+def dfr_plan(scales: Sequence[int], fov: float) -> MakeLevels:
+    """`dfr_levels`, whose ball is always that of radius 1."""
 
     def make(*, lipschitz: float, radius: float | Tensor) -> list[TraceLevel]:
-        return seed_levels(scales, fov, lipschitz)
+        return dfr_levels(scales, fov, lipschitz)
 
     return make
 
 
-def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:
+def dfr_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:
     """Levels of exactly the cumulated scales, marched plainly for 15 evaluations from 1/8 behind the ball's near side.
 
     A pixel is split where its smallest value is within half the diagonal of a box of its width, plus 1/16.
@@ -140,7 +140,7 @@ def seed_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> li
     levels, size = [], 1
     for scale in scales:
         size *= scale
-        rules = MarchRules(SEED_THRESHOLD, lipschitz=lipschitz)
+        rules = MarchRules(DFR_THRESHOLD, lipschitz=lipschitz)
         reach = 2 * math.tan(fov / (2 * size))
-        levels.append(TraceLevel(size, _SEED_STEPS, rules, start=_SEED_START, reach=reach))
+        levels.append(TraceLevel(size, _DFR_STEPS, rules, start=_DFR_START, reach=reach))
     return levels

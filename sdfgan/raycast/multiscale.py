@@ -21,7 +21,7 @@ from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.checks import check_axes, check_fov, check_number, refuse_vmap
 from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.levels import MakeLevels, march_levels, seed_plan
+from sdfgan.raycast.levels import MakeLevels, dfr_plan, march_levels
 from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
@@ -144,7 +144,7 @@ def multiscale(
     tracer = Tracer(field, condition, axes, fov, options, generator)
     make_levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
     if algorithm == "seed":
-        make_levels = seed_plan(scales, fov)
+        make_levels = dfr_plan(scales, fov)
     traced = tracer.trace(make_levels, jitter=jitter)
     pixels = (traced.status != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
     level = make_levels(lipschitz=1.0, radius=tracer.extent)[-1]
@@ -245,7 +245,7 @@ class Tracer:
             native=native,
         )
 
-    def trace(self, make_levels: MakeLevels, *, jitter: Tensor | None = None, most_layers: int = 0) -> PixelTrace:
+    def trace(self, make_levels: MakeLevels, *, jitter: Tensor | None = None, max_layers: int = 0) -> PixelTrace:
         """March the rays of all levels; those of the last one collect layers, if any are wanted.
 
         Images with other bounds are marched by themselves, as they would be alone: in a common march, the picture of
@@ -253,9 +253,9 @@ class Tracer:
         """
         groups = self._groups()
         if len(groups) <= 1:
-            return self._march(make_levels, jitter, most_layers)
+            return self._march(make_levels, jitter, max_layers)
         parts = [
-            self._of(images)._march(make_levels, None if jitter is None else jitter[images], most_layers)
+            self._of(images)._march(make_levels, None if jitter is None else jitter[images], max_layers)
             for images in groups
         ]
         order = torch.cat(groups).argsort()
@@ -266,7 +266,7 @@ class Tracer:
             return torch.cat(each, -2).index_select(-2, order).flatten(-2)
 
         layers = None
-        if most_layers:
+        if max_layers:
             of = [part.layers for part in parts]
             layers = ops.LayerState(together("layers", of), together("complete", of), self.camera.new_empty(5, 0))
         counts = torch.stack([part.counts for part in parts]).sum(0)
@@ -289,13 +289,13 @@ class Tracer:
             part._network = self._network._replace(scale=scale, shift=shift)
         return part
 
-    def _march(self, make_levels: MakeLevels, jitter: Tensor | None, most_layers: int) -> PixelTrace:
+    def _march(self, make_levels: MakeLevels, jitter: Tensor | None, max_layers: int) -> PixelTrace:
         """All images in one march."""
         lipschitz, radius = _first(self.lipschitz), self.extent if self._network is None else _first(self.extent)
         levels = make_levels(lipschitz=lipschitz, radius=radius)
         if self._network is not None:
             status, distance, nearest, counts, layers = ops.film_siren_trace(
-                self.camera, levels, self._network, self.fov, jitter, most_layers
+                self.camera, levels, self._network, self.fov, jitter, max_layers
             )
             return PixelTrace(status.flatten(), distance.flatten(), nearest.flatten(), counts, layers)
         counts = torch.zeros(1, dtype=torch.int64, device=self.camera.device)
@@ -305,8 +305,8 @@ class Tracer:
             last = level is levels[-1]
             own_balls = level._replace(radius=self._on_device(level.radius))
             rays = ops.start_level(self.camera, own_balls, self.fov, parent, jitter if last else None)
-            if last and most_layers:
-                own = ops.LayerState.none(most_layers, rays.start)
+            if last and max_layers:
+                own = ops.LayerState.none(max_layers, rays.start)
             which = partial(self._image_of, level.size**2)
             with self.full_precision():
                 counts += march(self.field, self.condition, rays, level, which, own)

@@ -9,7 +9,7 @@ from sdfgan.raycast.layers import LayerSamples
 
 _DEEP = -9.0  # pixels: the distance of a hit that is beside no miss
 _FARTHEST_MISS = 2.0  # pixels between a miss and its edge
-_LEAST_EDGE = 0.2  # pixels that a hit may lie outside of its neighbour's edge
+_MIN_EDGE = 0.2  # pixels that a hit may lie outside of its neighbour's edge
 
 
 def edges_of_hits(samples: LayerSamples, distance: Tensor, across: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,7 +40,7 @@ def edges_of_hits(samples: LayerSamples, distance: Tensor, across: Tensor, up: T
             best = torch.where(better, cost, best)
             chosen, offset = torch.where(better, other, chosen), torch.where(better, moved, offset)
     found = best.isfinite()
-    edge = torch.where(found, distance[chosen] + offset, _DEEP).clamp(max=_LEAST_EDGE)
+    edge = torch.where(found, distance[chosen] + offset, _DEEP).clamp(max=_MIN_EDGE)
     one = torch.ones_like(edge)
     return (
         distance.index_put((hit,), edge),

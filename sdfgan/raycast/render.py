@@ -23,12 +23,12 @@ from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
+from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
 from sdfgan.raycast.layers import LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.neighbours import edges_of_hits
-from sdfgan.raycast.seed import fuzzy_coverage, seed_samples
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "fuzz"]
@@ -36,7 +36,7 @@ Edge = Literal["exact", "neighbour", "fuzz"]
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
 _TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in; at least one, and at most
-_LEAST_SHARE = 1e-3  # of one side of a kink in the motion of its edge
+_MIN_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
 def render(
@@ -113,7 +113,7 @@ def render(
     wanted = None if pixels is None else pixels.repeat_interleave(supersample, 1).repeat_interleave(supersample, 2)
     scene = _Scene(field, condition, axes, fov, lighting, size, edge)
     if edge == "fuzz":
-        samples = seed_samples(tracer, size, wanted)
+        samples = dfr_samples(tracer, size, wanted)
     elif edge == "neighbour":
         samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
     else:
@@ -281,7 +281,7 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     the minima of layers that have an edge (else constants)."""
     hit = samples.hit.nonzero()[:, 0]
     shares = torch.stack([samples.share, 1 - samples.share], -1) * ~samples.opaque[:, None]
-    layer, side = (shares > _LEAST_SHARE).nonzero().unbind(-1)
+    layer, side = (shares > _MIN_SHARE).nonzero().unbind(-1)
     which = torch.cat([hit, layer])
     at = torch.cat([samples.t[hit], samples.edge[layer, side]])
     order = samples.image[which].argsort(stable=True)  # fields want the points of an image together

@@ -1,12 +1,12 @@
 """A mesh as a neural signed-distance field: its ground truth, training points and fit."""
 
+from sdfgan.meshes.normalise import Placement, normalise
+from sdfgan.meshes.read import read_mesh
+from sdfgan.meshes.repair import RepairReport, repair
+from sdfgan.meshes.sheets import sheet_mesh
+from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.sdf.model import MeshSDF, load
-from sdfgan.sdf.normalise import Placement, normalise
-from sdfgan.sdf.read import read_mesh
-from sdfgan.sdf.repair import RepairReport, repair
 from sdfgan.sdf.sampling import Samples, SampleStream, sample
-from sdfgan.sdf.sheets import sheet_mesh
-from sdfgan.sdf.truth import GroundTruth
 
 __all__ = [
     "GroundTruth",

@@ -12,15 +12,15 @@ import tyro
 from sdfgan.checks import check_cells
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
-from sdfgan.pictures import VideoFormat
+from sdfgan.images import VideoFormat
 from sdfgan.training.device import resolve_device
 from sdfgan.training.settings import check_sizes, typed_values
 
-_MOST = {
+_MAX = {
     "num_layers": 1000, "width": 2**16, "octaves": 64, "levels": 32, "finest": 2**20, "log2_size": 28,
     "validation_res": 512, "seed": 2**32 - 1,
 }  # fmt: skip
-MOST_CELLS = 2048  # along a side of the grid of a mesh
+MAX_CELLS = 2048  # along a side of the grid of a mesh
 _AT_LEAST_1 = ("num_points", "epochs", "batch_size", "num_layers", "width", "levels", "finest", "together")
 _ABOVE_0 = ("learning_rate", "clamp", "checkpoint_seconds")
 ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTransformer"]
@@ -146,7 +146,7 @@ class SdfConfig:
         if config.together is None:
             small = sum(config.widths) <= 512 and config.eikonal_weight == config.normal_weight == 0
             config = dataclasses.replace(config, together=8 if small else 1)
-        check_cells("--reconstruction-res", config.reconstruction_res, MOST_CELLS)
+        check_cells("--reconstruction-res", config.reconstruction_res, MAX_CELLS)
         config.check()
         return config
 
@@ -167,7 +167,7 @@ class SdfConfig:
         for name in _AT_LEAST_1:
             if getattr(self, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-        for name, most in _MOST.items():
+        for name, most in _MAX.items():
             if getattr(self, name) > most:
                 raise UserError(f"--{name.replace('_', '-')} must be at most {most}, got {getattr(self, name)}")
         for name in _ABOVE_0:
@@ -209,7 +209,7 @@ class SdfConfig:
         if isinstance(values, dict) and "field" not in values:  # of a version that knew signed fields alone
             values = {"field": "signed", "focus": 0.0, "refine_thin": False, **values}
         config = cls(**typed_values(cls, values, source, what))
-        missing = [name for name in (*_AT_LEAST_1, *_MOST, *_ABOVE_0, "network") if getattr(config, name) is None]
+        missing = [name for name in (*_AT_LEAST_1, *_MAX, *_ABOVE_0, "network") if getattr(config, name) is None]
         try:
             if missing:
                 raise UserError(f"{missing[0]} is missing")

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from sdfgan.errors import UserError
+from sdfgan.meshes.normalise import Placement, normalise
+from sdfgan.meshes.read import READ_SUFFIXES, read_mesh
+from sdfgan.meshes.repair import RepairReport, repair
+from sdfgan.meshes.signed_distance import GroundTruth
+from sdfgan.meshes.thinness import Thinness, measure_thinness
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.model import MESH, MODEL
-from sdfgan.sdf.normalise import Placement, normalise
-from sdfgan.sdf.read import READ_SUFFIXES, read_mesh
-from sdfgan.sdf.repair import RepairReport, repair
 from sdfgan.sdf.sampling import Samples, SampleStream
-from sdfgan.sdf.thin import Thinness, measure_thinness
 from sdfgan.sdf.trainer import Stream
-from sdfgan.sdf.truth import GroundTruth
 
 SAMPLE_SUFFIX = ".npz"
 _ARRAYS = ("points", "distances", "sdf", "weights", "normals", "pos", "neg")

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 
 from sdfgan.errors import UserError
+from sdfgan.images import say_if_no_video, video_if_possible
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.pictures import say_if_no_video, video_if_possible
-from sdfgan.sdf import judge
-from sdfgan.sdf.config import MOST_CELLS, SdfConfig
+from sdfgan.meshes.read import read_mesh
+from sdfgan.meshes.sheets import sheet_mesh
+from sdfgan.sdf import evaluation
+from sdfgan.sdf.config import MAX_CELLS, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
-from sdfgan.sdf.pictures import save_slices, save_turntable
-from sdfgan.sdf.read import read_mesh
-from sdfgan.sdf.sheets import sheet_mesh
+from sdfgan.sdf.report import save_slices, save_turntable
 from sdfgan.sdf.trainer import Trainer, parameter_count
 from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from sdfgan.training.distributed import Workers, workers
 from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import RunFolder, changed_on_resume, next_run_folder
 
 _SUMMARY, _CONFIG = "summary.json", "config.json"
@@ -59,10 +59,10 @@ def train(config: SdfConfig) -> dict[str, Any]:
     begun = resumable(root, lambda: (root / _CONFIG).exists())
     if config.show_vis:
         say_if_no_video(root / f"turntable.{config.video_format}")
-    with workers(torch.device(config.device), _PATIENCE) as team, begun:
+    with process_group(torch.device(config.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(config, paths, root, team)
-        if not team.first:
+            return _train_folder(config, paths, root, ranks)
+        if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
         if config.resume is not None and _is_finished(done):
@@ -97,7 +97,7 @@ def _saved(folder: Path) -> SdfConfig | None:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Workers) -> dict[str, Any]:
+def _train_folder(config: SdfConfig, paths: list[Path], root: Path, ranks: Ranks) -> dict[str, Any]:
     """Every mesh that has no summary yet; this process takes its share of the groups."""
     assert config.input is not None and config.together is not None
     folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
@@ -110,24 +110,24 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
             flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
             raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
     left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
-    team.wait()  # all have chosen the same folder and know what is left before anything is written
-    if team.first:
+    ranks.wait()  # all have chosen the same folder and know what is left before anything is written
+    if ranks.first:
         write_json(root / _CONFIG, config.to_json())
         for mesh in left:  # what failed before is tried again
             (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
-    team.wait()
+    ranks.wait()
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
     groups = [rest for group in groups if (rest := [path for path in group if path in left])]
     begin = time.monotonic()
     done = len(paths) - len(left)
-    with progress(len(paths), "meshes", done, shown=team.first) as bar:
-        for group in groups[team.rank :: team.count]:
+    with progress(len(paths), "meshes", done, shown=ranks.first) as bar:
+        for group in groups[ranks.rank :: ranks.count]:
             _Group(config, group, [folders[path] for path in group], catch=True).run()
             finished = sum((folders[path] / _SUMMARY).exists() for path in paths)  # by all processes
             bar.advance(finished - bar.done, ", ".join(path.stem for path in group[:3]))
-        team.wait()
+        ranks.wait()
         if bar.done < len(paths):
             bar.advance(len(paths) - bar.done)
     summaries = {str(path): _read(folders[path] / _SUMMARY) for path in paths}
@@ -142,9 +142,9 @@ def _train_folder(config: SdfConfig, paths: list[Path], root: Path, team: Worker
         "failed": len(failures),
         "failures": failures,
         "wall_seconds": round(time.monotonic() - begin, 1),
-        "processes": team.count,
+        "processes": ranks.count,
     }
-    if team.first:
+    if ranks.first:
         write_json(root / _SUMMARY, result)
         for path, error in failures.items():
             print(f"failed: {path}: {error.removeprefix(f'{path}: ')}")
@@ -288,10 +288,10 @@ class _Group:
                 print(f"{found[-1]}: is of other meshes; {len(state['meshes'])} start over")
 
     def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
-        points = judge.grid_points(self.config.validation_res, trainer.device)
+        points = evaluation.grid_points(self.config.validation_res, trainer.device)
         for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
             if case.truth is not None:
-                error = (judge.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
+                error = (evaluation.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
                 log.log(trainer.step, {"validation_error": error})
 
     def _cells(self, case: Case) -> int:
@@ -302,7 +302,7 @@ class _Group:
             return cells
         if not self.config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
             return cells
-        return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MOST_CELLS))
+        return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MAX_CELLS))
 
     def _finish(self, case: Case, field: MeshSDF, times: dict[str, float]) -> dict[str, Any]:
         """Everything that is made from a trained field; its summary."""
@@ -330,7 +330,7 @@ class _Group:
         }
         begin = time.monotonic()
         if case.truth is not None and config.metrics:
-            summary["metrics"] = judge.field_metrics(field, case.truth)
+            summary["metrics"] = evaluation.field_metrics(field, case.truth)
         assert config.reconstruction_res is not None
         if config.reconstruction_res:
             try:
@@ -338,11 +338,11 @@ class _Group:
                 summary["reconstruction_res"] = cells
                 mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
                 name = f"{MESH}.{config.mesh_format}"
-                export_mesh(judge.to_original(mesh, case.placement), folder / name)
+                export_mesh(evaluation.to_original(mesh, case.placement), folder / name)
                 summary["mesh"] = name
                 if case.truth is not None and config.metrics:  # of what the file holds after its rounding
-                    written = judge.to_normalised(read_mesh(folder / name), case.placement)
-                    summary["metrics"] |= judge.mesh_metrics(written, case.truth)
+                    written = evaluation.to_normalised(read_mesh(folder / name), case.placement)
+                    summary["metrics"] |= evaluation.mesh_metrics(written, case.truth)
             except UserError as error:
                 summary["error"] = f"{case.path}: {error}"
         if case.thinness is not None and not case.unsigned:

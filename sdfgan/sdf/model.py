@@ -12,13 +12,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sdfgan.compat.scalers import SCALERS, Scaler
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
+from sdfgan.meshes.normalise import Placement
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.normalise import Placement
-from sdfgan.sdf.scalers import SCALERS, Scaler
 from sdfgan.training.checkpoint import require_finite
 from sdfgan.training.files import atomic_file, parse_json
 

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdfgan.sdf.truth import GroundTruth
+from sdfgan.meshes.signed_distance import GroundTruth
 
 KINDS = ("mixed", "importance", "surface", "uniform", "curvature")
 BETA = 30.0  # of exp(-beta |s|), as Davies et al. have it ("On the Effectiveness of Weight-Encoded Neural Implicit 3D
 # Shapes", 2020)
 _AT_ONCE = 2**21  # draws
 _PROBES = 2**17  # draws that find the share that is accepted
-_COARSEST, _MOST_CELLS = 16, 2**20  # cells along a side at first, cells in all
+_COARSEST, _MAX_CELLS = 16, 2**20  # cells along a side at first, cells in all
 
 
 class Samples(NamedTuple):
@@ -139,7 +139,7 @@ class Sampler:
             nearest = (distance - reach).clamp(min=0)
             total = sum(len(cells[0]) for cells in done) + 8 * len(centres)
             split = steepest * nearest < 4
-            if steepest * reach <= 1 or total > _MOST_CELLS:
+            if steepest * reach <= 1 or total > _MAX_CELLS:
                 split = torch.zeros_like(split)
             done.append((centres[~split], torch.full_like(distance[~split], half), distance[~split], nearest[~split]))
             half /= 2

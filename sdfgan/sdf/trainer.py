@@ -14,14 +14,14 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from sdfgan.errors import UserError
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.losses import Objective
 from sdfgan.sdf.model import MeshSDF
+from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.sampling import Samples
 from sdfgan.training.checkpoint import pack_optimizer, unpack_optimizer
 
 _TABLE_RATE = 5.0  # a hash grid's table learns that much faster than the network behind it
-_LEAST_RATE = 0.02  # of the learning rate, at the end
-_MOST_SKIPPED = 20  # steps in a row
+_MIN_RATE = 0.02  # of the learning rate, at the end
+_MAX_SKIPPED = 20  # steps in a row
 
 
 class Stream(Protocol):
@@ -75,7 +75,7 @@ class Trainer:
         loss = losses.mean().item()
         if not math.isfinite(loss):
             self.skipped += 1
-            if self.skipped >= _MOST_SKIPPED:
+            if self.skipped >= _MAX_SKIPPED:
                 raise UserError(f"the loss was not finite for {self.skipped} steps; try a smaller --learning-rate")
             return loss
         self.skipped = 0
@@ -133,9 +133,9 @@ class Trainer:
 def _decay(schedule: str, done: float) -> float:
     """What is left of the learning rate when a share of the run is done."""
     if schedule == "cosine":
-        return _LEAST_RATE + (1 - _LEAST_RATE) * (1 + math.cos(math.pi * done)) / 2
+        return _MIN_RATE + (1 - _MIN_RATE) * (1 + math.cos(math.pi * done)) / 2
     if schedule == "linear":
-        return 1 - (1 - _LEAST_RATE) * done
+        return 1 - (1 - _MIN_RATE) * done
     if schedule == "step":
         return 1.0 if done < 0.6 else 0.1 if done < 0.85 else 0.01
     return 1.0

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sdfgan.errors import UserError
 
-_MOST_SKIPPED_IN_A_ROW = 20
+_MAX_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Steps:
             self.loss_scale, self._good = self.loss_scale / 2, 0
         else:
             self._skipped_in_a_row[name] += 1
-            if self._skipped_in_a_row[name] > _MOST_SKIPPED_IN_A_ROW:
+            if self._skipped_in_a_row[name] > _MAX_SKIPPED_IN_A_ROW:
                 raise UserError(
                     f"training stopped at step {done}: gradients of the {name} were not finite "
                     f"{self._skipped_in_a_row[name]} times in a row; what was saved before is good, "

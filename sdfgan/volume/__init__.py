@@ -1,18 +1,18 @@
 """Volumes that emit and absorb light: sampling rays through them, and pictures of them."""
 
 from sdfgan.fields.contraction import contract, contract_gaussians, expand
-from sdfgan.fields.volume import Places, Radiance, VolumeField
+from sdfgan.fields.volume import Radiance, RaySamples, VolumeField
 from sdfgan.volume.field import Rays, SdfVolume
 from sdfgan.volume.occupancy import OccupancyGrid
-from sdfgan.volume.pictures import render_pictures
 from sdfgan.volume.render import Level, VolumeRendering, render
+from sdfgan.volume.render_images import render_pictures
 from sdfgan.volume.sampling import Sampling
 
 __all__ = [
     "Level",
     "OccupancyGrid",
-    "Places",
     "Radiance",
+    "RaySamples",
     "Rays",
     "Sampling",
     "SdfVolume",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.fields.base import Field
-from sdfgan.fields.volume import Places, Radiance
+from sdfgan.fields.volume import Radiance, RaySamples
 
 
 class Rays(NamedTuple):
@@ -42,14 +42,14 @@ class SdfVolume(nn.Module):
             raise ValueError(f"SdfVolume: density must be 'laplace' or 'logistic', got {density!r}")
         self.field, self.beta, self.kind = field, beta, density
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
         if self.kind == "laplace":
             return self._laplace(self.field.sdf(places.points, condition, places.image))
         value, gradient = self.field.sdf_and_gradient(places.points, condition, places.image)
         return self._logistic(value, gradient, places.directions)
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
         sample = self.field.evaluate(places.points, condition, places.image)
         normals = sample.gradient / (sample.gradient.norm(dim=-1, keepdim=True) + 1e-8)

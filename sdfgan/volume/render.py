@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from sdfgan import ops
-from sdfgan.fields.volume import Places, Radiance, VolumeField
+from sdfgan.fields.volume import Radiance, RaySamples, VolumeField
 from sdfgan.volume.field import Rays
 from sdfgan.volume.occupancy import OccupancyGrid
 from sdfgan.volume.sampling import Sampling, bins_around, distances, finer_centres, first_centres
@@ -38,7 +38,7 @@ class VolumeRendering(NamedTuple):
     extras: Tensor | None  # [R, E] composited
     levels: tuple[Level, ...]  # all of them, for losses; the last is the picture's
     samples: Radiance | None  # the field's answers, flat [R S], that the last level was made from
-    places: Places | None  # where they were asked for
+    places: RaySamples | None  # where they were asked for
 
 
 def render(
@@ -171,7 +171,7 @@ def _occupied(
     occupancy: OccupancyGrid,
     spans: Tensor,
     edges: Tensor,
-    places: Places,
+    places: RaySamples,
     background: Background,
 ) -> VolumeRendering:
     """One level; the field's answers, packed, at the places that are in occupied cells."""
@@ -180,7 +180,7 @@ def _occupied(
     shape = spans.shape[0], spans.shape[1] - 1
     inside = occupancy(places.points)
     chosen = inside.nonzero()[:, 0]
-    own = Places(*(None if part is None else part[chosen] for part in places))  # type: ignore[arg-type]
+    own = RaySamples(*(None if part is None else part[chosen] for part in places))  # type: ignore[arg-type]
     answer = field.radiance(own, condition)
     counts = inside.view(shape).sum(1)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
@@ -211,7 +211,7 @@ class _Caster(NamedTuple):
     cones: Literal["cone", "cylinder"] | None
     full: bool
 
-    def places(self, spans: Tensor, centres: Tensor) -> tuple[Places, Tensor]:
+    def places(self, spans: Tensor, centres: Tensor) -> tuple[RaySamples, Tensor]:
         """The places of R rays' bins between spans [R, S+1], flat, and the bins' edges as distances."""
         rays = self.rays
         edges = distances(spans, rays, self.sampling.spacing)
@@ -228,7 +228,7 @@ class _Caster(NamedTuple):
         samples = centres.shape[1]
         directions = rays.directions[:, None].expand(-1, samples, 3).reshape(-1, 3)
         image = None if rays.image is None else rays.image.repeat_interleave(samples)
-        return Places(points.reshape(-1, 3), directions, covariances, image), edges
+        return RaySamples(points.reshape(-1, 3), directions, covariances, image), edges
 
 
 def _merged(
@@ -287,7 +287,7 @@ def _over(rgb: Tensor, opacity: Tensor, colors: Tensor, background: Background) 
 
 
 def _finish(
-    levels: list[Level], spans: Tensor, edges: Tensor, answer: Radiance, places: Places, background: Background
+    levels: list[Level], spans: Tensor, edges: Tensor, answer: Radiance, places: RaySamples, background: Background
 ) -> VolumeRendering:
     """Composite the last level."""
     shape = spans.shape[0], spans.shape[1] - 1

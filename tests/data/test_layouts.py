@@ -17,8 +17,8 @@ from PIL import Image
 
 from sdfgan.cameras import Empirical
 from sdfgan.cli import main
+from sdfgan.data.image_sets import InMemory, OnDisk, shrink
 from sdfgan.data.layouts import open_data
-from sdfgan.data.pictures import InMemory, OnDisk, shrink
 from sdfgan.errors import UserError
 
 

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdfgan.cli import main
+from sdfgan.compat.importers import import_generator
 from sdfgan.errors import UserError
-from sdfgan.fields.volume import Places
+from sdfgan.fields.volume import RaySamples
 from sdfgan.gan import load_generator
-from sdfgan.gan.imports import import_generator
 
 WIDTH = 12
 
@@ -138,7 +138,7 @@ def test_pi_gan(tmp_path: Path) -> None:
     _, gradient = ours.sdf_and_gradient(points, condition)
     assert gradient.norm(dim=1).median() < 1.2, "safe to march"
     # As a volume: densities of pi-GAN's unit of length, of world units, and the same colours.
-    places = Places(points, torch.tensor([[0.0, 0.0, -1.0]]).expand(50, 3))
+    places = RaySamples(points, torch.tensor([[0.0, 0.0, -1.0]]).expand(50, 3))
     radiance = ours.radiance(places, condition)
     scale = math.tan(math.radians(6))
     torch.testing.assert_close(radiance.density, density.clamp(min=0) * scale, atol=1e-5, rtol=1e-3)

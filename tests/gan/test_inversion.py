@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from sdfgan import conditions
 from sdfgan.cameras import pose_distribution, rotate_axes
 from sdfgan.commands.invert import InvertConfig
 from sdfgan.commands.invert import _target as prepared
+from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
-from sdfgan.fields import DfrSDF, Field, FilmSirenSDF, MlpSDF
-from sdfgan.gan import GanConfig, codes, make_generator, picture
+from sdfgan.fields import Field, FilmSirenSDF, MlpSDF
+from sdfgan.gan import GanConfig, drawing, make_generator, truncation
 from sdfgan.gan.inversion import Effort, Inverted, _Kept, invert, silhouette_iou
-from sdfgan.pictures import save_image
+from sdfgan.images import save_image
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 
 
@@ -36,7 +38,7 @@ def test_a_generators_own_picture_is_found() -> None:
     latent = torch.tensor([[1.0, -1.0, 0.5, 1.0]])
     axes = rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
     with torch.no_grad():
-        made = picture.draw(generator, generator.condition(latent), axes, config).channels(4)[0]
+        made = drawing.draw(generator, generator.condition(latent), axes, config).channels(4)[0]
     poses = pose_distribution("uniform", (0.2, 0.5), (0.0, 2 * math.pi))
     seen: list[float] = []
     effort = Effort(candidates=128, starts=4, latent_steps=25, code_steps=20)
@@ -54,7 +56,7 @@ def test_an_opaque_photograph_is_found_by_its_colours(tmp_path: Path) -> None:
     latent = torch.tensor([[1.0, -1.0, 0.5, 1.0]])
     axes = rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
     with torch.no_grad():
-        made = picture.draw(generator, generator.condition(latent), axes, config).rgb[0]
+        made = drawing.draw(generator, generator.condition(latent), axes, config).rgb[0]
     framed = torch.ones(3, 20, 20)  # a white border, which celeba's crop of 0.8 takes away
     framed[:, 2:18, 2:18] = made
     save_image(tmp_path / "photo.png", framed)
@@ -105,13 +107,13 @@ def test_silhouette_iou() -> None:
 )
 def test_arithmetic_on_conditions(generator: Field) -> None:
     condition = generator.condition(torch.randn(3, 4))
-    assert len(condition) == 3 and len(codes.rows(condition, slice(1, 2))) == 1
+    assert len(condition) == 3 and len(conditions.rows(condition, slice(1, 2))) == 1
     for share, row in ((0.0, 0), (1.0, 1)):
-        a, b = (codes.rows(condition, slice(i, i + 1)) for i in (0, 1))
-        mixed, expected = codes.lerp(a, b, share), codes.rows(condition, slice(row, row + 1))
-        for name, tensor in codes.tensors_of(mixed).items():
-            torch.testing.assert_close(tensor, codes.tensors_of(expected)[name])
-    each = codes.lerp(codes.rows(condition, slice(0, 1)), condition, torch.tensor([0.0, 1.0, 0.5]))
+        a, b = (conditions.rows(condition, slice(i, i + 1)) for i in (0, 1))
+        mixed, expected = conditions.lerp(a, b, share), conditions.rows(condition, slice(row, row + 1))
+        for name, tensor in conditions.tensors_of(mixed).items():
+            torch.testing.assert_close(tensor, conditions.tensors_of(expected)[name])
+    each = conditions.lerp(conditions.rows(condition, slice(0, 1)), condition, torch.tensor([0.0, 1.0, 0.5]))
     points = torch.rand(5, 3)
     image = torch.tensor([0, 1, 1, 2, 2])
     assert generator.sdf(points, each, image).shape == (5,)
@@ -122,17 +124,17 @@ def test_the_mean_is_kept_and_a_damaged_one_made_again(tmp_path: Path, monkeypat
     generator, config = varied()
     state = {"kind": "gan", "config": config.to_json()}
     checkpoint = save_checkpoint(tmp_path / "run", 1, pack_module(generator, "ema"), state)
-    mean = codes.cached_mean(checkpoint, generator, config, "ema")
+    mean = truncation.cached_mean(checkpoint, generator, config, "ema")
     latents = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(5))
     expected = generator.condition(latents).scales.mean(0)
     torch.testing.assert_close(mean.scales[0], expected, atol=0.1, rtol=0.02)
     (file,) = (tmp_path / "cache" / "means").iterdir()
-    monkeypatch.setattr(codes, "mean_condition", lambda *arguments: pytest.fail("made again"))
-    assert torch.equal(codes.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
+    monkeypatch.setattr(truncation, "mean_condition", lambda *arguments: pytest.fail("made again"))
+    assert torch.equal(truncation.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
     monkeypatch.undo()
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
     file.write_bytes(b"damaged")
-    assert torch.equal(codes.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
+    assert torch.equal(truncation.cached_mean(checkpoint, generator, config, "ema").scales, mean.scales)
 
 
 def test_what_is_not_finite_is_never_kept() -> None:

@@ -18,10 +18,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfgan.data.pictures import Pictures, shrink
+from sdfgan.data.image_sets import Pictures, shrink
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import DISCRIMINATORS, GanConfig, picture
+from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
 from sdfgan.gan.discriminators import logits_of
@@ -182,7 +182,7 @@ def test_discriminators(name: str, steps: int, pictures: Tensor) -> None:
 )
 def test_generators(options: dict, steps: int, pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     # A shorter fit with larger steps, for time.
-    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     trainer, logs = trained(pictures, steps, **options)
     check(logs)
     assert steps < LONG or (logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9)
@@ -297,7 +297,7 @@ def test_the_renderer_of_dfr_learns_from_empty_pictures() -> None:
             trainer.generator.get_submodule("film")[-1].bias.fill_(1.0)  # far from flat
             trainer.generator.get_parameter("sdf_head.bias").fill_(5.0)
         condition = trainer.generator.condition(trainer.latents(2, trainer.random))
-        made = picture.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
+        made = drawing.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
         assert not made.alpha.any()
         assert len(made.gradients) > 2 * 0.7 * config.resolution**2
         eikonal_loss(made.gradients).backward()
@@ -329,7 +329,7 @@ def shrunk(name: str, each: int) -> GanConfig:
 @pytest.mark.parametrize("each", [1, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", names())
 def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", _fit_quickly)
+    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     config = shrunk(name, each)
     trainer = Trainer(config)
     pictures = render_shapes(32, max(config.resolutions)).images
@@ -403,7 +403,7 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         latents = straight.latents(2, torch.Generator())
         axes = torch.eye(3).expand(2, 3, 3)
         now = straight.config.at(straight.steps_done)
-        assert picture.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
+        assert drawing.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
     finally:
         for trainer in (straight, halted, resumed):
             trainer.close()
@@ -445,20 +445,20 @@ WORKER = """
 import json, pathlib, sys, torch
 from sdfgan.gan import GanConfig
 from sdfgan.gan.trainer import Trainer
-from sdfgan.training.distributed import workers
+from sdfgan.training.ranks import process_group
 pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
-with workers(torch.device("cpu")) as team:
-    trainer = Trainer(config, team)
+with process_group(torch.device("cpu")) as ranks:
+    trainer = Trainer(config, ranks)
     trainer.augmented = 0.5
-    if not team.first:
+    if not ranks.first:
         for parameter in trainer.discriminator.parameters():
             parameter.data += 1
-    team.broadcast(trainer.modules)
+    ranks.broadcast(trainer.modules)
     logs = [trainer.step(pictures) for _ in range(4)]
-    team.check_same(trainer.modules, 4)
+    ranks.check_same(trainer.modules, 4)
     trainer.close()
-    if team.first:
+    if ranks.first:
         print("LOGS" + json.dumps(logs))
 threads = [(task / "comm").read_text().strip() for task in pathlib.Path("/proc/self/task").glob("*")]
 assert not [name for name in threads if "gloo" in name], threads  # one that outlives Python aborts the process
@@ -514,15 +514,15 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
 
 
 def test_a_batch_that_processes_cannot_share() -> None:
-    from sdfgan.training.distributed import Workers
+    from sdfgan.training.ranks import Ranks
 
     config = GanConfig(**TINY).resolved()
     later = dataclasses.replace(config, stages=(Stage(0, {"batch_size": 6}), Stage(50, {"batch_size": 4})))
     for wrong in (config, later):
         with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
-            Trainer(wrong, Workers(0, 3))
+            Trainer(wrong, Ranks(0, 3))
     with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator small"):
-        Trainer(config, Workers(0, 4))
+        Trainer(config, Ranks(0, 4))
 
 
 def test_pictures_from_somewhere_else(pictures: Tensor) -> None:

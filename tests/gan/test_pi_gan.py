@@ -12,12 +12,12 @@ from sdfgan import cameras
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
-from sdfgan.fields.volume import Places, Radiance
-from sdfgan.gan import GanConfig, make_generator, picture
+from sdfgan.fields.volume import Radiance, RaySamples
+from sdfgan.gan import GanConfig, drawing, make_generator
 from sdfgan.gan.curricula import Stage, load_curriculum
 from sdfgan.gan.inversion import Effort, invert
 from sdfgan.gan.trainer import Trainer
-from sdfgan.gan.views import Viewer
+from sdfgan.gan.views import ImageRenderer
 from sdfgan.meshes import marching_cubes
 
 TINY = {
@@ -90,8 +90,8 @@ def test_it_begins_as_a_ball_that_can_be_looked_at() -> None:
     with torch.no_grad():
         condition = generator.condition(torch.randn(2, 8))
         axes = cameras.rotate_axes((torch.tensor([0.2, 0.4]), torch.tensor([0.0, 2.0])))
-        (seen,) = Viewer(generator, math.radians(25)).look(condition, axes, 32)
-        drawn = picture.draw(generator, condition, axes, config)
+        (seen,) = ImageRenderer(generator, math.radians(25)).look(condition, axes, 32)
+        drawn = drawing.draw(generator, condition, axes, config)
     assert seen.rgb.shape == (2, 3, 32, 32) and 0.15 < seen.alpha.mean() < 0.5
     middle = seen.depth[:, 0, 15:17, 15:17]
     assert ((middle - (cameras.camera_distance() - 0.5)).abs() < 0.2).all()  # its front, a radius before the origin
@@ -110,7 +110,7 @@ def test_its_own_picture_is_inverted() -> None:
     torch.manual_seed(0)
     generator = make_generator(config).requires_grad_(False)
     axes = cameras.rotate_axes((torch.tensor([0.3]), torch.tensor([1.0])))
-    target = picture.draw(generator, generator.condition(torch.randn(1, 8)), axes, config)
+    target = drawing.draw(generator, generator.condition(torch.randn(1, 8)), axes, config)
     effort = Effort(candidates=8, starts=2, latent_steps=4, code_steps=4)
     losses: list[float] = []
     poses = cameras.pose_distribution("uniform", (0.2, 0.4), (0.0, 6.28))
@@ -141,7 +141,7 @@ def test_what_pi_gan_has_of_layers_and_samples(monkeypatch: pytest.MonkeyPatch) 
     assert len(make_generator(GanConfig(device="cpu").resolved()).weights) == 5  # 3, and one of each branch
     asked, radiance = [], generator.radiance
 
-    def spy(places: Places, condition: object) -> Radiance:
+    def spy(places: RaySamples, condition: object) -> Radiance:
         asked.append(places.points)
         return radiance(places, condition)
 
@@ -150,7 +150,7 @@ def test_what_pi_gan_has_of_layers_and_samples(monkeypatch: pytest.MonkeyPatch) 
     distance = cameras.camera_distance(math.radians(12))
     for seed, count in ((None, 2 * config.march_steps), (0, 2 * config.march_steps)):
         asked.clear()
-        picture.draw(generator, generator.condition(torch.zeros(1, 8)), axes, config, seed=seed)
+        drawing.draw(generator, generator.condition(torch.zeros(1, 8)), axes, config, seed=seed)
         points = torch.cat(asked)
         assert len(points) == 16 * 16 * count
         depths = (points - distance * axes[0, 2]).norm(dim=1) / distance

@@ -15,16 +15,16 @@ from sdfgan.commands.interpolate import InterpolateConfig
 from sdfgan.commands.render import RenderConfig, _path
 from sdfgan.commands.shapes import sides_of
 from sdfgan.fields import PiGanField
-from sdfgan.fields.volume import Places
+from sdfgan.fields.volume import RaySamples
 from sdfgan.gan import GanConfig, make_generator, train
-from sdfgan.gan.views import Sides, Viewer
+from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import pack_module, save_checkpoint
 
-FACES = Sides.of(pose_distribution("gaussian", (-0.1, 0.2), (-0.3, 0.5)))
+FACES = ViewRange.of(pose_distribution("gaussian", (-0.1, 0.2), (-0.3, 0.5)))
 
 
 def test_all_round_is_as_it_was() -> None:
-    sides = Sides.of(pose_distribution("uniform", (0.2, 0.4), (0.0, 2 * math.pi)))
+    sides = ViewRange.of(pose_distribution("uniform", (0.2, 0.4), (0.0, 2 * math.pi)))
     elevation, azimuth = sides.spread(6)
     torch.testing.assert_close(azimuth, 2 * math.pi * torch.arange(6) / 6)
     torch.testing.assert_close(elevation, torch.full((6,), 0.3))
@@ -49,7 +49,7 @@ def test_a_range_is_kept_to() -> None:
         _, azimuth = FACES.turntable(48, start)
         assert azimuth[0].item() == pytest.approx(0.1 + math.remainder(start - 0.1, 2 * math.pi), abs=1e-3)
     assert FACES.turntable(48, 2.0)[1].max() == pytest.approx(2.0)
-    still = Sides.of(pose_distribution("fixed", (0.1, 0.3), (0.0, 2 * math.pi)))
+    still = ViewRange.of(pose_distribution("fixed", (0.1, 0.3), (0.0, 2 * math.pi)))
     assert not still.all_round and still.front == still.slant == pytest.approx(math.pi)
 
 
@@ -99,10 +99,10 @@ def test_a_locked_view() -> None:
     field = PiGanField(8, 2, 4, 8)
     condition = field.condition(torch.randn(1, 4))
     points, directions = torch.rand(6, 3), torch.nn.functional.normalize(torch.randn(2, 6, 3), dim=2)
-    a, b = (field.radiance(Places(points, some), condition) for some in directions)
+    a, b = (field.radiance(RaySamples(points, some), condition) for some in directions)
     assert not torch.allclose(a.rgb, b.rgb, atol=1e-4) and torch.equal(a.density, b.density)
     field.view_locked = True
-    c, d = (field.radiance(Places(points, some), condition) for some in directions)
+    c, d = (field.radiance(RaySamples(points, some), condition) for some in directions)
     assert torch.equal(c.rgb, d.rgb) and torch.equal(c.density, a.density)
     torch.testing.assert_close(c.rgb, field.rgb(points, condition))
 
@@ -146,11 +146,11 @@ def test_videos_keep_to_what_the_run_learned_from(
 ) -> None:
     azimuths: list[float] = []
 
-    def look(self: Viewer, condition: object, axes: torch.Tensor, resolution: int) -> list:
+    def look(self: ImageRenderer, condition: object, axes: torch.Tensor, resolution: int) -> list:
         azimuths.append(math.degrees(torch.atan2(axes[0, 2, 0], axes[0, 2, 2]).item()))
         return []
 
-    monkeypatch.setattr(Viewer, "look", look)
+    monkeypatch.setattr(ImageRenderer, "look", look)
     monkeypatch.setattr("sdfgan.gan.views.shown", lambda *arguments: torch.zeros(1, 3, 16, 16))
     output = ["--output", str(tmp_path / "a.mp4")]
     if command == "turntable":
@@ -167,13 +167,13 @@ def test_videos_keep_to_what_the_run_learned_from(
 
 def test_pictures_of_a_run_keep_to_what_it_learns_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     azimuths: list[float] = []
-    look = Viewer.look
+    look = ImageRenderer.look
 
-    def watched(self: Viewer, condition: object, axes: torch.Tensor, *arguments: int) -> list:
+    def watched(self: ImageRenderer, condition: object, axes: torch.Tensor, *arguments: int) -> list:
         azimuths.extend(torch.rad2deg(torch.atan2(axes[:, 2, 0], axes[:, 2, 2])).tolist())
         return look(self, condition, axes, *arguments)
 
-    monkeypatch.setattr(Viewer, "look", watched)
+    monkeypatch.setattr(ImageRenderer, "look", watched)
     config = GanConfig(
         device="cpu", output_dir=tmp_path / "run", azimuth=(-20, 40), steps=1, sample_interval=1, batch_size=2,
         chunk_size=2, resolution=16, width=16, mapping_width=16, latent_size=4, dataset_size=8, evaluate_images=0,

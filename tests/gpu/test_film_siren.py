@@ -14,7 +14,7 @@ from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.fields import FilmSirenSDF
 from sdfgan.ops import CUDA_WIDTHS, FilmSirenNetwork, RayStatus, TraceLevel
 from sdfgan.raycast import multiscale
-from sdfgan.raycast.levels import march_levels, seed_levels
+from sdfgan.raycast.levels import dfr_levels, march_levels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,7 +51,7 @@ def test_samples_match_the_reference(precision, width, layers, counts):
 @pytest.mark.parametrize("width", CUDA_WIDTHS)
 @pytest.mark.parametrize(
     "plan",
-    [levels(64), levels(44), levels(128, "cuda"), seed_levels((4, 4, 4), DEFAULT_FOV)],
+    [levels(64), levels(44), levels(128, "cuda"), dfr_levels((4, 4, 4), DEFAULT_FOV)],
     ids=["64", "44", "128", "seed"],
 )
 def test_fp32_traces_like_the_cpu(width, plan):

@@ -20,7 +20,7 @@ from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
 from sdfgan.ops.film_siren import native_level, native_network
 from sdfgan.ops.trace import native_layers
-from sdfgan.raycast.levels import march_levels, seed_levels
+from sdfgan.raycast.levels import dfr_levels, march_levels
 
 pytestmark = [
     pytest.mark.slow,
@@ -125,7 +125,7 @@ def trace(
     net: FilmSirenNetwork,
     levels: list[TraceLevel],
     jitter: Tensor | None,
-    most_layers: int = 0,
+    max_layers: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Status, distance, nearest, counts, layers, number of layers."""
     images, size = len(net.scale), levels[-1].size
@@ -133,7 +133,7 @@ def trace(
     status = torch.full((images, size, size), int(RayStatus.UNTRACED), dtype=torch.uint8)
     distance, nearest = torch.zeros(images, size, size), torch.zeros(images, size, size)
     counts = torch.zeros(2, dtype=torch.int64)
-    layers, complete = torch.zeros(most_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
+    layers, complete = torch.zeros(max_layers, 4, status.numel()), torch.zeros(status.numel(), dtype=torch.uint8)
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
     numbers = len(flat) // len(levels)
     sizes = [level.size for level in levels]
@@ -147,7 +147,7 @@ def trace(
         distance=distance,
         nearest=nearest,
         counts=counts,
-        layers=native_layers(layers, complete, None) if most_layers else native_layers(None, None, None),
+        layers=native_layers(layers, complete, None) if max_layers else native_layers(None, None, None),
         workspace=torch.full((emulated.film_siren_trace_workspace(device, images, sizes),), 77, dtype=torch.uint8),
         plane_distance=1 / math.tan(cameras.DEFAULT_FOV / 2),
     )
@@ -158,7 +158,7 @@ FOV = cameras.DEFAULT_FOV
 LEVELS = {
     "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=None, lipschitz=1.5),
     "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=None),
-    "seed": seed_levels((4, 4), FOV),
+    "seed": dfr_levels((4, 4), FOV),
     "one level": [TraceLevel(10, 7, MarchRules(1e-3, refine=2), patience=3.0)],
 }
 
@@ -210,19 +210,19 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
 
 
 @pytest.mark.parametrize(
-    ("width", "device", "levels", "most_layers"),
+    ("width", "device", "levels", "max_layers"),
     [(64, HOPPER, "march", 0), (64, AMPERE, "seed", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
 )
-def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, most_layers):
+def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, max_layers):
     """To the last bit, whenever a block's warps begin to share its rays; the last case has no memory for that."""
     net = RandomNetwork(1, width, (2, 2, 1)).for_cuda("fp16")
     monkeypatch.setenv("SDFGAN_TRACE_TAIL", "0")
-    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+    *expected, counts, layers, complete = trace(emulated, device, net, LEVELS[levels], None, max_layers)
     rows = set()
     for rounds, schedule in (("1", "0"), ("2", "1"), ("8", "2")):
         monkeypatch.setenv("SDFGAN_TRACE_TAIL", rounds)
         monkeypatch.setenv("SDFGAN_EMULATED_SCHEDULE", schedule)
-        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, most_layers)
+        *actual, counts_now, layers_now, complete_now = trace(emulated, device, net, LEVELS[levels], None, max_layers)
         assert all(map(torch.equal, (*actual, complete_now), (*expected, complete)))
         torch.testing.assert_close(layers_now, layers, atol=0, rtol=0, equal_nan=True)
         assert counts_now[0] == counts[0]
@@ -279,6 +279,19 @@ def test_distances_to_a_mesh_are_those_of_the_cpu(emulated, ordered):
     torch.testing.assert_close(out.distance.abs(), expected.distance.abs(), atol=1e-5, rtol=0, equal_nan=True)
     torch.testing.assert_close(out.winding, expected.winding, atol=0.05, rtol=0, equal_nan=True)
     assert (out.face != expected.face).sum() < 20 and out.face[7] == -1  # corners belong to several faces
+
+
+def test_rays_that_meet_a_mesh_are_those_of_the_cpu(emulated):
+    g = torch.Generator().manual_seed(5)
+    vertices, faces = torch.randn(90, 3, generator=g), torch.randint(0, 90, (300, 3), generator=g, dtype=torch.int32)
+    tree, origins, directions = ops.mesh_tree(vertices, faces), torch.randn(200, 3, generator=g), -vertices[:1]
+    directions = directions + torch.randn(200, 3, generator=g)
+    origins[7] = math.nan
+    out = ops.MeshHits(torch.zeros(200), torch.zeros(200, dtype=torch.int32), torch.zeros(200, 3))
+    given = {"tree": tree._asdict(), "origins": origins, "directions": directions, "count": 200}
+    emulated.f32.mesh_raycast((HOPPER, 0, 0), **given, **out._asdict())
+    for found, expected in zip(out, ops.mesh_raycast(tree, origins, directions), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6, equal_nan=True)
 
 
 def test_the_march_and_rays_match_the_cpu(emulated):

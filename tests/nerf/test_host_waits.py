@@ -12,7 +12,7 @@ from host_waits import HostWaits
 from sdfgan.data.scenes import load_scene
 from sdfgan.nerf import NerfConfig
 from sdfgan.nerf.trainer import Trainer
-from sdfgan.nerf.views import Observer
+from sdfgan.nerf.views import SceneRenderer
 
 # Two rounds of a march at most, the samples that are kept, and the gradients' norm. Two more are on the host whatever
 # the device: seeds, and the log, which has come by then. Once it was 1,700 operations and about fifty waits.
@@ -47,7 +47,7 @@ def test_a_step(trainer: Trainer) -> None:
 def test_a_look(trainer: Trainer) -> None:
     """A wait for each round, for the samples that are kept, and for the rays that a lens leaves."""
     views = trainer.views
-    observer = Observer(trainer.model, trainer.background, rays=10**6)
+    observer = SceneRenderer(trainer.model, trainer.background, rays=10**6)
     with HostWaits() as seen:
         observer.look(views.cameras, 0)
     print(f"{seen.operations} operations, waits: {seen.waits}, uploads: {seen.uploads}")

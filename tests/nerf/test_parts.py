@@ -22,11 +22,11 @@ from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.models import make_model
-from sdfgan.nerf.views import Look, Observer, depth_span, neutral, orbit, path_cameras
+from sdfgan.nerf.views import Look, SceneRenderer, depth_span, neutral, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.training.device import generator_on
-from sdfgan.volume import OccupancyGrid, Places, Radiance, Rays, Sampling, render
+from sdfgan.volume import OccupancyGrid, Radiance, Rays, RaySamples, Sampling, render
 
 
 class Ball:
@@ -36,11 +36,11 @@ class Ball:
         self.thick, self.radius, self.centre = density, radius, torch.tensor([0, 0, centre])
         self.asked = 0
 
-    def density(self, places: Places, condition: Any = None) -> Tensor:
+    def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         self.asked += len(places.points)
         return self.thick * ((places.points - self.centre).norm(dim=1) < self.radius).float()
 
-    def radiance(self, places: Places, condition: Any = None) -> Radiance:
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         return Radiance(self.density(places), places.points * 0.2 + 0.5)
 
 
@@ -85,7 +85,7 @@ def test_a_march_ends_where_the_light_does() -> None:
 
 def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
     class Fog(Ball):
-        def density(self, places: Places, condition: Any = None) -> Tensor:
+        def density(self, places: RaySamples, condition: Any = None) -> Tensor:
             return torch.arange(len(places.points), 0, -1).float()
 
     grid = MarchingGrid(8, 64, False)
@@ -219,7 +219,7 @@ def test_fields_answer_densities_colours_and_normals(
     field = make(contracted)
     points = torch.randn(6, 3) * (30 if contracted else 0.5)
     directions = torch.nn.functional.normalize(torch.randn(6, 3), dim=1)
-    places = Places(points, directions)
+    places = RaySamples(points, directions)
     with torch.no_grad():
         answer = WithNormals(field).radiance(places)
         assert_close(answer.density, field.density(places))
@@ -227,11 +227,11 @@ def test_fields_answer_densities_colours_and_normals(
         assert answer.normals is not None
         assert_close(answer.normals.norm(dim=1), torch.ones(6))
         # The colour depends on the direction, the density does not.
-        other = field.radiance(Places(points, -directions))
+        other = field.radiance(RaySamples(points, -directions))
         assert_close(other.density, answer.density)
         assert (other.rgb - answer.rgb).abs().max() > 1e-4
     with torch.inference_mode():
-        same = WithNormals(field).radiance(Places(points.clone(), directions.clone()))
+        same = WithNormals(field).radiance(RaySamples(points.clone(), directions.clone()))
         assert_close(same.rgb, answer.rgb)
         assert same.normals is not None
         torch.testing.assert_close(same.normals, answer.normals, rtol=1e-4, atol=1e-5)
@@ -239,9 +239,9 @@ def test_fields_answer_densities_colours_and_normals(
         return
     # Cones as thin as a ray ask for points.
     with torch.no_grad():
-        thin = field.density(Places(points, directions, torch.zeros(6, 3)))
+        thin = field.density(RaySamples(points, directions, torch.zeros(6, 3)))
         torch.testing.assert_close(thin, answer.density, rtol=1e-4, atol=1e-5)
-        assert (field.density(Places(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
+        assert (field.density(RaySamples(points, directions, torch.full((6, 3), 10.0))) - thin).abs().max() > 1e-4
 
 
 def test_depths_of_large_pictures() -> None:
@@ -286,7 +286,7 @@ def test_scores_are_of_known_pixels(hidden: str) -> None:
     centred = torch.tensor([[focal, focal, side / 2, side / 2]] * 2)
     cameras = pixel_views(posed.cameras(2), centred, sizes, lens, None, masks)
     views = Views(["a", "b"], torch.from_numpy(pixels).view(-1, 4).repeat(2, 1), sizes, cameras)
-    observer = Observer(Everywhere(), torch.ones(3), 100)  # type: ignore[arg-type]
+    observer = SceneRenderer(Everywhere(), torch.ones(3), 100)  # type: ignore[arg-type]
     seen = observer.look(cameras, 0)
     assert (seen.known.numpy() == known).all() and (neutral(seen.rgb, seen.known)[:, ~known] == 0.5).all()
     scores = observer.scores(views, [0])
@@ -305,8 +305,8 @@ def test_meshes_ask_models_of_cones_for_gaussians() -> None:
     field, points = NerfField(16, 2, 12), torch.randn(5, 3)
     down = torch.tensor([0.0, -1, 0]).expand(5, 3)
     with torch.no_grad():
-        wide = field.density(Places(points, down, torch.full((5, 3), 0.1**2)))
-        for deviation, density in ((None, field.density(Places(points, down))), (0.1, wide)):
+        wide = field.density(RaySamples(points, down, torch.full((5, 3), 0.1**2)))
+        for deviation, density in ((None, field.density(RaySamples(points, down))), (0.1, wide)):
             torch.testing.assert_close(DensitySurface(field, 2.0, deviation=deviation).sdf(points), 1 - density / 2)
     assert DensitySurface(field, 2.0, deviation=0.1).rgb(points).shape == (5, 3)
 
@@ -315,11 +315,12 @@ def test_normals_of_a_density_point_down_its_gradient() -> None:
     torch.manual_seed(0)
     field = NerfField(16, 2, 2)
     points = torch.randn(4, 3)
-    places = Places(points, points)
+    places = RaySamples(points, points)
     normals = WithNormals(field).radiance(places).normals
     assert normals is not None
     sides = [
-        field.density(Places(points + 1e-3 * axis, points)) - field.density(Places(points - 1e-3 * axis, points))
+        field.density(RaySamples(points + 1e-3 * axis, points))
+        - field.density(RaySamples(points - 1e-3 * axis, points))
         for axis in torch.eye(3)
     ]
     expected = -torch.nn.functional.normalize(torch.stack(sides, 1), dim=1)
@@ -329,7 +330,7 @@ def test_normals_of_a_density_point_down_its_gradient() -> None:
 def test_noise_is_drawn_from_the_generator_alone() -> None:
     field = RefNerfField(16, 2, 2, noise=0.5)
     points = torch.randn(4, 3)
-    places = Places(points, torch.nn.functional.normalize(points, dim=1))
+    places = RaySamples(points, torch.nn.functional.normalize(points, dim=1))
     first, again, other = (field.radiance(places, torch.Generator().manual_seed(s)).rgb for s in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(field.radiance(places).rgb, field.radiance(places).rgb)

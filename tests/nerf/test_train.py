@@ -24,7 +24,7 @@ from sdfgan.errors import UserError
 from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.trainer import Trainer
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
-from sdfgan.training.distributed import Workers
+from sdfgan.training.ranks import Ranks
 
 FAST: dict[str, Any] = {
     "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
@@ -80,11 +80,11 @@ def test_the_mesh_is_the_ball_in_the_units_of_the_file(finished: Path) -> None:
 
 
 def test_depth_and_normals_are_those_of_the_ball(finished: Path, scene: Path) -> None:
-    from sdfgan.nerf.views import Observer
+    from sdfgan.nerf.views import SceneRenderer
 
     model, _ = load_model(finished)
     views = load_scene(scene).train
-    seen = Observer(model, torch.ones(3), 300).look(views.cameras, 0, normals=True)
+    seen = SceneRenderer(model, torch.ones(3), 300).look(views.cameras, 0, normals=True)
     middle = posed.SIDE // 2
     assert seen.normals is not None
     assert seen.depth[0, middle, middle].item() == pytest.approx((posed.DISTANCE - posed.RADIUS) / 1.5, abs=0.2)
@@ -149,7 +149,7 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
     assert all(torch.equal(straight[name], halted[name]) for name in straight)
 
 
-class Half(Workers):
+class Half(Ranks):
     """One of two processes that takes the other's place too: it averages both shares, one after the other."""
 
     def __init__(self, trainer: list[Trainer]) -> None:
@@ -181,12 +181,12 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
         itself: list[Trainer] = []
-        team = Half(itself) if processes == 2 else None
-        trainer = Trainer(config, data, team)
+        ranks = Half(itself) if processes == 2 else None
+        trainer = Trainer(config, data, ranks)
         itself.append(trainer)
         for _ in range(4):
-            if team is not None:
-                team.before = trainer.random.get_state()
+            if ranks is not None:
+                ranks.before = trainer.random.get_state()
             trainer.step()
         trainer.close()
         torch.set_num_threads(before)
@@ -202,7 +202,7 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
         load_scene(scene),
     )
     for count, chunks, rays in ((1, 1, 128), (3, 3, 126), (200, 200, 200)):
-        trainer = Trainer(config, data, Workers(0, count))
+        trainer = Trainer(config, data, Ranks(0, count))
         trainer.close()
         assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
 
@@ -214,7 +214,7 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(scene: Path) -> N
     tensors, state = saved.state()
     saved.close()
     for count in (2, 3, 5):
-        trainer = Trainer(config, data, Workers(0, count))
+        trainer = Trainer(config, data, Ranks(0, count))
         trainer.load_state(tensors, {**state, "step": 0}, "here")
         trainer.close()
         assert 0 < trainer.rays_now <= 512 and trainer.rays_now % trainer.chunks == 0
@@ -253,7 +253,7 @@ def fisheye_scene(folder: Path, focal: float = 15.0, k: tuple[float, ...] = (-0.
 
 def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
     """The right lens finds held-out views, a pinhole of its focal length does not; what is hidden is not learnt."""
-    from sdfgan.nerf.views import Observer
+    from sdfgan.nerf.views import SceneRenderer
 
     data = load_scene(fisheye_scene(tmp_path / "scene"))
     assert data.val is not None and data.bounded
@@ -268,7 +268,7 @@ def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
         finally:
             trainer.close()
         assert all(math.isfinite(value) for log in logs for value in log.values())
-        observer = Observer(trainer.model, trainer.background, 300)
+        observer = SceneRenderer(trainer.model, trainer.background, 300)
         scores.append(observer.scores(data.val, [0, 1])["psnr"])
         hidden = observer.look(data.train.cameras._replace(mask=None), 0).rgb[:, :, :4]
         assert (hidden - torch.tensor([1.0, 0, 0])[:, None, None]).abs().amax(0).mean() > 0.3

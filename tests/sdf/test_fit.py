@@ -22,13 +22,13 @@ from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
 from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
+from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
 from sdfgan.sdf import fit
 from sdfgan.sdf.config import PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
-from sdfgan.sdf.losses import Objective
 from sdfgan.sdf.model import MeshSDF, load, make_field
-from sdfgan.sdf.normalise import Placement
+from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.trainer import Trainer
 
 TINY = {

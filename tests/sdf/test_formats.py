@@ -12,8 +12,9 @@ import trimesh
 
 from polygon_files import SOLIDS, Solid, U, binary_stl, obj, off, ply, prism, text_stl
 from sdfgan.errors import UserError
-from sdfgan.sdf import GroundTruth, read_mesh, repair
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons, triangulate
+from sdfgan.meshes import repair
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, triangulate
+from sdfgan.sdf import GroundTruth, read_mesh
 
 BOX = SOLIDS["box"][0]
 WRITERS: dict[str, tuple[str, Callable[[Solid], bytes]]] = {

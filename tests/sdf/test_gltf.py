@@ -13,7 +13,8 @@ import pytest
 import trimesh
 
 from sdfgan.errors import UserError
-from sdfgan.sdf import read_mesh, repair
+from sdfgan.meshes import repair
+from sdfgan.sdf import read_mesh
 
 BOX = trimesh.creation.box((1, 2, 3))
 TYPES = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}

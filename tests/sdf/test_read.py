@@ -129,7 +129,7 @@ def test_parts_that_come_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         scene.graph.update(f"box {x}", geometry="box", matrix=trimesh.transformations.translation_matrix([4 * x, 0, 0]))
     scene.export(tmp_path / "nine.glb")
     assert len(trimesh.load_scene(tmp_path / "nine.glb").geometry) == 1
-    monkeypatch.setattr("sdfgan.sdf.read._MAX_FACES", 100)
+    monkeypatch.setattr("sdfgan.meshes.read._MAX_FACES", 100)
     with pytest.raises(UserError, match=r"nine.glb: its parts have 108 faces together; at most 100 are read"):
         read_mesh(tmp_path / "nine.glb")
 

@@ -9,7 +9,8 @@ import trimesh
 
 from broken_meshes import DEFECTS, broken_mesh, broken_meshes
 from sdfgan.errors import UserError
-from sdfgan.sdf import GroundTruth, normalise, repair
+from sdfgan.meshes import normalise, repair
+from sdfgan.sdf import GroundTruth
 
 SPHERE = trimesh.creation.icosphere(3)
 

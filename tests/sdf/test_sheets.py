@@ -18,10 +18,10 @@ from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
 from sdfgan.errors import UserError
 from sdfgan.fields.function import FunctionField
+from sdfgan.meshes.thinness import measure_thinness
 from sdfgan.raycast import render
-from sdfgan.sdf import GroundTruth, fit, judge, load, sheet_mesh
+from sdfgan.sdf import GroundTruth, evaluation, fit, load, sheet_mesh
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.thin import measure_thinness
 
 AXES = rotate_axes((torch.tensor([0.4]), torch.tensor([0.3])))
 
@@ -116,7 +116,7 @@ def test_buried_faces_are_no_surface() -> None:
     ]
     truth = GroundTruth(trimesh.util.concatenate(boxes))
     union = trimesh.creation.box((0.9, 0.4, 0.4)).apply_translation((0.05, 0, 0))
-    metrics = judge.mesh_metrics(union, truth)
+    metrics = evaluation.mesh_metrics(union, truth)
     assert metrics["chamfer_percent"] < 1e-3 and metrics["f_score"] == 1
 
 
@@ -129,7 +129,7 @@ def test_overlap_of_something_thin(thickness: float) -> None:
         half = torch.tensor([0.5, thickness / 2, 0.5])
         return ((points - torch.tensor([0, thickness / 2, 0])).abs() - half).amax(1)
 
-    assert judge.field_metrics(FunctionField(sdf), truth)["iou"] == pytest.approx(1 / 3, abs=0.02)
+    assert evaluation.field_metrics(FunctionField(sdf), truth)["iou"] == pytest.approx(1 / 3, abs=0.02)
 
 
 SMALL: dict[str, Any] = {

@@ -9,7 +9,8 @@ import pytest
 import torch
 import trimesh
 
-from sdfgan.sdf import GroundTruth, SampleStream, normalise, sample
+from sdfgan.meshes import normalise
+from sdfgan.sdf import GroundTruth, SampleStream, sample
 
 
 def seeded(device, seed: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ from trimesh.creation import icosphere
 import posed
 from sdfgan.cli import main
 from sdfgan.data.shapes import shape_set
-from sdfgan.pictures import VideoWriter, save_image
+from sdfgan.images import VideoWriter, save_image
 from sdfgan.training.checkpoint import save_checkpoint
 from sdfgan.training.files import write_json
 from sdfgan.training.interrupt import Interrupts, resumable
@@ -190,8 +190,8 @@ def test_a_run_interrupted_while_its_pictures_are_made(
 ) -> None:
     """It can be resumed, which is said, and what was missing is made then."""
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sdfgan.sdf.pictures._FRAMES", 2)
-    monkeypatch.setattr("sdfgan.sdf.pictures._FRAME", 16)
+    monkeypatch.setattr("sdfgan.sdf.report._FRAMES", 2)
+    monkeypatch.setattr("sdfgan.sdf.report._FRAME", 16)
     if "SCENE" in arguments:
         arguments = arguments.replace("SCENE", str(posed.blender_scene(tmp_path / "scene")))
     if "BALL" in arguments:

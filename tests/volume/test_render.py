@@ -9,7 +9,7 @@ import torch
 
 from sdfgan import cameras, fields, raycast, volume
 from sdfgan.fields import FilmSirenSDF
-from sdfgan.volume import OccupancyGrid, Places, Radiance, Rays, Sampling, SdfVolume
+from sdfgan.volume import OccupancyGrid, Radiance, Rays, RaySamples, Sampling, SdfVolume
 
 R = 24
 DISTANCE = cameras.camera_distance()
@@ -28,10 +28,10 @@ def some_rays(**more: torch.Tensor) -> Rays:
 class Fog:
     """Density 2 in the unit ball, coloured by position."""
 
-    def density(self, places: Places, condition=None) -> torch.Tensor:
+    def density(self, places: RaySamples, condition=None) -> torch.Tensor:
         return 2.0 * (places.points.norm(dim=1) < 1)
 
-    def radiance(self, places: Places, condition=None) -> Radiance:
+    def radiance(self, places: RaySamples, condition=None) -> Radiance:
         assert places.directions.shape == places.points.shape
         return Radiance(self.density(places), places.points.sigmoid(), None, places.points)
 
@@ -161,7 +161,7 @@ def test_an_occupancy_grid_leaves_out_what_is_empty():
     box = SdfVolume(fields.Box((0.5, 0.3, 0.4)), 0.01)
     random = torch.Generator().manual_seed(0)
     for _ in range(8):
-        grid.update(lambda points: box.density(Places(points, points)), random)
+        grid.update(lambda points: box.density(RaySamples(points, points)), random)
     share = grid.occupied.float().mean()
     assert 0.06 < share < 0.3  # the box fills 0.06 of the cube
     assert not grid(torch.tensor([[0.9, 0.9, 0.9], [2.0, 0, 0], [torch.nan, 0, 0]])).any() and grid(torch.zeros(3))

@@ -8,8 +8,8 @@ import trimesh
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.sdf.normalise import Placement
-from sdfgan.sdf.truth import GroundTruth
+from sdfgan.meshes.normalise import Placement
+from sdfgan.meshes.signed_distance import GroundTruth
 
 _GRID = 64  # points along a side
 _VOLUME_POINTS = 200_000  # random ones, for the intersection over union

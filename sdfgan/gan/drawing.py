@@ -17,8 +17,8 @@ from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import GanConfig
 from sdfgan.raycast import Lighting, Rendering, render
-from sdfgan.raycast.seed import fuzzy_coverage, seed_points
-from sdfgan.volume.pictures import render_pictures
+from sdfgan.raycast.dfr import dfr_points, fuzzy_coverage
+from sdfgan.volume.render_images import render_pictures
 from sdfgan.volume.sampling import Sampling
 
 _DFR_COARSEST = 16
@@ -99,7 +99,7 @@ def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rend
 
 def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
     scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution % _DFR_COARSEST == 0 else (resolution,)
-    mask, rays, distances = seed_points(generator, condition, axes, scales, fov)
+    mask, rays, distances = dfr_points(generator, condition, axes, scales, fov)
     answer = generator.evaluate(rays.at(distances), condition, rays.image)
     normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
     light = ((normals * axes[rays.image, 2]).sum(-1, keepdim=True) + 1) / 2

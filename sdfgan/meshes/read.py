@@ -10,12 +10,12 @@ import numpy as np
 import trimesh
 
 from sdfgan.errors import UserError
-from sdfgan.sdf.formats.gltf import read_glb, read_gltf
-from sdfgan.sdf.formats.obj import read_obj
-from sdfgan.sdf.formats.off import read_off
-from sdfgan.sdf.formats.ply import read_ply
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons, triangulate
-from sdfgan.sdf.formats.stl import read_stl
+from sdfgan.meshes.formats.gltf import read_glb, read_gltf
+from sdfgan.meshes.formats.obj import read_obj
+from sdfgan.meshes.formats.off import read_off
+from sdfgan.meshes.formats.ply import read_ply
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, triangulate
+from sdfgan.meshes.formats.stl import read_stl
 
 _READERS: dict[str, Callable[[bytes], Polygons]] = {
     ".stl": read_stl,

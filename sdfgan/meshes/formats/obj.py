@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons
-from sdfgan.sdf.formats.text import floats, integers, plain_text, quoted
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons
+from sdfgan.meshes.formats.text import floats, integers, plain_text, quoted
 
 # A line of numbers that goes on after a backslash; names and comments may end with one (Windows' folders).
 _BREAK = rb"\\[ \t]*\n"

@@ -6,7 +6,7 @@ import codecs
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError
+from sdfgan.meshes.formats.polygons import MeshFormatError
 
 
 def plain_text(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ from urllib.parse import unquote, unquote_to_bytes
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons, strip, triangles_of
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, strip, triangles_of
 
 _TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}

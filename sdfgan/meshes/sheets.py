@@ -20,8 +20,8 @@ from torch import Tensor
 from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.meshes import arguments_of, check_condition, grid_values
-from sdfgan.sdf.repair import _neighbours, _orient
+from sdfgan.meshes.isosurface import arguments_of, check_condition, grid_values
+from sdfgan.meshes.repair import _neighbours, _orient
 
 _REACH = 1.6  # cells: ends of an edge that crosses a sheet have one together, and a network rounds the crease between
 _ASIDE = np.array([0.0061, 0.0073, 0.0031])  # cells

@@ -1,7 +1,7 @@
 """Silhouettes by the rules of the renderer this project started from (sidmani/dfr), for comparison.
 
 A hit is opaque; a miss covers a share that falls linearly to nothing one pixel outside, and has a fixed brightness.
-Surfaces are where the sdf is 0.005, and hits do not move. It learns from more points than it shows: `seed_points`.
+Surfaces are where the sdf is 0.005, and hits do not move. It learns from more points than it shows: `dfr_points`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sdfgan import ops
 from sdfgan.cameras import orbit_camera
 from sdfgan.fields.base import Field
 from sdfgan.raycast.layers import LayerSamples
-from sdfgan.raycast.levels import SEED_THRESHOLD, seed_levels, seed_plan
+from sdfgan.raycast.levels import DFR_THRESHOLD, dfr_levels, dfr_plan
 from sdfgan.raycast.multiscale import Tracer, image_of
 from sdfgan.raycast.sphere_trace import Rays, march
 
@@ -26,11 +26,11 @@ _MISSED_BRIGHTNESS = 0.7
 
 
 @torch.no_grad()
-def seed_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> LayerSamples:
+def dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> LayerSamples:
     """One sample for each pixel whose ray comes within a pixel of the surface."""
     scales = (resolution // _SCALE, _SCALE) if resolution % _SCALE == 0 else (resolution,)
-    traced = tracer.trace(seed_plan(scales, tracer.fov))
-    near = (traced.status != int(ops.RayStatus.UNTRACED)) & (traced.nearest < SEED_THRESHOLD + 2 / resolution)
+    traced = tracer.trace(dfr_plan(scales, tracer.fov))
+    near = (traced.status != int(ops.RayStatus.UNTRACED)) & (traced.nearest < DFR_THRESHOLD + 2 / resolution)
     pixel = (near if pixels is None else near & pixels.flatten()).nonzero()[:, 0]
     hit, t, nothing = traced.status[pixel] == int(ops.RayStatus.HIT), traced.distance[pixel], torch.zeros_like(pixel)
     normal = torch.zeros(len(t), 3, dtype=t.dtype, device=t.device)
@@ -42,12 +42,12 @@ def seed_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> Laye
 
 def fuzzy_coverage(sdf: Tensor, resolution: int, brightness: Tensor) -> tuple[Tensor, Tensor]:
     """Coverage [N] and brightness [N, 1] of samples where the sdf is [N]."""
-    outside = sdf - SEED_THRESHOLD
+    outside = sdf - DFR_THRESHOLD
     alpha = (1 - outside * resolution / 2).clamp(0, 1)
     return alpha, torch.where(outside[:, None] > 0, _MISSED_BRIGHTNESS, brightness)
 
 
-class SeedPoints(NamedTuple):
+class DfrPoints(NamedTuple):
     """Where the field is asked for pictures and for the eikonal term."""
 
     mask: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball
@@ -56,13 +56,13 @@ class SeedPoints(NamedTuple):
 
 
 @torch.no_grad()
-def seed_points(field: Field, condition: Any, axes: Tensor, scales: Sequence[int], fov: float) -> SeedPoints:
+def dfr_points(field: Field, condition: Any, axes: Tensor, scales: Sequence[int], fov: float) -> DfrPoints:
     """Trace pictures of the cumulated scales; a pixel that was not split takes the distance of the coarser one.
 
     Even empty pictures have points, from which the eikonal term learns.
     """
     camera = orbit_camera(axes.detach(), fov).contiguous()
-    levels = seed_levels(scales, fov)
+    levels = dfr_levels(scales, fov)
     parent: tuple[ops.TraceLevel, Tensor, Tensor] | None = None
     distance = mask = camera.new_zeros(0)
     for level, scale in zip(levels, scales, strict=True):
@@ -78,4 +78,4 @@ def seed_points(field: Field, condition: Any, axes: Tensor, scales: Sequence[int
         parent = level, rays.state, rays.status
     pixels, size = mask.flatten().nonzero()[:, 0], levels[-1].size
     origins, directions, start, far = ops.generate_rays(camera, pixels, size, size, fov, levels[-1].radius)
-    return SeedPoints(mask, Rays(pixels // size**2, origins, directions, start, far), distance[mask])
+    return DfrPoints(mask, Rays(pixels // size**2, origins, directions, start, far), distance[mask])

@@ -13,8 +13,8 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from sdfgan.errors import UserError
-from sdfgan.sdf.nesting import inside_out
-from sdfgan.sdf.read import IGNORED
+from sdfgan.meshes.nesting import inside_out
+from sdfgan.meshes.read import IGNORED
 
 _WELD = 1e-7  # of the diagonal: vertices of one cell of that size are one
 _THIN = 1e-12  # a face with less than that of its longest side's square as area has none

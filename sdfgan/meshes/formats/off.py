@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons
-from sdfgan.sdf.formats.text import floats, integers, plain_text, quoted
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons
+from sdfgan.meshes.formats.text import floats, integers, plain_text, quoted
 
 _HEAD = re.compile(rb"\s*(st)?(c)?(n)?(4)?(n)?off(?![a-z])\s*(binary\b)?", re.I)
 

@@ -1,11 +1,7 @@
-"""Arithmetic on conditions: what a mapping network makes of latents is the space (w, FiLM codes) to move shapes in.
-
-A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to.
-"""
+"""The mean condition that truncation (StyleGAN's psi) draws shapes towards."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from sdfgan.conditions import tensors_of, with_tensors
 from sdfgan.data.shapes import default_cache_folder
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
@@ -22,33 +19,6 @@ from sdfgan.training.checkpoint import load_checkpoint
 from sdfgan.training.files import atomic_file
 
 _MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
-
-
-def tensors_of(condition: Any) -> dict[str, Tensor]:
-    """The tensors [B, ...] of a condition by name."""
-    values = {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
-    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
-
-
-def with_tensors(condition: Any, tensors: dict[str, Tensor]) -> Any:
-    """A condition of the same kind with other tensors."""
-    return dataclasses.replace(condition, **tensors)
-
-
-def rows(condition: Any, index: Tensor | slice) -> Any:
-    """Some of its rows."""
-    return with_tensors(condition, {name: tensor[index] for name, tensor in tensors_of(condition).items()})
-
-
-def lerp(a: Any, b: Any, share: float | Tensor) -> Any:
-    """(1 - share) a + share b; a single row goes with many. A tensor `share` [B] gives each row its own."""
-
-    def mix(x: Tensor, y: Tensor) -> Tensor:
-        weight = share.view(-1, *[1] * (x.ndim - 1)).to(x) if isinstance(share, Tensor) else share
-        return x + weight * (y - x)
-
-    others = tensors_of(b)
-    return with_tensors(a, {name: mix(tensor, others[name]) for name, tensor in tensors_of(a).items()})
 
 
 @torch.no_grad()

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons, strip
-from sdfgan.sdf.formats.text import floats, integers, plain_text, quoted
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, strip
+from sdfgan.meshes.formats.text import floats, integers, plain_text, quoted
 
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1", "short": "i2", "int16": "i2", "ushort": "u2",

@@ -22,7 +22,7 @@ from sdfgan.errors import UserError
 _PATIENCE = timedelta(minutes=30)  # the first process may be making a data set
 
 
-class Workers:
+class Ranks:
     """This process among those of the run."""
 
     def __init__(self, rank: int = 0, count: int = 1) -> None:
@@ -94,14 +94,14 @@ def _states(modules: Sequence[nn.Module]) -> list[Tensor]:
 
 
 @contextmanager
-def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[Workers]:
+def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[Ranks]:
     """The processes that torchrun started (NCCL on GPUs, gloo on CPUs), or this one alone; `device` is this one's.
 
     A process that waits for another longer than `patience` fails.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
-        yield Workers()
+        yield Ranks()
         return
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         raise UserError("WORLD_SIZE is set but RANK or MASTER_ADDR is not: start several processes with torchrun")
@@ -114,7 +114,7 @@ def workers(device: torch.device, patience: timedelta = _PATIENCE) -> Iterator[W
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        here = Workers(dist.get_rank(), dist.get_world_size())
+        here = Ranks(dist.get_rank(), dist.get_world_size())
         yield here
         here.wait()  # or one that is done would take away what another still uses
     finally:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.sdf.truth import GroundTruth
+from sdfgan.meshes.signed_distance import GroundTruth
 
 _PROBES = 4096  # points of the surface
 _LINES = 50_000  # short ones, by whose crossings the area of openings is found

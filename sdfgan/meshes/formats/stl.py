@@ -7,8 +7,8 @@ import struct
 
 import numpy as np
 
-from sdfgan.sdf.formats.polygons import MeshFormatError, Polygons, triangles_of
-from sdfgan.sdf.formats.text import floats, plain_text, quoted
+from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, triangles_of
+from sdfgan.meshes.formats.text import floats, plain_text, quoted
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])  # 50 bytes
 _COMMENT = re.compile(rb"(#|//|;)[^\r\n]*")

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdfgan.fields.coordinate import Invertible
 
 _KNOTS = 1000
-_LEAST_STEP = 1e-6  # of the range: quantiles closer than that are one knot
+_MIN_STEP = 1e-6  # of the range: quantiles closer than that are one knot
 
 
 class Scaler(Invertible):
@@ -154,7 +154,7 @@ class QuantileTransformer(Scaler):
                 knots, normal = knots[0] + np.linspace(-1, 1, _KNOTS), np.linspace(-1, 1, _KNOTS)
             else:
                 # Equal quantiles become one knot; then the lines between are cut into as many as before.
-                first = np.concatenate([[True], np.diff(knots) > _LEAST_STEP * spread])
+                first = np.concatenate([[True], np.diff(knots) > _MIN_STEP * spread])
                 group = first.cumsum() - 1
                 distinct = np.bincount(group, knots) / np.bincount(group)
                 middle = np.bincount(group, normal) / np.bincount(group)

@@ -21,7 +21,7 @@ from sdfgan.training.files import atomic_file
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 VideoFormat = Literal["mp4", "gif", "webp"]
-_MOST_PIXELS = 2**29  # of an animation in memory, over all frames
+_MAX_PIXELS = 2**29  # of an animation in memory, over all frames
 _SHORTEST_FRAME = 20.0  # milliseconds: browsers slow down what is faster
 _WEBP_QUALITY = 85
 
@@ -161,7 +161,7 @@ class VideoWriter:
 
 def check_animation(path: Path, pixels: int) -> None:
     """Raises NoVideo if a video of so many pixels, over all frames, cannot be a file of this kind."""
-    if path.suffix.lower() != ".mp4" and pixels > _MOST_PIXELS:
+    if path.suffix.lower() != ".mp4" and pixels > _MAX_PIXELS:
         raise NoVideo(f"{path}: {pixels:,} pixels are too many for a {path.suffix}: make fewer, or an .mp4")
 
 

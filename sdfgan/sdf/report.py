@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sdfgan.cameras import orbit_path, rotate_axes
 from sdfgan.fields.base import Field
-from sdfgan.pictures import VideoWriter, image_grid, save_image
+from sdfgan.images import VideoWriter, image_grid, save_image
+from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
-from sdfgan.sdf.judge import evaluate
-from sdfgan.sdf.truth import GroundTruth
+from sdfgan.sdf.evaluation import evaluate
 
 _SIDE = 256  # pixels of a slice
 _BANDS = 20.0  # lines of equal distance per unit

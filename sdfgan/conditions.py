@@ -1,0 +1,38 @@
+"""Arithmetic on conditions: what a mapping network makes of latents is the space (w, FiLM codes) to move shapes in.
+
+A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import Tensor
+
+
+def tensors_of(condition: Any) -> dict[str, Tensor]:
+    """The tensors [B, ...] of a condition by name."""
+    values = {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def with_tensors(condition: Any, tensors: dict[str, Tensor]) -> Any:
+    """A condition of the same kind with other tensors."""
+    return dataclasses.replace(condition, **tensors)
+
+
+def rows(condition: Any, index: Tensor | slice) -> Any:
+    """Some of its rows."""
+    return with_tensors(condition, {name: tensor[index] for name, tensor in tensors_of(condition).items()})
+
+
+def lerp(a: Any, b: Any, share: float | Tensor) -> Any:
+    """(1 - share) a + share b; a single row goes with many. A tensor `share` [B] gives each row its own."""
+
+    def mix(x: Tensor, y: Tensor) -> Tensor:
+        weight = share.view(-1, *[1] * (x.ndim - 1)).to(x) if isinstance(share, Tensor) else share
+        return x + weight * (y - x)
+
+    others = tensors_of(b)
+    return with_tensors(a, {name: mix(tensor, others[name]) for name, tensor in tensors_of(a).items()})
