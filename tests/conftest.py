@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -31,6 +31,16 @@ if torch.cuda.is_available() and sdfgan.build_info()["cuda"]:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Every device that this machine has and the build supports; a test that takes it runs on each."""
     return torch.device(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """Each test leaves as many threads as it found: more than the cores, all others would wait for one another."""
+    before = torch.get_num_threads()
+    yield
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == before, f"torch.set_num_threads({after}) was left behind"
 
 
 @pytest.fixture(scope="session")

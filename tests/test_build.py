@@ -56,7 +56,8 @@ def test_the_stub_has_the_kernels_and_their_parameters():
     for name, arguments in stub.items():
         named = ", ".join(f"{one.arg}: {ast.unparse(one.annotation)}" for one in arguments.kwonlyargs)
         assert getattr(_C.f32, name).__doc__.strip() == f"{name}(where, *, {named})"
-        assert name == "mesh_distance" or getattr(_C.f64, name).__doc__ == getattr(_C.f32, name).__doc__
+        if name not in ("mesh_distance", "mesh_raycast"):
+            assert getattr(_C.f64, name).__doc__ == getattr(_C.f32, name).__doc__
 
 
 def ast_name(node: ast.AST) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import runpy
 import subprocess
 import sys
 import typing
@@ -199,9 +200,14 @@ def test_tools_are_the_command(tool: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "info"])
-def test_every_command_has_its_script(name: str) -> None:
-    script = (ROOT / "tools" / f"{name.replace('-', '_')}.py").read_text()
-    assert f'main(["{name}", *sys.argv[1:]], as_program=True)' in script
+def test_every_command_has_its_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands its arguments on, as a program, and ends with the status of the command."""
+    called: list[object] = []
+    monkeypatch.setattr("sdfgan.cli.main", lambda *given, **options: called.append((*given, options)) or 7)
+    monkeypatch.setattr(sys, "argv", ["a script", "--some", "flag"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "tools" / f"{name.replace('-', '_')}.py"), run_name="__main__")
+    assert called == [([name, "--some", "flag"], {"as_program": True})] and ended.value.code == 7
 
 
 # ---------------------------------------------------------------------------------------- arguments

@@ -42,6 +42,13 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name)
+def test_paths_exist(page: Path) -> None:
+    """Of files in the folders of the repository."""
+    named = re.findall(r"(?:benchmarks|csrc|docs|sdfgan|tests|tools)/[\w./-]*\w", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == [] and named
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
     for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S):
@@ -93,3 +100,16 @@ def test_flags_exist() -> None:
 def test_the_readme_has_both_commands() -> None:
     readme = (ROOT / "README.md").read_text()
     assert "python tools/train_gan.py\n" in readme and "<!-- the test command -->" in readme
+
+
+def test_ci_runs_what_the_pages_say() -> None:
+    """A public forge has the commands of the README and of `.ci/run`, which reads the README's and CONTRIBUTING's."""
+    marked = r"<!-- {} -->\n```bash\n(.*)\n```"
+    (quick,) = re.findall(marked.format("the test command"), (ROOT / "README.md").read_text())
+    (slow,) = re.findall(marked.format("the slow tests"), (ROOT / "CONTRIBUTING.md").read_text())
+    workflow = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    assert all(f"- run: {command}\n" in workflow for command in quick.split(" && ")[2:])
+    assert quick.endswith(' -m "not slow"') and slow.endswith(" -m slow")
+    ours = (ROOT / ".ci" / "run").read_text()
+    checks = [line for line in ours.splitlines() if line.startswith(("ruff ", "mypy"))]
+    assert len(checks) == 3 and all(f"- run: {check}\n" in workflow for check in checks)

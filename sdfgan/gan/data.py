@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
-from sdfgan.data.image_sets import InMemory, OnDisk
+from sdfgan.data.image_sets import InMemory
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
@@ -23,8 +23,8 @@ _MIN_HELD_OUT = 32
 class TrainingData(NamedTuple):
     """What a run learns from, and what it is judged by."""
 
-    train: InMemory | OnDisk
-    held_out: InMemory | OnDisk  # 2 M pictures: two halves
+    train: Pictures
+    held_out: Pictures  # 2 M pictures: two halves
     poses: PoseDistribution | None = None  # of the data set, if they are to be used
     mirror: bool = True  # whether the data set's convention allows it
 

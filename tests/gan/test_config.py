@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import pytest
 
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
-from sdfgan.gan.job import _resumed_config
 
 
 def test_defaults_for_a_cpu() -> None:
     config = GanConfig(device="cpu").resolved()
     assert (config.resolution, config.batch_size, config.width) == (32, 16, 64)
     assert GanConfig(device="cpu", batch_size=10).resolved().chunk_size == 5
-
-
-def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    saved = dataclasses.replace(GanConfig(device="cpu").resolved(), device="cuda:99")
-    checkpoint = Path("run/checkpoints/step-0000001")
-    assert _resumed_config(GanConfig(), saved, checkpoint, 0).device == "auto"
-    assert "run: was on cuda:99, which is not here" in capsys.readouterr().out
-    assert _resumed_config(GanConfig(device="cpu"), saved, checkpoint, 0).device == "cpu"
 
 
 @pytest.mark.parametrize(

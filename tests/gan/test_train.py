@@ -23,7 +23,7 @@ from sdfgan.gan.data import TrainingData
 from sdfgan.gan.job import GanJob
 from sdfgan.gan.report import Report
 from sdfgan.training import health
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 
 TINY = {
     "device": "cpu",
@@ -249,6 +249,18 @@ def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pyte
     (foreign / "state.json").write_text('{"format": 1, "kind": "other"}')
     with pytest.raises(UserError, match=r"missing from the checkpoint"):
         train(GanConfig(resume=tmp_path))
+
+
+def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tensors, state = load_checkpoint(resolve_checkpoint(finished))
+    run = tmp_path / "run"
+    save_checkpoint(run, state["step"], tensors, {**state, "config": {**state["config"], "device": "cuda:99"}})
+    here = "cuda" if torch.cuda.is_available() else "cpu"
+    assert train(GanConfig(resume=run, dry_run=True))["config"]["device"] == here
+    assert f"{run}: was on cuda:99, which is not here" in capsys.readouterr().out
+    assert train(GanConfig(resume=run, device="cpu", dry_run=True))["config"]["device"] == "cpu"
 
 
 def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, monkeypatch) -> None:

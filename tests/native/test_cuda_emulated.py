@@ -345,7 +345,7 @@ def test_volume_kernels_match_the_cpu(emulated, channels):
             *composited(*flat, offsets),
             *composited(densities, None, colors, None, None),
             *ops.sample_pixels(views, torch.arange(-2, 115), photographs),
-            *ops.integrated._directional_backward_op(directions, roughness, encoded_grad, 4),
+            *torch.ops.sdfgan.integrated_directional_encoding_backward(directions, roughness, encoded_grad, 4),
         ]
         for full in (False, True):
             results += ops.frustum_gaussians(directions, directions, edges, roughness, full=full)

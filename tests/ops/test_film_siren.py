@@ -282,12 +282,13 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.sdfgan.film_siren.default, (points, image, weights, layers))
     torch.library.opcheck(torch.ops.sdfgan.film_siren_sample.default, (points, image, weights, layers))
     flat = [16.0, 30.0, *MarchRules(1e-3), 1.0, 0.0, 0.0, 8.0]
+    before = torch.get_num_threads()
     torch.set_num_threads(1)  # or the count of lanes may differ between runs
     try:
         arguments = (some_cameras(2), weights, layers, flat, 0.4, None, 2)
         torch.library.opcheck(torch.ops.sdfgan.film_siren_trace.default, arguments)
     finally:
-        torch.set_num_threads(2)
+        torch.set_num_threads(before)
 
 
 def test_rejections():

@@ -282,6 +282,7 @@ def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: p
     assert "none of its 2 meshes could be fitted" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_processes_share_a_folder(ball: Path, tmp_path: Path) -> None:
     meshes = tmp_path / "meshes"
     meshes.mkdir()

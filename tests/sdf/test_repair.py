@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 
-from broken_meshes import broken_mesh, broken_meshes
+from broken_meshes import DEFECTS, broken_mesh, broken_meshes
 from sdfgan.errors import UserError
 from sdfgan.meshes import normalise, repair
 from sdfgan.sdf import GroundTruth
@@ -164,14 +164,16 @@ def test_nothing_left() -> None:
         )
 
 
-def test_a_hundred_broken_meshes() -> None:
+@pytest.mark.parametrize("count", [len(DEFECTS), pytest.param(100, marks=pytest.mark.slow)])
+def test_broken_meshes(count: int) -> None:
+    """The first few have one defect each, the others mixes of them."""
     names = set()
-    for name, mesh in broken_meshes():
+    for name, mesh in broken_meshes(count):
         mended, report = repair(mesh, name)
         truth = GroundTruth(normalise(mended)[0])
         points = 2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(1)) - 1
         distance = truth.signed_distance(points)
         assert distance.isfinite().all() and (distance > 0).any() and report.faces_left > 0, name
         names.add(name)
-    assert len(names) == 100
+    assert len(names) == count
     assert np.array_equal(broken_mesh(57)[1].vertices, broken_mesh(57)[1].vertices)

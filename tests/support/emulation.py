@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdfgan import ops
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HOPPER, AMPERE, TURING = 0, 1, 2  # the emulated devices: the second has less shared memory, the third no tensor cores
 
 
