@@ -19,7 +19,7 @@ from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan import truncation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.evaluation import SEED, picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.loop import load_training_data
@@ -129,9 +129,8 @@ def run(config: EvaluateConfig) -> None:
     print(f"{count} pictures on each side at {now.resolution} px; wrote {output}")
 
 
-def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
+def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures, str]:
     """The real pictures to compare with, and what they are."""
-    assert trained.resolution is not None
     if config.real is not None:
         layout, background = trained.data_layout, trained.background
         found = open_data(config.real, trained.resolution, layout=layout, background=background)
@@ -146,7 +145,7 @@ def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
     return InMemory(made.images), "built-in, not learned from"
 
 
-def _poses(config: GanConfig, reals: Pictures) -> PoseDistribution:
+def _poses(config: ResolvedGanConfig, reals: Pictures) -> PoseDistribution:
     if config.poses == "data":
         if reals.poses is None:
             raise UserError("the run took its poses from its data, and these pictures have none (poses.json)")

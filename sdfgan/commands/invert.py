@@ -28,7 +28,7 @@ from sdfgan.data.images import check_background, decode
 from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
@@ -152,7 +152,7 @@ def run(config: InvertConfig) -> None:
         print(f"{config.image}: {warning}", file=sys.stderr)
 
 
-def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
+def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
     """The picture [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such picture")

@@ -18,7 +18,7 @@ from sdfgan.commands.arguments import parse_seeds, require_between, require_posi
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import truncation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.generator import load_generator, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
@@ -73,7 +73,7 @@ class Shapes(NamedTuple):
     """A generator, and the shapes that were asked for."""
 
     generator: Field
-    config: GanConfig
+    config: ResolvedGanConfig
     seeds: list[int]
     condition: Any  # one row per seed
     mean: Any  # of the conditions of many latents
@@ -97,13 +97,13 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
     return Shapes(generator, config, seeds, condition, mean)
 
 
-def poses_of(config: GanConfig) -> PoseDistribution:
+def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
     """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
     spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
     return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
 
 
-def sides_of(flags: CameraFlags, config: GanConfig) -> ViewRange:
+def sides_of(flags: CameraFlags, config: ResolvedGanConfig) -> ViewRange:
     """From where a run's shapes are looked at. Raises UserError for angles that are none."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
     require_between(-90, 90, elevation=elevation)
@@ -115,7 +115,7 @@ def sides_of(flags: CameraFlags, config: GanConfig) -> ViewRange:
     return sides if elevation is None else dataclasses.replace(sides, elevation=math.radians(elevation))
 
 
-def viewer_of(flags: VolumeFlags, generator: Field, config: GanConfig) -> ImageRenderer:
+def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig) -> ImageRenderer:
     """Who looks at shapes as the flags say; says which of them mean nothing for a surface. Raises UserError."""
     require_positive(samples=flags.samples, ray_step_multiplier=flags.ray_step_multiplier)
     samples = flags.samples * flags.ray_step_multiplier

@@ -18,7 +18,7 @@ from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.fields import PiGanField
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.generator import config_of, sample_latents
 from sdfgan.gan.trainer import Trainer
@@ -34,6 +34,7 @@ from sdfgan.training.checkpoint import (
     resolve_checkpoint,
     save_checkpoint,
 )
+from sdfgan.training.config import is_of_type
 from sdfgan.training.device import device_here, resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.health import Health, separate_parts
@@ -41,7 +42,6 @@ from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.progress import announced, progress
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import RunFolder, changed_on_resume, check_new_run, next_run_folder
-from sdfgan.training.settings import is_of_type
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
@@ -214,7 +214,7 @@ class _Run:
             self.folder.close()
 
     @property
-    def now(self) -> GanConfig:
+    def now(self) -> ResolvedGanConfig:
         """The settings of the last step that was made."""
         return self.config.at(max(0, self.trainer.steps_done - 1))
 
@@ -342,11 +342,11 @@ class _Run:
         }
 
 
-def _video_file(path: Path, config: GanConfig) -> Path:
+def _video_file(path: Path, config: ResolvedGanConfig) -> Path:
     return path / f"turntable.{config.video_format}"
 
 
-def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
+def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> TrainingData:
     """The pictures of a resolved configuration, and those held out. Raises UserError."""
     assert config.dataset_size is not None
     resolution = max(config.resolutions)
@@ -392,7 +392,7 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def _require_silhouettes(config: GanConfig, pictures: Pictures, talk: bool) -> None:
+def _require_silhouettes(config: ResolvedGanConfig, pictures: Pictures, talk: bool) -> None:
     """Raises UserError where a generator of RGBA would learn from opaque pictures alone; says where many are."""
     if config.channels == 3 or config.data is None:
         return
@@ -406,7 +406,7 @@ def _require_silhouettes(config: GanConfig, pictures: Pictures, talk: bool) -> N
         print(f"{config.data}: {opaque} of {len(some)} pictures looked at {where}, and count as full squares: {advice}")
 
 
-def _inception(config: GanConfig, ranks: Ranks) -> Inception | None:
+def _inception(config: ResolvedGanConfig, ranks: Ranks) -> Inception | None:
     """The network that evaluations use, where there are weights: in the first process, which evaluates."""
     weights = find_weights(config.inception)
     if weights is None or not ranks.first or config.evaluate_images < MIN_IMAGES:
@@ -414,7 +414,7 @@ def _inception(config: GanConfig, ranks: Ranks) -> Inception | None:
     return load_inception(weights)
 
 
-def _resumed_config(given: GanConfig, saved: GanConfig, checkpoint: Path, done: int) -> GanConfig:
+def _resumed_config(given: GanConfig, saved: ResolvedGanConfig, checkpoint: Path, done: int) -> ResolvedGanConfig:
     """The saved configuration; what else was given on the command line must agree with it."""
     run, instead = checkpoint.parent.parent, "; use --load-dir to start another from it"
     moved = () if saved.data is None else ("data",)  # the same pictures may be elsewhere now

@@ -16,7 +16,7 @@ from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig, check_settings
+from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.generator import make_generator
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -42,7 +42,9 @@ Gradients = Sequence[Tensor]
 class TrainingState:
     """Networks, averages, optimisers and random state of a run, and the threads that work on them."""
 
-    def __init__(self, config: GanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None) -> None:
+    def __init__(
+        self, config: ResolvedGanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None
+    ) -> None:
         """`poses` are the cameras', if they are not those of the configuration."""
         self.config = config
         self.ranks = ranks or Ranks()
@@ -204,6 +206,6 @@ def _leave_out_unreached(module: nn.Module, optimizer: torch.optim.Optimizer) ->
                 parameter.grad = None
 
 
-def _ever(config: GanConfig, name: str) -> bool:
+def _ever(config: ResolvedGanConfig, name: str) -> bool:
     """Whether a weight is positive at any stage: then the discriminator needs what belongs to it."""
     return getattr(config, name) > 0 or any(stage.changes.get(name, 0) > 0 for stage in config.stages)

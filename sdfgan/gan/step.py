@@ -16,7 +16,7 @@ from sdfgan.data.image_sets import Pictures
 from sdfgan.fields import PiGanField
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.augment import Augmentation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Verdict, logits_of, update_spectral_norm
 from sdfgan.gan.drawing import Picture
 from sdfgan.gan.losses import back_face_loss, eikonal_loss, gradient_penalty, r1_penalty, top_k_weights
@@ -52,7 +52,7 @@ class Step:
     """One step, under the settings in force there."""
 
     trainer: TrainingState
-    config: GanConfig
+    config: ResolvedGanConfig
 
     def __post_init__(self) -> None:
         config, ranks, done = self.config, self.trainer.ranks, self.trainer.steps_done

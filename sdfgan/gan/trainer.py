@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdfgan.data.image_sets import InMemory, Pictures
 from sdfgan.gan import augment
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.state import TrainingState
 from sdfgan.gan.step import Step, as_numbers
 
@@ -43,7 +43,7 @@ class Trainer(TrainingState):
             log["loss_scale"] = self.steps.loss_scale
         return log
 
-    def _set_learning_rates(self, config: GanConfig) -> None:
+    def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
         """Constant, then linearly down to 5%."""
         assert config.steps is not None
         progress = self.steps_done / config.steps
@@ -64,7 +64,7 @@ class Trainer(TrainingState):
             averaged: list[Tensor] = list(module.parameters())
             torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
 
-    def _adjust_augmentation(self, log: dict[str, float], config: GanConfig) -> None:
+    def _adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
         if not config.ada_target:
             return
         assert config.batch_size is not None

@@ -15,7 +15,7 @@ import torch
 from sdfgan.data.scenes import Scene, Views, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import image_grid, save_image, say_if_no_video, video_if_possible
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, make_model
 from sdfgan.nerf.trainer import Trainer, background_value
@@ -88,14 +88,14 @@ def train(config: NerfConfig) -> dict[str, Any]:
         return run.finish(lpips) if ranks.first else {}
 
 
-def config_of(state: dict[str, Any], checkpoint: Path) -> NerfConfig:
+def config_of(state: dict[str, Any], checkpoint: Path) -> ResolvedNerfConfig:
     """The configuration in a checkpoint's state. Raises UserError if it is none of `train-nerf`'s."""
     if state.get("kind") != "nerf":
         raise UserError(f"{checkpoint}: expected a checkpoint of train-nerf, got one of kind {state.get('kind')!r}")
     return NerfConfig.from_json(state.get("config"), checkpoint / "state.json")
 
 
-def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]:
+def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, ResolvedNerfConfig]:
     """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
     checkpoint = resolve_checkpoint(Path(path))
     tensors, state = load_checkpoint(checkpoint)
@@ -297,7 +297,7 @@ def spread(count: int, most: int) -> list[int]:
     return torch.linspace(0, count - 1, min(count, most)).long().tolist()
 
 
-def _lpips(config: NerfConfig, scene: Scene) -> Any:
+def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
     """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
     if config.lpips is None:
         return None
@@ -310,7 +310,7 @@ def _lpips(config: NerfConfig, scene: Scene) -> Any:
     return network
 
 
-def _resumed_config(given: NerfConfig, saved: NerfConfig, checkpoint: Path) -> NerfConfig:
+def _resumed_config(given: NerfConfig, saved: ResolvedNerfConfig, checkpoint: Path) -> ResolvedNerfConfig:
     """The saved configuration; what else was given on the command line must agree with it, or be harmless."""
     run = checkpoint.parent.parent
     changed = changed_on_resume(given, saved, _CHANGEABLE_ON_RESUME.split(), run)

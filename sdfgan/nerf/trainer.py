@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sdfgan.data.scenes import Scene
 from sdfgan.errors import UserError
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import Batch, SceneModel, make_model
 from sdfgan.ops import sample_pixels, valid_pixels
 from sdfgan.training.checkpoint import (
@@ -48,7 +48,7 @@ class _Chunk(NamedTuple):
 class Trainer:
     """Model, optimiser and random state of a run; `step` advances them by one update."""
 
-    def __init__(self, config: NerfConfig, scene: Scene, ranks: Ranks | None = None) -> None:
+    def __init__(self, config: ResolvedNerfConfig, scene: Scene, ranks: Ranks | None = None) -> None:
         """`config` is resolved."""
         self.config, self.scene = config, scene
         self.ranks = ranks or Ranks()
@@ -189,7 +189,7 @@ class Trainer:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
 
 
-def background_value(config: NerfConfig, scene: Scene) -> float:
+def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
     """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
     if config.background == "white" and not scene.has_alpha:
         raise UserError(f"{scene.path}: --background white needs pictures with alpha, but these have none")

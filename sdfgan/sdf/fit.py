@@ -20,7 +20,7 @@ from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.sdf import evaluation
-from sdfgan.sdf.config import MAX_CELLS, SdfConfig
+from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, make_field, save_model
 from sdfgan.sdf.report import save_slices, save_turntable
@@ -74,7 +74,7 @@ def train(config: SdfConfig) -> dict[str, Any]:
     return summary
 
 
-def _resumed(given: SdfConfig) -> SdfConfig:
+def _resumed(given: SdfConfig) -> ResolvedSdfConfig:
     """The settings of the run to continue; what else was given must agree with them, or be harmless."""
     assert given.resume is not None
     saved = _saved(given.resume)
@@ -88,7 +88,7 @@ def _resumed(given: SdfConfig) -> SdfConfig:
     return dataclasses.replace(saved, **{**changed, "output_dir": given.resume, "device": given.device})
 
 
-def _saved(folder: Path) -> SdfConfig | None:
+def _saved(folder: Path) -> ResolvedSdfConfig | None:
     """The settings of a run; None where there is none."""
     source = folder / _CONFIG
     return SdfConfig.from_json(read_json(source), source) if source.exists() else None
@@ -97,7 +97,7 @@ def _saved(folder: Path) -> SdfConfig | None:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def _train_folder(config: SdfConfig, paths: list[Path], root: Path, ranks: Ranks) -> dict[str, Any]:
+def _train_folder(config: ResolvedSdfConfig, paths: list[Path], root: Path, ranks: Ranks) -> dict[str, Any]:
     """Every mesh that has no summary yet; this process takes its share of the groups."""
     assert config.input is not None and config.together is not None
     folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
@@ -173,7 +173,9 @@ def _read(path: Path) -> dict[str, Any]:
 class _Group:
     """Meshes that are trained in the same steps, each with its run folder; mostly it is one."""
 
-    def __init__(self, config: SdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False) -> None:
+    def __init__(
+        self, config: ResolvedSdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False
+    ) -> None:
         self.config, self.catch = config, catch
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
@@ -260,7 +262,7 @@ class _Group:
                 self._fail(case.path, case.folder, error)
         return summaries
 
-    def _settings(self, case: Case) -> SdfConfig:
+    def _settings(self, case: Case) -> ResolvedSdfConfig:
         """Those of its own run; samples from a file may lie anywhere in the cube, and so may their surface."""
         kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
         config = dataclasses.replace(self.config, input=case.path, field=kind)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from sdfgan.errors import UserError
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.model import MeshSDF
 from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.sampling import Samples
@@ -39,7 +39,7 @@ class Trainer:
     works on every number by itself.
     """
 
-    def __init__(self, fields: Sequence[MeshSDF], streams: Sequence[Stream], config: SdfConfig) -> None:
+    def __init__(self, fields: Sequence[MeshSDF], streams: Sequence[Stream], config: ResolvedSdfConfig) -> None:
         assert config.batch_size is not None and config.epochs is not None and config.learning_rate is not None
         if len({len(stream) for stream in streams}) != 1:
             raise ValueError("Trainer: fields that are trained together need equally many samples")
@@ -79,7 +79,7 @@ class Trainer:
                 raise UserError(f"the loss was not finite for {self.skipped} steps; try a smaller --learning-rate")
             return loss
         self.skipped = 0
-        rate = self.config.learning_rate * _decay(self.config.schedule, self.step / self.steps)  # type: ignore[operator]
+        rate = self.config.learning_rate * _decay(self.config.schedule, self.step / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         self.optimizer.zero_grad()

@@ -361,7 +361,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "--epochs must be positive, got 0"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"network": "film-siren", "scaler": "StandardScaler"}, "--scaler is for --network hash and mlp"),
         ({"weighted": True, "sampling": "curvature"}, "--weighted: samples of --sampling curvature have no weights"),

@@ -226,7 +226,7 @@ STATES = [
     ("gan", "config.background", '"white"', 'background cannot be "white"'),
     ("nerf", "elapsed_seconds", "NaN", "elapsed_seconds must be a time, got nan"),
     ("nerf", "rays_now", "0", "not a checkpoint of this version: rays_now 0"),
-    ("nerf", "config.lr", "Infinity", "--lr must be positive, got inf"),
+    ("nerf", "config.lr", "Infinity", "--lr must be finite, got inf"),
     ("nerf", "config.lr", "1e40", "--lr must be at most 1e"),
     ("nerf", "config.width", "true", "width cannot be true"),
     ("nerf", "config.data", '"\\u0000"', "data cannot be"),

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
+from sdfgan.training.config import is_of_type, type_name
 from sdfgan.training.files import read_json
-from sdfgan.training.settings import is_of_type, type_name
 
 STAGE_SETTINGS = {
     "resolution": int,
