@@ -217,7 +217,7 @@ def test_a_full_disk_is_no_missing_shape(
     def full(mesh: object, path: Path) -> None:
         raise UserError(f"{path}: no space left on the disk")
 
-    monkeypatch.setattr("sdfgan.commands.extract_mesh.export_mesh", full)
+    monkeypatch.setattr("sdfgan.cli.extract_mesh.export_mesh", full)
     said = error(capsys, "extract-mesh", str(run), "--resolution", "16", "--output-dir", str(tmp_path))
     assert "shape-0.glb: no space left" in said and "no mesh" not in said
 
@@ -279,8 +279,8 @@ def test_evaluate(
     scores = json.loads(output.read_text())
     assert scores["images"] == 40 and scores["weights"] == "ema" and scores["resolution"] == 32
     assert scores["swd"] > scores["swd_floor"] > 0 and 0 <= scores["coverage"] <= 1 and scores["mmd"] > 0
-    monkeypatch.setattr("sdfgan.commands.evaluate.find_weights", lambda given: Path("stand-in"))
-    monkeypatch.setattr("sdfgan.commands.evaluate.load_inception", lambda path: StandIn())
+    monkeypatch.setattr("sdfgan.cli.evaluate.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.cli.evaluate.load_inception", lambda path: StandIn())
     assert main(["evaluate", str(run), "--images", "40", "--psi", "0.5", "--output", str(output)]) == 0
     scores = json.loads(output.read_text())
     assert scores["fid"] > 0 and 0 <= scores["precision"] <= 1 and scores.keys() >= {"kid", "recall"}
@@ -337,8 +337,8 @@ def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     tensors = load_file(output / "codes.safetensors")
     assert tensors["latent"].shape == (1, 4) and tensors["code.scales"].shape[0] == 1
     loss = json.loads((output / "found.json").read_text())["loss"]
-    monkeypatch.setattr("sdfgan.commands.invert.find_weights", lambda given: Path("stand-in"))
-    monkeypatch.setattr("sdfgan.commands.invert.load_inception", lambda path: StandIn())
+    monkeypatch.setattr("sdfgan.cli.invert.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.cli.invert.load_inception", lambda path: StandIn())
     assert main(["invert", *arguments, "--background", "1", "1", "1", "--perceptual", "100"]) == 0
     assert json.loads((output / "found.json").read_text())["loss"] > loss + 1e-4
     capsys.readouterr()

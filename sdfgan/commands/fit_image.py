@@ -17,14 +17,26 @@ import tyro
 from torch import Tensor
 
 from sdfgan import cameras, fields, meshes
-from sdfgan.checks import check_cells
-from sdfgan.commands.arguments import require_between, require_positive
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.images import VideoFormat, VideoWriter, image_grid, save_image, video_problem
+from sdfgan.images import VideoWriter, image_grid, save_image, video_problem
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast import Lighting, evaluate, render
 from sdfgan.raycast.rasterise import render_mesh
+from sdfgan.training.config import (
+    AtMost,
+    Config,
+    Count,
+    Device,
+    MeshCells,
+    Natural,
+    NotNegative,
+    Pixels,
+    Positive,
+    Scale,
+    VideoFormat,
+    Weight,
+)
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import announced, progress
@@ -38,7 +50,7 @@ _SURFACE_POINTS = 20_000
 
 
 @dataclass(frozen=True)
-class FitImageConfig:
+class FitImageConfig(Config):
     """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
@@ -46,42 +58,36 @@ class FitImageConfig:
     colours."""
     output_dir: Path | None = None
     """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
-    views: int = 24
+    views: Annotated[int, Positive, AtMost(10_000)] = 24
     """Pictures of the mesh, from all round."""
-    resolution: int = 128
+    resolution: Pixels = 128
     """Side of the pictures in pixels; fitting begins with smaller ones."""
-    minutes: float = 10.0
+    minutes: Scale = 10.0
     """Most time for fitting a mesh."""
-    steps: int = 4000
+    steps: Count = 4000
     """Most steps (csg: at most 300)."""
-    views_per_step: int = 4
+    views_per_step: Annotated[int, Positive, AtMost(10_000)] = 4
     """Pictures rendered in each step, chosen at random."""
-    width: int = 64
+    width: Annotated[int, Positive, AtMost(4096)] = 64
     """Units per layer of the network."""
-    lr: float = 1e-3
+    lr: Scale = 1e-3
     """Adam's learning rate, falling to a twentieth."""
-    eikonal_weight: float = 0.01
+    eikonal_weight: Weight = 0.01
     """Weight of (|gradient| - 1)^2."""
-    video_frames: int = 60
+    video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 60
     """Frames of the video of the optimisation; 0: none. csg: one per step."""
     video_format: VideoFormat = "mp4"
     """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
-    mesh_resolution: int = 128
+    mesh_resolution: MeshCells = 128
     """Grid cells per axis of the mesh of the result; 0: none."""
-    seed: int = 0
+    seed: Natural = 0
     """Of the network's start and of the choice of views."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
 
 
 def run(config: FitImageConfig) -> None:
     """Fit, and say how well."""
-    require_positive(
-        views=config.views, resolution=config.resolution, minutes=config.minutes, steps=config.steps,
-        views_per_step=config.views_per_step, width=config.width, lr=config.lr,
-    )  # fmt: skip
-    require_between(0, math.inf, video_frames=config.video_frames)
-    check_cells("--mesh-resolution", config.mesh_resolution)
     if config.resolution % 4:
         raise UserError(f"--resolution must be a multiple of 4, got {config.resolution}")
     device = resolve_device(config.device)

@@ -14,18 +14,19 @@ from sdfgan.gan.curricula import Stage, check_stages, load_curriculum
 from sdfgan.training.config import (
     AtMost,
     Azimuths,
-    Between,
     Colour,
     Config,
     Count,
     Device,
     Elevations,
     Essential,
+    FieldOfView,
     MeshCells,
     Natural,
+    NearFar,
     NotNegative,
     Positive,
-    Rule,
+    PowerOfTwo,
     Scale,
     Section,
     Share,
@@ -34,12 +35,6 @@ from sdfgan.training.config import (
     flag_of,
     from_json,
 )
-
-PowerOfTwo = Rule("be a power of two from 16", lambda n: n >= 16 and not n & (n - 1), "a power of two, >= 16")
-FieldOfView = Annotated[float, Between(1, 150, " degrees")]
-NearFar = Annotated[
-    tuple[float, float], Rule("be NEAR FAR with 0 <= NEAR < FAR", lambda x: 0 <= x[0] < x[1], "0 <= NEAR < FAR")
-]
 
 
 @dataclass(frozen=True)
@@ -83,7 +78,7 @@ class GanConfig(Config):
     mirror: Annotated[bool, Essential] = True
     """Flip real pictures left to right at random. Turn it off for things with a left and a right."""
     dataset_size: Annotated[int | None, Positive, AtMost(10**7)] = None
-    """Pictures of the built-in set to train on. Default: 8192 on a CPU, 32768 on a GPU."""
+    """Pictures of the built-in set to train on."""
 
     fov: Annotated[FieldOfView, Section("Camera")] = 25.0
     """Field of view, degrees."""
@@ -101,7 +96,7 @@ class GanConfig(Config):
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
     pi-gan is a radiance field, rendered as a volume: trunk_layers are those before the density; no eikonal term."""
     width: Annotated[int | None, Positive, AtMost(4096), Essential] = None
-    """Units per layer of the field. Default: 64 on a CPU, 128 on a GPU."""
+    """Units per layer of the field."""
     trunk_layers: Annotated[int | None, Positive, AtMost(64)] = None
     """Sine layers shared by shape and texture. Default: 3; 8 for pi-gan."""
     sdf_layers: Annotated[int, Positive, AtMost(64)] = 1
@@ -191,11 +186,11 @@ class GanConfig(Config):
     """Random points per picture for the eikonal term, besides the surface."""
 
     steps: Annotated[Count | None, Section("Schedule"), Essential] = None
-    """Training steps (one update of each network). Default: 2800 on a CPU, 20000 on a GPU."""
+    """Training steps (one update of each network)."""
     batch_size: Annotated[int | None, Positive, AtMost(65_536), Essential] = None
-    """Pictures per step. Default: 16 on a CPU, 32 on a GPU."""
+    """Pictures per step."""
     resolution: Annotated[int | None, PowerOfTwo, AtMost(1024), Essential] = None
-    """Side of the training pictures, a power of two from 16. Default: 32 on a CPU, 64 on a GPU."""
+    """Side of the training pictures, a power of two from 16."""
     lr_generator: Weight = 5e-4
     """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
     lr_discriminator: Weight = 5e-4

@@ -35,7 +35,7 @@ Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 class NerfConfig(Config):
     """Learn a scene from posed pictures; the run folder ends with scores, videos and a mesh.
 
-    What is None has a default that depends on the model and the device; a run's config.json says what it was.
+    Many defaults depend on the model and the device; a run's config.json says what they were.
     """
 
     data: Annotated[Path | None, Section("Run"), Essential] = None
@@ -138,8 +138,7 @@ class NerfConfig(Config):
     evaluate_interval: Annotated[Natural | None, Section("Evaluation")] = None
     """Steps between evaluations of some validation views; 0: only at the end."""
     evaluate_views: Natural | None = None
-    """Held-out views of each kind, evenly chosen, that are scored at the end; 0: all. Default: 25 on a CPU, all on a
-    GPU."""
+    """Held-out views of each kind, evenly chosen, that are scored at the end; 0: all."""
     lpips: Path | None = None
     """Weights of LPIPS (the state of lpips.LPIPS(net="alex"), .pth or safetensors): the final scores then have it."""
 

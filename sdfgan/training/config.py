@@ -51,6 +51,12 @@ class Section(NamedTuple):
     title: str
 
 
+class Metavar(NamedTuple):
+    """What the help calls the values."""
+
+    text: str
+
+
 class _Mark(NamedTuple):
     name: str
 
@@ -60,6 +66,7 @@ Essential = _Mark("essential")  # shown by --help; --help-all shows everything
 Positive = Rule("be positive", lambda x: not x <= 0, "> 0")
 NotNegative = Rule("not be negative", lambda x: not x < 0, ">= 0")
 Cells = Rule(f"be 0 (no mesh) or at least {FEWEST_CELLS}", lambda n: n == 0 or n >= FEWEST_CELLS, "0, or >= 4")
+PowerOfTwo = Rule("be a power of two from 16", lambda n: n >= 16 and not n & (n - 1), "a power of two, >= 16")
 
 
 def AtMost(high: float) -> Rule:
@@ -92,11 +99,20 @@ Weight = Annotated[float, NotNegative]
 Share = Annotated[float, Between(0, 1)]
 Pixels = Annotated[int, Between(1, 8192)]  # along a side of an image: more do not fit into memory
 MeshCells = Annotated[int, Cells, AtMost(MAX_CELLS)]
-Elevations = Annotated[tuple[float, float], Interval(-90, 90, " within -90 and 90")]
-Azimuths = Annotated[tuple[float, float], Interval()]
+Elevations = Annotated[tuple[float, float], Interval(-90, 90, " within -90 and 90"), Metavar("LOW HIGH")]
+Azimuths = Annotated[tuple[float, float], Interval(), Metavar("LOW HIGH")]
 Colour = Annotated[
-    tuple[float, float, float], Rule("be RGB in 0..1", lambda x: all(0 <= value <= 1 for value in x), "0 to 1")
+    tuple[float, float, float],
+    Rule("be RGB in 0..1", lambda x: all(0 <= value <= 1 for value in x), "0 to 1"),
+    Metavar("R G B"),
 ]
+FieldOfView = Annotated[float, Between(1, 150, " degrees")]
+NearFar = Annotated[
+    tuple[float, float],
+    Rule("be NEAR FAR with 0 <= NEAR < FAR", lambda x: 0 <= x[0] < x[1], "0 <= NEAR < FAR"),
+    Metavar("NEAR FAR"),
+]
+Frames = Annotated[int, Positive, AtMost(10**6)]  # of a video
 Device = Annotated[str, Rule("be auto, cpu, cuda or cuda:N", lambda x: _DEVICE.fullmatch(x) is not None, "")]
 VideoFormat = Literal["mp4", "gif", "webp"]
 
@@ -222,6 +238,8 @@ def typed_values(cls: type[Config], values: Any, source: Path, what: str) -> dic
             raise UserError(f"{source}: not {what} of this version: unknown field {given!r:.50}")
         value = tuple(value) if isinstance(value, list) else value
         hint = known[name].hint
+        if value is None and not is_of_type(None, hint):
+            raise UserError(f"{source}: not {what} of this version: {given} is missing")
         if not is_of_type(value, hint):
             raise UserError(f"{source}: not {what} of this version: {given} cannot be {json.dumps(value)[:50]}")
         result[name] = Path(value) if isinstance(value, str) and "Path" in str(hint) else value

@@ -296,7 +296,7 @@ def test_focus_weighs_errors_near_the_surface() -> None:
 
 def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[SdfConfig] = []
-    monkeypatch.setattr("sdfgan.commands.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
+    monkeypatch.setattr("sdfgan.cli.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
     line = (
         "--numLayers=10 --outputDir out --epochs 6 --batchSize 1024 --learningRate 0.001 --num_points 5000000 "
         "--init he_uniform --damArch 1 --scaler StandardScaler --validationRes 0 --showVis 1 --reconstructionRes 256"

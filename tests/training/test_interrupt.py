@@ -25,7 +25,7 @@ from sdfgan.training.interrupt import Interrupts, resumable
 ROOT = Path(__file__).parents[2]
 # A command of which one part, told to wait, says so in the file that is the script's argument.
 SCRIPT = """
-import sys, time
+import pkgutil, sys, time
 from pathlib import Path
 import sdfgan.cli as cli
 
@@ -60,11 +60,14 @@ from dataclasses import dataclass
 class Config:
     pass
 
-def load():
+def load(name):
+    if name == "config":
+        return Config
     LOAD
-    return Config, lambda config: RUN
+    return lambda config: RUN
 
-cli.COMMANDS["info"] = cli.COMMANDS["info"]._replace(load=load)
+pkgutil.resolve_name = load
+cli.COMMANDS["info"] = cli.COMMANDS["info"]._replace(config="config", function="run")
 sys.exit(cli.main(["info"], as_program=True))
 """
 
