@@ -12,6 +12,7 @@ import pytest
 from doc_images import IMAGES, MADE, NOTES, checksum, differing
 from sdfgan.cli import COMMANDS
 from sdfgan.gan import GanConfig
+from sdfgan.training.config import settings_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -84,7 +85,7 @@ def test_flags_of_all_commands_exist() -> None:
 
 def test_flags_exist() -> None:
     flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help"}
-    flags |= {f"no-{field.name.replace('_', '-')}" for field in dataclasses.fields(GanConfig) if field.type == "bool"}
+    flags |= {f"no-{one.flag[2:]}" for one in settings_of(GanConfig).values() if one.hint is bool}
     flags |= set(re.findall(r'"--([a-z]+)"', (ROOT / "benchmarks" / "gan.py").read_text()))
     for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
         assert flag in flags, flag

@@ -46,7 +46,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
                 "precision": "amp",
                 "model": "ref-nerf",
                 "srgb": True,
-                "grad_clip": -0.01,
+                "gradient_clip": -0.01,
                 "dataset_name": "helmet",
                 "render_depth": True,
                 "render_normal": True,
@@ -116,8 +116,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ),
         (
             "extract-mesh RUN -v chairs -e 40 -r 64",
-            {"run": Path("RUN"), "resolution": 64},
-            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --resolution"],
+            {"run": Path("RUN"), "mesh_resolution": 64},
+            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --mesh-resolution"],
         ),
         (
             "dataset convert a b.zip -d a -o b --random-count 1",
@@ -131,7 +131,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ),
         (
             "extract-mesh RUN --seed 0 --cube_size 0.3 --voxel_resolution 256",
-            {"seeds": ("0",), "resolution": 256},
+            {"seeds": ("0",), "mesh_resolution": 256},
             ["--seed is now --seeds", "--cube_size has no meaning", "--voxel_resolution"],
         ),
         (

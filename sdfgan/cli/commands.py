@@ -142,7 +142,7 @@ COMMANDS = {
         (
             ("runs/gan-001", "three meshes for any 3D viewer"),
             ("runs/gan-001 --seeds 0-999 --format stl", "a thousand shapes"),
-            ("runs/gan-001 --seeds 7 --resolution 256 --format ply", "one shape, finer"),
+            ("runs/gan-001 --seeds 7 --mesh-resolution 256 --format ply", "one shape, finer"),
         ),
     ),
     "fit-image": Command(

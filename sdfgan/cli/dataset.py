@@ -64,8 +64,8 @@ def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
         for views in objects.values():
             size = min(config.views_per_object, len(views))
             entries += [views[i] for i in sorted(random.choice(len(views), size, replace=False))]
-    if config.most is not None and config.most < len(entries):
-        entries = [entries[i] for i in sorted(random.choice(len(entries), config.most, replace=False))]
+    if config.max_images is not None and config.max_images < len(entries):
+        entries = [entries[i] for i in sorted(random.choice(len(entries), config.max_images, replace=False))]
     return entries
 
 

@@ -26,11 +26,11 @@ def run(config: ExtractMeshConfig) -> None:
             condition = conditions.rows(shapes.condition, slice(index, index + 1))
             path = folder / f"shape-{seed}.{config.format}"
             if config.format == "mrc":
-                export_volume(-sample_grid(shapes.generator, condition, config.resolution), path)
+                export_volume(-sample_grid(shapes.generator, condition, config.mesh_resolution), path)
                 made += 1
             else:
                 try:
-                    mesh = marching_cubes(shapes.generator, condition, config.resolution)
+                    mesh = marching_cubes(shapes.generator, condition, config.mesh_resolution)
                 except UserError as error:
                     print(f"seed {seed}: no mesh: {error}", file=sys.stderr)
                 else:

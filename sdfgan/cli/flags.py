@@ -20,6 +20,7 @@ from sdfgan.training.config import (
     Device,
     Elevations,
     FieldOfView,
+    Formerly,
     Frames,
     MeshCells,
     Natural,
@@ -133,7 +134,7 @@ class ExtractMeshConfig(ShapeFlags):
 
     seeds: tuple[str, ...] = ("0-2",)
     """Which shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
-    resolution: Annotated[int, Between(FEWEST_CELLS, MAX_CELLS)] = 128
+    mesh_resolution: Annotated[int, Between(FEWEST_CELLS, MAX_CELLS), Formerly("resolution")] = 128
     """Grid cells along each side of the box from -1 to 1."""
     format: Literal["glb", "obj", "ply", "stl", "mrc"] = "glb"
     """File format; glb, obj and ply hold the colours. mrc: the field itself on the grid, negated, so that the surface
@@ -169,7 +170,7 @@ class InvertConfig(VolumeFlags):
     """Steps on the FiLM codes of the best."""
     mask_weight: Annotated[float, Between(0, 1e6)] = 1.0
     """Weight of the silhouette beside the colours."""
-    perceptual: Annotated[float, Between(0, 1e6)] = 0.0
+    perceptual_weight: Annotated[float, Between(0, 1e6), Formerly("perceptual")] = 0.0
     """Weight of a perceptual loss on early Inception features; needs the weights, as FID does."""
     inception: Path | None = None
     """Inception weights. Default: $SDFGAN_INCEPTION, or in the cache folder."""
@@ -234,7 +235,7 @@ class DatasetFlags(Config):
     """Plain background colour (RGB in 0..1) of opaque images: it becomes transparent."""
     views_per_object: Natural = 0
     """Of each ShapeNet object so many different renderings at random; 0: all."""
-    most: Count | None = None
+    max_images: Annotated[Count | None, Formerly("most")] = None
     """At most so many images, at random."""
     seed: Natural = 0
     """Of what is chosen at random."""
@@ -256,7 +257,7 @@ class PreviewConfig(DatasetFlags):
     action: ClassVar = "preview"
     output: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = None
     """A new .png or .jpg. Default: preview.png, or preview-2.png ..."""
-    most: Count | None = 64
+    max_images: Annotated[Count | None, Formerly("most")] = 64
     """At most so many images, at random."""
 
 

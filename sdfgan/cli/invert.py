@@ -48,7 +48,7 @@ def run(config: InvertConfig) -> None:
         latent_steps=config.latent_steps,
         code_steps=config.code_steps,
         mask_weight=config.mask_weight,
-        perceptual_weight=config.perceptual,
+        perceptual_weight=config.perceptual_weight,
     )
     poses = poses_of(trained)
     if config.frames:
@@ -99,11 +99,11 @@ def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
 
 
 def _features(config: InvertConfig, device: torch.device) -> Features | None:
-    if config.perceptual <= 0:
+    if config.perceptual_weight <= 0:
         return None
     weights = find_weights(config.inception)
     if weights is None:
-        raise UserError(f"--perceptual needs Inception weights: {where()}")
+        raise UserError(f"--perceptual-weight needs Inception weights: {where()}")
     return load_inception(weights).to(device).early
 
 

@@ -28,6 +28,7 @@ from sdfgan.training.config import (
     Config,
     Count,
     Device,
+    Formerly,
     MeshCells,
     Natural,
     NotNegative,
@@ -70,7 +71,7 @@ class FitImageConfig(Config):
     """Pictures rendered in each step, chosen at random."""
     width: Annotated[int, Positive, AtMost(4096)] = 64
     """Units per layer of the network."""
-    lr: Scale = 1e-3
+    learning_rate: Annotated[Scale, Formerly("lr")] = 1e-3
     """Adam's learning rate, falling to a twentieth."""
     eikonal_weight: Weight = 0.01
     """Weight of (|gradient| - 1)^2."""
@@ -149,7 +150,7 @@ def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, devic
         width=config.width, latent_size=1, mapping_width=8, omega_first=8.0, omega_texture=10.0
     ).to(device)
     latents = torch.zeros(1, 1, device=device)
-    optimizer = torch.optim.Adam(field.parameters(), config.lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(field.parameters(), config.learning_rate, betas=(0.9, 0.99))
     random = torch.Generator().manual_seed(config.seed)
     begin, done, step = time.perf_counter(), 0.0, 0
     with _video(config, folder) as video, progress(100, "fitting, percent") as bar:
@@ -157,7 +158,7 @@ def _fit_mesh(config: FitImageConfig, mesh: trimesh.Trimesh, folder: Path, devic
         while step < config.steps and done < 1:
             done = max(step / config.steps, (time.perf_counter() - begin) / (60 * config.minutes))
             frames.show(done)
-            optimizer.param_groups[0]["lr"] = config.lr * max(0.05, 1 - done) ** (1 if done > 0.4 else 0)
+            optimizer.param_groups[0]["lr"] = config.learning_rate * max(0.05, 1 - done) ** (1 if done > 0.4 else 0)
             scale = 4 if done < 0.1 else 2 if done < 0.5 else 1
             resolution = config.resolution // scale
             chosen = torch.randint(config.views, (config.views_per_step,), generator=random).to(device)

@@ -21,6 +21,7 @@ from sdfgan.training.config import (
     Elevations,
     Essential,
     FieldOfView,
+    Formerly,
     MeshCells,
     Natural,
     NearFar,
@@ -140,13 +141,13 @@ class GanConfig(Config):
     """small: the fastest; residual: dfr's; progressive, strided: pi-GAN's, which can grow; stylegan2."""
     discriminator_channels: Annotated[int, Positive, AtMost(4096)] = 32
     """Channels of the discriminator's first layer; they double with each halving of the picture."""
-    discriminator_most_channels: Annotated[int, Positive, AtMost(4096)] = 512
+    discriminator_max_channels: Annotated[int, Positive, AtMost(4096), Formerly("discriminator_most_channels")] = 512
     """Most channels of a layer of the discriminator."""
     fade_steps: Natural = 0
     """Steps over which a new resolution of a curriculum fades in."""
     ada_target: Share = 0.0
     """Adaptive augmentation for small sets: the mean sign of real logits to hold, 0.6 for example; 0: none."""
-    ada_pictures: Count = 100_000
+    ada_images: Annotated[Count, Formerly("ada_pictures")] = 100_000
     """Pictures in which its probability can go from 0 to 1."""
     instance_noise: Weight = 0.0
     """Standard deviation of noise on all pictures, falling to 0."""
@@ -191,9 +192,9 @@ class GanConfig(Config):
     """Pictures per step."""
     resolution: Annotated[int | None, PowerOfTwo, AtMost(1024), Essential] = None
     """Side of the training pictures, a power of two from 16."""
-    lr_generator: Weight = 5e-4
+    learning_rate_generator: Annotated[Weight, Formerly("lr_generator")] = 5e-4
     """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
-    lr_discriminator: Weight = 5e-4
+    learning_rate_discriminator: Annotated[Weight, Formerly("lr_discriminator")] = 5e-4
     """Adam's learning rate of the discriminator."""
     mapping_rate: Weight = 1.0
     """Learning rate of the mapping network as a share of the generator's. pi-GAN meant 0.05, but did not apply it."""
@@ -329,7 +330,7 @@ class GanConfig(Config):
             own = {name: value for name, value in values.items() if name != "stages"}
             listed = values.get("stages", [])
         try:
-            stages = tuple(Stage.from_json(stage) for stage in (listed if isinstance(listed, list) else [listed]))
+            stages = tuple(Stage.from_json(one, cls) for one in (listed if isinstance(listed, list) else [listed]))
         except ValueError as error:
             raise UserError(f"{source}: not {what} of this version: {error}") from error
         return from_json(ResolvedGanConfig, own, source, what, stages=stages)

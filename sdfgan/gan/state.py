@@ -33,7 +33,7 @@ from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
-_RATES = {"generator": "--lr-generator", "discriminator": "--lr-discriminator"}
+_RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
 Gradients = Sequence[Tensor]
@@ -70,7 +70,7 @@ class TrainingState:
             self.discriminator = DISCRIMINATORS[config.discriminator](
                 config.resolutions,
                 config.discriminator_channels,
-                config.discriminator_most_channels,
+                config.discriminator_max_channels,
                 picture_channels=config.channels,
                 latent_size=self.generator.latent_size if _ever(config, "latent_weight") else 0,
                 guess_direction=_ever(config, "pose_weight"),
@@ -82,8 +82,10 @@ class TrainingState:
         self.random = torch.Generator().manual_seed(config.seed)
         self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
         betas = (config.beta1, config.beta2)
-        self.optimizer_g = torch.optim.Adam(self._parts(), config.lr_generator, betas, fused=True)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, betas, fused=True)
+        self.optimizer_g = torch.optim.Adam(self._parts(), config.learning_rate_generator, betas, fused=True)
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminator.parameters(), config.learning_rate_discriminator, betas, fused=True
+        )
         spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
         self.poses = poses or pose_distribution(config.poses, *spans)
         self.fov = math.radians(config.fov)

@@ -51,8 +51,8 @@ class Trainer(TrainingState):
         if config.decay_start < 1 and progress > config.decay_start:
             factor = max(0.05, (1 - progress) / (1 - config.decay_start))
         for group in self.optimizer_g.param_groups:
-            group["lr"] = config.lr_generator * factor * group["rate"]
-        self.optimizer_d.param_groups[0]["lr"] = config.lr_discriminator * factor
+            group["lr"] = config.learning_rate_generator * factor * group["rate"]
+        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
 
     @torch.no_grad()
     def _update_averages(self) -> None:
@@ -72,6 +72,6 @@ class Trainer(TrainingState):
         if len(self._signs) == _ADA_INTERVAL:
             seen = _ADA_INTERVAL * config.batch_size
             mean = sum(self._signs) / _ADA_INTERVAL
-            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_pictures)
+            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
             self._signs = []
         log["ada_probability"] = self.augmented

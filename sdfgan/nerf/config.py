@@ -14,6 +14,7 @@ from sdfgan.training.config import (
     Count,
     Device,
     Essential,
+    Formerly,
     MeshCells,
     Natural,
     NotNegative,
@@ -122,13 +123,13 @@ class NerfConfig(Config):
     """Rays per update, over all processes."""
     samples: Annotated[int | None, Positive, AtMost(2**28)] = None
     """fast: places asked per update; the number of rays adapts to it, up to --rays."""
-    lr: Annotated[Scale | None, Essential] = None
+    learning_rate: Annotated[Scale | None, Essential, Formerly("lr")] = None
     """Adam's largest learning rate."""
-    lr_final: Annotated[float | None, Positive, AtMost(1)] = None
+    learning_rate_final: Annotated[float | None, Positive, AtMost(1), Formerly("lr_final")] = None
     """Share of it at the end; it falls exponentially."""
     warmup_steps: Natural | None = None
     """Steps in which it rises, from 1%."""
-    grad_clip: float = -1.0
+    gradient_clip: Annotated[float, Formerly("grad_clip")] = -1.0
     """Largest norm of the gradient; negative: not limited."""
     center_crop_steps: Natural = 0
     """Steps at the start that use the middle half of the pictures only."""
@@ -166,7 +167,7 @@ class NerfConfig(Config):
     precision: Literal["auto", "fp32", "amp", "bf16", "fp16"] = "auto"
     """Of the networks' products. amp: bf16, or fp16 where a GPU lacks it. auto: fp32 on a CPU and for
     fast, else amp."""
-    chunk: Annotated[int | None, Positive, AtMost(2**24)] = None
+    chunk_size: Annotated[int | None, Positive, AtMost(2**24), Formerly("chunk")] = None
     """Rays at a time; more take more memory. On a CPU chunks run in parallel."""
 
     @property
@@ -231,9 +232,9 @@ class ResolvedNerfConfig(NerfConfig):
     precision: Literal["fp32", "bf16", "fp16"]
     steps: int
     rays: int
-    chunk: int
-    lr: float
-    lr_final: float
+    chunk_size: int
+    learning_rate: float
+    learning_rate_final: float
     warmup_steps: int
     random_background: bool
     width: int
@@ -271,24 +272,28 @@ _COMMON: tuple[dict[str, Any], dict[str, Any]] = (
     {"checkpoint_interval": 250, "evaluate_interval": 500, "evaluate_views": 25, "random_background": False},
 )
 _CLASSIC_GPU: dict[str, Any] = {
-    "steps": 20000, "rays": 4096, "chunk": 4096, "lr": 1e-3, "lr_final": 0.01, "warmup_steps": 500, "width": 256,
+    "steps": 20000, "rays": 4096, "chunk_size": 4096,
+    "learning_rate": 1e-3, "learning_rate_final": 0.01, "warmup_steps": 500, "width": 256,
     "layers": 8, "octaves": 10, "proposal_width": 256, "coarse_samples": 64, "fine_samples": 128,
     "distortion_weight": 0.0,
 }  # fmt: skip
 _CLASSIC_CPU: dict[str, Any] = {
-    **_CLASSIC_GPU, "steps": 6000, "rays": 512, "chunk": 128, "width": 96, "layers": 4, "octaves": 8,
-    "proposal_width": 48, "coarse_samples": 24, "fine_samples": 32, "warmup_steps": 100, "lr": 2e-3, "lr_final": 0.1,
+    **_CLASSIC_GPU, "steps": 6000, "rays": 512, "chunk_size": 128, "width": 96, "layers": 4, "octaves": 8,
+    "proposal_width": 48, "coarse_samples": 24, "fine_samples": 32, "warmup_steps": 100,
+    "learning_rate": 2e-3, "learning_rate_final": 0.1,
 }  # fmt: skip
 _CLASSIC = (_CLASSIC_GPU, _CLASSIC_CPU)
 _FAST: tuple[dict[str, Any], dict[str, Any]] = (
     {
-        "steps": 5000, "rays": 16384, "samples": 2**18, "chunk": 16384, "lr": 1e-2, "lr_final": 0.03,
-        "warmup_steps": 100, "width": 64, "layers": 1, "hash_levels": 16, "hash_table": 19, "hash_finest": 2048,
+        "steps": 5000, "rays": 16384, "samples": 2**18, "chunk_size": 16384,
+        "learning_rate": 1e-2, "learning_rate_final": 0.03, "warmup_steps": 100,
+        "width": 64, "layers": 1, "hash_levels": 16, "hash_table": 19, "hash_finest": 2048,
         "grid_resolution": 128, "march_steps": 1024, "distortion_weight": 0.0, "random_background": True,
     },
     {
-        "steps": 2000, "rays": 4096, "samples": 2**15, "chunk": 1024, "lr": 1e-2, "lr_final": 0.03,
-        "warmup_steps": 50, "width": 32, "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256,
+        "steps": 2000, "rays": 4096, "samples": 2**15, "chunk_size": 1024,
+        "learning_rate": 1e-2, "learning_rate_final": 0.03, "warmup_steps": 50,
+        "width": 32, "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256,
         "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
     },
 )  # fmt: skip

@@ -118,8 +118,8 @@ class _Run:
         if self.ranks.first:
             self.folder = RunFolder(path, self.config.to_json(), trainer.steps_done or None)
         at_once = _RAYS_AT_ONCE[trainer.device.type]
-        if trainer.device.type == "cuda":  # --chunk says what fits into its memory
-            at_once = min(at_once, self.config.chunk or at_once)
+        if trainer.device.type == "cuda":  # --chunk-size says what fits into its memory
+            at_once = min(at_once, self.config.chunk_size or at_once)
         self.observer = SceneRenderer(trainer.model, trainer.background, at_once, trainer.threads.map, trainer.autocast)
 
     def learn(self) -> None:

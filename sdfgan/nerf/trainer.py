@@ -67,16 +67,16 @@ class Trainer:
                 raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
-        assert config.rays and config.chunk and config.lr
+        assert config.rays and config.chunk_size and config.learning_rate
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas, eps=eps, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
         count = self.ranks.count
-        self.chunks = count * math.ceil(config.rays / (config.chunk * count))
+        self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
         self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
         self.rays_now = self.chunks * (self.max_rays if config.samples is None else min(_MIN_RAYS, self.max_rays))
         self.steps_done = 0
-        self.steps = Steps({"model": "--lr"}, config.precision)
+        self.steps = Steps({"model": "--learning-rate"}, config.precision)
         self.threads = ChunkThreads(self.device)
 
     def close(self) -> None:
@@ -148,8 +148,8 @@ class Trainer:
     def _set_learning_rate(self) -> float:
         """Linearly up from 1%, and exponentially down all the while."""
         config = self.config
-        assert config.steps and config.lr and config.lr_final and config.warmup_steps is not None
-        rate = config.lr * config.lr_final ** (self.steps_done / config.steps)
+        assert config.steps and config.learning_rate and config.learning_rate_final and config.warmup_steps is not None
+        rate = config.learning_rate * config.learning_rate_final ** (self.steps_done / config.steps)
         if self.steps_done < config.warmup_steps:
             rate *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
         self.optimizer.param_groups[0]["lr"] = rate
@@ -158,7 +158,7 @@ class Trainer:
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
         assign_gradients(self.parameters, gradients, self.steps.loss_scale)
-        clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
+        clip = self.config.gradient_clip if self.config.gradient_clip >= 0 else math.inf
         return self.steps.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
 
     # ---------------------------------------------------------------------------------------------------- checkpoint

@@ -16,6 +16,7 @@ from sdfgan.training.config import (
     Count,
     Device,
     Essential,
+    Formerly,
     NotNegative,
     Positive,
     Scale,
@@ -112,10 +113,12 @@ class SdfConfig(Config):
 
     metrics: Annotated[bool, Section("Evaluation")] = True
     """Measure the result against the mesh."""
-    validation_res: Annotated[int, NotNegative, AtMost(512)] = 0
+    validation_resolution: Annotated[int, NotNegative, AtMost(512), Formerly("validation_res")] = 0
     """Grid points along a side at which the error is measured after each epoch; 0: none."""
 
-    reconstruction_res: Annotated[int | None, Cells, AtMost(MAX_CELLS), Section("Mesh and images"), Essential] = None
+    mesh_resolution: Annotated[
+        int | None, Cells, AtMost(MAX_CELLS), Section("Mesh and images"), Essential, Formerly("reconstruction_res")
+    ] = None
     """Grid cells along a side of the mesh made at the end; 0: none."""
     refine_thin: bool = True
     """Make it with up to twice as many where more than 5% of the model is thinner than a cell."""
@@ -180,7 +183,7 @@ class ResolvedSdfConfig(SdfConfig):
     learning_rate: float
     focus: float
     together: int
-    reconstruction_res: int
+    mesh_resolution: int
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -198,7 +201,7 @@ class ResolvedSdfConfig(SdfConfig):
     def finest_shown(self) -> int:
         """Cells along a side of the grid by which it is judged how thin a mesh is: a coarse mesh may be asked for, but
         the field is to be as good as the preset's."""
-        return max(self.reconstruction_res, PRESETS[self.network == "hash"][self.preset]["reconstruction_res"])
+        return max(self.mesh_resolution, PRESETS[self.network == "hash"][self.preset]["mesh_resolution"])
 
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""
@@ -226,25 +229,25 @@ PRESETS: dict[bool, dict[str, dict[str, Any]]] = {
     True: {
         "low": {
             "num_points": 500_000, "epochs": 4, "batch_size": 4096, "num_layers": 1, "width": 32,
-            "levels": 4, "finest": 48, "log2_size": 17, "reconstruction_res": 128,
+            "levels": 4, "finest": 48, "log2_size": 17, "mesh_resolution": 128,
         },
         "medium": {
             "num_points": 1_000_000, "epochs": 5, "batch_size": 2048, "num_layers": 1, "width": 32,
-            "levels": 4, "finest": 64, "log2_size": 19, "reconstruction_res": 192, "learning_rate": 1e-3,
+            "levels": 4, "finest": 64, "log2_size": 19, "mesh_resolution": 192, "learning_rate": 1e-3,
         },
         "high": {
             "num_points": 3_000_000, "epochs": 6, "batch_size": 4096, "num_layers": 1, "width": 64,
-            "levels": 5, "finest": 96, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
+            "levels": 5, "finest": 96, "log2_size": 20, "mesh_resolution": 256, "learning_rate": 1e-3,
         },
         "ultra": {
             "num_points": 5_000_000, "epochs": 12, "batch_size": 8192, "num_layers": 2, "width": 64,
-            "levels": 6, "finest": 160, "log2_size": 20, "reconstruction_res": 256, "learning_rate": 1e-3,
+            "levels": 6, "finest": 160, "log2_size": 20, "mesh_resolution": 256, "learning_rate": 1e-3,
         },
     },
     False: {
-        "low": {"num_points": 2_000_000, "epochs": 4, "batch_size": 1024, "reconstruction_res": 256},
-        "medium": {"num_points": 5_000_000, "epochs": 3, "batch_size": 2048, "reconstruction_res": 256},
-        "high": {"num_points": 5_000_000, "epochs": 6, "batch_size": 1024, "reconstruction_res": 256},
-        "ultra": {"num_points": 5_000_000, "epochs": 6, "batch_size": 512, "reconstruction_res": 256},
+        "low": {"num_points": 2_000_000, "epochs": 4, "batch_size": 1024, "mesh_resolution": 256},
+        "medium": {"num_points": 5_000_000, "epochs": 3, "batch_size": 2048, "mesh_resolution": 256},
+        "high": {"num_points": 5_000_000, "epochs": 6, "batch_size": 1024, "mesh_resolution": 256},
+        "ultra": {"num_points": 5_000_000, "epochs": 6, "batch_size": 512, "mesh_resolution": 256},
     },
 }  # fmt: skip

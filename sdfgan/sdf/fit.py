@@ -238,7 +238,7 @@ class _Group:
                 if trainer.step % _STEPS_PER_LINE == 0:
                     for log in logs:
                         log.log(trainer.step, {"loss": loss})
-                if config.validation_res and trainer.step % trainer.steps_per_epoch == 0:
+                if config.validation_resolution and trainer.step % trainer.steps_per_epoch == 0:
                     self._validate(cases, trainer, logs)
                 if stop.received or time.monotonic() - saved > config.checkpoint_seconds:
                     save_checkpoint(lead, trainer.step, trainer.state(), state)
@@ -290,7 +290,7 @@ class _Group:
                 print(f"{found[-1]}: is of other meshes; {len(state['meshes'])} start over")
 
     def _validate(self, cases: list[Case], trainer: Trainer, logs: list[RunFolder]) -> None:
-        points = evaluation.grid_points(self.config.validation_res, trainer.device)
+        points = evaluation.grid_points(self.config.validation_resolution, trainer.device)
         for case, field, log in zip(cases, trainer.finish(), logs, strict=True):
             if case.truth is not None:
                 error = (evaluation.evaluate(field, points) - case.truth.signed_distance(points)).abs().mean().item()
@@ -298,7 +298,7 @@ class _Group:
 
     def _cells(self, case: Case) -> int:
         """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
-        cells = self.config.reconstruction_res
+        cells = self.config.mesh_resolution
         assert cells is not None
         if case.unsigned or case.thinness is None or not case.thinness.has_holes:
             return cells
@@ -333,8 +333,8 @@ class _Group:
         begin = time.monotonic()
         if case.truth is not None and config.metrics:
             summary["metrics"] = evaluation.field_metrics(field, case.truth)
-        assert config.reconstruction_res is not None
-        if config.reconstruction_res:
+        assert config.mesh_resolution is not None
+        if config.mesh_resolution:
             try:
                 cells = self._cells(case)
                 summary["reconstruction_res"] = cells
