@@ -98,7 +98,8 @@ def config_of(state: dict, checkpoint: Path) -> ResolvedGanConfig:
     """The configuration in a checkpoint's state. Raises UserError if it is not one of a GAN."""
     if state.get("kind") != "gan" or not isinstance(state.get("config"), dict):
         kind = json.dumps(state.get("kind"))
-        raise UserError(f"{checkpoint}: expected a checkpoint of train_gan.py, got one of kind {kind}")
+        where = "; the videos and the mesh of a scene are in its run folder" * (kind == '"nerf"')
+        raise UserError(f"{checkpoint}: expected a checkpoint of train_gan.py, got one of kind {kind}{where}")
     return GanConfig.from_json(state["config"], checkpoint)
 
 
