@@ -45,7 +45,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
             "width": 64,
             "mapping_width": 128,
             "discriminator_channels": 16,
-            "discriminator_most_channels": 96,
+            "discriminator_max_channels": 96,
         },
     },
     "losses": {name: {"gan_loss": name} for name in ADVERSARIAL_LOSSES},

@@ -33,7 +33,7 @@ _NERF_STEPS = 5000  # at most: the default
 _CAUTION = 0.8  # of the steps that a time seems to allow
 _GOAL = 32.0  # dB
 _TINY_GAN = {"resolution": 16, "batch_size": 4, "width": 32, "march_steps": 8}
-_TINY_SDF = {"num_points": 5000, "epochs": 1, "batch_size": 1000, "reconstruction_res": 24, "finest": 16}
+_TINY_SDF = {"num_points": 5000, "epochs": 1, "batch_size": 1000, "mesh_resolution": 24, "finest": 16}
 _TINY_NERF = {"rays": 256, "samples": 2**12, "grid_resolution": 16, "march_steps": 64, "evaluate_views": 1}
 
 

@@ -1,20 +1,23 @@
-"""What callers of public functions may give: numbers, sequences and arrays become tensors; errors name the argument."""
+"""What callers of public functions may give: numbers, sequences and arrays become tensors; errors name the argument.
+
+And what reprs say of tensors.
+"""
 
 from __future__ import annotations
 
 import math
 import numbers
 import operator
+import re
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sdfgan.errors import UserError
-
 REAL = (torch.float32, torch.float64)
-FEWEST_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
+_FEW = 16  # numbers that a repr shows
 
 
 def as_tensor(name: str, value: Any, like: Tensor | None = None) -> Tensor:
@@ -67,14 +70,6 @@ def check_whole(function: str, least: int, **values: Any) -> None:
             raise ValueError(f"{function}: {name} must be at least {least}, got {number}")
 
 
-def check_cells(flag: str, cells: int | None, most: int = MAX_CELLS) -> None:
-    """Raises UserError for a grid of a mesh that is too coarse to hold a surface or too fine for memory; 0: no mesh."""
-    if cells is None or cells == 0 or FEWEST_CELLS <= cells <= most:
-        return
-    wanted = f"at most {most}" if cells > most else f"0 (no mesh) or at least {FEWEST_CELLS}"
-    raise UserError(f"{flag} must be {wanted}, got {cells}")
-
-
 def check_number(name: str, value: Any) -> None:
     """Raises TypeError for what is no number."""
     if not isinstance(value, numbers.Real):
@@ -125,3 +120,16 @@ def _numbers(value: Any) -> np.ndarray:
 
 def _short(value: Any) -> str:
     return repr(value) if isinstance(value, (int, float, str)) else type(value).__name__
+
+
+def described(value: Any) -> str:
+    """For a repr: the values of a small tensor, type and shape of a large one, also inside of named tuples and such."""
+    if isinstance(value, Tensor):
+        if value.numel() <= _FEW:
+            return re.sub(r"-?\d+\.[\de-]*", lambda number: f"{float(number[0]):g}", str(value.tolist()))
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    names = [field.name for field in fields(value)] if is_dataclass(value) else getattr(value, "_fields", ())
+    if names:
+        parts = [f"{name}={described(getattr(value, name))}" for name in names]
+        return f"{type(value).__name__}({', '.join(parts)})"
+    return repr(value)

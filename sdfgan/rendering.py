@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sdfgan.checks import described
 from sdfgan.fields.base import FieldSample
 
 
@@ -21,6 +22,9 @@ class Rendering:
     hit: Tensor  # [B, 1, H, W] bool: the ray through the pixel's centre meets the surface
     field: FieldSample  # at the samples, flat
     counts: Tensor  # [2] int64: points evaluated while tracing for rays, and in all (with idle lanes)
+
+    def __repr__(self) -> str:
+        return described(self)
 
     @property
     def queries(self) -> int:

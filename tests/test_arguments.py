@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdfgan.commands.arguments import output_path, parse_seeds, run_folder
+from sdfgan.cli.arguments import output_path, parse_seeds, run_folder
 from sdfgan.errors import UserError
 
 

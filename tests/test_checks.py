@@ -202,7 +202,7 @@ def test_a_field_may_be_asked_at_points_of_any_shape(tmp_path: Path) -> None:
     small = {
         "num_points": 1000,
         "epochs": 1,
-        "reconstruction_res": 8,
+        "mesh_resolution": 8,
         "log2_size": 8,
         "metrics": False,
         "device": "cpu",

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
+import math
 import os
+import re
 import runpy
 import subprocess
 import sys
-import typing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,9 +20,12 @@ from PIL import Image
 
 import sdfgan.gan
 from command_line import error
-from sdfgan.cli import COMMANDS, main
+from sdfgan.cli import main
+from sdfgan.cli.commands import COMMANDS, Command
+from sdfgan.cli.parse import is_positional
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig
+from sdfgan.training.config import Setting, settings_of
 from sdfgan.training.progress import progress
 
 ROOT = Path(__file__).parents[1]
@@ -119,26 +123,102 @@ def test_progress_says_something_soon(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_help_names_every_flag_and_shows_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([name, "--help"]) == 0
+    assert main([*name.split(), "--help-all"]) == 0
     said = capsys.readouterr().out
-    config_type = COMMANDS[name].load()[0]
-    hints = typing.get_type_hints(config_type, include_extras=True)
-    for field in dataclasses.fields(config_type):
-        marks = getattr(hints[field.name], "__metadata__", ())
-        without_flag = tyro.conf.Positional in marks or tyro.conf.Suppress in marks
-        assert without_flag or f"--{field.name.replace('_', '-')}" in said, field.name
-    assert f"examples:\n  # {COMMANDS[name].examples[0][1]}" in said
+    for setting in settings_of(COMMANDS[name].load_config()).values():
+        without_flag = is_positional(setting) or tyro.conf.Suppress in setting.marks
+        assert without_flag or f"  {setting.flag}" in said, setting.flag
+    assert "None" not in said and f"examples:\n  # {COMMANDS[name].examples[0][1]}" in said
+    assert main(["help", *name.split()]) == 0
+    short = capsys.readouterr().out
+    assert short == said or f"more options: sdfgan {name} --help-all" in short
+
+
+def test_help_says_ranges_and_what_a_device_decides(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train-gan", "--help"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "--steps INT Training steps (one update of each network). [> 0; default: auto (2800 on a CPU, " in said
+    assert "--azimuth LOW HIGH Range of azimuths, degrees. [LOW <= HIGH; default: 0 360]" in said
+    assert said.index("Data: --data") < said.index("Schedule: --steps") < said.index("Hardware: --device")
+    assert "--beta1" not in said
+
+
+def test_a_command_of_two_words(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dataset"]) == main(["dataset", "--help"]) == main(["help", "dataset"]) == 0
+    assert all(said.count("dataset check ") == 1 for said in capsys.readouterr().out.split("usage")[1:])
+    assert error(capsys, "dataset", "chek") == "sdfgan: error: no command 'dataset chek'; did you mean dataset check?"
+    assert "unknown flag --strict" in error(capsys, "dataset", "preview", "a", "--strict")
+
+
+LIGHT = """
+import sys
+from sdfgan.cli import main
+for line in sys.argv[1:]:
+    main(line.split())
+loaded = {"torch", "trimesh", "skimage", "imageio", "PIL", "numpy"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_torch_is_loaded_only_to_run() -> None:
+    """Help, a typing error and a number that is out of range take a fraction of a second."""
+    lines = ["--help", "--version", "train-gam", "train-gan --stepz 3", "render a --samples 0", "evaluate"]
+    lines += [f"{name} --help-all" for name in COMMANDS if name != "fit-image"]
+    command = [sys.executable, "-c", LIGHT, *lines]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr.count("\n") == 4, done.stderr
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
 def test_examples_parse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config_type, _ = COMMANDS[name].load()
     configs: list[object] = []
-    command = COMMANDS[name]._replace(load=lambda: (config_type, configs.append))
-    monkeypatch.setitem(COMMANDS, name, command)
-    for arguments, _ in command.examples:
-        assert main([name, *arguments.split()]) == 0
-    assert len(configs) == len(command.examples)
+    monkeypatch.setattr(Command, "load_function", lambda self: configs.append)
+    for arguments, _ in COMMANDS[name].examples:
+        assert main([*name.split(), *arguments.split()]) == 0
+    assert len(configs) == len(COMMANDS[name].examples)
+
+
+def numbers_of(name: str) -> list[Setting]:
+    """The settings of a command that are numbers, or tuples of some."""
+    found = settings_of(COMMANDS[name].load_config()).values()
+    return [one for one in found if re.search(r"\b(int|float)\b", str(one.hint))]
+
+
+def test_every_number_of_every_command_has_a_range() -> None:
+    free = {(name, one.field.name) for name in COMMANDS for one in numbers_of(name) if not one.rules}
+    assert free == {("train-gan", "label"), ("train-nerf", "gradient_clip")}  # what a set calls it; negative: no limit
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_numbers_out_of_range_are_refused(name: str) -> None:
+    config_type = COMMANDS[name].load_config()
+    places = {key: Path("x") for key, one in settings_of(config_type).items() if is_positional(one)}
+    for setting in numbers_of(name):
+        count = str(setting.hint).count("float") if "tuple" in str(setting.hint) else 1
+        values = [math.nan, math.inf, -math.inf, 1e300] if "float" in str(setting.hint) else [10**30]
+        if not all(rule.holds((-1.0,) * count if count > 1 else -1) for rule in setting.rules):
+            values.append(-1)
+        for value in values:
+            given: Any = (float(value),) * count if count > 1 else value
+            with pytest.raises(UserError, match=f"^{setting.flag} must "):
+                config_type(**{**places, setting.field.name: given})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train-gan --batch-size 0", "train-gan --batch-size -4", "train-gan --fov nan", "train-nerf --steps 0",
+        "train-sdf a --epochs -1", "train-sdf a --beta -inf", "render a --samples 0", "interpolate a --fps 0",
+        "invert a b --starts 0", "evaluate a --images 1e9", "dataset check a --resolution 0", "fit-image csg --steps 0",
+        "import-weights a b --level nan", "extract-mesh a --resolution 1", f"dataset preview a --seed {10**30}",
+    ],
+)  # fmt: skip
+def test_a_number_out_of_range_is_one_line(
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is loaded: no device and no file matters."""
+    monkeypatch.setattr(Command, "load_function", lambda self: pytest.fail)
+    assert re.search("error: .*--", error(capsys, *line.split()))
 
 
 def test_flags_with_hyphens_and_underscores(trained: list[GanConfig]) -> None:
@@ -149,10 +229,19 @@ def test_flags_with_hyphens_and_underscores(trained: list[GanConfig]) -> None:
     assert trained[-1] == GanConfig(elevation=(-10.0, 30.0), background=(1.0, 1.0, 1.0))
 
 
+def test_former_names_of_flags_work(trained: list[GanConfig]) -> None:
+    former = ["--lr-generator=1e-4", "--lr_discriminator", "2e-4", "--discriminator-most-channels", "8"]
+    assert main(["train-gan", *former]) == 0
+    assert trained == [
+        GanConfig(learning_rate_generator=1e-4, learning_rate_discriminator=2e-4, discriminator_max_channels=8)
+    ]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--stepz", "3"], "Unrecognized options: --stepz"),
+        (["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
+        (["--learning-rates", "3"], "unknown flag --learning-rates"),
         (["--steps", "many"], "--steps"),
         (["--color-space", "cmyk"], "'cmyk' for argument '--color-space'"),
         (["--elevation", "5"], "--elevation"),
@@ -170,6 +259,7 @@ def test_bad_arguments_give_one_line(
 
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert error(capsys, "paint").startswith("sdfgan: error: no command 'paint': must be one of train-gan, ")
+    assert error(capsys, "train-gam") == "sdfgan: error: no command 'train-gam'; did you mean train-gan?"
 
 
 def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +295,7 @@ def test_every_command_has_its_script(name: str, monkeypatch: pytest.MonkeyPatch
     called: list[object] = []
     monkeypatch.setattr("sdfgan.cli.main", lambda *given, **options: called.append((*given, options)) or 7)
     monkeypatch.setattr(sys, "argv", ["a script", "--some", "flag"])
+    name = name.split()[0]
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "tools" / f"{name.replace('-', '_')}.py"), run_name="__main__")
     assert called == [([name, "--some", "flag"], {"as_program": True})] and ended.value.code == 7

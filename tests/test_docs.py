@@ -12,6 +12,7 @@ import pytest
 from doc_images import IMAGES, MADE, NOTES, checksum, differing
 from sdfgan.cli import COMMANDS
 from sdfgan.gan import GanConfig
+from sdfgan.training.config import settings_of
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,11 +53,11 @@ def test_paths_exist(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
     for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S):
-        for tool, rest in re.findall(r"(?:tools/|sdfgan )([a-z_-]+)(?:\.py)?([^#\n]*)", block):
-            command = COMMANDS.get(tool.replace("_", "-"))
+        for tool, rest in re.findall(r"(?:tools/|sdfgan )((?:dataset(?:\.py)? )?[a-z_-]+)(?:\.py)?([^#\n]*)", block):
+            command = COMMANDS.get(tool.replace("_", "-").replace(".py", ""))
             if command is None:
                 continue
-            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])} | {"help"}
+            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())} | {"help"}
             for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
                 assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
 
@@ -82,7 +83,7 @@ def test_flags_of_all_commands_exist() -> None:
     flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures"}
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
     for command in COMMANDS.values():
-        names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load()[0])}
+        names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
         flags |= names | {f"no-{name}" for name in names}
     for page in ("data", "evaluate", "render-and-export", "older-projects", "training-runs"):
         for flag in re.findall(r"--([a-z][a-z0-9_-]+)", (ROOT / "docs" / f"{page}.md").read_text()):
@@ -91,7 +92,7 @@ def test_flags_of_all_commands_exist() -> None:
 
 def test_flags_exist() -> None:
     flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help"}
-    flags |= {f"no-{field.name.replace('_', '-')}" for field in dataclasses.fields(GanConfig) if field.type == "bool"}
+    flags |= {f"no-{one.flag[2:]}" for one in settings_of(GanConfig).values() if one.hint is bool}
     flags |= set(re.findall(r'"--([a-z]+)"', (ROOT / "benchmarks" / "gan.py").read_text()))
     for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
         assert flag in flags, flag

@@ -116,7 +116,7 @@ def test_an_interrupted_fit_leaves_no_half_video(tmp_path: Path, monkeypatch: py
     [
         (["nothing.obj"], "nothing.obj: no such file; TARGET must be a mesh or csg"),
         (["csg", "--resolution", "30"], "--resolution must be a multiple of 4, got 30"),
-        (["csg", "--lr", "0"], "--lr must be positive, got 0"),
+        (["csg", "--lr", "0"], "--learning-rate must be positive, got 0"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path, capsys, monkeypatch) -> None:

@@ -14,7 +14,7 @@ import sdfgan
 PACKAGE = Path(sdfgan.__file__).parent
 # from the bottom to the top; what stands in one line must not know each other
 LAYERS = (
-    "errors _C _version",
+    "errors _C _version _lazy",
     "_build checks",
     "ops",
     "cameras",

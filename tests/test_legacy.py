@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from sdfgan.cli import COMMANDS, main
+from sdfgan.cli import main
+from sdfgan.cli.commands import COMMANDS, Command
 from sdfgan.compat.flags import OLD_FLAGS, translate
 
 
@@ -16,10 +17,7 @@ from sdfgan.compat.flags import OLD_FLAGS, translate
 def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The configurations that commands would have run with."""
     configs: list[Any] = []
-    for name, command in COMMANDS.items():
-        config_type = command.load()[0]
-        changed = command._replace(load=lambda config_type=config_type: (config_type, configs.append))
-        monkeypatch.setitem(COMMANDS, name, changed)
+    monkeypatch.setattr(Command, "load_function", lambda self: configs.append)
     return configs
 
 
@@ -48,7 +46,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
                 "precision": "amp",
                 "model": "ref-nerf",
                 "srgb": True,
-                "grad_clip": -0.01,
+                "gradient_clip": -0.01,
                 "dataset_name": "helmet",
                 "render_depth": True,
                 "render_normal": True,
@@ -118,8 +116,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ),
         (
             "extract-mesh RUN -v chairs -e 40 -r 64",
-            {"run": Path("RUN"), "resolution": 64},
-            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --resolution"],
+            {"run": Path("RUN"), "mesh_resolution": 64},
+            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --mesh-resolution"],
         ),
         (
             "dataset convert a b.zip -d a -o b --random-count 1",
@@ -133,7 +131,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         ),
         (
             "extract-mesh RUN --seed 0 --cube_size 0.3 --voxel_resolution 256",
-            {"seeds": ("0",), "resolution": 256},
+            {"seeds": ("0",), "mesh_resolution": 256},
             ["--seed is now --seeds", "--cube_size has no meaning", "--voxel_resolution"],
         ),
         (
@@ -155,7 +153,9 @@ def test_lines_of_old(
 
 def test_every_flag_of_old_leads_to_one_of_today() -> None:
     for name, flags in OLD_FLAGS.items():
-        today = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(COMMANDS[name].load()[0])}
+        commands = [command for key, command in COMMANDS.items() if key.split()[0] == name]
+        fields = [field for command in commands for field in dataclasses.fields(command.load_config())]
+        today = {f"--{field.name.replace('_', '-')}" for field in fields}
         for flag, old in flags.items():
             assert flag not in today, f"{name} {flag} works as it is"
             assert {part for part in old.now if part.startswith("--")} <= today, f"{name} {flag}"

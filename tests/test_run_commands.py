@@ -108,7 +108,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("interpolate RUN --output FOLDER/a.avi", "--output: a video is written as .mp4 or .gif or .webp, got"),
         ("interpolate RUN --frames 9000 --output FOLDER/a.webp", "pixels are too many for a .webp"),
         ("invert RUN FILE --mesh-resolution 1", "--mesh-resolution must be 0 (no mesh) or at least 4, got 1"),
-        ("invert RUN FILE --frames -1", "--frames must be at least 0, got -1"),
+        ("invert RUN FILE --frames -1", "--frames must not be negative, got -1"),
         ("train-gan --device cpu --mesh-resolution 1", "--mesh-resolution must be 0 (no mesh) or at least 4"),
         ("train-gan --device cpu --mesh-resolution -8", "--mesh-resolution must be 0 (no mesh) or at least 4"),
         ("train-gan --device cpu --video-frames -1", "--video-frames must not be negative, got -1"),
@@ -117,18 +117,18 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
             "--mesh-resolution must be 0 (no mesh) or at least 4",
         ),
         (
-            "train-sdf FILE --device cpu --reconstruction-res 1",
-            "--reconstruction-res must be 0 (no mesh) or at least 4",
+            "train-sdf FILE --device cpu --mesh-resolution 1",
+            "--mesh-resolution must be 0 (no mesh) or at least 4",
         ),
         ("fit-image csg --mesh-resolution 2", "--mesh-resolution must be 0 (no mesh) or at least 4, got 2"),
-        ("fit-image csg --video-frames -2", "--video-frames must be at least 0, got -2"),
+        ("fit-image csg --video-frames -2", "--video-frames must not be negative, got -2"),
         ("render RUN --mode images --output FILE", "FILE: is a file, expected a folder"),
         ("interpolate RUN --turns nan", "--turns must be between -1000 and 1000, got nan"),
         ("interpolate RUN --output RUN", "RUN: is a folder, expected a file"),
-        ("extract-mesh RUN --resolution 4000", "--resolution must be between 4 and 1024, got 4000"),
+        ("extract-mesh RUN --resolution 4000", "--mesh-resolution must be between 4 and 1024, got 4000"),
         ("extract-mesh RUN --output-dir FILE", "FILE: is a file, expected a folder"),
-        ("evaluate RUN --shapes -2", "--shapes must be at least 0, got -2"),
-        ("evaluate RUN --seed -1", "--seed must be between 0 and 9.22337e+18, got -1"),
+        ("evaluate RUN --shapes -2", "--shapes must not be negative, got -2"),
+        ("evaluate RUN --seed -1", "--seed must not be negative, got -1"),
         ("evaluate RUN --output FILE --real FILE", "FILE: is read; name another file"),
         ("evaluate RUN --output FILE/a.json", "FILE is not a folder"),
         ("invert RUN FILE --resolution 1", "--resolution must be between 4 and 8192, got 1"),
@@ -217,7 +217,7 @@ def test_a_full_disk_is_no_missing_shape(
     def full(mesh: object, path: Path) -> None:
         raise UserError(f"{path}: no space left on the disk")
 
-    monkeypatch.setattr("sdfgan.commands.extract_mesh.export_mesh", full)
+    monkeypatch.setattr("sdfgan.cli.extract_mesh.export_mesh", full)
     said = error(capsys, "extract-mesh", str(run), "--resolution", "16", "--output-dir", str(tmp_path))
     assert "shape-0.glb: no space left" in said and "no mesh" not in said
 
@@ -279,8 +279,8 @@ def test_evaluate(
     scores = json.loads(output.read_text())
     assert scores["images"] == 40 and scores["weights"] == "ema" and scores["resolution"] == 32
     assert scores["swd"] > scores["swd_floor"] > 0 and 0 <= scores["coverage"] <= 1 and scores["mmd"] > 0
-    monkeypatch.setattr("sdfgan.commands.evaluate.find_weights", lambda given: Path("stand-in"))
-    monkeypatch.setattr("sdfgan.commands.evaluate.load_inception", lambda path: StandIn())
+    monkeypatch.setattr("sdfgan.cli.evaluate.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.cli.evaluate.load_inception", lambda path: StandIn())
     assert main(["evaluate", str(run), "--images", "40", "--psi", "0.5", "--output", str(output)]) == 0
     scores = json.loads(output.read_text())
     assert scores["fid"] > 0 and 0 <= scores["precision"] <= 1 and scores.keys() >= {"kid", "recall"}
@@ -337,8 +337,8 @@ def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     tensors = load_file(output / "codes.safetensors")
     assert tensors["latent"].shape == (1, 4) and tensors["code.scales"].shape[0] == 1
     loss = json.loads((output / "found.json").read_text())["loss"]
-    monkeypatch.setattr("sdfgan.commands.invert.find_weights", lambda given: Path("stand-in"))
-    monkeypatch.setattr("sdfgan.commands.invert.load_inception", lambda path: StandIn())
+    monkeypatch.setattr("sdfgan.cli.invert.find_weights", lambda given: Path("stand-in"))
+    monkeypatch.setattr("sdfgan.cli.invert.load_inception", lambda path: StandIn())
     assert main(["invert", *arguments, "--background", "1", "1", "1", "--perceptual", "100"]) == 0
     assert json.loads((output / "found.json").read_text())["loss"] > loss + 1e-4
     capsys.readouterr()

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdfgan.commands.shapes import poses_of
+from sdfgan.cli.shapes import poses_of
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange

@@ -1,5 +1,12 @@
 """What only older projects need: their fields, weights, flags and scalers, so that their results can be compared."""
 
-from sdfgan.compat.dfr_field import DfrSDF
+from typing import TYPE_CHECKING
+
+from sdfgan._lazy import lazy
+
+if TYPE_CHECKING:
+    from sdfgan.compat.dfr_field import DfrSDF
+else:
+    __getattr__, __dir__ = lazy(__file__)
 
 __all__ = ["DfrSDF"]

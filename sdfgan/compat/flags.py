@@ -39,6 +39,7 @@ _RUNS = Old(
 )
 _PLACES = Old(1, (), "has no meaning any more: DATA and OUTPUT come after the action, without flags")
 
+_DECAY = Old(1, (), "has no meaning any more: --learning-rate-final is the share of --learning-rate at the end")
 _APEX = Old(1, (), "has no meaning any more: --precision says what products are made in")
 
 OLD_FLAGS: dict[str, dict[str, Old]] = {
@@ -85,9 +86,9 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--nerf-net-width": _renamed("--width"),
         "--img-scale": _renamed("--image-scale"),
         "--warmup-step": _renamed("--warmup-steps"),
-        "--min-ratio": _renamed("--lr-final"),
-        "--decay-rate": Old(1, (), "has no meaning any more: --lr-final is the share of --lr at the end"),
-        "--decay-step": Old(1, (), "has no meaning any more: --lr-final is the share of --lr at the end"),
+        "--min-ratio": _renamed("--learning-rate-final"),
+        "--decay-rate": _DECAY,
+        "--decay-step": _DECAY,
         "--center-crop-iter": _renamed("--center-crop-steps"),
         "--ide-level": _renamed("--ide-levels"),
         "--bottle-neck-noise": _renamed("--bottleneck-noise"),
@@ -107,11 +108,11 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
     },
     "extract-mesh": {
         "--seed": _renamed("--seeds"),
-        "--voxel-resolution": _renamed("--resolution"),
+        "--voxel-resolution": _renamed("--mesh-resolution"),
         "--cube-size": Old(1, (), "has no meaning any more: objects are in the unit ball"),
         "--max-batch-size": _BATCHES,
         "--num-steps": Old(1, (), "has no meaning any more: a mesh is made without rays"),
-        "-r": _renamed("--resolution"),
+        "-r": _renamed("--mesh-resolution"),
         **_CHECKPOINT_OF_RUN,
         "--curriculum": _CURRICULUM,
     },

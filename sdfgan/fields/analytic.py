@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdfgan.checks import as_tensor, check_direction
+from sdfgan.checks import as_tensor, check_direction, described
 from sdfgan.fields.base import Bound, Field, bound_of
 
 Scalar = float | Tensor  # a number, or a tensor [] or [B]
@@ -104,6 +104,10 @@ class AnalyticField(Field):
         if value.dim() == 2:  # gathered by component, as fields compute by component: three times as fast
             return value.T.contiguous().index_select(1, image).T
         return value.index_select(0, image)
+
+    def extra_repr(self) -> str:
+        """The parameters, for the repr."""
+        return ", ".join(f"{name}={described(getattr(self, name))}" for name in self._ranks)
 
     @property
     def images(self) -> int | None:

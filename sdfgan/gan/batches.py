@@ -14,7 +14,7 @@ from sdfgan.data.image_sets import Pictures
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.augment import Augmentation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.drawing import Picture
 from sdfgan.training.ranks import Ranks
 
@@ -49,7 +49,7 @@ class View(NamedTuple):
 class Batches:
     """Draws under the settings in force at a step; gives this process's chunks."""
 
-    config: GanConfig
+    config: ResolvedGanConfig
     random: torch.Generator  # on the CPU
     device: torch.device
     ranks: Ranks
@@ -57,7 +57,6 @@ class Batches:
     @property
     def size(self) -> int:
         """Images of a batch, over all processes."""
-        assert self.config.batch_size is not None
         return self.config.batch_size
 
     @property
@@ -91,7 +90,6 @@ class Batches:
         chosen = torch.randint(len(images), (self.size,), generator=self.random)
         flip = torch.rand(self.size, generator=self.random) < 0.5
         indices = torch.cat([indices for (indices,) in self.mine(chosen)])
-        assert self.config.resolution is not None
         found = images.batch(indices, self.config.resolution)[:, : self.config.channels]
         found = self._upload(found).float() / 255
         flips = self._upload(torch.cat([flips for (flips,) in self.mine(flip)]))

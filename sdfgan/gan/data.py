@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
-from sdfgan.data.image_sets import InMemory
+from sdfgan.data.image_sets import InMemory, Pictures
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.training.progress import announced, progress
 
 _LOOKED_AT_FIRST = 64  # images, for their silhouettes
@@ -34,9 +34,8 @@ class TrainingData(NamedTuple):
         return cls(InMemory(images), InMemory(images[:0]))
 
 
-def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
+def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> TrainingData:
     """The pictures of a resolved configuration, and those held out. Raises UserError."""
-    assert config.dataset_size is not None
     resolution = max(config.resolutions)
     if config.data is None:
         if config.poses == "data":
@@ -80,7 +79,7 @@ def load_training_data(config: GanConfig, talk: bool = True) -> TrainingData:
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def require_silhouettes(config: GanConfig, data: TrainingData, talk: bool) -> None:
+def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, talk: bool) -> None:
     """Raises UserError where a generator of RGBA would learn from opaque pictures alone; says where many are."""
     if config.channels == 3 or config.data is None:
         return

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Rendering, render
 from sdfgan.raycast.dfr import dfr_points, fuzzy_coverage
 from sdfgan.volume.render_images import render_pictures
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
         return self.rgb if count == 3 else torch.cat([self.rgb, self.alpha], 1)
 
 
-def draw_lights(axes: Tensor, config: GanConfig, random: torch.Generator) -> Tensor:
+def draw_lights(axes: Tensor, config: ResolvedGanConfig, random: torch.Generator) -> Tensor:
     """[B, 6] for pictures from `axes` [B, 3, 3]: ambient, head and fixed light, and the direction to that."""
     if config.light == "headlight":
         return axes.new_tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]).expand(len(axes), 6)
@@ -50,7 +50,7 @@ def draw(
     generator: Field,
     condition: Any,
     axes: Tensor,
-    config: GanConfig,
+    config: ResolvedGanConfig,
     lights: Tensor | None = None,
     seed: int | None = None,
 ) -> Picture:
@@ -58,7 +58,6 @@ def draw(
 
     lights: see `draw_lights`; None: headlights. seed: of where in its strata a volume is asked; None: in their middles.
     """
-    assert config.resolution is not None
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
         return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
@@ -79,12 +78,11 @@ def draw(
 
 
 def _draw_volume(
-    generator: PiGanField, condition: Any, axes: Tensor, config: GanConfig, fov: float, seed: int | None
+    generator: PiGanField, condition: Any, axes: Tensor, config: ResolvedGanConfig, fov: float, seed: int | None
 ) -> Picture:
     """`march_steps` evaluations of a ray place as many others, and both make the picture (pi-GAN)."""
     sampling = Sampling((config.march_steps, config.march_steps), stratified=seed is not None, merge=True)
     random = None if seed is None else torch.Generator(axes.device).manual_seed(seed)
-    assert config.resolution is not None
     options: dict[str, Any] = {"resolution": config.resolution, "fov": fov, "near_far": generator.near_far}
     made = render_pictures(generator, axes, condition, sampling=sampling, generator=random, **options)
     return Picture(made.rgb, made.alpha, made.normals, made.field.gradient[:0])

@@ -16,7 +16,7 @@ from sdfgan.data.shapes import SHAPE_CLASSES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import drawing
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.inception import MIN_IMAGES, Inception
 from sdfgan.meshes import marching_cubes
 from sdfgan.metrics import (
@@ -39,7 +39,7 @@ Map = Callable[..., Iterable[Any]]
 
 def random_pictures(
     generator: Field,
-    config: GanConfig,
+    config: ResolvedGanConfig,
     poses: PoseDistribution,
     count: int,
     *,
@@ -76,9 +76,8 @@ def random_pictures(
     return ranks.gather(torch.cat(made)).cpu()[:count]
 
 
-def real_pictures(reals: Pictures, count: int, config: GanConfig, start: int = 0) -> Tensor:
+def real_pictures(reals: Pictures, count: int, config: ResolvedGanConfig, start: int = 0) -> Tensor:
     """`count` pictures [count, C, R, R] in [0, 1] from the `start`-th on, as the discriminator sees them."""
-    assert config.resolution is not None
     parts = torch.arange(start, start + count).split(1024)
     images = torch.cat([reals.batch(part, config.resolution).cpu() for part in parts])
     return images[:, : config.channels].float() / 255
@@ -114,7 +113,7 @@ def features(inception: torch.nn.Module, pictures: Tensor) -> Tensor:
 # -------------------------------------------------------------------------------------------------------------- shapes
 
 
-def set_scores(generator: Field, config: GanConfig, count: int, seed: int = SEED) -> dict[str, float]:
+def set_scores(generator: Field, config: ResolvedGanConfig, count: int, seed: int = SEED) -> dict[str, float]:
     """MMD, coverage and 1-NNA by Chamfer distance of `count` generated shapes against the built-in set's.
 
     Shapes of the generator without a surface are left out, and their share is given. `floor_` is the same for a second

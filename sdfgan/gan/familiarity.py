@@ -17,7 +17,7 @@ from torch import Tensor
 from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 
 _LATENTS, _SEED, _AT_ONCE = 4000, 0, 500  # half of them for the mean and the covariance, half to compare with
 _POSES = 10_000
@@ -80,7 +80,7 @@ class CodeDistribution:
     """The codes of random latents: their mean, their spread, and how far from the mean they lie."""
 
     @torch.no_grad()
-    def __init__(self, generator: Field, config: GanConfig) -> None:
+    def __init__(self, generator: Field, config: ResolvedGanConfig) -> None:
         random = torch.Generator().manual_seed(_SEED)
         device = next(generator.parameters()).device
         latents = config.latent_std * torch.randn(_LATENTS, generator.latent_size, generator=random)
@@ -116,7 +116,12 @@ class CodeDistribution:
 
 
 def familiarity(
-    generator: Field, config: GanConfig, poses: PoseDistribution, condition: Any, elevation: float, azimuth: float
+    generator: Field,
+    config: ResolvedGanConfig,
+    poses: PoseDistribution,
+    condition: Any,
+    elevation: float,
+    azimuth: float,
 ) -> Familiarity:
     """Of a shape, the condition of one row, seen from a camera (radians).
 

@@ -21,7 +21,7 @@ from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, rotate_axes
 from sdfgan.fields import Field
 from sdfgan.gan import drawing, truncation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 
 _ANGLE_STEP = math.radians(2.0)  # of the differences
 _STRAY_WEIGHT = 0.01  # holds FiLM codes near where they started
@@ -61,7 +61,7 @@ class Inverted:
 
 def invert(
     generator: Field,
-    config: GanConfig,
+    config: ResolvedGanConfig,
     target: Tensor,
     poses: PoseDistribution,
     effort: Effort | None = None,
@@ -165,7 +165,7 @@ class _Judge:
     """The loss of shapes and cameras against the target."""
 
     def __init__(
-        self, generator: Field, config: GanConfig, target: Tensor, effort: Effort, features: Features | None
+        self, generator: Field, config: ResolvedGanConfig, target: Tensor, effort: Effort, features: Features | None
     ) -> None:
         self.generator, self.config, self.target, self.effort = generator, config, target, effort
         self.mask_weight = effort.mask_weight if config.channels == 4 else 0.0

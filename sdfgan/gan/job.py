@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from sdfgan.errors import UserError
 from sdfgan.gan import augment
 from sdfgan.gan.batches import Batches, Fake, View
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
 from sdfgan.gan.discriminators import update_spectral_norm
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
@@ -34,6 +34,7 @@ from sdfgan.images import image_grid, save_image, say_if_no_video
 from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import Saved, read_checkpoint
+from sdfgan.training.config import is_of_type
 from sdfgan.training.device import device_name
 from sdfgan.training.graphs import Graphs
 from sdfgan.training.health import Health, separate_parts
@@ -41,7 +42,6 @@ from sdfgan.training.job import Intervals
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.settings import is_of_type
 from sdfgan.training.steps import as_numbers
 
 _CHANGEABLE_ON_RESUME = (
@@ -87,7 +87,11 @@ class GanJob(TrainingState):
     """A GAN, the images that it learns from, and what it is judged by."""
 
     def __init__(
-        self, config: GanConfig, data: TrainingData, ranks: Ranks | None = None, inception: Inception | None = None
+        self,
+        config: ResolvedGanConfig,
+        data: TrainingData,
+        ranks: Ranks | None = None,
+        inception: Inception | None = None,
     ) -> None:
         """`config` is resolved."""
         super().__init__(config, ranks, data.poses)
@@ -224,16 +228,15 @@ class GanJob(TrainingState):
         means = torch.stack([torch.stack([log[name].float() for log in logs]).mean() for name in names])
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
 
-    def _set_learning_rates(self, config: GanConfig) -> None:
+    def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
         """Constant, then linearly down to 5%."""
-        assert config.steps is not None
         progress = self.steps_done / config.steps
         factor = 1.0
         if config.decay_start < 1 and progress > config.decay_start:
             factor = max(0.05, (1 - progress) / (1 - config.decay_start))
         for group in self.optimizer_g.param_groups:
-            group["lr"] = config.lr_generator * factor * group["rate"]
-        self.optimizer_d.param_groups[0]["lr"] = config.lr_discriminator * factor
+            group["lr"] = config.learning_rate_generator * factor * group["rate"]
+        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
 
     @torch.no_grad()
     def _update_averages(self) -> None:
@@ -245,15 +248,14 @@ class GanJob(TrainingState):
             averaged: list[Tensor] = list(module.parameters())
             torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
 
-    def _adjust_augmentation(self, log: dict[str, float], config: GanConfig) -> None:
+    def _adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
         if not config.ada_target:
             return
-        assert config.batch_size is not None
         self._signs.append(log["sign_real"])
         if len(self._signs) == _ADA_INTERVAL:
             seen = _ADA_INTERVAL * config.batch_size
             mean = sum(self._signs) / _ADA_INTERVAL
-            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_pictures)
+            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
             self._signs = []
         log["ada_probability"] = self.augmented
 
@@ -361,7 +363,7 @@ class GanJob(TrainingState):
         return summary
 
     @property
-    def now(self) -> GanConfig:
+    def now(self) -> ResolvedGanConfig:
         """The settings of the last step that was made."""
         return self.config.at(max(0, self.steps_done - 1))
 
@@ -372,7 +374,7 @@ class GanJob(TrainingState):
         return self.data.train.batch(torch.arange(min(most, len(self.data.train))), resolution).float() / 255
 
 
-def _inception(config: GanConfig, ranks: Ranks) -> Inception | None:
+def _inception(config: ResolvedGanConfig, ranks: Ranks) -> Inception | None:
     """The network that evaluations use, where there are weights: in the first process, which evaluates."""
     weights = find_weights(config.inception)
     if weights is None or not ranks.first or config.evaluate_images < MIN_IMAGES:
@@ -380,7 +382,7 @@ def _inception(config: GanConfig, ranks: Ranks) -> Inception | None:
     return load_inception(weights)
 
 
-def _resumed_config(given: GanConfig, before: GanConfig, checkpoint: Path, done: int) -> GanConfig:
+def _resumed_config(given: GanConfig, before: ResolvedGanConfig, checkpoint: Path, done: int) -> ResolvedGanConfig:
     """The settings of a run with `done` steps; what else was given on the command line must agree with them."""
     moved = () if before.data is None else ("data",)  # the same images may be elsewhere now
     instead = "; use --load-dir to start another from it"

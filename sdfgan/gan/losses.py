@@ -27,7 +27,6 @@ class AdversarialLoss(NamedTuple):
     generator: Score
     real: Score  # the discriminator's, of reals
     fake: Score  # the discriminator's, of fakes
-    r1_gamma: float  # the default of --r1-gamma
     classifies: bool = False  # reals have logits above 0, fakes below
     gradient_penalty: bool = False
     spectral_norm: bool = False
@@ -43,11 +42,11 @@ def _itself(logits: Tensor) -> Tensor:
 
 
 ADVERSARIAL_LOSSES = {
-    "logistic": AdversarialLoss(lambda x: F.softplus(-x), lambda x: F.softplus(-x), F.softplus, 5.0, classifies=True),
-    "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), 5.0, classifies=True),
-    "wgan-gp": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, gradient_penalty=True),
-    "wgan-sn": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, spectral_norm=True),
-    "sphere": AdversarialLoss(_negative, _negative, _itself, r1_gamma=0.0, spectral_norm=True, sphere=True),
+    "logistic": AdversarialLoss(lambda x: F.softplus(-x), lambda x: F.softplus(-x), F.softplus, classifies=True),
+    "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), classifies=True),
+    "wgan-gp": AdversarialLoss(_negative, _negative, _itself, gradient_penalty=True),
+    "wgan-sn": AdversarialLoss(_negative, _negative, _itself, spectral_norm=True),
+    "sphere": AdversarialLoss(_negative, _negative, _itself, spectral_norm=True, sphere=True),
 }
 
 

@@ -15,16 +15,15 @@ from sdfgan.cameras import camera_distance
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 
 # Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
 _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
 
 
-def make_generator(config: GanConfig) -> Field:
+def make_generator(config: ResolvedGanConfig) -> Field:
     """An untrained generator of a resolved configuration; initialised from torch's global generator."""
-    assert config.width is not None and config.trunk_layers is not None
     if config.generator == "dfr":
         return DfrSDF(
             width=config.width,
@@ -67,7 +66,7 @@ def make_generator(config: GanConfig) -> Field:
     )
 
 
-def _reach(config: GanConfig) -> float:
+def _reach(config: ResolvedGanConfig) -> float:
     """How far from the origin the rays of a picture can ask a volume that fills it."""
     if config.near_far is None:
         return math.sqrt(3)
@@ -79,7 +78,7 @@ def _reach(config: GanConfig) -> float:
 Weights = Literal["ema", "ema_slow", "raw"]
 
 
-def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, GanConfig]:
+def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, ResolvedGanConfig]:
     """The averaged generator (EMA) of a run folder's latest checkpoint, or of a checkpoint folder; on the CPU.
 
     `weights` may be "ema_slow", the slower average, or "raw", what was last trained. Raises UserError for what is
@@ -94,15 +93,17 @@ def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, G
     return generator.eval().requires_grad_(False), config
 
 
-def config_of(saved: Saved) -> GanConfig:
+def config_of(saved: Saved) -> ResolvedGanConfig:
     """The configuration in a checkpoint. Raises UserError if it is not one of a GAN."""
     kind, config = saved.state.get("kind"), saved.state.get("config")
     if kind != "gan" or not isinstance(config, dict):
-        raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {json.dumps(kind)}")
+        where = "; the videos and the mesh of a scene are in its run folder" * (kind == "nerf")
+        found = json.dumps(kind)
+        raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {found}{where}")
     return GanConfig.from_json(config, saved.folder)
 
 
-def sample_latents(config: GanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
+def sample_latents(config: ResolvedGanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:
     """Latents [len(seeds), L] from N(0, (truncation latent_std)^2), each from its own seed: the same in any company."""
     size = config.latent_size + config.texture_latent_size
     rows = [torch.randn(size, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -13,7 +13,7 @@ from torch import Tensor
 from sdfgan.fields import Field
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.batches import Fake, View
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Discriminator, Verdict, logits_of
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, eikonal_loss, gradient_penalty, r1_penalty
 from sdfgan.training.device import autocast
@@ -25,7 +25,7 @@ Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a ste
 class Objective:
     """The losses in force at a step."""
 
-    config: GanConfig  # in force there
+    config: ResolvedGanConfig  # in force there
     fade: float = 1.0  # how much of the resolution that came last is there
     noise: float = 0.0  # standard deviation on all images
     blur: float = 0.0  # of all images, pixels
@@ -33,10 +33,9 @@ class Objective:
     with_r1: bool = False
 
     @classmethod
-    def at(cls, run: GanConfig, step: int) -> Objective:
+    def at(cls, run: ResolvedGanConfig, step: int) -> Objective:
         """That of a run's configuration at a step."""
         config = run.at(step)
-        assert config.steps is not None and config.r1_gamma is not None and config.eikonal_weight is not None
         since = step - run.stage_start(step)
         grown = step > since  # the first resolution has nothing to fade in from
         final = config.eikonal_weight if config.eikonal_final is None else config.eikonal_final
@@ -91,7 +90,6 @@ class Objective:
     ) -> tuple[Tensor, Numbers]:
         """The discriminator's, for images as it sees them; `share` [b] is of the gradient penalty."""
         config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_loss]
-        assert config.r1_gamma is not None
         of_fakes, of_reals = self.judge(discriminator, fakes), self.judge(discriminator, reals)
         total = adversarial = loss.real(of_reals.logit).mean() + loss.fake(of_fakes.logit).mean()
         log = {

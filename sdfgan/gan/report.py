@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange, alphas
 from sdfgan.images import image_grid, save_image, video_if_possible
@@ -22,7 +22,7 @@ class Report:
     """Shapes of a run's averaged generator."""
 
     def __init__(
-        self, generator: Field, config: GanConfig, renderer: ImageRenderer, sides: ViewRange, path: Path
+        self, generator: Field, config: ResolvedGanConfig, renderer: ImageRenderer, sides: ViewRange, path: Path
     ) -> None:
         self.generator, self.config, self.renderer, self.sides, self.path = generator, config, renderer, sides, path
 
@@ -82,6 +82,6 @@ def measure_slope(generator: Field) -> None:
         generator.measure_slope()
 
 
-def video_file(path: Path, config: GanConfig) -> Path:
+def video_file(path: Path, config: ResolvedGanConfig) -> Path:
     """Of the turntable of a run in `path`."""
     return path / f"turntable.{config.video_format}"

@@ -16,7 +16,7 @@ from sdfgan.cameras import PoseDistribution, pose_distribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig, check_settings
+from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
 from sdfgan.gan.models import make_generator
@@ -36,7 +36,7 @@ from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
-_RATES = {"generator": "--lr-generator", "discriminator": "--lr-discriminator"}
+_RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
 Gradients = Sequence[Tensor]
@@ -49,7 +49,9 @@ class TrainingState(Job):
     threads: ChunkThreads
     health: Health
 
-    def __init__(self, config: GanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None) -> None:
+    def __init__(
+        self, config: ResolvedGanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None
+    ) -> None:
         """`poses` are the cameras', if they are not those of the configuration."""
         self.config = config
         self.ranks = ranks or Ranks()
@@ -75,7 +77,7 @@ class TrainingState(Job):
             self.discriminator = DISCRIMINATORS[config.discriminator](
                 config.resolutions,
                 config.discriminator_channels,
-                config.discriminator_most_channels,
+                config.discriminator_max_channels,
                 picture_channels=config.channels,
                 latent_size=self.generator.latent_size if _ever(config, "latent_weight") else 0,
                 guess_direction=_ever(config, "pose_weight"),
@@ -88,12 +90,13 @@ class TrainingState(Job):
         self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
         self.modules = [self.generator, self.discriminator, *self.averages.values()]
         betas = (config.beta1, config.beta2)
-        self.optimizer_g = torch.optim.Adam(self._parts(), config.lr_generator, betas, fused=True)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), config.lr_discriminator, betas, fused=True)
+        self.optimizer_g = torch.optim.Adam(self._parts(), config.learning_rate_generator, betas, fused=True)
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminator.parameters(), config.learning_rate_discriminator, betas, fused=True
+        )
         spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
         self.poses = poses or pose_distribution(config.poses, *spans)
         self.fov = math.radians(config.fov)
-        assert config.steps is not None
         self.steps, self.steps_done = config.steps, 0
         self.updates = Steps(_RATES, config.precision)
         self.averages_warm_up = True
@@ -206,6 +209,6 @@ def _leave_out_unreached(module: nn.Module, optimizer: torch.optim.Optimizer) ->
                 parameter.grad = None
 
 
-def _ever(config: GanConfig, name: str) -> bool:
+def _ever(config: ResolvedGanConfig, name: str) -> bool:
     """Whether a weight is positive at any stage: then the discriminator needs what belongs to it."""
     return getattr(config, name) > 0 or any(stage.changes.get(name, 0) > 0 for stage in config.stages)

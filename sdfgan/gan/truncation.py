@@ -14,7 +14,7 @@ from sdfgan.conditions import tensors_of, with_tensors
 from sdfgan.data.shapes import default_cache_folder
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.training.checkpoint import load_checkpoint
 from sdfgan.training.files import atomic_file
 
@@ -22,7 +22,7 @@ _MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
 
 
 @torch.no_grad()
-def mean_condition(generator: Field, config: GanConfig) -> Any:
+def mean_condition(generator: Field, config: ResolvedGanConfig) -> Any:
     """The mean [1, ...] of the conditions of 10,000 random latents: the shape that truncation tends to."""
     random = torch.Generator().manual_seed(_MEAN_SEED)
     device = next(generator.parameters()).device
@@ -35,7 +35,7 @@ def mean_condition(generator: Field, config: GanConfig) -> Any:
     return with_tensors(condition, {name: tensor / _MEAN_OF for name, tensor in total.items()})
 
 
-def cached_mean(checkpoint: Path, generator: Field, config: GanConfig, weights: str) -> Any:
+def cached_mean(checkpoint: Path, generator: Field, config: ResolvedGanConfig, weights: str) -> Any:
     """`mean_condition` of a checkpoint's generator, kept in the cache folder for the next time."""
     digest = load_checkpoint(checkpoint)[1]["sha256"]
     path = default_cache_folder() / "means" / f"{digest}-{weights}.safetensors"

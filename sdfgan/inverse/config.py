@@ -8,11 +8,26 @@ from typing import Annotated
 
 import tyro
 
-from sdfgan.images import VideoFormat
+from sdfgan.errors import UserError
+from sdfgan.training.config import (
+    AtMost,
+    Config,
+    Count,
+    Device,
+    Formerly,
+    MeshCells,
+    Natural,
+    NotNegative,
+    Pixels,
+    Positive,
+    Scale,
+    VideoFormat,
+    Weight,
+)
 
 
 @dataclass(frozen=True)
-class FitImageConfig:
+class FitImageConfig(Config):
     """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
@@ -20,29 +35,34 @@ class FitImageConfig:
     colours."""
     output_dir: Path | None = None
     """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
-    views: int = 24
+    views: Annotated[int, Positive, AtMost(10_000)] = 24
     """Pictures of the mesh, from all round."""
-    resolution: int = 128
+    resolution: Pixels = 128
     """Side of the pictures in pixels; fitting begins with smaller ones."""
-    minutes: float = 10.0
+    minutes: Scale = 10.0
     """Most time for fitting a mesh."""
-    steps: int = 4000
+    steps: Count = 4000
     """Most steps (csg: at most 300)."""
-    views_per_step: int = 4
+    views_per_step: Annotated[int, Positive, AtMost(10_000)] = 4
     """Pictures rendered in each step, chosen at random."""
-    width: int = 64
+    width: Annotated[int, Positive, AtMost(4096)] = 64
     """Units per layer of the network."""
-    lr: float = 1e-3
+    learning_rate: Annotated[Scale, Formerly("lr")] = 1e-3
     """Adam's learning rate, falling to a twentieth."""
-    eikonal_weight: float = 0.01
+    eikonal_weight: Weight = 0.01
     """Weight of (|gradient| - 1)^2."""
-    video_frames: int = 60
+    video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 60
     """Frames of the video of the optimisation; 0: none. csg: one per step."""
     video_format: VideoFormat = "mp4"
     """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
-    mesh_resolution: int = 128
+    mesh_resolution: MeshCells = 128
     """Grid cells per axis of the mesh of the result; 0: none."""
-    seed: int = 0
+    seed: Natural = 0
     """Of the network's start and of the choice of views."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    def check(self) -> None:
+        """Raises UserError for settings that do not go together."""
+        if self.resolution % 4:
+            raise UserError(f"--resolution must be a multiple of 4, got {self.resolution}")

@@ -42,6 +42,7 @@ _CSG_RATE = 0.02
 
 def train(config: FitImageConfig) -> dict[str, Any]:
     """Fit what `config` names; returns what metrics.json says. Raises UserError."""
+    config.check()
     config = dataclasses.replace(config, device=str(resolve_device(config.device)))
     with announced(f"reading {config.target}"):  # before there is a folder
         mesh = None if config.target == "csg" else load_target(Path(config.target))
@@ -69,7 +70,7 @@ class InverseJob(Job):
         self.root, self.device = config.output_dir or Path(), torch.device(config.device)
         self.ranks, self.runs, self.every = Ranks(), {}, Intervals()
         self.steps, self.steps_done = config.steps, 0
-        self.updates = Steps({"field": "--lr"}, precision=None)
+        self.updates = Steps({"field": "--learning-rate"}, precision=None)
         self.modules = []
 
     def begin(self) -> None:
@@ -97,7 +98,7 @@ class MeshJob(InverseJob):
         self.targets = target_images(mesh, self.axes, config.resolution)
         self.field, self.latents = make_field(config.width).to(self.device), torch.zeros(1, 1, device=self.device)
         self.parameters = list(self.field.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas=(0.9, 0.99))
         self.random = torch.Generator().manual_seed(config.seed)
         self.share, self.shown = 0.0, 0  # of the steps or of the time, whichever is more; frames
 
@@ -128,7 +129,7 @@ class MeshJob(InverseJob):
         chosen = torch.randint(config.views, (config.views_per_step,), generator=self.random).to(self.device)
         target = self.targets[resolution][chosen]
         loss = mesh_loss(self.field, self.latents, self.axes[chosen], target, config.eikonal_weight, self.random)
-        rate = config.lr * max(0.05, 1 - share) ** (1 if share > 0.4 else 0)
+        rate = config.learning_rate * max(0.05, 1 - share) ** (1 if share > 0.4 else 0)
         numbers = self.descend(loss, rate, clip=1.0)
         elapsed = (time.perf_counter() - self.began) / (60 * config.minutes)
         self.share = max(self.steps_done / self.steps, elapsed)

@@ -59,6 +59,12 @@ class GroundTruth:
             thickness = _SHEET_HALF_THICKNESS * self.diagonal
         self.thickness = 0.0 if unsigned else thickness or 0.0
 
+    def __repr__(self) -> str:
+        size = f"{len(self.tree.vertices)} vertices, {len(self.tree.faces)} faces"
+        return (
+            f"GroundTruth({size}, thickness={self.thickness:g}, unsigned={self.unsigned}, device={str(self.device)!r})"
+        )
+
     def _winding_below(self) -> float:
         points, faces = self.surface(_PROBES, torch.Generator(self.device).manual_seed(0))
         return self.winding_at_faces(points, faces)[1].mean().item()

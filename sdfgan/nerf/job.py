@@ -20,7 +20,7 @@ from torch import Tensor
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, scene_loss
@@ -88,7 +88,7 @@ class NerfJob(Job):
     kind = "nerf"
     threads: ChunkThreads
 
-    def __init__(self, config: NerfConfig, scene: Scene, ranks: Ranks | None = None, lpips: Any = None) -> None:
+    def __init__(self, config: ResolvedNerfConfig, scene: Scene, ranks: Ranks | None = None, lpips: Any = None) -> None:
         """`config` is resolved; `lpips` is the network that scores images at the end."""
         self.config, self.scene, self.lpips = config, scene, lpips
         self.root = config.output_dir or Path()
@@ -111,12 +111,11 @@ class NerfJob(Job):
                 raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
-        assert config.rays and config.chunk and config.lr and config.steps
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, betas, eps=eps, fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
         count = self.ranks.count
-        self.chunks = count * math.ceil(config.rays / (config.chunk * count))
+        self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
         self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
         self.rays_now = self.chunks * (self.max_rays if config.samples is None else min(_MIN_RAYS, self.max_rays))
         self.steps, self.steps_done = config.steps, 0
@@ -125,11 +124,11 @@ class NerfJob(Job):
             evaluate=config.evaluate_interval or 0,
             checkpoint=config.checkpoint_interval or 0,
         )
-        self.updates = Steps({"model": "--lr"}, config.precision)
+        self.updates = Steps({"model": "--learning-rate"}, config.precision)
         self.threads = ChunkThreads(self.device)
         at_once = _RAYS_AT_ONCE[self.device.type]
         if self.device.type == "cuda":  # --chunk says what fits into its memory
-            at_once = min(at_once, config.chunk)
+            at_once = min(at_once, config.chunk_size)
         self.renderer = SceneRenderer(self.model, self.background, at_once, self.threads.map, self.autocast)
         self.validated = math.nan  # PSNR of a few validation views
 
@@ -196,8 +195,7 @@ class NerfJob(Job):
     def _set_learning_rate(self) -> float:
         """Linearly up from 1%, and exponentially down all the while."""
         config = self.config
-        assert config.steps and config.lr and config.lr_final and config.warmup_steps is not None
-        rate = config.lr * config.lr_final ** (self.steps_done / config.steps)
+        rate = config.learning_rate * config.learning_rate_final ** (self.steps_done / config.steps)
         if self.steps_done < config.warmup_steps:
             rate *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
         self.optimizer.param_groups[0]["lr"] = rate
@@ -206,7 +204,7 @@ class NerfJob(Job):
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
         assign_gradients(self.parameters, gradients, self.updates.loss_scale)
-        clip = self.config.grad_clip if self.config.grad_clip >= 0 else math.inf
+        clip = self.config.gradient_clip if self.config.gradient_clip >= 0 else math.inf
         return self.updates.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
@@ -226,7 +224,6 @@ class NerfJob(Job):
         unpack_module(self.model, tensors, "model", source)
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
-        assert self.config.rays is not None
         try:
             self.steps_done, self.rays_now = state["step"], int(state["rays_now"])
             self.updates.load_state(state)
@@ -309,7 +306,7 @@ class NerfJob(Job):
         return summary
 
 
-def background_value(config: NerfConfig, scene: Scene) -> float:
+def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
     """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
     if config.background == "white" and not scene.has_alpha:
         raise UserError(f"{scene.path}: --background white needs pictures with alpha, but these have none")
@@ -332,7 +329,7 @@ def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
     return torch.cat([starts[:0], *found])
 
 
-def _lpips(config: NerfConfig, scene: Scene) -> Any:
+def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
     """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
     if config.lpips is None:
         return None

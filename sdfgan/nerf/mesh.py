@@ -13,7 +13,7 @@ from sdfgan.data.scenes import Scene
 from sdfgan.fields.base import Field
 from sdfgan.fields.nerf import density_normals
 from sdfgan.meshes import export_mesh, marching_cubes
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel
 from sdfgan.volume import RaySamples, VolumeField
 
@@ -50,7 +50,7 @@ class DensitySurface(Field):
         return RaySamples(points, down, covariances)
 
 
-def export_scene_mesh(model: SceneModel, config: NerfConfig, scene: Scene, path: Path) -> Path:
+def export_scene_mesh(model: SceneModel, config: ResolvedNerfConfig, scene: Scene, path: Path) -> Path:
     """Write the surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none.
 
     Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of

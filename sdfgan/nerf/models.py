@@ -15,7 +15,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
@@ -34,7 +34,7 @@ class SceneModel(nn.Module):
     cones = False  # whether the volume is asked for Gaussians, not points
     nearest = 0.05  # where rays begin in unbounded scenes
 
-    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
         super().__init__()
         self.config, self.bounded = config, bounded
 
@@ -72,10 +72,8 @@ class SceneModel(nn.Module):
 class GridModel(SceneModel):
     """Hash grid and occupancy grid."""
 
-    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
         super().__init__(config, bounded)
-        assert config.width and config.layers and config.hash_levels and config.hash_table and config.hash_finest
-        assert config.grid_resolution and config.march_steps
         self.radiance = RadianceGrid(
             config.width,
             config.layers,
@@ -111,10 +109,8 @@ class NetworkModel(SceneModel):
 
     nearest = 0.2
 
-    def __init__(self, config: NerfConfig, bounded: bool) -> None:
+    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
         super().__init__(config, bounded)
-        assert config.width and config.layers and config.octaves and config.coarse_samples and config.fine_samples
-        assert config.proposal_width
         sizes = config.width, config.layers, config.octaves, not bounded
         self.kind, self.cones = config.model, config.model != "nerf"
         self.proposes = config.model in ("mip-nerf-360", "ref-nerf")
@@ -142,7 +138,6 @@ class NetworkModel(SceneModel):
         return self.network
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
-        assert self.config.steps
         done = step / self.config.steps
         self.trust = _ANNEALING * done / ((_ANNEALING - 1) * done + 1) if self.proposes else 1.0
 
@@ -171,12 +166,12 @@ class NetworkModel(SceneModel):
         )
 
 
-def make_model(config: NerfConfig, bounded: bool) -> SceneModel:
+def make_model(config: ResolvedNerfConfig, bounded: bool) -> SceneModel:
     """The model of a resolved configuration."""
     return GridModel(config, bounded) if config.model == "fast" else NetworkModel(config, bounded)
 
 
-def config_of(saved: Saved) -> NerfConfig:
+def config_of(saved: Saved) -> ResolvedNerfConfig:
     """The configuration in a checkpoint. Raises UserError if it is none of `train-nerf`'s."""
     kind = saved.state.get("kind")
     if kind != "nerf":

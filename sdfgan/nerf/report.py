@@ -16,7 +16,7 @@ from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Scene, Views
 from sdfgan.images import VideoWriter, colour_depth, colour_normals, image_grid, save_image, video_if_possible
 from sdfgan.metrics import psnr, ssim
-from sdfgan.nerf.config import NerfConfig
+from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel
 from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
 from sdfgan.training.progress import progress
@@ -163,7 +163,7 @@ def neutral(image: Tensor, known: Tensor) -> Tensor:
 
 
 def score_views(
-    renderer: SceneRenderer, config: NerfConfig, scene: Scene, path: Path, lpips: Any
+    renderer: SceneRenderer, config: ResolvedNerfConfig, scene: Scene, path: Path, lpips: Any
 ) -> dict[str, dict[str, float]]:
     """Scores of the views held out, by the name of their part; writes views.png into `path`."""
     scores = {}
@@ -181,7 +181,7 @@ def score_views(
     return scores
 
 
-def write_videos(renderer: SceneRenderer, config: NerfConfig, scene: Scene, path: Path) -> list[Path]:
+def write_videos(renderer: SceneRenderer, config: ResolvedNerfConfig, scene: Scene, path: Path) -> list[Path]:
     """An orbit, and what else is asked for; the files in `path` that were written."""
     views = scene.train.to(renderer.background.device)
     scale = config.video_scale

@@ -16,7 +16,7 @@ from sdfgan.meshes.read import READ_SUFFIXES, read_mesh
 from sdfgan.meshes.repair import RepairReport, repair
 from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.meshes.thinness import Thinness, measure_thinness
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.model import MESH, MODEL
 from sdfgan.sdf.sampling import Samples, SampleStream
 
@@ -70,9 +70,8 @@ def find_inputs(path: Path, output: Path | None = None) -> tuple[list[Path], boo
     return found, True
 
 
-def open_case(config: SdfConfig, path: Path, folder: Path) -> Case:
+def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
     """Read, repair, normalise and make ready to sample. Raises UserError, naming the file."""
-    assert config.num_points is not None
     device = torch.device(config.device)
     if path.suffix.lower() == SAMPLE_SUFFIX:
         samples, placement = read_samples(path)

@@ -19,7 +19,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from sdfgan.errors import UserError
 from sdfgan.images import say_if_no_video
 from sdfgan.sdf import evaluation
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.model import MeshSDF, make_field
 from sdfgan.sdf.objective import Objective
@@ -56,17 +56,17 @@ def train(config: SdfConfig) -> dict[str, Any]:
         config = _resumed(config)
     if config.input is None:
         raise UserError("a mesh, a file of samples or a folder of them must be given (or --resume RUN)")
-    config = dataclasses.replace(config.resolved(), input=config.input.absolute())
-    assert config.input is not None
+    source = config.input.absolute()
+    config = dataclasses.replace(config.resolved(), input=source)
     root = config.output_dir or next_run_folder(Path("runs"), "sdf")
-    paths, many = find_inputs(config.input, root)
+    paths, many = find_inputs(source, root)
     config = dataclasses.replace(config, output_dir=root)
     begun = resumable(root, lambda: (root / _CONFIG).exists())
     if config.show_vis:
         say_if_no_video(root / f"turntable.{config.video_format}")
     with process_group(torch.device(config.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(config, paths, root, ranks)
+            return _train_folder(config, source, paths, root, ranks)
         if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
@@ -94,7 +94,7 @@ class SdfJob(Job):
 
     def __init__(
         self,
-        config: SdfConfig,
+        config: ResolvedSdfConfig,
         cases: Sequence[Case],
         fields: Sequence[MeshSDF] | None = None,
         began: float | None = None,
@@ -102,7 +102,6 @@ class SdfJob(Job):
     ) -> None:
         """`config` is resolved; `fields` are fresh ones if not given; `began`: when the cases' files were opened."""
         opened = time.monotonic()
-        assert config.batch_size is not None and config.epochs is not None and config.learning_rate is not None
         if len({len(case.stream) for case in cases}) != 1:
             raise ValueError("SdfJob: fields that are trained together need equally many samples")
         self.config, self.cases, self.talks = config, list(cases), talks
@@ -114,7 +113,7 @@ class SdfJob(Job):
         self.steps, self.steps_done = config.epochs * self.steps_per_epoch, 0
         self.every = Intervals(
             log=_STEPS_PER_LINE,
-            evaluate=self.steps_per_epoch if config.validation_res else 0,
+            evaluate=self.steps_per_epoch if config.validation_resolution else 0,
             checkpoint_seconds=config.checkpoint_seconds,
             worth_saving=_WORTH_SAVING,
         )
@@ -136,7 +135,6 @@ class SdfJob(Job):
 
     def _batches(self) -> Iterator[tuple[Samples, ...]]:
         """What is left of the samples of all fields, from `steps_done` on."""
-        assert self.config.batch_size is not None
         while self.steps_done < self.steps:
             number, done = divmod(self.steps_done, self.steps_per_epoch)
             streams = (case.stream.epoch(number, self.config.batch_size) for case in self.cases)
@@ -147,7 +145,6 @@ class SdfJob(Job):
     def step(self) -> Numbers:
         """One update of all fields. Raises UserError where none of them can learn."""
         config = self.config
-        assert config.learning_rate is not None
         losses = self._losses(next(self._left))
         self.steps_done += 1
         rate = config.learning_rate * _decay(config.schedule, self.steps_done / self.steps)
@@ -226,9 +223,9 @@ class SdfJob(Job):
 
     def evaluate(self) -> Sequence[Numbers]:
         """The mean error of each field's distances, where the truth is known."""
-        if not self.config.validation_res or self.steps_done == 0:
+        if not self.config.validation_resolution or self.steps_done == 0:
             return ()
-        points = evaluation.grid_points(self.config.validation_res, self.device)
+        points = evaluation.grid_points(self.config.validation_resolution, self.device)
         found: list[Numbers] = []
         for case, field in zip(self.cases, self.learnt(), strict=True):
             found.append({})
@@ -253,14 +250,14 @@ class SdfJob(Job):
         return summaries
 
 
-def settings_of(config: SdfConfig, case: Case) -> SdfConfig:
+def settings_of(config: ResolvedSdfConfig, case: Case) -> ResolvedSdfConfig:
     """Those of a case's own run; samples from a file may lie anywhere in the cube, and so may their surface."""
     kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
     config = dataclasses.replace(config, input=case.path, field=kind)
     return config if case.truth is not None else dataclasses.replace(config, normalise="box")
 
 
-def fresh_field(config: SdfConfig, case: Case) -> MeshSDF:
+def fresh_field(config: ResolvedSdfConfig, case: Case) -> MeshSDF:
     """One that has learnt nothing, its scalers fitted to the first samples of the stream."""
     first = next(case.stream.epoch(0, min(_SCALER_SAMPLES, len(case.stream))))
     with torch.random.fork_rng(devices=[]):
@@ -282,7 +279,9 @@ def _decay(schedule: str, done: float) -> float:
 class _Group:
     """Meshes that are trained in the same steps, each with its run folder; mostly it is one."""
 
-    def __init__(self, config: SdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False) -> None:
+    def __init__(
+        self, config: ResolvedSdfConfig, paths: Sequence[Path], folders: Sequence[Path], catch: bool = False
+    ) -> None:
         self.config, self.catch = config, catch
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
@@ -348,7 +347,7 @@ class _Group:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def _resumed(given: SdfConfig) -> SdfConfig:
+def _resumed(given: SdfConfig) -> ResolvedSdfConfig:
     """The settings of the run to continue; what else was given must agree with them, or be harmless."""
     assert given.resume is not None
     saved = _settings_in(given.resume)
@@ -362,18 +361,19 @@ def _resumed(given: SdfConfig) -> SdfConfig:
     return dataclasses.replace(saved, **{**changed, "output_dir": given.resume, "device": given.device})
 
 
-def _settings_in(folder: Path) -> SdfConfig | None:
+def _settings_in(folder: Path) -> ResolvedSdfConfig | None:
     """The settings of a run; None where there is none."""
     source = folder / _CONFIG
     return SdfConfig.from_json(read_json(source), source) if source.exists() else None
 
 
-def _train_folder(config: SdfConfig, paths: list[Path], root: Path, ranks: Ranks) -> dict[str, Any]:
+def _train_folder(
+    config: ResolvedSdfConfig, source: Path, paths: list[Path], root: Path, ranks: Ranks
+) -> dict[str, Any]:
     """Every mesh that has no summary yet; this process takes its share of the groups."""
-    assert config.input is not None and config.together is not None
-    folders = {path: root / path.relative_to(config.input).with_suffix("") for path in paths}
+    folders = {path: root / path.relative_to(source).with_suffix("") for path in paths}
     if len(set(folders.values())) < len(paths):  # a.stl beside a.obj
-        folders = {path: root / path.relative_to(config.input) for path in paths}
+        folders = {path: root / path.relative_to(source) for path in paths}
     before = _settings_in(root) or config
     for name in sorted(config.to_json().keys() - _CHANGEABLE):
         old, new = getattr(before, name), getattr(config, name)

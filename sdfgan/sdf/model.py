@@ -18,7 +18,7 @@ from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, Pos
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.meshes.normalise import Placement
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
 from sdfgan.training.checkpoint import require_finite
 from sdfgan.training.files import atomic_file, parse_json
 
@@ -35,7 +35,7 @@ class MeshSDF(CoordinateSDF):
     placement: Placement
 
 
-def make_field(config: SdfConfig, samples: tuple[Tensor, Tensor] | None, placement: Placement) -> MeshSDF:
+def make_field(config: ResolvedSdfConfig, samples: tuple[Tensor, Tensor] | None, placement: Placement) -> MeshSDF:
     """A fresh field of a resolved configuration; scalers are fitted to `samples` (points [N, 3], distances [N])."""
     network: nn.Module
     encoding: nn.Module | None = None
@@ -44,7 +44,6 @@ def make_field(config: SdfConfig, samples: tuple[Tensor, Tensor] | None, placeme
         for index, (kind, columns) in enumerate((("inputs", 3), ("targets", 1)))
     )
     if config.network == "film-siren":
-        assert config.num_layers is not None and config.width is not None
         family = FilmSirenSDF(
             width=config.width, trunk_layers=max(config.num_layers - 1, 1), latent_size=_LATENT, mapping_width=32
         )
@@ -52,7 +51,6 @@ def make_field(config: SdfConfig, samples: tuple[Tensor, Tensor] | None, placeme
     else:
         width = 3
         if config.network == "hash":
-            assert config.levels is not None and config.finest is not None and config.log2_size is not None
             encoding = HashGrid(
                 levels=config.levels, log2_size=config.log2_size, coarsest=min(_COARSEST, config.finest),
                 finest=config.finest, smooth=config.smooth, bound=1.0,
@@ -71,14 +69,14 @@ def make_field(config: SdfConfig, samples: tuple[Tensor, Tensor] | None, placeme
     return field
 
 
-def _scaler(config: SdfConfig, kind: str, columns: int, values: Tensor | None) -> Scaler | None:
+def _scaler(config: ResolvedSdfConfig, kind: str, columns: int, values: Tensor | None) -> Scaler | None:
     if config.scaler == "none" or config.scaler_of not in (kind, "both"):
         return None
     scaler = SCALERS[config.scaler](columns)
     return scaler if values is None else scaler.fit(values)
 
 
-def save_model(path: Path, field: MeshSDF, config: SdfConfig) -> None:
+def save_model(path: Path, field: MeshSDF, config: ResolvedSdfConfig) -> None:
     """Write a field, atomically."""
     metadata = {"format": 1, "config": config.to_json(), "placement": field.placement._asdict()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
@@ -118,7 +116,7 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     return field.to(device).requires_grad_(False)
 
 
-def _description(metadata: Any, path: Path) -> tuple[SdfConfig, Placement]:
+def _description(metadata: Any, path: Path) -> tuple[ResolvedSdfConfig, Placement]:
     try:
         if metadata["format"] != 1:
             raise UserError(f"{path}: expected a model of format 1, got {metadata['format']}")

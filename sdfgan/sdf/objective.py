@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.fields.coordinate import CoordinateSDF
-from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.sampling import Samples
 
 _NORMAL_BAND = 0.05  # distance from the surface within which normals are compared
@@ -21,7 +21,7 @@ class Objective(nn.Module):
     (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
     """
 
-    def __init__(self, field: CoordinateSDF, config: SdfConfig) -> None:
+    def __init__(self, field: CoordinateSDF, config: ResolvedSdfConfig) -> None:
         super().__init__()
         self.field, self.config = field, config
 

@@ -21,7 +21,7 @@ from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
-from sdfgan.sdf.config import MAX_CELLS, SdfConfig
+from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
 from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
 from sdfgan.sdf.files import Case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
@@ -35,7 +35,9 @@ _RED, _BLUE, _INK = (0.85, 0.33, 0.24), (0.23, 0.42, 0.75), (0.05, 0.05, 0.05)
 _HEAT = ((0.0, 0.0, 0.02), (0.35, 0.07, 0.43), (0.79, 0.25, 0.33), (0.98, 0.65, 0.04), (0.99, 1.0, 0.64))
 
 
-def finish_case(config: SdfConfig, own: SdfConfig, case: Case, field: MeshSDF, summary: Summary) -> None:
+def finish_case(
+    config: ResolvedSdfConfig, own: ResolvedSdfConfig, case: Case, field: MeshSDF, summary: Summary
+) -> None:
     """Make everything of a trained field, and write its summary; `own` are the settings of the case's own run."""
     folder = case.folder
     field.requires_grad_(False)
@@ -58,7 +60,7 @@ def finish_case(config: SdfConfig, own: SdfConfig, case: Case, field: MeshSDF, s
     begin = time.monotonic()
     if case.truth is not None and config.metrics:
         summary["metrics"] = field_metrics(field, case.truth)
-    if config.reconstruction_res:
+    if config.mesh_resolution:
         try:
             cells = summary["reconstruction_res"] = mesh_cells(config, case)
             mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
@@ -84,9 +86,9 @@ def finish_case(config: SdfConfig, own: SdfConfig, case: Case, field: MeshSDF, s
     summary.write(folder)
 
 
-def mesh_cells(config: SdfConfig, case: Case) -> int:
+def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
     """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
-    cells = config.reconstruction_res
+    cells = config.mesh_resolution
     assert cells is not None
     if case.unsigned or case.thinness is None or not case.thinness.has_holes:
         return cells

@@ -39,35 +39,35 @@ SIGNS = (
         {"variety"},
         lambda n: n["variety"] < 0.15,
         "collapse: pictures differ {variety:.0%} as much as real ones do; try a larger --r1-gamma or --batch-size, "
-        "a smaller --lr-generator, or go back to an earlier checkpoint with --load-dir",
+        "a smaller --learning-rate-generator, or go back to an earlier checkpoint with --load-dir",
     ),
     Sign(
         "discriminator wins",
         {"accuracy", "gap"},
         lambda n: n["accuracy"] > 0.99 and n["gap"] > 4,
         "the discriminator tells {accuracy:.1%} of the pictures apart, so the generator learns little from it; try a "
-        "larger --r1-gamma, a smaller --lr-discriminator, --ada-target 0.6, or --blur 2 --blur-steps 1000",
+        "larger --r1-gamma, a smaller --learning-rate-discriminator, --ada-target 0.6, or --blur 2 --blur-steps 1000",
     ),
     Sign(
         "discriminator vanished",
         {"logit_spread", "gradient_norm_d"},
         lambda n: n["logit_spread"] < 1e-3 and n["gradient_norm_d"] < 1e-4,
         "the discriminator says the same of every picture (spread of logits {logit_spread:.1g}); try a smaller "
-        "--r1-gamma or a larger --lr-discriminator",
+        "--r1-gamma or a larger --learning-rate-discriminator",
     ),
     Sign(
         "discriminator at the pole",
         {"moments"},
         lambda n: n["moments"] < 1,
         "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 44), "
-        "where nothing tells them apart; try a smaller --lr-discriminator, or --gan-loss logistic",
+        "where nothing tells them apart; try a smaller --learning-rate-discriminator, or --gan-loss logistic",
     ),
     Sign(
         "empty",
         {"empty"},
         lambda n: n["empty"] > 0.5,
-        "{empty:.0%} of the silhouettes are empty; try a smaller --lr-generator or a larger --eikonal-weight, and "
-        "check that the pictures' objects are inside the view (--fov)",
+        "{empty:.0%} of the silhouettes are empty; try a smaller --learning-rate-generator or a larger "
+        "--eikonal-weight, and check that the pictures' objects are inside the view (--fov)",
     ),
     Sign(
         "full",
@@ -87,8 +87,8 @@ SIGNS = (
         "not finite",
         {"skipped"},
         lambda n: n["skipped"] > 0.02,
-        "{skipped:.0%} of the steps were skipped because a gradient was not finite; try a smaller --lr-generator, or "
-        "--precision fp32",
+        "{skipped:.0%} of the steps were skipped because a gradient was not finite; try a smaller "
+        "--learning-rate-generator, or --precision fp32",
     ),
 )
 

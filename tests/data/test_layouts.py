@@ -426,9 +426,9 @@ def test_preview(tmp_path: Path) -> None:
         ("preview IN IN", "is a folder, expected a file"),
         ("preview IN IN/a.png/new.png", "a.png is not a folder"),
         ("convert IN IN/a.png/new.zip", "cannot be written"),
-        ("check IN --seed -1 --most 2", "--seed must be at least 0, got -1"),
-        ("check IN --most 0", "--most must be at least 1, got 0"),
-        ("check IN --views-per-object -3 --layout shapenet", "--views-per-object must be at least 0, got -3"),
+        ("check IN --seed -1 --most 2", "--seed must not be negative, got -1"),
+        ("check IN --most 0", "--max-images must be positive, got 0"),
+        ("check IN --views-per-object -3 --layout shapenet", "--views-per-object must not be negative, got -3"),
         ("check IN --resolution 40000", "--resolution must be between 1 and 8192, got 40000"),
         ("check IN --background 255 255 255", "--background must be RGB in 0..1, got 255 255 255"),
         ("check IN --background 1 nan 1", "--background must be RGB in 0..1, got 1 nan 1"),
@@ -450,7 +450,8 @@ def test_labels_and_poses_of_no_picture_are_told(
 ) -> None:
     files = {"a.png": png((1, 2, 3)), "dataset.json": '{"labels": [["a.png", 3], ["typo.png", 4]]}'}
     source = put(tmp_path / "in", {**files, "poses.json": '{"A.png": [1, 2]}'})
-    assert main(["dataset", action, str(source), str(tmp_path / "out.zip")]) == 0
+    output = [str(tmp_path / "out.zip")] if action == "convert" else []
+    assert main(["dataset", action, str(source), *output]) == 0
     said = capsys.readouterr().out
     assert "1 labels belong to no picture, the first: typo.png" in said
     assert "1 poses belong to no picture, the first: A.png" in said
@@ -462,7 +463,8 @@ def test_bad_pictures_are_an_error_if_so_wanted(tmp_path: Path, capsys: pytest.C
     assert main(["dataset", "check", str(tmp_path)]) == 0
     assert main(["dataset", "check", str(tmp_path), "--strict"]) == 2
     said = capsys.readouterr()
-    assert said.err == f"sdfgan dataset: error: {tmp_path}: 2 of 3 pictures are bad\n" and "bad: b.png" in said.out
+    assert said.err == f"sdfgan dataset check: error: {tmp_path}: 2 of 3 pictures are bad\n"
+    assert "bad: b.png" in said.out
     (tmp_path / "b.png").unlink()
     (tmp_path / "c.png").unlink()
     assert main(["dataset", "check", str(tmp_path), "--strict"]) == 0

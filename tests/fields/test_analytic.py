@@ -247,3 +247,11 @@ def test_gradients_reach_the_parameters():
 def test_bad_parameters_are_rejected(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_reprs_show_values() -> None:
+    ball = Sphere(0.5)
+    assert repr(ball) == "Sphere(radius=0.5)"
+    assert "(a): Sphere(radius=0.5)" in repr(ball | Box((0.1, 0.2, 0.3)))
+    assert "half_size=[0.1, 0.2, 0.3]" in repr(ball | Box((0.1, 0.2, 0.3)))
+    assert repr(Sphere(torch.rand(40))) == "Sphere(radius=float32[40])"

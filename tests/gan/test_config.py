@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
+from sdfgan.nerf.config import NerfConfig
+from sdfgan.sdf.config import SdfConfig
 
 
 def test_defaults_for_a_cpu() -> None:
@@ -37,10 +40,10 @@ def test_defaults_for_a_cpu() -> None:
             "--resolution 64: --curriculum growing sets it to 32 at step 0; leave it out",
         ),
         (
-            {"curriculum": "growing", "lr_generator": 2.5e-4},
-            "--lr-generator 0.00025: --curriculum growing sets it to 0.0005 at step 0",
+            {"curriculum": "growing", "learning_rate_generator": 2.5e-4},
+            "--learning-rate-generator 0.00025: --curriculum growing sets it to 0.0005 at step 0",
         ),
-        ({"lr_generator": -1.0}, "--lr-generator must not be negative"),
+        ({"learning_rate_generator": -1.0}, "--learning-rate-generator must not be negative"),
         ({"fov": 200.0}, "--fov must be between 1 and 150 degrees"),
         ({"near_far": (1.0, 1.0)}, "--near-far must be NEAR FAR with 0 <= NEAR < FAR"),
         ({"generator": "dfr", "octaves": 7}, "--octaves is for --generator mlp, not dfr"),
@@ -71,3 +74,28 @@ def test_json_round_trip() -> None:
         GanConfig.from_json({"colour": 1}, Path("config.json"))
     with pytest.raises(UserError, match=r"config.json: not a GAN configuration"):
         GanConfig.from_json({**config.to_json(), "steps": "many"}, Path("config.json"))
+
+
+def test_former_names_of_fields(tmp_path: Path) -> None:
+    """In the runs, models and curricula of earlier versions."""
+    saved = {**GanConfig(device="cpu").resolved().to_json(), "stages": [{"step": 0, "lr_generator": 1e-4}]}
+    saved["lr_discriminator"] = saved.pop("learning_rate_discriminator") / 2
+    config = GanConfig.from_json(saved, Path("config.json"))
+    assert config.learning_rate_discriminator == 2.5e-4 and config.at(0).learning_rate_generator == 1e-4
+    curriculum = tmp_path / "old.json"
+    curriculum.write_text(json.dumps({"settings": {"ada_pictures": 7}, "stages": [{"step": 0, "lr_generator": 2e-4}]}))
+    config = GanConfig(device="cpu", curriculum=str(curriculum)).resolved()
+    assert config.ada_images == 7 and config.at(0).learning_rate_generator == 2e-4
+    mesh = SdfConfig(device="cpu").resolved().to_json()
+    mesh["reconstruction_res"] = mesh.pop("mesh_resolution")
+    assert SdfConfig.from_json(mesh, Path("model")).mesh_resolution == 192
+    scene = NerfConfig(device="cpu").resolved().to_json()
+    former = {
+        "lr": "learning_rate",
+        "lr_final": "learning_rate_final",
+        "grad_clip": "gradient_clip",
+        "chunk": "chunk_size",
+    }
+    earlier = {old: scene.pop(new) for old, new in former.items()}
+    scene = {**scene, **earlier, "octaves": None}  # which the model does not use
+    assert NerfConfig.from_json(scene, Path("config.json")) == NerfConfig(device="cpu").resolved()

@@ -11,8 +11,8 @@ import torch
 
 from sdfgan import conditions
 from sdfgan.cameras import pose_distribution, rotate_axes
-from sdfgan.commands.invert import InvertConfig
-from sdfgan.commands.invert import _target as prepared
+from sdfgan.cli.invert import InvertConfig
+from sdfgan.cli.invert import _target as prepared
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF

@@ -45,7 +45,7 @@ TINY = {
     "mapping_width": 16,
     "latent_size": 8,
     "discriminator_channels": 8,
-    "discriminator_most_channels": 16,
+    "discriminator_max_channels": 16,
     "march_steps": 12,
 }
 
@@ -238,10 +238,10 @@ def _fit_quickly(self: Any, latent_std: float, random: torch.Generator) -> float
 @pytest.mark.parametrize(
     "options",
     [
-        {"ada_target": 0.2, "ada_pictures": 100},
+        {"ada_target": 0.2, "ada_images": 100},
         {"instance_noise": 0.2, "instance_noise_steps": 30, "blur": 2.0, "blur_steps": 30},
         {"top_k_interval": 1, "top_k_floor": 0.5, "discriminator_steps": 2},
-        {"latent_weight": 1.0, "pose_weight": 15.0, "back_face_weight": 1.0, "lr_discriminator": 2e-3},
+        {"latent_weight": 1.0, "pose_weight": 15.0, "back_face_weight": 1.0, "learning_rate_discriminator": 2e-3},
         {"channels": 3, "recompute": True},
         {"precision": "bf16", "eikonal_final": 2.0, "gradient_clip_discriminator": 1.0},
     ],
@@ -258,7 +258,7 @@ def test_options(options: dict, steps: int, pictures: Tensor) -> None:
 
 def test_all_at_once_on_each_device(device: torch.device, pictures: Tensor) -> None:
     """Many options together, in the device's own default precision."""
-    options = {"top_k_interval": 1, "ada_target": 0.2, "ada_pictures": 10, "instance_noise": 0.1, "blur": 1.0}
+    options = {"top_k_interval": 1, "ada_target": 0.2, "ada_images": 10, "instance_noise": 0.1, "blur": 1.0}
     options |= {"latent_weight": 1.0, "pose_weight": 1.0, "back_face_weight": 1.0, "discriminator": "stylegan2"}
     trainer, logs = trained(pictures, steps=12, **{**options, "device": str(device)})
     check(logs)
@@ -389,7 +389,7 @@ def test_values_of_the_reference_systems() -> None:
     stages = [(0, 32, 30, 4e-5, 4e-4), (10_000, 64, 14, 2e-5, 2e-4), (55_000, 128, 10, 1e-5, 1e-4)]
     for step, resolution, batch, lr_g, lr_d in stages:
         now = carla.at(step)
-        assert (now.resolution, now.batch_size, now.lr_generator, now.lr_discriminator) == (
+        assert (now.resolution, now.batch_size, now.learning_rate_generator, now.learning_rate_discriminator) == (
             resolution,
             batch,
             lr_g,
@@ -408,7 +408,7 @@ def test_flags_go_before_a_curriculum() -> None:
     assert config.fov == 40 and config.discriminator == "progressive" and DEFAULTS["fov"] == 25
 
 
-STAGES = (Stage(0, {"resolution": 16}), Stage(4, {"resolution": 32, "batch_size": 4, "lr_generator": 1e-4}))
+STAGES = (Stage(0, {"resolution": 16}), Stage(4, {"resolution": 32, "batch_size": 4, "learning_rate_generator": 1e-4}))
 
 
 def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:

@@ -32,7 +32,7 @@ TINY = {
     "mapping_width": 16,
     "latent_size": 8,
     "discriminator_channels": 8,
-    "discriminator_most_channels": 16,
+    "discriminator_max_channels": 16,
     "march_steps": 4,
     "trunk_layers": 3,
 }

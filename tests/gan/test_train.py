@@ -53,7 +53,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDFGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         path = tmp_path_factory.mktemp("runs") / "tiny"
-        fast = {"lr_generator": 2e-3, "lr_discriminator": 2e-3, "decay_start": 0.5}
+        fast = {"learning_rate_generator": 2e-3, "learning_rate_discriminator": 2e-3, "decay_start": 0.5}
         often = {"sample_interval": 60, "checkpoint_interval": 60, "evaluate_interval": 60, "evaluate_shapes": 4}
         train(GanConfig(output_dir=path, steps=120, **often, **fast, **TINY))
     return path
@@ -198,7 +198,8 @@ def test_one_network_that_is_never_finite_stops_the_run_though_the_other_is() ->
     bad = [[torch.full_like(p, torch.nan) for p in trainer.discriminator.parameters()]]
     try:
         with pytest.raises(
-            UserError, match=r"of the discriminator were not finite 21 times in a row; .* lower --lr-discriminator"
+            UserError,
+            match=r"of the discriminator were not finite 21 times in a row; .* lower --learning-rate-discriminator",
         ):
             for _ in range(21):
                 trainer.apply("generator", good, 1.0)
@@ -266,7 +267,7 @@ def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(
 def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, monkeypatch) -> None:
     leave_out_results(monkeypatch)
     options = {**TINY, "evaluate_images": 0}
-    train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, lr_generator=0.0, **options))
+    train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, learning_rate_generator=0.0, **options))
     old, new = weights(finished), weights(tmp_path / "next")
     assert torch.equal(old["generator.sdf_head"], new["generator.sdf_head"])
     # Averages go on from what was loaded, rather than from the generator.

@@ -11,9 +11,9 @@ import torch
 
 from sdfgan.cameras import Empirical, orbit_path, pose_distribution
 from sdfgan.cli import main
-from sdfgan.commands.interpolate import InterpolateConfig
-from sdfgan.commands.render import RenderConfig, _path
-from sdfgan.commands.shapes import sides_of
+from sdfgan.cli.interpolate import InterpolateConfig
+from sdfgan.cli.render import RenderConfig, _path
+from sdfgan.cli.shapes import sides_of
 from sdfgan.fields import PiGanField
 from sdfgan.fields.volume import RaySamples
 from sdfgan.gan import GanConfig, make_generator, train
@@ -110,7 +110,7 @@ def test_a_locked_view() -> None:
 def seen(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> torch.Tensor:
     """The pictures that `render` would have written."""
     pictures: list[torch.Tensor] = []
-    monkeypatch.setattr("sdfgan.commands.render.save_image", lambda path, picture: pictures.append(picture))
+    monkeypatch.setattr("sdfgan.cli.render.save_image", lambda path, picture: pictures.append(picture))
     assert main(["render", *arguments, "--mode", "images", "--seeds", "0", "--resolution", "16"]) == 0
     return pictures[0]
 

@@ -25,7 +25,7 @@ def trainer(tmp_path: Path) -> NerfJob:
     """As on a GPU: one chunk; smaller, which changes no count."""
     scene = load_scene(posed.blender_scene(tmp_path / "ball"))
     sizes = {"hash_table": 12, "hash_finest": 32, "grid_resolution": 16, "march_steps": 400, "width": 16}
-    config = NerfConfig(device="cpu", rays=256, chunk=256, samples=2**14, **sizes).resolved()
+    config = NerfConfig(device="cpu", rays=256, chunk_size=256, samples=2**14, **sizes).resolved()
     trainer = NerfJob(config, scene)
     trainer.threads.close()  # threads of their own would not be counted
     trainer.step()

@@ -28,11 +28,11 @@ from sdfgan.training.ranks import Ranks
 
 FAST: dict[str, Any] = {
     "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
-    "samples": 6000, "rays": 512, "chunk": 256, "width": 16, "warmup_steps": 5, "lr": 5e-2,
+    "samples": 6000, "rays": 512, "chunk_size": 256, "width": 16, "warmup_steps": 5, "learning_rate": 5e-2,
 }  # fmt: skip
 CLASSIC: dict[str, Any] = {
     "device": "cpu", "width": 32, "layers": 2, "octaves": 5,
-    "coarse_samples": 12, "fine_samples": 12, "rays": 128, "chunk": 64, "warmup_steps": 4, "lr": 2e-2,
+    "coarse_samples": 12, "fine_samples": 12, "rays": 128, "chunk_size": 64, "warmup_steps": 4, "learning_rate": 2e-2,
 }  # fmt: skip
 PROPOSALS: dict[str, Any] = {"proposal_width": 16, "proposal_layers": 2}
 NO_RESULTS: dict[str, Any] = {"video_frames": 0, "mesh_resolution": 0, "evaluate_interval": 0}
@@ -198,7 +198,7 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
 
 def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
     config, data = (
-        NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "chunk": 128}).resolved(),
+        NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "chunk_size": 128}).resolved(),
         load_scene(scene),
     )
     for count, chunks, rays in ((1, 1, 128), (3, 3, 126), (200, 200, 200)):
@@ -208,7 +208,7 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
 
 
 def test_a_checkpoint_goes_on_with_another_number_of_processes(scene: Path) -> None:
-    config = NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "rays": 512, "chunk": 128}).resolved()
+    config = NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "rays": 512, "chunk_size": 128}).resolved()
     data = load_scene(scene)
     saved = NerfJob(config, data)
     tensors, state = saved.state()
@@ -287,7 +287,7 @@ def test_pictures_of_masked_views_are_grey_where_nothing_is_known(tmp_path: Path
 
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     config = NerfConfig(
-        data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", grad_clip=1e-3, **CLASSIC
+        data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", gradient_clip=1e-3, **CLASSIC
     )
     trainer = NerfJob(config.resolved(), load_scene(scene))
     first, crop = trainer._draw(), trainer.middle
@@ -307,7 +307,7 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     [
         ({"data": None}, "--data: the folder of a scene is needed"),
         ({"rays": 0}, "--rays must be positive, got 0"),
-        ({"lr_final": 2.0}, "--lr-final must be at most 1, got 2.0"),
+        ({"learning_rate_final": 2.0}, "--learning-rate-final must be at most 1, got 2.0"),
         ({"near": 3.0, "far": 2.0}, "--far must be more than --near"),
         ({"prop_normal": True}, "--prop-normal is for --model ref-nerf, got fast"),
         ({"srgb": False}, "--srgb is for --model ref-nerf, got fast"),
@@ -315,7 +315,7 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
         ({"model": "nerf"}, "--samples is for --model fast, got nerf"),
         ({"model": "toast"}, "--model must be one of fast, nerf, mip-nerf, mip-nerf-360, ref-nerf, got toast"),
         ({"hash_table": 30}, "--hash-table must be between 1 and 24, got 30"),
-        ({"seed": 2**63}, "--seed must be between 0 and"),
+        ({"seed": 2**63}, "--seed must be at most 9223372036854775807"),
         ({"image_scale": 2.0}, r"--image-scale must be in \(0, 1\], got 2.0"),
     ],
 )

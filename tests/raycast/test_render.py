@@ -124,3 +124,8 @@ def test_there_is_no_graph_where_nothing_needs_one() -> None:
     assert axes.grad is not None and axes.grad.abs().max() > 0
     _, gradient = solid.sdf_and_gradient(torch.rand(5, 3).requires_grad_())
     assert gradient.requires_grad
+
+
+def test_a_rendering_shows_shapes() -> None:
+    image = render(sdf=fields.Sphere(0.5), axes=cameras.rotate_axes((0.3, 0.5)), resolution=16)
+    assert repr(image).startswith("Rendering(rgb=float32[1, 3, 16, 16], alpha=float32[1, 1, 16, 16], ")

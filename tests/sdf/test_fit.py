@@ -33,7 +33,7 @@ from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.sampling import Samples
 
 TINY = {
-    "num_points": 4000, "epochs": 3, "batch_size": 500, "reconstruction_res": 24, "device": "cpu",
+    "num_points": 4000, "epochs": 3, "batch_size": 500, "mesh_resolution": 24, "device": "cpu",
     "levels": 3, "finest": 16, "log2_size": 12, "learning_rate": 2e-3, "focus": 0.0,
     "metrics": False,
 }  # fmt: skip
@@ -56,7 +56,7 @@ def tiny(ball: Path, folder: Path, **changes: Any) -> SdfConfig:
 @pytest.fixture(scope="module")
 def run(ball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "ball"
-    changes = {"num_points": 30_000, "epochs": 4, "show_vis": 1, "validation_res": 8, "metrics": True}
+    changes = {"num_points": 30_000, "epochs": 4, "show_vis": 1, "validation_resolution": 8, "metrics": True}
     train(tiny(ball, folder, **changes))
     return folder
 
@@ -317,7 +317,7 @@ def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, mo
         return field
 
     monkeypatch.setattr(job, "fresh_field", spoilt)
-    config = tiny(tmp_path / "in", tmp_path / "out", reconstruction_res=0, together=2)
+    config = tiny(tmp_path / "in", tmp_path / "out", mesh_resolution=0, together=2)
     summary = train(config)
     assert [Path(name).stem for name in summary["failures"]] == ["b"]
     assert "the loss was not finite" in next(iter(summary["failures"].values()))
@@ -375,7 +375,7 @@ def test_focus_weighs_errors_near_the_surface() -> None:
 
 def test_seed_command_line(ball: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[SdfConfig] = []
-    monkeypatch.setattr("sdfgan.commands.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
+    monkeypatch.setattr("sdfgan.cli.train_sdf.train", lambda config: taken.append(config.resolved()) or {})
     line = (
         "--numLayers=10 --outputDir out --epochs 6 --batchSize 1024 --learningRate 0.001 --num_points 5000000 "
         "--init he_uniform --damArch 1 --scaler StandardScaler --validationRes 0 --showVis 1 --reconstructionRes 256"
@@ -440,7 +440,7 @@ def test_bad_input_is_one_line(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"epochs": 0}, "--epochs must be at least 1, got 0"),
+        ({"epochs": 0}, "--epochs must be positive, got 0"),
         ({"learning_rate": 0.0}, "--learning-rate must be positive"),
         ({"network": "film-siren", "scaler": "StandardScaler"}, "--scaler is for --network hash and mlp"),
         ({"weighted": True, "sampling": "curvature"}, "--weighted: samples of --sampling curvature have no weights"),
@@ -449,7 +449,7 @@ def test_bad_input_is_one_line(
         ({"finest": 2_000_000}, "--finest must be at most 1048576"),
         ({"octaves": 65}, "--octaves must be at most 64"),
         ({"seed": 10**14}, "--seed must be at most"),
-        ({"reconstruction_res": 4096}, "--reconstruction-res must be at most 2048"),
+        ({"mesh_resolution": 4096}, "--mesh-resolution must be at most 2048"),
     ],
 )
 def test_bad_settings(change: dict[str, Any], message: str) -> None:

@@ -133,7 +133,7 @@ def test_overlap_of_something_thin(thickness: float) -> None:
 
 
 SMALL: dict[str, Any] = {
-    "num_points": 60_000, "epochs": 6, "batch_size": 1000, "reconstruction_res": 48, "device": "cpu",
+    "num_points": 60_000, "epochs": 6, "batch_size": 1000, "mesh_resolution": 48, "device": "cpu",
     "levels": 3, "finest": 32, "log2_size": 16, "learning_rate": 4e-3,
 }  # fmt: skip
 
@@ -173,7 +173,7 @@ def test_what_is_made_of_an_unsigned_field_later(sheet_run: Path) -> None:
 
 
 def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tiny = {**SMALL, "num_points": 3000, "epochs": 1, "reconstruction_res": 24, "metrics": False}
+    tiny = {**SMALL, "num_points": 3000, "epochs": 1, "mesh_resolution": 24, "metrics": False}
     hemisphere().export(tmp_path / "bowl.stl")
     trimesh.creation.icosphere(3).export(tmp_path / "ball.stl")
     for name, kind, wanted in (
@@ -215,11 +215,11 @@ def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     def fitted(name: str, **changes: Any) -> dict[str, Any]:
         return fit.train(SdfConfig(tmp_path / "plate.stl", tmp_path / name, **{**tiny, **changes}))
 
-    summary = fitted("fine", reconstruction_res=None)
+    summary = fitted("fine", mesh_resolution=None)
     assert 200 < summary["reconstruction_res"] <= 256 and summary["note"].startswith("thin: 9")
     assert fit.describe(summary)[0] == summary["note"]
-    assert fitted("as-asked", reconstruction_res=None, refine_thin=False)["reconstruction_res"] == 128
-    summary = fitted("coarse", reconstruction_res=40)
+    assert fitted("as-asked", mesh_resolution=None, refine_thin=False)["reconstruction_res"] == 128
+    summary = fitted("coarse", mesh_resolution=40)
     assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
 
 

@@ -146,3 +146,8 @@ def test_rejections(ball) -> None:
     with pytest.raises(ValueError, match="SampleStream: count and in_memory must be at least 1, got 0 and"):
         SampleStream(truth, 0)
     assert sample(truth, 0).points.shape == (0, 3)
+
+
+def test_repr() -> None:
+    said = repr(GroundTruth(trimesh.creation.box()))
+    assert said == "GroundTruth(8 vertices, 12 faces, thickness=0, unsigned=False, device='cpu')"

@@ -58,7 +58,7 @@ def test_a_warning_is_repeated_only_after_a_while_and_says_what_to_try() -> None
     assert ailments(steps=WINDOW + 1500, empty=1.0) == ["empty", "empty"]
     health = Health()
     found = [health.look(step, {**WELL, "empty": 0.75}) for step in range(1, WINDOW + 1)][-1]
-    assert "75% of the silhouettes are empty; try a smaller --lr-generator" in found[0].words
+    assert "75% of the silhouettes are empty; try a smaller --learning-rate-generator" in found[0].words
 
 
 def test_separate_parts() -> None:

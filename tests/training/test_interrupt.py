@@ -25,7 +25,7 @@ from sdfgan.training.interrupt import Interrupts, resumable
 ROOT = Path(__file__).parents[2]
 # A command of which one part, told to wait, says so in the file that is the script's argument.
 SCRIPT = """
-import sys, time
+import pkgutil, sys, time
 from pathlib import Path
 import sdfgan.cli as cli
 
@@ -60,11 +60,14 @@ from dataclasses import dataclass
 class Config:
     pass
 
-def load():
+def load(name):
+    if name == "config":
+        return Config
     LOAD
-    return Config, lambda config: RUN
+    return lambda config: RUN
 
-cli.COMMANDS["info"] = cli.COMMANDS["info"]._replace(load=load)
+pkgutil.resolve_name = load
+cli.COMMANDS["info"] = cli.COMMANDS["info"]._replace(config="config", function="run")
 sys.exit(cli.main(["info"], as_program=True))
 """
 
@@ -168,7 +171,7 @@ def test_what_can_be_resumed_is_named(
 SMALL = "--device cpu --steps 2 --width 16 --mesh-resolution 8 --video-frames 2"
 GAN = "--resolution 16 --batch-size 4 --dataset-size 64 --evaluate-images 0 --view-resolution 16 --latent-size 4"
 NERF = "--data SCENE --rays 64 --hash-table 8 --hash-finest 16 --hash-levels 2 --grid-resolution 8 --march-steps 16"
-SDF = "BALL --device cpu --num-points 1000 --epochs 1 --reconstruction-res 8 --log2-size 8 --show-vis 1 --no-metrics"
+SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2-size 8 --show-vis 1 --no-metrics"
 
 
 @pytest.mark.parametrize(

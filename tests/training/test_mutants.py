@@ -35,24 +35,27 @@ GAN = shlex.split(
 )
 SMALL = shlex.split("--resolution 16 --batch-size 4 --chunk-size 4 --latent-size 4")
 SDF = shlex.split(
-    "--device cpu --num-points 400 --epochs 2 --batch-size 100 --reconstruction-res 8 --levels 2 --finest 9 "
+    "--device cpu --num-points 400 --epochs 2 --batch-size 100 --mesh-resolution 8 --levels 2 --finest 9 "
     "--log2-size 6 --no-metrics --checkpoint-seconds 1e-9 --scaler StandardScaler"
 )
 NERF = shlex.split(
     "--device cpu --hash-table 6 --hash-finest 9 --hash-levels 2 --grid-resolution 8 --march-steps 16 --samples 600 "
-    "--rays 64 --chunk 64 --width 8 --warmup-steps 2 --steps 2 --video-frames 0 --mesh-resolution 0"
+    "--rays 64 --chunk-size 64 --width 8 --warmup-steps 2 --steps 2 --video-frames 0 --mesh-resolution 0"
 )
 CURRICULUM = {
     "about": "finer",
     "settings": {
-        "lr_generator": 1e-3,
+        "learning_rate_generator": 1e-3,
         "azimuth": [-10, 10],
         "poses": "uniform",
         "near_far": None,
         "latent_size": 4,
         "discriminator": "progressive",
     },
-    "stages": [{"step": 0, "resolution": 16, "batch_size": 4}, {"step": 1, "resolution": 32, "lr_generator": 1e-4}],
+    "stages": [
+        {"step": 0, "resolution": 16, "batch_size": 4},
+        {"step": 1, "resolution": 32, "learning_rate_generator": 1e-4},
+    ],
 }
 Dice = random.Random
 
@@ -226,8 +229,8 @@ STATES = [
     ("gan", "config.background", '"white"', 'background cannot be "white"'),
     ("nerf", "elapsed_seconds", "NaN", "elapsed_seconds must be a time, got nan"),
     ("nerf", "rays_now", "0", "not a checkpoint of this version: rays_now 0"),
-    ("nerf", "config.lr", "Infinity", "--lr must be positive, got inf"),
-    ("nerf", "config.lr", "1e40", "--lr must be at most 1e"),
+    ("nerf", "config.learning_rate", "Infinity", "--learning-rate must be finite, got inf"),
+    ("nerf", "config.learning_rate", "1e40", "--learning-rate must be at most 1e"),
     ("nerf", "config.width", "true", "width cannot be true"),
     ("nerf", "config.data", '"\\u0000"', "data cannot be"),
 ]

@@ -126,9 +126,7 @@ def test_streams_that_take_nothing_do_not_stop_the_work(
 
 def test_a_file_has_each_line_at_once(tmp_path: Path) -> None:
     """As somebody sees it who follows the output of a run."""
-    code = (
-        "import time; from sdfgan.commands.streams import open_streams; open_streams(); print('first'); time.sleep(60)"
-    )
+    code = "import time; from sdfgan.cli.streams import open_streams; open_streams(); print('first'); time.sleep(60)"
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=log, cwd=Path(__file__).parents[2])
     try:

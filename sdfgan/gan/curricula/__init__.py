@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
+from sdfgan.training.config import Config, is_of_type, today, type_name
 from sdfgan.training.files import read_json
-from sdfgan.training.settings import is_of_type, type_name
 
 STAGE_SETTINGS = {
     "resolution": int,
@@ -26,8 +26,8 @@ STAGE_SETTINGS = {
     "march_steps": int,
     "eikonal_points": int,
     "discriminator_steps": int,
-    "lr_generator": float,
-    "lr_discriminator": float,
+    "learning_rate_generator": float,
+    "learning_rate_discriminator": float,
     "r1_gamma": float,
     "gradient_penalty": float,
     "gradient_clip": float,
@@ -53,11 +53,11 @@ class Stage:
         return {"step": self.step, **self.changes}
 
     @classmethod
-    def from_json(cls, values: Any) -> Stage:
-        """Undo `to_json`. Raises ValueError for what is none."""
+    def from_json(cls, values: Any, config_type: type[Config]) -> Stage:
+        """Undo `to_json`, for stages of a configuration of some type. Raises ValueError for what is none."""
         if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
             raise ValueError(f'a stage must be {{"step": number, ...}}, got {json.dumps(values)}')
-        changes = {name: value for name, value in values.items() if name != "step"}
+        changes = {today(config_type, name): value for name, value in values.items() if name != "step"}
         for name, value in changes.items():
             if name not in STAGE_SETTINGS:
                 raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
@@ -80,7 +80,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in _FOLDER.glob("*.json"))
 
 
-def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
+def load_curriculum(name_or_path: str, config: Config) -> Curriculum:
     """The curriculum of a name (in any case) or a file, for a configuration like `config`. Raises UserError."""
     name = name_or_path.lower()
     name = _ALIASES.get(name, name)
@@ -96,7 +96,7 @@ def load_curriculum(name_or_path: str, config: Any) -> Curriculum:
         if not isinstance(stages, list):
             raise ValueError("stages must be a list")
         # A run keeps its stages, and with at least one it does not look for its curriculum again.
-        found = tuple(Stage.from_json(stage) for stage in stages) or (Stage(0, {}),)
+        found = tuple(Stage.from_json(stage, type(config)) for stage in stages) or (Stage(0, {}),)
         check_stages(found)
         return Curriculum(str(values.get("about", "")), settings, found)
     except (ValueError, UserError) as error:
@@ -110,15 +110,16 @@ def check_stages(stages: tuple[Stage, ...]) -> None:
         raise UserError(f"stages must begin at step 0 and have rising steps, got {steps}")
 
 
-def _settings(values: Any, config_type: type) -> dict[str, Any]:
+def _settings(values: Any, config_type: type[Config]) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ValueError("settings must be an object")
     hints = typing.get_type_hints(config_type)
     allowed = {field.name for field in dataclasses.fields(config_type)} - _NOT_IN_A_CURRICULUM
     settings = {}
-    for name, value in values.items():
+    for given, value in values.items():
+        name = today(config_type, given)
         if name not in allowed:
-            raise ValueError(f"unknown setting {name!r}")
+            raise ValueError(f"unknown setting {given!r}")
         value = tuple(value) if isinstance(value, list) else value
         if not is_of_type(value, hints[name]):
             raise ValueError(f"{name} must be {type_name(hints[name])}, got {json.dumps(value)}")

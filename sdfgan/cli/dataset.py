@@ -9,19 +9,18 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
 
-from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between
+from sdfgan.cli.arguments import output_path
+from sdfgan.cli.flags import CheckConfig, ConvertConfig, DatasetFlags, PreviewConfig
 from sdfgan.data.archives import Archive, Entry, open_archive
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
-from sdfgan.data.images import check_background, decode, require_some
+from sdfgan.data.images import decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
 from sdfgan.images import image_grid, save_image
@@ -31,41 +30,8 @@ _BAD_SHOWN = 20
 _AT_ONCE = 256
 
 
-@dataclass(frozen=True)
-class DatasetConfig:
-    """Check a set of pictures, preview it, or convert it (resized, cropped) to a zip, tar or folder for training."""
-
-    action: Annotated[Literal["check", "preview", "convert"], tyro.conf.Positional, tyro.conf.arg(metavar="ACTION")]
-    """check: read everything, report what is there and what is bad. preview: a sheet of pictures as training sees them.
-    convert: write those that can be read in StyleGAN's layout, with labels and poses."""
-    data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """Folder, zip, tar or folder of tars."""
-    output: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = None
-    """preview: a .png (default: preview.png). convert: a .zip, a .tar or a new folder."""
-    resolution: int = 128
-    """Side of the pictures written."""
-    layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
-    """How pictures are laid out and cropped; see train-gan --data-layout."""
-    background: tuple[float, float, float] | None = None
-    """Plain background colour (RGB in 0..1) of opaque pictures: it becomes transparent."""
-    views_per_object: int = 0
-    """Of each ShapeNet object so many different renderings at random; 0: all."""
-    most: int | None = None
-    """At most so many pictures, at random. preview: 64 unless given."""
-    seed: int = 0
-    """Of what is chosen at random."""
-    strict: bool = False
-    """check: bad pictures are an error (status 2), after everything has been reported."""
-
-
-def run(config: DatasetConfig) -> None:
+def run(config: DatasetFlags) -> None:
     """Do it, and say what came of it. A set without a readable picture is an error."""
-    require_between(1, MAX_PIXELS, resolution=config.resolution)
-    require_between(1, math.inf, most=config.most)
-    require_between(0, math.inf, views_per_object=config.views_per_object, seed=config.seed)
-    check_background(config.background)
-    if config.action == "convert" and config.output is None:
-        raise UserError("convert needs an OUTPUT: a .zip, a .tar or a new folder")
     with announced(f"reading {config.data}"):
         archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
@@ -76,15 +42,15 @@ def run(config: DatasetConfig) -> None:
     for note in notes + more:
         print(note)
     crop = crop_of(archive, layout, config.data)
-    if config.action == "convert":
+    if isinstance(config, ConvertConfig):
         _convert(config, archive, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
-    elif config.action == "preview":
+    elif isinstance(config, PreviewConfig):
         _preview(config, entries, crop)
-    else:
+    elif isinstance(config, CheckConfig):
         _check(config, archive, entries, layout, crop, labels, poses)
 
 
-def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]:
+def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
     """The pictures that are wanted; random choices are without replacement."""
     random = np.random.default_rng(config.seed)
     entries = archive.pictures
@@ -98,13 +64,12 @@ def _chosen(config: DatasetConfig, archive: Archive, layout: str) -> list[Entry]
         for views in objects.values():
             size = min(config.views_per_object, len(views))
             entries += [views[i] for i in sorted(random.choice(len(views), size, replace=False))]
-    most = 64 if config.most is None and config.action == "preview" else config.most
-    if most is not None and most < len(entries):
-        entries = [entries[i] for i in sorted(random.choice(len(entries), most, replace=False))]
+    if config.max_images is not None and config.max_images < len(entries):
+        entries = [entries[i] for i in sorted(random.choice(len(entries), config.max_images, replace=False))]
     return entries
 
 
-def _pictures(config: DatasetConfig, entries: list[Entry], crop: float) -> Iterator[tuple[Entry, np.ndarray | str]]:
+def _pictures(config: DatasetFlags, entries: list[Entry], crop: float) -> Iterator[tuple[Entry, np.ndarray | str]]:
     """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
     Image.init()  # loads the decoders here, once, rather than in every thread
     with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -120,7 +85,7 @@ def _pictures(config: DatasetConfig, entries: list[Entry], crop: float) -> Itera
 
 
 def _check(
-    config: DatasetConfig,
+    config: CheckConfig,
     archive: Archive,
     entries: list[Entry],
     layout: str,
@@ -166,7 +131,7 @@ def _check(
     print(f"checked {config.data}: {'good' if not bad else 'the bad pictures will be left out'}")
 
 
-def _preview(config: DatasetConfig, entries: list[Entry], crop: float) -> None:
+def _preview(config: PreviewConfig, entries: list[Entry], crop: float) -> None:
     output = output_path(config.output, Path("preview.png"))
     if output.suffix.lower() not in (".png", ".jpg") or output.exists():
         raise UserError(f"{output}: {'exists; ' if output.exists() else ''}name a new .png or .jpg")
@@ -179,7 +144,7 @@ def _preview(config: DatasetConfig, entries: list[Entry], crop: float) -> None:
 
 
 def _convert(
-    config: DatasetConfig,
+    config: ConvertConfig,
     archive: Archive,
     entries: list[Entry],
     crop: float,
@@ -187,7 +152,6 @@ def _convert(
     labels: dict[str, int],
     poses: dict[str, tuple[float, float]],
 ) -> None:
-    assert config.output is not None
     written: dict[str, str] = {}
     bad = list(archive.refused)
     with writer(config.output) as write:

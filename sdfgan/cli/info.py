@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 import platform
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from sdfgan import build_info
-
-
-@dataclass(frozen=True)
-class InfoConfig:
-    """Show versions, what the native build holds, threads and devices."""
-
-    json: bool = False
-    """Print JSON."""
+from sdfgan.cli.flags import InfoConfig
 
 
 def collect() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 from sdfgan.errors import UserError
 from sdfgan.training.files import disk_errors
 
-MAX_PIXELS = 8192  # along a side of a picture: more would not fit into memory
 _MAX_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 
@@ -65,18 +63,3 @@ def _free(path: Path, folder: bool) -> Path:
     stem, suffix = (path.name, "") if folder else (path.stem, path.suffix)
     names = (path.with_name(f"{stem}-{number}{suffix}") for number in itertools.count(2))
     return next(name for name in itertools.chain([path], names) if not name.exists())
-
-
-def require_positive(**values: float) -> None:
-    """Raises UserError, naming the flag, for a value that is not positive."""
-    for name, value in values.items():
-        if not value > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be positive, got {value}")
-
-
-def require_between(low: float, high: float, **values: float | None) -> None:
-    """Raises UserError, naming the flag, for a value outside [low, high] or not a number; None was not given."""
-    for name, value in values.items():
-        if value is not None and not low <= value <= high:
-            wanted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-            raise UserError(f"--{name.replace('_', '-')} must be {wanted}, got {value}")

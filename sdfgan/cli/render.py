@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from sdfgan.cameras import rotate_axes
-from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
-from sdfgan.commands.shapes import CameraFlags, Shapes, load_shapes, sides_of, viewer_of
+from sdfgan.cli.arguments import output_path, run_folder
+from sdfgan.cli.flags import RenderConfig
+from sdfgan.cli.shapes import Shapes, load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.views import ImageRenderer, Show, ViewRange, sheet, shown
 from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
@@ -22,37 +21,8 @@ _VIDEOS = ("turntable", "orbit", "front")
 _MAX_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
 
 
-@dataclass(frozen=True)
-class RenderConfig(CameraFlags):
-    """Render shapes of a trained generator: sheets, single pictures, videos; colours, depth or normals."""
-
-    mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
-    """grid: one row per seed, seen from several sides. seeds: one picture of each. images: the same as files.
-    Videos of all seeds: turntable goes round, or swings where the run has not learned from all round; orbit also goes
-    up and down; front swings to both sides. depth, normals: a grid of these."""
-    show: Literal["colour", "depth", "normals"] = "colour"
-    """What is shown, in any mode but depth and normals."""
-    resolution: int = 256
-    """Side of each picture in pixels."""
-    frames: int = 72
-    """Frames of a video."""
-    fps: int = 24
-    """Frames per second of a video."""
-    azimuth: float | None = None
-    """Where the camera stands in modes seeds and images, and how far it swings in front, degrees. Default: 30; of a run
-    that has not learned from all round the middle of its azimuths, and as far as they go."""
-    views: int = 6
-    """ViewRange from which each shape is seen in a grid."""
-    output: Path | None = None
-    """File to write: .png or .jpg; videos: .mp4, .gif or .webp. Default: renders/MODE.png (videos: .mp4; images: a
-    folder) in the run folder, or MODE-2.png ..."""
-
-
 def run(config: RenderConfig) -> None:
     """Write the pictures or video, and say where they are."""
-    require_between(1, MAX_PIXELS, resolution=config.resolution)
-    require_positive(frames=config.frames, fps=config.fps, views=config.views)
-    require_between(-360, 360, azimuth=config.azimuth)
     if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
         raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
     shapes = load_shapes(config)

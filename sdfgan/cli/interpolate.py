@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from sdfgan import conditions
 from sdfgan.cameras import orbit_path
-from sdfgan.commands.arguments import MAX_PIXELS, output_path, require_between, require_positive, run_folder
-from sdfgan.commands.shapes import CameraFlags, load_shapes, sides_of, viewer_of
+from sdfgan.cli.arguments import output_path, run_folder
+from sdfgan.cli.flags import InterpolateConfig
+from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import Show
 from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
 
 
-@dataclass(frozen=True)
-class InterpolateConfig(CameraFlags):
-    """Make a video that goes from shape to shape and back to the first."""
-
-    seeds: tuple[str, ...] = ("0-3",)
-    """The shapes to go through: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
-    space: Literal["w", "z"] = "w"
-    """Where to go straight: w, the mapping network's outputs (FiLM codes); z, the latents, along great circles."""
-    frames: int = 24
-    """Frames from one shape to the next."""
-    fps: int = 24
-    """Frames per second."""
-    turns: float | None = None
-    """How often the camera goes round in all; 0: it stands still. Default: once, or within the azimuths of a run that
-    has not learned from all round."""
-    azimuth: float | None = None
-    """Where the camera starts, degrees. Default: 30; of a run that has not learned from all round the middle."""
-    show: Literal["colour", "depth", "normals"] = "colour"
-    """What is shown."""
-    resolution: int = 256
-    """Side of the video in pixels."""
-    output: Path | None = None
-    """File to write: .mp4, .gif or .webp. Default: renders/interpolation.mp4 in the run folder, or
-    interpolation-2.mp4 ..."""
-
-
 def run(config: InterpolateConfig) -> None:
     """Write the video, and say where it is."""
-    require_between(1, MAX_PIXELS, resolution=config.resolution)
-    require_positive(frames=config.frames, fps=config.fps)
-    require_between(-360, 360, azimuth=config.azimuth)
-    require_between(-1000, 1000, turns=config.turns)
     shapes = load_shapes(config)
     output = output_path(config.output, run_folder(config.run) / "renders" / "interpolation.mp4")
     if output.suffix.lower() not in VIDEO_SUFFIXES:

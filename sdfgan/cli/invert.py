@@ -4,110 +4,37 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
 from safetensors.torch import save_file
 
 from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
-from sdfgan.checks import check_cells
-from sdfgan.commands.arguments import (
-    MAX_PIXELS,
-    output_path,
-    require_between,
-    require_positive,
-    run_folder,
-)
-from sdfgan.commands.shapes import VolumeFlags, poses_of, viewer_of
+from sdfgan.cli.arguments import output_path, run_folder
+from sdfgan.cli.flags import InvertConfig
+from sdfgan.cli.shapes import poses_of, viewer_of
 from sdfgan.data.archives import Entry
-from sdfgan.data.images import check_background, decode
+from sdfgan.data.images import decode
 from sdfgan.data.layouts import CONVENTIONS
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.models import load_generator
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
-from sdfgan.images import VideoFormat, VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
+from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
 
-_MIN_PIXELS = 4  # pictures are also compared at a quarter of the size
-_MAX_WEIGHT = 1e6
-
-
-@dataclass(frozen=True)
-class InvertConfig(VolumeFlags):
-    """Find the shape and the camera of a picture: mesh, videos, codes and the picture beside what was found.
-
-    The picture is prepared as the run's were. With alpha, or on a plain background (--background, or the run's), it is
-    padded to a square. Of an opaque photograph, for runs that learned from RGB (--channels 3), the central square is
-    taken, for --data-layout celeba 0.8 of it; all of it is then compared, without a silhouette.
-    """
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder (its newest checkpoint is used) or checkpoint folder."""
-    image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """A picture of one object, with alpha or on a plain background; for runs of --channels 3 any photograph."""
-    background: tuple[float, float, float] | None = None
-    """Plain background colour (RGB in 0..1) of an opaque picture. Default: the run's."""
-    resolution: int = 32
-    """Side at which pictures are compared."""
-    candidates: int = 512
-    """Random shapes and cameras to begin with."""
-    starts: int = 8
-    """The best of them, which are optimised together."""
-    latent_steps: int = 80
-    """Steps on the latents of all starts."""
-    code_steps: int = 120
-    """Steps on the FiLM codes of the best."""
-    mask_weight: float = 1.0
-    """Weight of the silhouette beside the colours."""
-    perceptual: float = 0.0
-    """Weight of a perceptual loss on early Inception features; needs the weights, as FID does."""
-    inception: Path | None = None
-    """Inception weights. Default: $SDFGAN_INCEPTION, or in the cache folder."""
-    seed: int = 0
-    """Of the candidates."""
-    weights: Literal["ema", "ema-slow", "raw"] = "ema"
-    """Which generator: the moving average, the slower one, or what was last trained."""
-    mesh_resolution: int = 128
-    """Grid cells per axis of the mesh; 0: none."""
-    view_resolution: int = 256
-    """Side of pictures and videos."""
-    frames: int = 72
-    """Frames of the turntable; 0: no videos."""
-    video_format: VideoFormat = "mp4"
-    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
-    output_dir: Path | None = None
-    """Folder for what is found. Default: inverted/IMAGE in the run folder, or IMAGE-2 ..."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
 
 def run(config: InvertConfig) -> None:
     """Write what was found, and say where."""
-    require_positive(
-        candidates=config.candidates,
-        starts=config.starts,
-        latent_steps=config.latent_steps,
-        code_steps=config.code_steps,
-    )
-    require_between(_MIN_PIXELS, MAX_PIXELS, resolution=config.resolution)
-    require_between(1, MAX_PIXELS, view_resolution=config.view_resolution)
-    require_between(0, math.inf, frames=config.frames)
-    check_cells("--mesh-resolution", config.mesh_resolution)
-    require_between(0, 2**63 - 1, seed=config.seed)
-    require_between(0, _MAX_WEIGHT, mask_weight=config.mask_weight, perceptual=config.perceptual)
-    check_background(config.background)
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
     target = _target(config, trained)
@@ -121,7 +48,7 @@ def run(config: InvertConfig) -> None:
         latent_steps=config.latent_steps,
         code_steps=config.code_steps,
         mask_weight=config.mask_weight,
-        perceptual_weight=config.perceptual,
+        perceptual_weight=config.perceptual_weight,
     )
     poses = poses_of(trained)
     if config.frames:
@@ -152,7 +79,7 @@ def run(config: InvertConfig) -> None:
         print(f"{config.image}: {warning}", file=sys.stderr)
 
 
-def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
+def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
     """The picture [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such picture")
@@ -172,11 +99,11 @@ def _target(config: InvertConfig, trained: GanConfig) -> torch.Tensor:
 
 
 def _features(config: InvertConfig, device: torch.device) -> Features | None:
-    if config.perceptual <= 0:
+    if config.perceptual_weight <= 0:
         return None
     weights = find_weights(config.inception)
     if weights is None:
-        raise UserError(f"--perceptual needs Inception weights: {where()}")
+        raise UserError(f"--perceptual-weight needs Inception weights: {where()}")
     return load_inception(weights).to(device).early
 
 

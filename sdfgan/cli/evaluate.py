@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import tyro
 
 from sdfgan import conditions
 from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
-from sdfgan.commands.arguments import output_path, require_between, require_positive, run_folder
+from sdfgan.cli.arguments import output_path, run_folder
+from sdfgan.cli.flags import EvaluateConfig
 from sdfgan.data.image_sets import InMemory, Pictures
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan import truncation
-from sdfgan.gan.config import GanConfig
+from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.data import load_training_data
-from sdfgan.gan.evaluation import SEED, picture_scores, random_pictures, real_pictures, set_scores
+from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
 from sdfgan.gan.models import load_generator
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
@@ -33,40 +31,8 @@ from sdfgan.training.progress import progress
 _UNSEEN = 1_000_003  # seed of the built-in pictures that no run has learned from
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    """Measure a trained generator: sliced-Wasserstein distance; with Inception weights FID, KID, precision and recall;
-    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's."""
-
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder (its newest checkpoint is used) or checkpoint folder."""
-    images: int = 2000
-    """Pictures on each side. Compare only equal numbers."""
-    real: Path | None = None
-    """Real pictures. Default: those held out from the run; for the built-in set, new ones of it."""
-    inception: Path | None = None
-    """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or in the cache folder."""
-    shapes: int = 0
-    """Shapes on each side of the set metrics, 105 for example, for runs on the built-in set; 0: none."""
-    psi: float = 1.0
-    """Truncation towards the mean shape, which lies between the kinds of objects where the run learned several. 1,
-    none, is what distances are usually given for."""
-    weights: Literal["ema", "ema-slow", "raw"] = "ema"
-    """Which generator: the moving average, the slower one, or what was last trained."""
-    seed: int = SEED
-    """Of latents, poses and true shapes."""
-    output: Path | None = None
-    """JSON file to write. Default: evaluation-STEP.json in the run folder, or evaluation-STEP-2.json ..."""
-    device: str = "auto"
-    """auto, cpu, cuda or cuda:N."""
-
-
 def run(config: EvaluateConfig) -> None:
     """Print the distances, write them, and say where."""
-    require_positive(images=config.images)
-    require_between(-10, 10, psi=config.psi)
-    require_between(0, math.inf, shapes=config.shapes)
-    require_between(0, 2**63 - 1, seed=config.seed)
     device = resolve_device(config.device)
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
@@ -129,9 +95,8 @@ def run(config: EvaluateConfig) -> None:
     print(f"{count} pictures on each side at {now.resolution} px; wrote {output}")
 
 
-def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
+def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures, str]:
     """The real pictures to compare with, and what they are."""
-    assert trained.resolution is not None
     if config.real is not None:
         layout, background = trained.data_layout, trained.background
         found = open_data(config.real, trained.resolution, layout=layout, background=background)
@@ -146,7 +111,7 @@ def _real(config: EvaluateConfig, trained: GanConfig) -> tuple[Pictures, str]:
     return InMemory(made.images), "built-in, not learned from"
 
 
-def _poses(config: GanConfig, reals: Pictures) -> PoseDistribution:
+def _poses(config: ResolvedGanConfig, reals: Pictures) -> PoseDistribution:
     if config.poses == "data":
         if reals.poses is None:
             raise UserError("the run took its poses from its data, and these pictures have none (poses.json)")

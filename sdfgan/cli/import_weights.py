@@ -1,0 +1,33 @@
+"""`sdfgan import-weights`: a generator that dfr or pi-GAN trained becomes a run of this package."""
+
+from __future__ import annotations
+
+from sdfgan.cli.flags import ImportWeightsConfig
+from sdfgan.compat.importers import import_generator
+
+
+def run(config: ImportWeightsConfig) -> None:
+    """Write the run, and say where it is and how its pictures are taken."""
+    names = ("poses", "elevation", "azimuth", "fov", "near_far", "resolution")
+    camera = {name: getattr(config, name) for name in names}
+    made = import_generator(
+        config.file,
+        config.output_dir,
+        config.kind,
+        curriculum=config.curriculum,
+        camera={name: value for name, value in camera.items() if value is not None},
+        level=config.level,
+        omegas=(config.omega_first, config.omega_hidden),
+        box_warp=config.box_warp,
+    )
+    seen = made.config
+    depths = ""
+    if seen.near_far is not None and seen.generator == "pi-gan":
+        depths = f", asked between {seen.near_far[0]:g} and {seen.near_far[1]:g}"
+    print(
+        f"pictures of {seen.resolution} px, {seen.poses} poses, azimuth {seen.azimuth[0]:g} to {seen.azimuth[1]:g}, "
+        f"elevation {seen.elevation[0]:g} to {seen.elevation[1]:g}, field of view {seen.fov:g} degrees{depths}"
+    )
+    if config.curriculum is None:
+        print(f"what was not given is assumed to be as in {made.curriculum}: if it is not, say so by --curriculum")
+    print(f"imported the generator of {seen.generator}; wrote {made.checkpoint}")

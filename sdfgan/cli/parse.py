@@ -1,0 +1,75 @@
+"""From arguments to a configuration: former names, unknown flags with what may have been meant, then tyro."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+import tyro
+
+from sdfgan.errors import UserError
+from sdfgan.training.config import Setting, flag_of, settings_of
+
+
+def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
+    """The configuration that the arguments give. UserError for bad ones."""
+    said = io.StringIO()
+    try:
+        given = [_today(config_type, argument) for argument in arguments]
+        with redirect_stderr(said):
+            return tyro.cli(config_type, prog=program, args=given)
+    except SystemExit:
+        problem = _first_section(said.getvalue())
+    except UserError as error:
+        problem = str(error)
+        if not problem.startswith("unknown flag"):
+            raise
+    raise UserError(f"{problem} (see {program} --help)")
+
+
+def is_positional(setting: Setting) -> bool:
+    """Whether it is given by its place."""
+    return tyro.conf.Positional in setting.marks or tyro.conf.Positional in getattr(setting.hint, "__metadata__", ())
+
+
+def closest(given: str, known: Iterable[str]) -> str:
+    """'; did you mean ...?', where something known is like it."""
+    found = difflib.get_close_matches(given, list(known), 1)
+    return f"; did you mean {found[0]}?" if found else ""
+
+
+def _today(config_type: type, argument: str) -> str:
+    """The argument with its flag's name of today. UserError for a flag that there is not."""
+    if not re.match(r"--|-[A-Za-z]", argument) or re.fullmatch(r"-(inf|nan|infinity)", argument, re.IGNORECASE):
+        return argument
+    given, equals, value = argument.partition("=")
+    names = {}
+    for name, setting in settings_of(config_type).items():
+        if not is_positional(setting) and tyro.conf.Suppress not in setting.marks:
+            for one in (name, *setting.formerly):
+                names[flag_of(one)] = flag_of(name)
+                if setting.hint is bool:
+                    names[flag_of(f"no_{one}")] = flag_of(f"no_{name}")
+    flag = given.replace("_", "-")
+    if flag in names:
+        return names[flag] + equals + value
+    by_place = [name for name, setting in settings_of(config_type).items() if is_positional(setting)]
+    if flag[2:].replace("-", "_") in by_place:
+        raise UserError(f"unknown flag {given}: {flag[2:].upper()} is given without a flag")
+    raise UserError(f"unknown flag {given}{closest(flag, set(names.values()))}")
+
+
+def _first_section(box: str) -> str:
+    """What a message of tyro's says, in one line: its text from the title to the first rule or blank line."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", box).strip().splitlines()[1:]  # without colours and title
+    said: list[str] = []
+    for line in (line.strip(" │|") for line in lines):
+        if line.strip("─-╭╮╰╯"):
+            said.append(line)
+        elif said:
+            break
+    return " ".join(said) or "bad arguments"
