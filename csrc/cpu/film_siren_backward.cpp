@@ -3,25 +3,20 @@
 //
 // For a loss with gradients s by the sdf, g by its gradient and t by the texture,
 // s sdf + g . grad sdf is differentiated in reverse over one tangent, the derivative along g
-// (Griewank and Walther 2008, section 5.3). Of a layer p = scale (W h) + shift, sin p, cos p, with
-// the h of the layer before it, and with dots for the tangent:
-//   forward    p. = scale (W h.),  h. = cos(p) p.,  from x. = g
-//   adjoints   a of the layer's features, a. of their tangents: those that make grad sdf
-//   reverse    q = a cos p - a. sin(p) p.,  u = scale q,  u. = scale cos(p) a.
+// (Griewank and Walther 2008, section 5.3). Of a layer z = W h, p = scale z + shift, sin p, where h
+// is the layer before it, with dots for the tangent:
+//   forward    z. = W h.,  h. = scale cos(p) z. for the next,  from x. = g
+//   adjoints   a of the layer's features; a. of their tangents, those that make grad sdf
+//   reverse    q = a cos p - a. sin(p) scale z.,  q. = a. cos p,  u = scale q,  u. = scale q.
 //              below: a = W^T u,  a. = W^T u.;  the texture's joins at the end of the trunk
-//   gradients  of W: the sum M of u h^T + u. h.^T; of shift: that of q; of scale: the sums over
-//              inputs of M W / scale, since M is scale times what scale multiplies. So it is taken
-//              of each image's own M, and a scale of 0 counts as kLeastScale.
-// Unlike cpu/film_siren.h, a vector holds several features of one point: then W h, W^T u and u h^T
-// are one kind of product, without transposition.
+//   gradients  of W: the sum of u h^T + u. h.^T; of shift: of q; of scale: of q z + q. z.
+// Products and the layout of features: cpu/products.h.
 #include <atomic>
 
-#include "cpu/film_siren.h"
+#include "cpu/products.h"
 
 namespace sdfgan::cpu {
 namespace {
-
-constexpr double kLeastScale = 1e-20;
 
 SDFGAN_HD void sine_and_cosine_of(Floats x, Floats& s, Floats& c) {
     sine_and_cosine<Floats, Bits>(x, s, c);
@@ -53,42 +48,39 @@ struct Shared {
 };
 
 template <class T>
-class Differentiator {
+class Differentiator : Products<T> {
+    using typename Products<T>::Real;
+    using Products<T>::kBlock, Products<T>::kRow, Products<T>::width_, Products<T>::points_;
+    using Products<T>::add, Products<T>::sum_of, Products<T>::for_outputs, Products<T>::product;
+    using Products<T>::for_sums, Products<T>::outer_columns;
+
   public:
-    using Real = typename Full<T>::Real;
-    static constexpr int kLanes = kVectorBytes / sizeof(T);
+    using Products<T>::kLanes;
 
     explicit Differentiator(Shared<T>& shared)
-        : shared_(shared),
+        : Products<T>(shared.p.network.width),
+          shared_(shared),
           p_(shared.p),
-          width_(p_.network.width),
           trunk_(p_.network.trunk_layers),
           sdf_end_(trunk_ + p_.network.sdf_layers),
           layers_(sdf_end_ + p_.network.texture_layers),
           array_(width_ * kTile + kSkew),
           square_(width_ * width_),
-          memory_((size_t)((2 * layers_ + 2 * sdf_end_ + 5) * array_ + (layers_ - 1) * square_ +
-                           (layers_ + 6 + kLanes) * width_) *
-                  sizeof(T)) {
+          memory_((size_t)((3 * layers_ + 2 * sdf_end_ + 5) * array_ + 3 * width_) * sizeof(T)) {
         T* at = static_cast<T*>(memory_.address);
         const auto take = [&](int64_t values) {
             T* const taken = at;
             at += values;
             return taken;
         };
+        sums_z_ = take(layers_ * array_);
         sines_ = take(layers_ * array_);
         cosines_ = take(layers_ * array_);
-        phase_tangents_ = take(sdf_end_ * array_);
+        tangents_z_ = take(sdf_end_ * array_);
         tangents_ = take(sdf_end_ * array_);
         for (int i = 0; i < 2; ++i) u_[i] = take(array_), v_[i] = take(array_);
         texture_adjoint_ = take(array_);
-        matrices_ = take((layers_ - 1) * square_);
-        scale_ = take(layers_ * width_);
         first_ = take(3 * width_);
-        first_sums_ = take(3 * width_);
-        row_sums_ = take(kLanes * width_);
-        std::memset(matrices_, 0, (layers_ - 1) * square_ * sizeof(T));
-        std::memset(first_sums_, 0, 3 * width_ * sizeof(T));
         for (int64_t n = 0; n < width_; ++n) {
             for (int axis = 0; axis < 3; ++axis) {
                 first_[axis * width_ + n] = p_.network.first[3 * n + axis];
@@ -104,97 +96,45 @@ class Differentiator {
             const BackwardTile* const end = work.tiles + (slot + 1) * work.tile_count / work.slots;
             for (const BackwardTile* tile = work.tiles + slot * work.tile_count / work.slots;
                  tile < end; ++tile) {
-                if (!image_ || tile->entry != image_->entry) begin_image(tile);
+                if (tile->entry != entry_) begin_image(*tile);
                 load_tile(*tile);
                 p_.grad_gradient ? differentiate<true>() : differentiate<false>();
                 store_points(*tile);
             }
-            end_image();
-            image_ = nullptr;
         }
     }
 
   private:
-    static constexpr int kBlock = kFeatures == 8 ? 12 : 6;  // points x 2 vectors of sums
-    static constexpr int64_t kRow = kTile * kLanes;         // a vector of features of all points
     static constexpr int64_t kSkew = 80;  // values, lest arrays fall into the same sets of a cache
-    static_assert(kTile % kBlock == 0);
 
-    // Features of a layer are [width / kLanes, kTile, kLanes].
     T* sines(int layer) { return sines_ + layer * array_; }
     T* cosines(int layer) { return cosines_ + layer * array_; }
-    T* phase_tangents(int layer) { return phase_tangents_ + layer * array_; }
+    T* z(int layer) { return sums_z_ + layer * array_; }
+    T* tangent_z(int layer) { return tangents_z_ + layer * array_; }
     T* tangents(int layer) { return tangents_ + layer * array_; }
     T* u(int layer) { return u_[layer & 1]; }
     T* v(int layer) { return v_[layer & 1]; }  // u of the tangents
     const T* forward(int layer) const { return shared_.forward + (layer - 1) * square_; }
     const T* backward(int layer) const { return shared_.backward + (layer - 1) * square_; }
-    T* matrix_sums(int layer) { return matrices_ + (layer - 1) * square_; }
     int below(int layer) const { return layer == sdf_end_ ? trunk_ - 1 : layer - 1; }
 
-    static SDFGAN_INLINE void add(T* at, Real values) { store(at, load<Real>(at) + values); }
+    // ---- tiles
 
-    // ---- images and tiles
-
-    void begin_image(const BackwardTile* tile) {
-        if (image_) end_image();
-        image_ = tile;
-        const T* const scale = p_.network.scale + tile->image * layers_ * width_;
-        for (int64_t i = 0; i < layers_ * width_; ++i) {
-            scale_[i] = std::abs(scale[i]) < T(kLeastScale) ? T(kLeastScale) : scale[i];
-        }
-        shift_ = p_.network.shift + tile->image * layers_ * width_;
-        scale_sums_ = shared_.work.film + tile->entry * 2 * layers_ * width_;
-        shift_sums_ = scale_sums_ + layers_ * width_;
-        std::memset(scale_sums_, 0, 2 * layers_ * width_ * sizeof(T));
+    void begin_image(const BackwardTile& tile) {
+        const int64_t film = layers_ * width_;
+        entry_ = tile.entry;
+        scale_ = p_.network.scale + tile.image * film;
+        shift_ = p_.network.shift + tile.image * film;
+        scale_sums_ = shared_.work.film + entry_ * 2 * film;
+        shift_sums_ = scale_sums_ + film;
+        std::memset(scale_sums_, 0, 2 * film * sizeof(T));
     }
 
-    // The scale's gradient from the matrices' sums, which go to those of the slot.
-    void end_image() {
-        for (int64_t n = 0; n < width_; ++n) {
-            T dot = 0;
-            for (int axis = 0; axis < 3; ++axis) {
-                T& sum = first_sums_[axis * width_ + n];
-                dot += sum * first_[axis * width_ + n];
-                first_slot()[axis * width_ + n] += sum;
-                sum = 0;
-            }
-            scale_sums_[n] = dot / scale_[n];
-        }
-        const int used = p_.grad_texture ? layers_ : sdf_end_;
-        for (int layer = 1; layer < used; ++layer) {
-            T *const m = matrix_sums(layer), *const slot = sums_ + (layer - 1) * square_;
-            T* const rows = row_sums_;
-            const T* const weights = backward(layer);
-            std::memset(rows, 0, kLanes * width_ * sizeof(T));
-            for (int64_t k = 0; k < square_; k += kLanes * width_) {
-                for (int64_t i = 0; i < kLanes * width_; i += kLanes) {
-                    const Real sum = load<Real>(m + k + i);
-                    add(rows + i, sum * load<Real>(weights + k + i));
-                    add(slot + k + i, sum);
-                    store(m + k + i, Real{});
-                }
-            }
-            for (int64_t n = 0; n < width_; ++n) {
-                const int64_t at = layer * width_ + n;
-                scale_sums_[at] = sum_of(load<Real>(rows + n * kLanes)) / scale_[at];
-            }
-        }
-    }
-
+    T* matrix_slot(int layer) { return sums_ + (layer - 1) * square_; }
     T* first_slot() { return sums_ + (layers_ - 1) * square_; }
     T* sdf_head_slot() { return first_slot() + 3 * width_; }
     T* texture_head_slot() { return sdf_head_slot() + width_; }
     T* constants_slot() { return texture_head_slot() + 3 * width_; }
-
-    static T sum_of(Real vector) {
-        T values[kLanes];
-        store(values, vector);
-        for (int half = kLanes / 2; half > 0; half /= 2) {
-            for (int i = 0; i < half; ++i) values[i] += values[i + half];
-        }
-        return values[0];
-    }
 
     // Points past the end repeat the last one with gradients of zero, and add exactly nothing.
     void load_tile(const BackwardTile& tile) {
@@ -241,123 +181,34 @@ class Differentiator {
         constants_slot()[1] += offset;
     }
 
-    // ---- products
+    // ---- layers
 
-    // body(constant number of vectors, first output) for all outputs
-    template <class Body>
-    SDFGAN_INLINE void for_outputs(const Body& body) const {
-        int64_t n = 0;
-        for (; n + 2 * kLanes <= width_; n += 2 * kLanes) body(std::integral_constant<int, 2>(), n);
-        if constexpr (kLanes > 8) {  // the width is a multiple of 16
-            if (n < width_) body(std::integral_constant<int, 1>(), n);
-        }
-    }
-
-    // finish(offset of a block in an array, its sums [kBlock][kVectors]) with the products of
-    // outputs n, n + 1, ... and the features `in` of all points
-    template <int kVectors, class Finish>
-    SDFGAN_INLINE void product(const T* panels, const T* in, int64_t n,
-                               const Finish& finish) const {
-        const int64_t width = width_, panel = width * kLanes;
-        const int points = points_;
-        const T* const weights = panels + n * width;
-        for (int point = 0; point < points; point += kBlock) {
-            const T *a = in + point * kLanes, *w = weights;
-            Real sum[kBlock][kVectors];
-#pragma GCC unroll 12
-            for (int i = 0; i < kBlock; ++i) {
-#pragma GCC unroll 2
-                for (int v = 0; v < kVectors; ++v) sum[i][v] = Real{};
-            }
-            for (int64_t k = 0; k < width; k += kLanes, a += kRow, w += kLanes * kLanes) {
-#pragma GCC unroll 16
-                for (int j = 0; j < kLanes; ++j) {
-                    Real row[kVectors];
-#pragma GCC unroll 2
-                    for (int v = 0; v < kVectors; ++v) {
-                        row[v] = load<Real>(w + v * panel + j * kLanes);
-                    }
-#pragma GCC unroll 12
-                    for (int i = 0; i < kBlock; ++i) {
-#pragma GCC unroll 2
-                        for (int v = 0; v < kVectors; ++v) {
-                            sum[i][v] = sum[i][v] + row[v] * a[i * kLanes + j];
-                        }
-                    }
-                }
-            }
-            finish(n * kTile + point * kLanes, sum);
-        }
-    }
-
-    // body(vector, offset in an array, sum) for the sums of a block
-    template <int kVectors, class Body>
-    static SDFGAN_INLINE void for_sums(int64_t at, Real (&sum)[kBlock][kVectors],
-                                       const Body& body) {
-#pragma GCC unroll 2
-        for (int v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 12
-            for (int i = 0; i < kBlock; ++i) body(v, at + v * kRow + i * kLanes, sum[i][v]);
-        }
-    }
-
-    // m[k][n] += sum over the points of a[n] b[k]: kVectors vectors of inputs k, all outputs n
-    template <int kVectors>
-    SDFGAN_INLINE void outer_columns(const T* a, const T* b, T* m) const {
-        const int64_t width = width_;
-        const int points = points_;
-        for (int64_t n = 0; n < width; n += kFeatures) {
-            const T* const outputs = a + n / kLanes * kRow + n % kLanes;
-            Real sum[kFeatures][kVectors];
-#pragma GCC unroll 8
-            for (int f = 0; f < kFeatures; ++f) {
-#pragma GCC unroll 3
-                for (int v = 0; v < kVectors; ++v) {
-                    sum[f][v] = load<Real>(m + (v * width + n + f) * kLanes);
-                }
-            }
-#pragma GCC unroll 2
-            for (int i = 0; i < points; ++i) {
-                Real in[kVectors];
-#pragma GCC unroll 3
-                for (int v = 0; v < kVectors; ++v) in[v] = load<Real>(b + v * kRow + i * kLanes);
-#pragma GCC unroll 8
-                for (int f = 0; f < kFeatures; ++f) {
-                    const T output = outputs[f / kLanes * kRow + f % kLanes + i * kLanes];
-#pragma GCC unroll 3
-                    for (int v = 0; v < kVectors; ++v) sum[f][v] = sum[f][v] + in[v] * output;
-                }
-            }
-#pragma GCC unroll 8
-            for (int f = 0; f < kFeatures; ++f) {
-#pragma GCC unroll 3
-                for (int v = 0; v < kVectors; ++v) {
-                    store(m + (v * width + n + f) * kLanes, sum[f][v]);
-                }
-            }
-        }
-    }
-
-    void outer(const T* a, const T* b, T* m) const {
+    // Adds the gradient of a layer's matrix, from its u and the features before it.
+    template <bool kTangent>
+    void outer(int layer) {
+        const int from = below(layer);
+        const T *const a = u(layer), *const a_tangent = kTangent ? v(layer) : a;
+        const T *const b = sines(from), *const b_tangent = kTangent ? tangents(from) : b;
+        const std::bool_constant<kTangent> side{};
         for (int64_t k = 0; k < width_;) {
-            const int64_t rest = (width_ - k) / kLanes;
-            const T* const in = b + k * kTile;
-            T* const out = m + k * width_;
+            const int64_t rest = (width_ - k) / kLanes, at = k * kTile;
+            T* const out = matrix_slot(layer) + k * width_;
             const int at_once = rest % 3 == 0 ? 3 : rest >= 2 ? 2 : 1;
-            if (at_once == 3) outer_columns<3>(a, in, out);
-            if (at_once == 2) outer_columns<2>(a, in, out);
-            if (at_once == 1) outer_columns<1>(a, in, out);
+            const auto columns = [&](auto vectors) {
+                this->outer_columns(vectors, side, a, b + at, a_tangent, b_tangent + at, out);
+            };
+            if (at_once == 3) columns(std::integral_constant<int, 3>());
+            if (at_once == 2) columns(std::integral_constant<int, 2>());
+            if (at_once == 1) columns(std::integral_constant<int, 1>());
             k += at_once * kLanes;
         }
     }
 
-    // ---- layers
-
     template <bool kTangent>
     void first_layer() {
         const T *const scale = scale_, *const shift = shift_, *const first = first_;
-        T *const s = sines(0), *const c = cosines(0);
-        T *const pt = phase_tangents(0), *const ht = tangents(0);
+        T *const zs = z(0), *const s = sines(0), *const c = cosines(0);
+        T *const zt = tangent_z(0), *const ht = tangents(0);
         const int points = points_;
         for (int64_t n = 0; n < width_; n += kLanes) {
             const Real w0 = load<Real>(first + n), w1 = load<Real>(first + width_ + n),
@@ -366,14 +217,15 @@ class Differentiator {
             for (int i = 0; i < points; ++i) {
                 const int64_t at = n * kTile + i * kLanes;
                 Real sine, cosine;
-                sine_and_cosine_of((w0 * x_[0][i] + w1 * x_[1][i] + w2 * x_[2][i]) * g + b, sine,
-                                   cosine);
+                const Real sum = w0 * x_[0][i] + w1 * x_[1][i] + w2 * x_[2][i];
+                sine_and_cosine_of(sum * g + b, sine, cosine);
+                store(zs + at, sum);
                 store(s + at, sine);
                 store(c + at, cosine);
                 if constexpr (kTangent) {
-                    const Real tangent = (w0 * g_[0][i] + w1 * g_[1][i] + w2 * g_[2][i]) * g;
-                    store(pt + at, tangent);
-                    store(ht + at, tangent * cosine);
+                    const Real tangent = w0 * g_[0][i] + w1 * g_[1][i] + w2 * g_[2][i];
+                    store(zt + at, tangent);
+                    store(ht + at, tangent * g * cosine);
                 }
             }
         }
@@ -384,30 +236,32 @@ class Differentiator {
     SDFGAN_INLINE void sine_layer(int layer, int64_t n) {
         const T *const scale = scale_ + layer * width_ + n, *const shift =
                                                                 shift_ + layer * width_ + n;
-        T *const s = sines(layer), *const c = cosines(layer);
-        product<kVectors>(forward(layer), sines(below(layer)), n, [=](int64_t begin, auto& sums) {
-            for_sums(begin, sums, [=](int v, int64_t at, Real sum) {
-                Real sine, cosine;
-                sine_and_cosine_of(
-                    sum * load<Real>(scale + v * kLanes) + load<Real>(shift + v * kLanes), sine,
-                    cosine);
-                store(s + at, sine);
-                store(c + at, cosine);
-            });
-        });
+        T *const zs = z(layer), *const s = sines(layer), *const c = cosines(layer);
+        product(std::integral_constant<int, kVectors>(), forward(layer), sines(below(layer)), n,
+                [=](int64_t begin, auto& sums) {
+                    for_sums(begin, sums, [=](int v, int64_t at, Real sum) {
+                        Real sine, cosine;
+                        sine_and_cosine_of(
+                            sum * load<Real>(scale + v * kLanes) + load<Real>(shift + v * kLanes),
+                            sine, cosine);
+                        store(zs + at, sum);
+                        store(s + at, sine);
+                        store(c + at, cosine);
+                    });
+                });
     }
 
     template <int kVectors>
     SDFGAN_INLINE void tangent_layer(int layer, int64_t n) {
         const T *const scale = scale_ + layer * width_ + n, *const c = cosines(layer);
-        T *const pt = phase_tangents(layer), *const ht = tangents(layer);
-        product<kVectors>(forward(layer), tangents(layer - 1), n, [=](int64_t begin, auto& sums) {
-            for_sums(begin, sums, [=](int v, int64_t at, Real sum) {
-                const Real tangent = sum * load<Real>(scale + v * kLanes);
-                store(pt + at, tangent);
-                store(ht + at, tangent * load<Real>(c + at));
-            });
-        });
+        T *const zt = tangent_z(layer), *const ht = tangents(layer);
+        product(std::integral_constant<int, kVectors>(), forward(layer), tangents(layer - 1), n,
+                [=](int64_t begin, auto& sums) {
+                    for_sums(begin, sums, [=](int v, int64_t at, Real sum) {
+                        store(zt + at, sum);
+                        store(ht + at, sum * load<Real>(scale + v * kLanes) * load<Real>(c + at));
+                    });
+                });
     }
 
     // All of one tile, but the points' gradient: it is made of u(0).
@@ -423,8 +277,7 @@ class Differentiator {
         if (p_.grad_texture) texture();
         sdf_head<kTangent>();
         for (int layer = sdf_end_ - 1; layer > 0; --layer) {
-            outer(u(layer), sines(layer - 1), matrix_sums(layer));
-            if constexpr (kTangent) outer(v(layer), tangents(layer - 1), matrix_sums(layer));
+            outer<kTangent>(layer);
             for_outputs([&](auto vectors, int64_t n) {
                 if constexpr (kTangent) reverse_tangent<decltype(vectors)::value>(layer, n);
                 reverse<decltype(vectors)::value, kTangent>(layer, n);
@@ -441,12 +294,12 @@ class Differentiator {
         }
         const bool bare = layers_ == sdf_end_;  // the head is on the trunk's features
         const int last = bare ? trunk_ - 1 : layers_ - 1;
-        const T *const s = sines(last), *const c = cosines(last),
-                       *const scale = scale_ + last * width_;
+        const T *const s = sines(last), *const c = cosines(last), *const zs = z(last);
+        const T* const scale = scale_ + last * width_;
         T* const out = bare ? texture_adjoint_ : u(last);
         const T* const head = p_.network.texture_head;
         for (int64_t n = 0; n < width_; n += kLanes) {
-            Real of_shift{}, of_head[3] = {}, w[3];
+            Real of_scale{}, of_shift{}, of_head[3] = {}, w[3];
             for (int i = 0; i < 3; ++i) w[i] = load<Real>(head + i * width_ + n);
             const Real g = load<Real>(scale + n);
             for (int i = 0; i < points_; ++i) {
@@ -455,22 +308,27 @@ class Differentiator {
                 for (int j = 0; j < 3; ++j) of_head[j] += feature * t_[j][i];
                 const Real adjoint = w[0] * t_[0][i] + w[1] * t_[1][i] + w[2] * t_[2][i];
                 const Real q = adjoint * load<Real>(c + at);
+                of_scale += q * load<Real>(zs + at);
                 of_shift += q;
                 store(out + at, bare ? adjoint : q * g);
             }
             for (int j = 0; j < 3; ++j) add(texture_head_slot() + j * width_ + n, of_head[j]);
-            if (!bare) add(shift_sums_ + last * width_ + n, of_shift);
+            if (bare) continue;
+            add(scale_sums_ + last * width_ + n, of_scale);
+            add(shift_sums_ + last * width_ + n, of_shift);
         }
         for (int layer = layers_ - 1; layer >= sdf_end_; --layer) {
-            outer(u(layer), sines(below(layer)), matrix_sums(layer));
+            outer<false>(layer);
             for_outputs([&](auto vectors, int64_t n) {
                 constexpr int kVectors = decltype(vectors)::value;
                 if (layer == sdf_end_) {
                     T* const adjoints = texture_adjoint_;
-                    product<kVectors>(backward(layer), u(layer), n, [=](int64_t begin, auto& sums) {
-                        for_sums(begin, sums,
-                                 [=](int, int64_t at, Real sum) { store(adjoints + at, sum); });
-                    });
+                    product(std::integral_constant<int, kVectors>(), backward(layer), u(layer), n,
+                            [=](int64_t begin, auto& sums) {
+                                for_sums(begin, sums, [=](int, int64_t at, Real sum) {
+                                    store(adjoints + at, sum);
+                                });
+                            });
                 } else {
                     reverse<kVectors, false>(layer, n);
                 }
@@ -482,69 +340,90 @@ class Differentiator {
     template <bool kTangent>
     void sdf_head() {
         const int last = sdf_end_ - 1;
-        const T *const s = sines(last), *const c = cosines(last),
-                       *const scale = scale_ + last * width_;
-        const T *const pt = phase_tangents(last), *const ht = tangents(last);
+        const T *const s = sines(last), *const c = cosines(last), *const zs = z(last);
+        const T *const zt = tangent_z(last), *const ht = tangents(last);
+        const T* const scale = scale_ + last * width_;
         const T* const head = p_.network.sdf_head;
         T *const out = u(last), *const tangent_out = v(last);
         for (int64_t n = 0; n < width_; n += kLanes) {
             const Real w = load<Real>(head + n), g = load<Real>(scale + n), both = w * g;
-            Real of_shift{}, of_head{};
+            Real of_scale{}, of_shift{}, of_head{};
             for (int i = 0; i < points_; ++i) {
                 const int64_t at = n * kTile + i * kLanes;
                 const Real feature = load<Real>(s + at), cosine = load<Real>(c + at);
                 of_head += feature * s_[i];
                 Real q = cosine * s_[i];
                 if constexpr (kTangent) {
+                    const Real tangent = load<Real>(zt + at);
                     of_head += load<Real>(ht + at);
-                    q -= feature * load<Real>(pt + at);
+                    q -= feature * tangent * g;
+                    of_scale += cosine * w * tangent;
                     store(tangent_out + at, cosine * both);
                 }
                 q *= w;
+                of_scale += q * load<Real>(zs + at);
                 of_shift += q;
                 store(out + at, q * g);
             }
+            add(scale_sums_ + last * width_ + n, of_scale);
             add(shift_sums_ + last * width_ + n, of_shift);
             add(sdf_head_slot() + n, of_head);
         }
     }
 
-    // From v(layer) to outputs n, n + 1, ... of v(layer - 1), and to a. sin(p) p. where u will be.
+    // From v(layer) to outputs n, n + 1, ... of v(layer - 1), and to a. sin(p) scale z. where u
+    // will be.
     template <int kVectors>
     SDFGAN_INLINE void reverse_tangent(int layer, int64_t n) {
         const int to = layer - 1;
-        const T *const s = sines(to), *const c = cosines(to), *const pt = phase_tangents(to);
+        const T *const s = sines(to), *const c = cosines(to), *const zt = tangent_z(to);
         const T* const scale = scale_ + to * width_ + n;
         T *const out = v(to), *const curved = u(to);
-        product<kVectors>(backward(layer), v(layer), n, [=](int64_t begin, auto& sums) {
-            for_sums(begin, sums, [=](int i, int64_t at, Real sum) {
-                store(curved + at, sum * load<Real>(s + at) * load<Real>(pt + at));
-                store(out + at, sum * load<Real>(scale + i * kLanes) * load<Real>(c + at));
-            });
-        });
+        T* const scale_sums = scale_sums_ + to * width_ + n;
+        product(std::integral_constant<int, kVectors>(), backward(layer), v(layer), n,
+                [=](int64_t begin, auto& sums) {
+                    Real of_scale[kVectors] = {};
+                    for_sums(begin, sums, [&](int i, int64_t at, Real sum) {
+                        const Real g = load<Real>(scale + i * kLanes),
+                                   tangent = load<Real>(zt + at);
+                        const Real q = sum * load<Real>(c + at);
+                        of_scale[i] += q * tangent;
+                        store(curved + at, sum * load<Real>(s + at) * (tangent * g));
+                        store(out + at, q * g);
+                    });
+                    for (int i = 0; i < kVectors; ++i) add(scale_sums + i * kLanes, of_scale[i]);
+                });
     }
 
     // From u(layer) to outputs n, n + 1, ... of u(layer - 1).
     template <int kVectors, bool kTangent>
     SDFGAN_INLINE void reverse(int layer, int64_t n) {
         const int to = layer - 1;
-        const T *const c = cosines(to), *const scale = scale_ + to * width_ + n;
+        const T *const c = cosines(to), *const zs = z(to), *const scale = scale_ + to * width_ + n;
         const T* const joined = layer == trunk_ && p_.grad_texture ? texture_adjoint_ : nullptr;
-        T *const out = u(to), *const shift_sums = shift_sums_ + to * width_ + n;
-        product<kVectors>(backward(layer), u(layer), n, [=](int64_t begin, auto& sums) {
-            if (joined) {
-                for_sums(begin, sums,
-                         [=](int, int64_t at, Real& sum) { sum += load<Real>(joined + at); });
-            }
-            Real of_shift[kVectors] = {};
-            for_sums(begin, sums, [&](int i, int64_t at, Real sum) {
-                Real q = sum * load<Real>(c + at);
-                if constexpr (kTangent) q -= load<Real>(out + at);
-                of_shift[i] += q;
-                store(out + at, q * load<Real>(scale + i * kLanes));
-            });
-            for (int i = 0; i < kVectors; ++i) add(shift_sums + i * kLanes, of_shift[i]);
-        });
+        T* const out = u(to);
+        T* const scale_sums = scale_sums_ + to * width_ + n;
+        T* const shift_sums = shift_sums_ + to * width_ + n;
+        product(std::integral_constant<int, kVectors>(), backward(layer), u(layer), n,
+                [=](int64_t begin, auto& sums) {
+                    if (joined) {
+                        for_sums(begin, sums, [=](int, int64_t at, Real& sum) {
+                            sum += load<Real>(joined + at);
+                        });
+                    }
+                    Real of_scale[kVectors] = {}, of_shift[kVectors] = {};
+                    for_sums(begin, sums, [&](int i, int64_t at, Real sum) {
+                        Real q = sum * load<Real>(c + at);
+                        if constexpr (kTangent) q -= load<Real>(out + at);
+                        of_scale[i] += q * load<Real>(zs + at);
+                        of_shift[i] += q;
+                        store(out + at, q * load<Real>(scale + i * kLanes));
+                    });
+                    for (int i = 0; i < kVectors; ++i) {
+                        add(scale_sums + i * kLanes, of_scale[i]);
+                        add(shift_sums + i * kLanes, of_shift[i]);
+                    }
+                });
     }
 
     template <bool kTangent>
@@ -561,22 +440,20 @@ class Differentiator {
                     for (int axis = 0; axis < 3; ++axis) sum[axis] += tangent * g_[axis][i];
                 }
             }
-            for (int axis = 0; axis < 3; ++axis) add(first_sums_ + axis * width_ + n, sum[axis]);
+            for (int axis = 0; axis < 3; ++axis) add(first_slot() + axis * width_ + n, sum[axis]);
         }
     }
 
     Shared<T>& shared_;
     const FilmSirenBackward<T>& p_;
-    const int64_t width_;
     const int trunk_, sdf_end_, layers_;
     const int64_t array_, square_;
     const Memory memory_;
-    T *sines_, *cosines_, *phase_tangents_, *tangents_, *u_[2], *v_[2], *texture_adjoint_;
-    T *matrices_, *scale_, *first_, *first_sums_, *row_sums_;
-    const T* shift_ = nullptr;
+    T *sums_z_, *sines_, *cosines_, *tangents_z_, *tangents_, *u_[2], *v_[2], *texture_adjoint_;
+    T* first_;
+    const T *scale_ = nullptr, *shift_ = nullptr;  // of the tile's image
     T *sums_ = nullptr, *scale_sums_ = nullptr, *shift_sums_ = nullptr;
-    const BackwardTile* image_ = nullptr;  // the first tile of the one that is being added up
-    int points_ = 0;
+    int64_t entry_ = -1;
     alignas(64) T x_[3][kTile], g_[3][kTile], t_[3][kTile], s_[kTile];
 };
 

@@ -111,10 +111,10 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
     With float16 matrices derivatives of features are rounded to float16 too: above 65504 they become infinite.
 
     On a CPU, all three are differentiable once, by points and by every tensor of the network but `transposed`: what is
-    due to the matrices is given to `hidden`, and `transposed` must be made of the same ones. Nothing is kept: the
-    gradient is one more call that goes through all layers again, forward and back, tile by tile (csrc/cpu/
-    film_siren_backward.cpp has the formulas). It does not depend on the number of threads; fastest with the points of
-    an image in any order, but many per image. Where scale is below 1e-20 it counts as 1e-20.
+    due to the matrices is given to `hidden`, and `transposed` must be made of the same ones. Nothing is kept for it:
+    the gradient is one call that goes through all layers again, forward and back, tile by tile
+    (csrc/cpu/film_siren_backward.cpp has the formulas). The images may come in any order; points of no image have NaN
+    as gradient and add nothing. The gradient does not depend on the number of threads.
     Not differentiable on CUDA and with bfloat16 matrices: RuntimeError for tensors that require grad.
     """
     tensors = _tensors("film_siren_sample", network, points=points, image=image)
