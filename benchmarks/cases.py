@@ -28,6 +28,7 @@ _POINTS = 15_360
 _POINTS_OF_GPU = 2**20  # on which one pass over 15,360 takes less time than to launch it
 _FREE = 32  # points of the eikonal term for each picture, besides those of its samples
 _WIDTHS = (64, 128, 256)
+_GRADIENT_POINTS = (2400, 20_000)  # of one chunk of a GAN's pictures at 32^2 and at 128^2, about
 
 
 def evaluate(options: Options) -> Iterator[Comparison]:
@@ -50,8 +51,8 @@ def _evaluate(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tenso
     @functools.cache
     def exact() -> Tensor:
         film = (tensor.double() for tensor in (condition.scales, condition.shifts, condition.base_color))
-        with torch.enable_grad():  # plain torch
-            return copy.deepcopy(field).double().sdf(points.double(), FilmCondition(*film), image)
+        with torch.enable_grad():
+            return _plain(copy.deepcopy(field).double()).sdf(points.double(), FilmCondition(*film), image)
 
     for precision in precisions(points.device):
 
@@ -87,8 +88,8 @@ def _sample(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor)
     condition = field.condition(latents)
 
     def with_graph_operations() -> Any:
-        with torch.enable_grad():  # the plain-torch path; parameters need no gradient, so there is no graph
-            return field.evaluate(points, condition, image)
+        with torch.enable_grad():  # parameters need no gradient, so there is no graph
+            return _plain(field).evaluate(points, condition, image)
 
     variants = {"fused": lambda: field.evaluate(points, condition, image)}
     for precision in precisions(points.device) if points.is_cuda else ():
@@ -101,6 +102,60 @@ def _sample(field: FilmSirenSDF, latents: Tensor, points: Tensor, image: Tensor)
     variants["torch adjoint"] = with_graph_operations
     config = {"outputs": "sdf, gradient, colour", "width": field.width, "points": len(points)}
     return Comparison("evaluate", config, variants, ("torch adjoint",))
+
+
+def _plain(field: FilmSirenSDF) -> FilmSirenSDF:
+    """The same parameters, whose answers are torch's own operations where gradients are enabled."""
+    field = copy.copy(field)
+    field.native_gradients = False
+    return field
+
+
+def gradient(options: Options) -> Iterator[Comparison]:
+    """A FiLM-SIREN's answers with their gradients by all weights, points and latents: the field in a training step."""
+    for width in _WIDTHS[:1] if options.quick else _WIDTHS:
+        for count in _GRADIENT_POINTS[:1] if options.quick else _GRADIENT_POINTS:
+            yield _gradient(*options.blobs(width), count, even=True, values=False)
+            for values in (False, True):
+                yield _gradient(*options.blobs(width), count, even=False, values=values)
+
+
+def _gradient(field: FilmSirenSDF, latents: Tensor, count: int, even: bool, values: bool) -> Comparison:
+    """`even`: as many points in each image; else, as in pictures, from half the mean to half as many again."""
+    images, random = min(8, len(latents)), torch.Generator().manual_seed(0)
+    shares = torch.linspace(1.0, 1.0, images) if even else torch.linspace(0.5, 1.5, images)
+    image = torch.arange(images).repeat_interleave((shares * count / images).long()).to(latents.device)
+    points = (2 * torch.rand(len(image), 3, generator=random) - 1).to(latents)
+    shapes = [image.shape] if values else [image.shape, points.shape, points.shape]
+    weights = [torch.randn(shape, generator=random).to(latents) for shape in shapes]
+    plain, latents = _plain(field.requires_grad_()), latents[:images].detach()
+
+    def run(evaluate: Callable[..., Any]) -> list[Tensor]:
+        with torch.enable_grad():
+            own = [points.requires_grad_(), latents.requires_grad_(), *field.parameters()]
+            answers = evaluate(points, field.condition(latents), image)
+            answers = [answers] if isinstance(answers, Tensor) else list(answers)
+            return list(torch.autograd.grad(answers, own, weights, materialize_grads=True, allow_unused=True))
+
+    name = "sdf" if values else "evaluate"
+    by_torch = partial(run, getattr(plain, name))
+
+    @functools.cache
+    def expected() -> list[Tensor]:
+        return by_torch()
+
+    def examine(_: str, answer: list[Tensor]) -> dict[str, Any]:
+        errors = ((a - e).norm() / e.norm().clamp_min(1e-30) for a, e in zip(answer, expected(), strict=True))
+        return {"largest_difference": max(error.item() for error in errors)}
+
+    variants = {
+        "fused": partial(run, getattr(field, name)),
+        "torch adjoint": by_torch,
+        "torch compile": lazily(lambda: partial(run, torch.compile(getattr(plain, name)))),
+    }
+    outputs = "sdf" if values else "sdf, gradient, colour"
+    config = {"outputs": outputs, "width": field.width, "points": len(image), "images": "even" if even else "uneven"}
+    return Comparison("gradient", config, variants, ("torch adjoint", "torch compile"), examine=examine)
 
 
 def any_field(options: Options) -> Iterator[Comparison]:
@@ -215,6 +270,7 @@ def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor) -> Comparison:
     losses = {
         "render": partial(ours, field),
         "render, generic trace": partial(ours, _WithoutNetwork(field)),
+        "torch gradients": partial(ours, _plain(field)),
         "torch seed, faithful": partial(baselines.seed_losses, field, latents, axes, scales, True),
         "torch seed, gather": partial(baselines.seed_losses, field, latents, axes, scales, False),
     }
@@ -232,10 +288,10 @@ class _WithoutNetwork(Field):
         self.condition, self.evaluate, self.sdf_and_gradient = field.condition, field.evaluate, field.sdf_and_gradient
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
-        graph = torch.is_grad_enabled()
-        with torch.enable_grad():  # the plain-torch path
-            value = self.field.sdf(points, condition, image)
-        return value if graph else value.detach()
+        if torch.is_grad_enabled():
+            return self.field.sdf(points, condition, image)
+        with torch.enable_grad():
+            return _plain(self.field).sdf(points, condition, image).detach()
 
 
 def coordinates(options: Options) -> Iterator[Comparison]:
@@ -245,6 +301,7 @@ def coordinates(options: Options) -> Iterator[Comparison]:
 
 CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "evaluate": evaluate,
+    "gradient": gradient,
     "trace": trace,
     "knobs": knobs,
     "field": any_field,

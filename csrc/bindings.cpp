@@ -183,10 +183,13 @@ void run(const Parameters& parameters, const Where& where) {
 #endif
 }
 
-template <class T>
-void run(const Perceptron<T>& parameters, const Where& where) {
-    cpu::launch(parameters, where);
-}
+#define SDFGAN_RUN_ON_CPU(name, Parameters)                         \
+    template <class T>                                              \
+    void run(const Parameters<T>& parameters, const Where& where) { \
+        cpu::launch(parameters, where);                             \
+    }
+SDFGAN_CPU_KERNELS(SDFGAN_RUN_ON_CPU)
+#undef SDFGAN_RUN_ON_CPU
 
 template <class Parameters>
 void add_kernel(py::module_& module, const char* name) {
@@ -206,7 +209,7 @@ template <class T>
 void add_kernels(py::module_ module) {
 #define SDFGAN_ADD(name, Parameters) add_kernel<Parameters<T>>(module, #name);
     SDFGAN_KERNELS(SDFGAN_ADD)
-    SDFGAN_ADD(perceptron, Perceptron)
+    SDFGAN_CPU_KERNELS(SDFGAN_ADD)
 #undef SDFGAN_ADD
 }
 

@@ -57,6 +57,25 @@ class Kernels(Protocol):
         texture: Tensor | None,
         count: int,
     ) -> None: ...
+    def film_siren_backward(
+        self,
+        *,
+        network: dict,
+        points: Tensor | None,
+        image: Tensor | None,
+        grad_sdf: Tensor | None,
+        grad_gradient: Tensor | None,
+        grad_texture: Tensor | None,
+        grad_points: Tensor | None,
+        grad_first: Tensor | None,
+        grad_hidden: Tensor | None,
+        grad_sdf_head: Tensor | None,
+        grad_texture_head: Tensor | None,
+        grad_constants: Tensor | None,
+        grad_scale: Tensor | None,
+        grad_shift: Tensor | None,
+        count: int,
+    ) -> None: ...
     def film_siren_trace(
         self,
         *,

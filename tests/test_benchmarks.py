@@ -91,6 +91,15 @@ def test_every_variant_of_a_step_runs() -> None:
         assert {record["variant"] for record in measure(comparison, 1)} == set(comparison.variants)
 
 
+@pytest.mark.parametrize("values", [True, False])
+def test_plain_gradients_are_the_same(values: bool) -> None:
+    comparison = cases._gradient(*some_network(), 100, even=False, values=values)
+    comparison.variants.pop("torch compile")  # minutes
+    with torch.no_grad():
+        fused, plain = measure(comparison, 1)
+    assert fused["variant"] == "fused" and fused["largest_difference"] < 1e-4 and plain["largest_difference"] == 0
+
+
 def test_plain_operators_give_the_same() -> None:
     x, edges = torch.rand(7, 3), torch.rand(5, 9).cumsum(-1)
     weights = torch.rand(5, 8) + 0.1

@@ -13,14 +13,15 @@ namespace sdfgan::cpu {
 SDFGAN_LOOPS(SDFGAN_DECLARE)
 #undef SDFGAN_DECLARE
 
-#define SDFGAN_DECLARE(T)                                                                     \
-    int64_t SDFGAN_LEVEL(level_start_)(const StartLevel<T>&, uint8_t*, int64_t, int64_t);     \
-    void SDFGAN_LEVEL(level_compact_)(const StartLevel<T>&, const uint8_t*, int64_t, int64_t, \
-                                      int64_t);                                               \
-    int64_t SDFGAN_LEVEL(trace_advance_)(const TraceStep<T>&, uint8_t*, int64_t, int64_t);    \
-    void SDFGAN_LEVEL(trace_compact_)(const TraceStep<T>&, const uint8_t*, int64_t, int64_t,  \
-                                      int64_t);                                               \
-    void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<T>&, const PointGroup*, int64_t);    \
+#define SDFGAN_DECLARE(T)                                                                        \
+    int64_t SDFGAN_LEVEL(level_start_)(const StartLevel<T>&, uint8_t*, int64_t, int64_t);        \
+    void SDFGAN_LEVEL(level_compact_)(const StartLevel<T>&, const uint8_t*, int64_t, int64_t,    \
+                                      int64_t);                                                  \
+    int64_t SDFGAN_LEVEL(trace_advance_)(const TraceStep<T>&, uint8_t*, int64_t, int64_t);       \
+    void SDFGAN_LEVEL(trace_compact_)(const TraceStep<T>&, const uint8_t*, int64_t, int64_t,     \
+                                      int64_t);                                                  \
+    void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<T>&, const PointGroup*, int64_t);       \
+    void SDFGAN_LEVEL(film_siren_backward_)(const FilmSirenBackward<T>&, BackwardWork<T>&, int); \
     void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<T>&, int);
 SDFGAN_DECLARE(float)
 SDFGAN_DECLARE(double)
@@ -42,6 +43,7 @@ constexpr Kernels<T> kKernels = {
     SDFGAN_LEVEL(trace_advance_),
     SDFGAN_LEVEL(trace_compact_),
     SDFGAN_LEVEL(film_siren_),
+    SDFGAN_LEVEL(film_siren_backward_),
     SDFGAN_LEVEL(film_siren_trace_),
 };
 

@@ -18,6 +18,25 @@ struct PointGroup {  // at most kGroup points of one image
     int64_t begin, end, image;
 };
 
+struct BackwardTile {  // at most kTile points of one image: order[begin] to order[end - 1]
+    int64_t begin, end, image;
+    int64_t entry;  // of BackwardWork::film: one for each image of each slot
+};
+
+// How a FilmSirenBackward is cut, and where its partial sums go: the same for any number of
+// threads.
+template <class T>
+struct BackwardWork {
+    const int64_t* order;  // points by image
+    const BackwardTile* tiles;
+    int64_t tile_count, slots;  // a slot's tiles are added up by one thread
+    T* sums;  // [slots, size] gradients of matrices, first as [3, width], heads and constants
+    int64_t size;
+    T* film;        // [entries, 2, layers, width] gradients of scale and shift
+    int64_t lanes;  // set by the kernel: sums of matrices are [layers - 1, inputs / lanes, outputs,
+                    // lanes inputs]
+};
+
 // Calls begin(context, n) and then body(context) on each of n <= threads threads.
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
@@ -69,6 +88,7 @@ struct Kernels {
     void (*trace_compact)(const TraceStep<T>&, const uint8_t* keep, int64_t begin, int64_t end,
                           int64_t slot);
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
+    void (*film_siren_backward)(const FilmSirenBackward<T>&, BackwardWork<T>&, int threads);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
 };
 

@@ -50,6 +50,31 @@ struct FilmSirenSample {
     SDFGAN_FIELDS(network, points, image, sdf, gradient, texture, count)
 };
 
+// The gradient of a loss by all that the answers of a FilmSirenSample depend on, from its gradient
+// by these answers; on a CPU only, with matrices that are kFull. Images may come in any order.
+template <class T>
+struct FilmSirenBackward {
+    FilmSiren<T> network;
+    const T* points;         // [count, 3]
+    const int64_t* image;    // [count]; points of no image have NaN as gradient and add nothing
+    const T* grad_sdf;       // [count], or null: the loss does not depend on it
+    const T* grad_gradient;  // [count, 3], or null
+    const T* grad_texture;   // [count, 3], or null
+    T* grad_points;          // [count, 3]
+    T* grad_first;           // these and the following as in `network`
+    T* grad_hidden;          // packed as `hidden`; `transposed` are the same numbers
+    T* grad_sdf_head;
+    T* grad_texture_head;
+    T* grad_constants;
+    T* grad_scale;
+    T* grad_shift;
+    int64_t count;
+
+    SDFGAN_FIELDS(network, points, image, grad_sdf, grad_gradient, grad_texture, grad_points,
+                  grad_first, grad_hidden, grad_sdf_head, grad_texture_head, grad_constants,
+                  grad_scale, grad_shift, count)
+};
+
 // One resolution of FilmSirenTrace.
 template <class T>
 struct TraceLevel {

@@ -42,6 +42,11 @@
     X(start_level, StartLevel)                                        \
     X(trace_step, TraceStep)
 
+// Those of a CPU alone.
+#define SDFGAN_CPU_KERNELS(X)                 \
+    X(film_siren_backward, FilmSirenBackward) \
+    X(perceptron, Perceptron)
+
 // Each is defined where SDFGAN_INSTANTIATE_LAUNCH stands.
 #define SDFGAN_DECLARE_LAUNCH(name, Parameters) \
     template <class T>                          \
@@ -61,7 +66,7 @@ struct Where {
 namespace cpu {
 
 SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)
-SDFGAN_DECLARE_LAUNCH(perceptron, Perceptron)
+SDFGAN_CPU_KERNELS(SDFGAN_DECLARE_LAUNCH)
 void launch(const MeshDistance&, const Where&);
 void launch(const MeshRaycast&, const Where&);
 
@@ -80,8 +85,8 @@ SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)  // those of FiLM-SIRENs throw for double
 void launch(const MeshDistance&, const Where&);
 void launch(const MeshRaycast&, const Where&);
 
-int64_t start_level_workspace(int device, int64_t rays);                                // bytes
-int64_t trace_step_workspace(int device, int64_t entries);                              // bytes
+int64_t start_level_workspace(int device, int64_t rays);    // bytes
+int64_t trace_step_workspace(int device, int64_t entries);  // bytes
 int64_t film_siren_trace_workspace(int device, int64_t images,
                                    const std::vector<int64_t>& sizes);  // bytes
 

@@ -81,9 +81,15 @@ class FilmSirenSDF(Field):
             and of the texture layers. Low texture frequencies keep the colour of a part uniform.
         color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
         prior_radius: radius of the ball the untrained field is.
+
+    Where gradients are enabled, answers come from `ops.film_siren_sample` and differentiate once if the points are on a
+    CPU, the width is a multiple of 16 and neither autocast nor a `torch.func` transform is active. Else, and wherever
+    `native_gradients` is False, they come from torch's own operations: slower, with a graph that grows with the points
+    and differentiates to any order.
     """
 
     mixed_precision = True
+    native_gradients = True
 
     def __init__(
         self,
@@ -191,9 +197,6 @@ class FilmSirenSDF(Field):
         if precision not in packs or packs[precision].versions != versions:
             transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
             hidden = ops.pack_matrices(transposed.transpose(1, 2).contiguous(), precision)
-            constants = torch.stack(
-                (torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)
-            )
             no_images = self.sdf_head.new_empty(0, len(self.omegas), width)
             network = ops.FilmSirenNetwork(
                 _widen(self.weights[0].detach().t(), width).t().contiguous(),
@@ -201,7 +204,7 @@ class FilmSirenSDF(Field):
                 hidden if hidden.is_cuda else ops.pack_matrices(transposed.contiguous(), precision),
                 _widen(self.sdf_head.detach(), width).contiguous(),
                 _widen(self.texture_head.detach(), width).contiguous(),
-                constants,
+                self._constants(),
                 scale=no_images,
                 shift=no_images,
                 layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
@@ -209,9 +212,34 @@ class FilmSirenSDF(Field):
             packs[precision] = _Pack(network, used, versions)
         return packs[precision].network
 
+    def _for_kernels(self, points: Tensor, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
+        """The network for `ops.film_siren` and `film_siren_sample` at these points, with a graph where gradients are
+        enabled; None where torch's operations answer."""
+        if not torch.is_grad_enabled():
+            return self.network(condition)
+        if points.is_cuda or self.width % 16 or not self.native_gradients or torch.is_autocast_enabled("cpu"):
+            return None
+        if torch._C._are_functorch_transforms_active():
+            return None
+        matrices = torch.stack(tuple(self.weights[1:]))
+        return ops.FilmSirenNetwork(
+            self.weights[0],
+            ops.pack_matrices(matrices),
+            ops.pack_matrices(matrices.detach().transpose(1, 2).contiguous()),
+            self.sdf_head,
+            self.texture_head,
+            self._constants(),
+            condition.scales.contiguous(),
+            condition.shifts.contiguous(),
+            layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
+        )
+
+    def _constants(self) -> Tensor:
+        return torch.stack((torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius))
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
-        if (network := self._without_graph(condition)) is not None:
+        if (network := self._for_kernels(points, condition)) is not None:
             return ops.film_siren(points.contiguous(), _rows(points, condition, image), network)
         if not torch.is_grad_enabled() and points.is_cuda:
             return self._sdf_without_counts(points, condition, _rows(points, condition, image))
@@ -224,8 +252,8 @@ class FilmSirenSDF(Field):
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Distances [N] and gradients [N, 3] by an explicit adjoint pass: ordinary operations, a first-order graph."""
-        if (network := self._without_graph(condition)) is not None:
+        """Distances [N] and gradients [N, 3] by an explicit adjoint pass, whose graph is of first order."""
+        if (network := self._for_kernels(points, condition)) is not None:
             return ops.film_siren_sample(points.contiguous(), _rows(points, condition, image), network)[:2]
         grouped, groups, condition = _group(points, image, condition)
         value, gradient, _ = self._geometry(grouped, condition)
@@ -233,7 +261,7 @@ class FilmSirenSDF(Field):
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Albedo [N, 3]; see `Field.rgb`."""
-        if self._without_graph(condition) is not None:
+        if self._for_kernels(points, condition) is not None:
             return self.evaluate(points, condition, image).rgb
         grouped, groups, condition = _group(points, image, condition)
         trunk = grouped
@@ -243,17 +271,14 @@ class FilmSirenSDF(Field):
 
     def evaluate(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> FieldSample:
         """Distance, gradient and albedo at once."""
-        if (network := self._without_graph(condition)) is not None:
+        if (network := self._for_kernels(points, condition)) is not None:
             rows = _rows(points, condition, image)
             value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)
-            return FieldSample(value, gradient, self._colour(texture, condition.base_color[rows, 0]))
+            return FieldSample(value, gradient, self._colour(texture, condition.base_color[:, 0].index_select(0, rows)))
         grouped, groups, condition = _group(points, image, condition)
         value, gradient, trunk = self._geometry(grouped, condition)
         rgb = self._texture(trunk, condition)
         return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
-
-    def _without_graph(self, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
-        return None if torch.is_grad_enabled() else self.network(condition)
 
     def _sdf_without_counts(self, points: Tensor, condition: FilmCondition, rows: Tensor) -> Tensor:
         """FiLM gathered for each point: more memory, but the host need not know how many points an image has."""

@@ -136,14 +136,14 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in HALF else tensor
 
 
-def refuse_gradient(op: str, **arguments: Tensor) -> None:
-    """Raise RuntimeError when an argument would carry a gradient into an op that has none."""
+def refuse_gradient(op: str, how: str = "", /, **arguments: Tensor) -> None:
+    """Raise RuntimeError when an argument would carry a gradient into an op that has none, or not called thus."""
     require_tensors(op, **arguments)
     if torch.is_grad_enabled():
         for name, tensor in arguments.items():
             if tensor.requires_grad:
                 raise RuntimeError(
-                    f"{op}: not differentiable, but {name} requires grad; "
+                    f"{op}: not differentiable{how}, but {name} requires grad; "
                     f"pass {name}.detach() or call it under torch.no_grad()"
                 )
 

@@ -1,4 +1,4 @@
-"""FiLM-SIREN networks without a graph, fused: values at many points, and whole traced pictures.
+"""FiLM-SIREN networks, fused: values at many points, their gradients by everything, and whole traced pictures.
 
 `sdfgan.fields.FilmSirenSDF` says what the network is; its `network` packs one.
 """
@@ -9,13 +9,13 @@ import math
 import os
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _C
-from ._library import REAL, Checker, native, refuse_gradient, register, workspace
+from ._library import LIBRARY, REAL, Checker, native, refuse_gradient, register, require_tensors, workspace
 from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
@@ -89,7 +89,7 @@ def pack_film(scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
-    """Signed distances [N] at points [N, 3]. Refuses tensors that require grad.
+    """Signed distances [N] at points [N, 3]; on a CPU differentiable as `film_siren_sample`, by the points twice.
 
     On a CPU, a tile of up to 48 points passes through all layers in cache; the float32 sine is a polynomial (error
     below 2e-7 for phases below 100). Results do not depend on the number of threads. On CUDA the same, for 32 to 256
@@ -101,7 +101,7 @@ def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tens
         image: [N] int64, row of scale and shift; fastest when points of an image lie together. A point of no image
             gives NaN.
     """
-    tensors = _refuse_gradients("film_siren", network, points=points, image=image)
+    tensors = _tensors("film_siren", network, points=points, image=image)
     return _film_siren(points, image, tensors, list(network.layers))
 
 
@@ -109,8 +109,15 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
     """Signed distances [N], their gradients [N, 3] and texture_head . features [N, 3]; see `film_siren`.
 
     With float16 matrices derivatives of features are rounded to float16 too: above 65504 they become infinite.
+
+    On a CPU, all three are differentiable once, by points and by every tensor of the network but `transposed`: what is
+    due to the matrices is given to `hidden`, and `transposed` must be made of the same ones. Nothing is kept for it:
+    the gradient is one call that goes through all layers again, forward and back, tile by tile
+    (csrc/cpu/film_siren_backward.cpp has the formulas). The images may come in any order; points of no image have NaN
+    as gradient and add nothing. The gradient does not depend on the number of threads.
+    Not differentiable on CUDA and with bfloat16 matrices: RuntimeError for tensors that require grad.
     """
-    tensors = _refuse_gradients("film_siren_sample", network, points=points, image=image)
+    tensors = _tensors("film_siren_sample", network, points=points, image=image)
     return _film_siren_sample(points, image, tensors, list(network.layers))
 
 
@@ -139,7 +146,8 @@ def film_siren_trace(
         counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [max_layers, 4, B R R]
         and counts [B R R] of a `LayerState`.
     """
-    tensors = _refuse_gradients("film_siren_trace", network, cameras=cameras)
+    tensors = list(network[:-1])
+    refuse_gradient("film_siren_trace", cameras=cameras, **_named(network))
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
@@ -148,9 +156,18 @@ def film_siren_trace(
     return status, distance, nearest, counts, LayerState(met, complete, met.new_empty(5, 0))
 
 
-def _refuse_gradients(op: str, network: FilmSirenNetwork, **tensors: Tensor) -> list[Tensor]:
-    named = dict(zip(network._fields[:-1], network[:-1], strict=True))
-    refuse_gradient(op, **tensors, **named)
+def _named(network: FilmSirenNetwork) -> dict[str, Tensor]:
+    return dict(zip(network._fields[:-1], network[:-1], strict=True))
+
+
+def _tensors(op: str, network: FilmSirenNetwork, points: Tensor, image: Tensor) -> list[Tensor]:
+    """Those of the network. Raises RuntimeError for a gradient that there is not."""
+    named = {"points": points, "image": image, **_named(network)}
+    require_tensors(op, **named)
+    if points.is_cuda:
+        refuse_gradient(op, " on CUDA", **named)
+    elif network.hidden.dtype == torch.bfloat16:
+        refuse_gradient(op, " with bfloat16 matrices", **named)
     return list(network[:-1])
 
 
@@ -204,11 +221,12 @@ def native_network(network: list[Tensor], layers: list[int]) -> dict:
     }
 
 
-def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> None:
+def _check_points(op: str, points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Checker:
     check = Checker(op)
     check("points", points, ("N", 3), (torch.float32,) if points.is_cuda else REAL)
     check("image", image, ("N",), (torch.int64,))
     _check_network(check, network, layers, points)
+    return check
 
 
 def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
@@ -252,6 +270,96 @@ def _sample_kernel(
         count=points.shape[0],
     )
     return outputs
+
+
+# ------------------------------------------------------------------------------------------------- the gradient
+
+
+def _backward_fake(
+    points: Tensor,
+    image: Tensor,
+    network: list[Tensor],
+    layers: list[int],
+    grad_sdf: Tensor | None,
+    grad_gradient: Tensor | None,
+    grad_texture: Tensor | None,
+) -> tuple[Tensor, ...]:
+    op = "film_siren_backward"
+    if points.is_cuda or network[1].dtype != points.dtype:
+        raise ValueError(
+            f"{op}: on a CPU only, with matrices of the points' dtype, got points on {points.device} and "
+            f"matrices of {str(network[1].dtype).removeprefix('torch.')}"
+        )
+    check = _check_points(op, points, image, network, layers)
+    for name, tensor in (("sdf", grad_sdf), ("gradient", grad_gradient), ("texture", grad_texture)):
+        if tensor is not None:
+            check(f"grad_{name}", tensor, ("N",) if name == "sdf" else ("N", 3), (points.dtype,))
+    first, hidden, _, *others = network
+    return tuple(torch.empty_like(tensor) for tensor in (points, first, hidden, *others))
+
+
+def _backward_kernel(
+    points: Tensor,
+    image: Tensor,
+    network: list[Tensor],
+    layers: list[int],
+    grad_sdf: Tensor | None,
+    grad_gradient: Tensor | None,
+    grad_texture: Tensor | None,
+) -> tuple[Tensor, ...]:
+    outputs = _backward_fake(points, image, network, layers, grad_sdf, grad_gradient, grad_texture)
+    grad_points, first, hidden, sdf_head, texture_head, constants, scale, shift = outputs
+    native(points).film_siren_backward(
+        network=native_network(network, layers),
+        points=points,
+        image=image,
+        grad_sdf=grad_sdf,
+        grad_gradient=grad_gradient,
+        grad_texture=grad_texture,
+        grad_points=grad_points,
+        grad_first=first,
+        grad_hidden=hidden,
+        grad_sdf_head=sdf_head,
+        grad_texture_head=texture_head,
+        grad_constants=constants,
+        grad_scale=scale,
+        grad_shift=shift,
+        count=points.shape[0],
+    )
+    return outputs
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    points, image, network, ctx.layers = inputs
+    ctx.save_for_backward(points, image, *network)
+    ctx.set_materialize_grads(False)
+
+
+def _values_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+    points, image, *network = ctx.saved_tensors
+    by_points, *others = _backward(ctx, grad, None, None)
+    if torch.is_grad_enabled() and grad is not None:  # it is to be differentiated once more
+        by_points = grad[:, None] * _film_siren_sample(points, image, network, ctx.layers)[1]
+    return by_points, *others
+
+
+def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    points, image, *network = ctx.saved_tensors
+    if all(grad is None for grad in grads):
+        return None, None, [None] * len(network), None
+    incoming = (None if grad is None else grad.contiguous() for grad in grads)
+    by_points, first, hidden, *others = _film_siren_backward(points, image, network, ctx.layers, *incoming)
+    return by_points, None, [first, hidden, None, *others], None
+
+
+def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+    raise RuntimeError(
+        "film_siren_sample: has no second derivative; that of sdfgan.ops.reference has, and a FilmSirenSDF with "
+        "native_gradients = False"
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ pictures
 
 
 def _trace_fake(
@@ -325,9 +433,23 @@ _film_siren_sample = register(
     _sample_kernel,
     _sample_fake,
 )
+_GRADS = "Tensor? grad_sdf, Tensor? grad_gradient, Tensor? grad_texture"
+_film_siren_backward = register(
+    f"film_siren_backward(Tensor points, Tensor image, Tensor[] network, int[] layers, {_GRADS})"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward_kernel,
+    _backward_fake,
+)
 _film_siren_trace = register(
     "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter,"
     " int max_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _trace_kernel,
     _trace_fake,
 )
+for _name, _formula in (
+    ("film_siren", _values_backward),
+    ("film_siren_sample", _backward),
+    ("film_siren_backward", _no_second_derivative),
+):
+    _setup = _setup_context if _formula is not _no_second_derivative else None
+    torch.library.register_autograd(f"sdfgan::{_name}", _formula, setup_context=_setup, lib=LIBRARY)

@@ -32,9 +32,11 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_the_adjoint_pass_equals_autograd(options: dict) -> None:
+def test_the_adjoint_pass_equals_autograd(options: dict, native: bool) -> None:
     field = make(**options)
+    field.native_gradients = native
     points, image = some_points((5, 0, 9))
     condition = field.condition(torch.randn(3, field.latent_size, dtype=torch.float64))
     value, gradient, rgb = field.evaluate(points, condition, image)
@@ -43,6 +45,38 @@ def test_the_adjoint_pass_equals_autograd(options: dict) -> None:
     torch.testing.assert_close(gradient, reference)
     torch.testing.assert_close(rgb, field.rgb(points, condition, image))
     assert rgb.min() >= 0 and rgb.max() <= 1
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"width": 20}])
+@pytest.mark.parametrize("name", ["sdf", "sdf_and_gradient", "rgb", "evaluate"])
+def test_native_gradients_are_those_of_torch(options: dict, name: str) -> None:
+    field = make(**options)
+    points, image = some_points((5, 0, 70))
+    latents = torch.randn(3, field.latent_size, dtype=torch.float64, requires_grad=True)
+    own = [points.requires_grad_(), latents, *field.parameters()]
+    found, graphs = [], []
+    for native in (True, False):
+        field.native_gradients = native
+        answers = getattr(field, name)(points, field.condition(latents), image)
+        answers = [answers] if isinstance(answers, torch.Tensor) else list(answers)
+        graphs.append({type(node).__name__ for node in nodes(answers)})
+        loss = sum((answer * (1 + answer.detach().cos())).sum() for answer in answers)
+        found.append(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))
+    assert any("film_siren" in node for node in graphs[0]) == (field.width == 16)
+    assert not any("film_siren" in node for node in graphs[1])
+    for a, e in zip(*found, strict=True):
+        torch.testing.assert_close(a, e)
+
+
+def nodes(answers: list[torch.Tensor]) -> set:
+    """Of the graph of the answers."""
+    waiting, seen = [answer.grad_fn for answer in answers], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [parent for parent, _ in node.next_functions]
+    return seen
 
 
 def test_without_a_graph_the_same_numbers() -> None:

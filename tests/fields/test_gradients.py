@@ -29,8 +29,10 @@ def eikonal_gradients(network: Field, latents: Tensor, points: Tensor, image: Te
     return list(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))
 
 
-def test_the_adjoint_pass_is_what_double_backward_gives() -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_the_adjoint_pass_is_what_double_backward_gives(native: bool) -> None:
     network, latents = some_network(torch.float64)
+    network.native_gradients = native
     points, image = some_points()
     points = points.double()
     condition = network.condition(latents)
@@ -48,6 +50,7 @@ def test_the_adjoint_pass_is_what_double_backward_gives() -> None:
 def test_the_graph_of_a_gradient_is_of_first_order() -> None:
     """No node of it is the backward pass of another: autocast and the compiler see ordinary operations."""
     network, latents = some_network()
+    network.native_gradients = False
     points, image = some_points()
     gradient = network.sdf_and_gradient(points, network.condition(latents), image)[1]
     waiting, names, seen = [gradient.grad_fn], set(), set()
@@ -87,8 +90,10 @@ def test_the_eikonal_loss_trains_under_autocast(dtype: torch.dtype) -> None:
     assert a.isfinite().all() and torch.cosine_similarity(a, b, dim=0) > 0.99
 
 
-def test_the_adjoint_pass_compiles() -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_the_adjoint_pass_compiles(native: bool) -> None:
     network, latents = some_network()
+    network.native_gradients = native
     points, _ = some_points()
     condition = network.condition(latents)[:1]
 

@@ -59,6 +59,24 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_native_gradients_change_no_step() -> None:
+    """Losses and weights of the first steps, R1 included, are those of torch's own gradients to rounding."""
+    reals = render_shapes(16, TINY["resolution"]).images
+    logs, states = [], []
+    for native in (True, False):
+        trainer = Trainer(GanConfig(seed=1, **TINY).resolved())
+        trainer.generator.native_gradients = native
+        try:
+            logs.append([trainer.step(reals) for _ in range(3)])
+        finally:
+            trainer.close()
+        states.append(trainer.generator.state_dict())
+    for ours, theirs in zip(*logs, strict=True):
+        assert {name: pytest.approx(value, rel=1e-3, abs=1e-4) for name, value in theirs.items()} == ours
+    for name, values in states[1].items():  # Adam moves each weight by its rate, whatever the gradient's size
+        assert (states[0][name] - values).abs().mean() < 1e-5, name
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return load_checkpoint(resolve_checkpoint(run))[0]
 

@@ -116,6 +116,34 @@ void evaluate(const Network<T>& network, int64_t count) {
     }
 }
 
+template <class T>
+void differentiate(const Network<T>& network, int64_t count) {
+    const FilmSiren<T>& view = network.view;
+    const std::vector<T> points = uniform<T>(3 * count, -1, 1), s = uniform<T>(count, -1, 1);
+    const std::vector<T> g = uniform<T>(3 * count, -1, 1), t = uniform<T>(3 * count, -1, 1);
+    std::vector<int64_t> image(count);
+    for (int64_t i = 0; i < count; ++i) image[i] = i * i % view.images;
+    std::vector<T> reference;
+    for (int threads : {1, 2, 5}) {
+        std::vector<T> by_points(3 * count), first(network.first), hidden(network.hidden),
+            sdf_head(network.sdf_head), texture_head(network.texture_head),
+            constants(network.constants), scale(network.scale), shift(network.shift);
+        cpu::launch(FilmSirenBackward<T>{view, points.data(), image.data(), s.data(), g.data(),
+                                         t.data(), by_points.data(), first.data(), hidden.data(),
+                                         sdf_head.data(), texture_head.data(), constants.data(),
+                                         scale.data(), shift.data(), count},
+                    {-1, nullptr, threads});
+        std::vector<T> all;
+        for (const auto* part :
+             {&by_points, &first, &hidden, &sdf_head, &texture_head, &constants, &scale, &shift}) {
+            all.insert(all.end(), part->begin(), part->end());
+        }
+        require(finite(all), "a gradient by the network is not finite");
+        require(reference.empty() || all == reference, "gradients depend on the number of threads");
+        reference = all;
+    }
+}
+
 // Cameras on a circle around the origin that look at it; [images, 3, 4].
 template <class T>
 std::vector<T> circle_of_cameras(int64_t images, double distance) {
@@ -360,6 +388,8 @@ int main(int argc, char** argv) {
         for (int64_t width : {16, 48, 64}) {
             for (bool bf16 : {false, true}) evaluate(Network<float>(3, width, 2, 1, 1, bf16), 157);
             evaluate(Network<double>(2, width, 1, 2, 0, false), 61);
+            differentiate(Network<float>(3, width, 2, 1, 1, false), 457);
+            differentiate(Network<double>(2, width, 1, 2, 0, false), 61);
         }
         for (bool bf16 : {false, true}) trace(Network<float>(4, 32, 2, 1, 1, bf16), 32);
         for (int most : {1, 3}) trace(Network<float>(4, 32, 2, 1, 1, false), 32, most);

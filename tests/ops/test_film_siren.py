@@ -306,8 +306,8 @@ def test_rejections():
         film_siren(points, image, net._replace(layers=(3, 0, 1)))
     with pytest.raises(ValueError, match=r"film_siren: hidden must be \[4, 2, 16, 8\] float32, got \[3, 2, 16, 8\]"):
         film_siren(points, image, net._replace(layers=(3, 1, 1)))
-    with pytest.raises(RuntimeError, match="film_siren: not differentiable, but sdf_head requires grad"):
-        film_siren(points, image, net._replace(sdf_head=net.sdf_head.clone().requires_grad_()))
+    with pytest.raises(RuntimeError, match="film_siren_trace: not differentiable, but sdf_head requires grad"):
+        film_siren_trace(some_cameras(2), levels(16), net._replace(sdf_head=net.sdf_head.clone().requires_grad_()), 0.4)
     with pytest.raises(ValueError, match=r"film_siren_trace: cameras must be \[B, 3, 4\]"):
         film_siren_trace(torch.zeros(2, 3, 3), levels(16), net, 0.4)
     with pytest.raises(ValueError, match=r"film_siren_trace: sizes must be multiples, got \[16, 24\]"):

@@ -14,7 +14,8 @@ def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tens
 
 
 def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer at a time; the gradient by autograd."""
+    """One layer at a time; the gradient by autograd. Differentiable to any order where gradients are enabled."""
+    graph = torch.is_grad_enabled()
     hidden = network.hidden.to(points.dtype)
     if hidden.dim() == 5:  # pairs of bfloat16
         hidden = hidden.transpose(2, 3).flatten(3).transpose(2, 3)
@@ -26,7 +27,7 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
         return torch.sin(network.scale[image, index] * product + network.shift[image, index])
 
     with torch.enable_grad():
-        x = points.detach().requires_grad_()
+        x = points if graph and points.requires_grad else points.detach().requires_grad_()
         trunk = x
         for index in range(trunk_layers):
             trunk = layer(index, trunk)
@@ -35,9 +36,9 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
             features = layer(index, features)
         prior = (x.square().sum(-1) + network.constants[0]).sqrt() + network.constants[1]
         sdf = features @ network.sdf_head + prior
-        (gradient,) = torch.autograd.grad(sdf.sum(), x, retain_graph=True)
+        (gradient,) = torch.autograd.grad(sdf.sum(), x, retain_graph=True, create_graph=graph)
         features = trunk
         for index in range(trunk_layers + sdf_layers, sum(network.layers)):
             features = layer(index, features)
-    texture = features @ network.texture_head.T
-    return sdf.detach(), gradient, texture.detach()
+        texture = features @ network.texture_head.T
+    return (sdf, gradient, texture) if graph else (sdf.detach(), gradient, texture.detach())
