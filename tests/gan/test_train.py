@@ -64,10 +64,10 @@ def test_native_gradients_change_no_step() -> None:
     reals = render_shapes(16, TINY["resolution"]).images
     logs, states = [], []
     for native in (True, False):
-        trainer = Trainer(GanConfig(seed=1, **TINY).resolved())
+        trainer = GanJob(GanConfig(seed=1, **TINY).resolved(), TrainingData.of(reals))
         trainer.generator.native_gradients = native
         try:
-            logs.append([trainer.step(reals) for _ in range(3)])
+            logs.append([trainer.step() for _ in range(3)])
         finally:
             trainer.close()
         states.append(trainer.generator.state_dict())
