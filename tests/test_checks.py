@@ -16,8 +16,9 @@ import trimesh
 from sdfgan import cameras, compat, fields, images, meshes, ops, raycast
 from sdfgan.errors import UserError
 from sdfgan.fields.function import as_field
-from sdfgan.sdf import fit, load
+from sdfgan.sdf import load
 from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.job import train
 from sdfgan.volume.render_images import render_pictures
 
 AXES = cameras.rotate_axes((0.3, 0.5))
@@ -207,7 +208,7 @@ def test_a_field_may_be_asked_at_points_of_any_shape(tmp_path: Path) -> None:
         "metrics": False,
         "device": "cpu",
     }
-    fit.train(SdfConfig(input=tmp_path / "ball.stl", output_dir=tmp_path / "run", **small))
+    train(SdfConfig(input=tmp_path / "ball.stl", output_dir=tmp_path / "run", **small))
     points = torch.rand(4, 5, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     several = (
         BALL | fields.Box((0.2, 0.3, 0.1)),

@@ -84,8 +84,11 @@ def shorten(output: Path, most: int) -> None:
     if size <= most:
         return
     with output.open("rb") as file:
-        file.seek(size - _TAIL)
-        tail = file.read(_TAIL)
+        tail = b""
+        while output.stat().st_size > file.tell():  # what was written meanwhile belongs to the end
+            size = output.stat().st_size
+            file.seek(size - _TAIL)
+            tail = file.read(_TAIL)
     os.truncate(output, _HEAD)
     with output.open("ab") as file:
         file.write(b"\n... %d bytes left out ...\n" % (size - _HEAD - _TAIL) + tail)

@@ -20,8 +20,9 @@ from sdfgan.errors import UserError
 from sdfgan.fields.function import FunctionField
 from sdfgan.meshes.thinness import measure_thinness
 from sdfgan.raycast import render
-from sdfgan.sdf import GroundTruth, evaluation, fit, load, sheet_mesh
+from sdfgan.sdf import GroundTruth, evaluation, load, report, sheet_mesh
 from sdfgan.sdf.config import SdfConfig
+from sdfgan.sdf.job import train
 
 AXES = rotate_axes((torch.tensor([0.4]), torch.tensor([0.3])))
 
@@ -142,7 +143,7 @@ SMALL: dict[str, Any] = {
 def sheet_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sheet")
     hemisphere().export(folder / "bowl.stl")
-    fit.train(SdfConfig(input=folder / "bowl.stl", output_dir=folder / "run", show_vis=1, **SMALL))
+    train(SdfConfig(input=folder / "bowl.stl", output_dir=folder / "run", show_vis=1, **SMALL))
     return folder / "run"
 
 
@@ -181,14 +182,14 @@ def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFix
         ("ball", "auto", "signed"), ("ball", "unsigned", "unsigned"),
     ):  # fmt: skip
         config = SdfConfig(tmp_path / f"{name}.stl", tmp_path / name / kind, field=kind, **tiny)  # type: ignore[arg-type]
-        assert fit.train(config)["field"] == wanted and load(tmp_path / name / kind).unsigned == (wanted == "unsigned")
+        assert train(config)["field"] == wanted and load(tmp_path / name / kind).unsigned == (wanted == "unsigned")
     said = capsys.readouterr().out.splitlines()
     assert any("bowl.stl: " in line and "an unsigned field: its openings have" in line for line in said)
     points = np.random.default_rng(0).uniform(-1, 1, (3000, 3))
     np.savez(tmp_path / "a.npz", points=points, distances=np.abs(points[:, 0]))
     np.savez(tmp_path / "b.npz", points=points, distances=points[:, 0])
-    assert fit.train(SdfConfig(tmp_path / "a.npz", tmp_path / "a", **tiny))["field"] == "unsigned"
-    assert fit.train(SdfConfig(tmp_path / "b.npz", tmp_path / "b", **tiny))["field"] == "signed"
+    assert train(SdfConfig(tmp_path / "a.npz", tmp_path / "a", **tiny))["field"] == "unsigned"
+    assert train(SdfConfig(tmp_path / "b.npz", tmp_path / "b", **tiny))["field"] == "signed"
     with pytest.raises(UserError, match="--field unsigned is for --network hash and mlp"):
         SdfConfig(tmp_path / "a.npz", network="film-siren", field="unsigned", device="cpu").resolved()
 
@@ -198,7 +199,7 @@ def test_both_kinds_are_trained_together(tmp_path: Path) -> None:
     hemisphere().export(tmp_path / "in" / "bowl.stl")
     trimesh.creation.icosphere(3, radius=0.6).export(tmp_path / "in" / "ball.stl")
     config = SdfConfig(tmp_path / "in", tmp_path / "out", together=2, **{**SMALL, "metrics": False})
-    assert fit.train(config)["failed"] == 0
+    assert train(config)["failed"] == 0
     for name, unsigned in (("bowl", True), ("ball", False)):
         field = load(tmp_path / "out" / name)
         below = field(torch.tensor([[0.0, -0.2, 0.0], [0.0, 0.0, 0.0]]))
@@ -213,11 +214,11 @@ def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     tiny: dict[str, Any] = {**SMALL, "preset": "low", "num_points": 20_000, "epochs": 2, "metrics": False}
 
     def fitted(name: str, **changes: Any) -> dict[str, Any]:
-        return fit.train(SdfConfig(tmp_path / "plate.stl", tmp_path / name, **{**tiny, **changes}))
+        return train(SdfConfig(tmp_path / "plate.stl", tmp_path / name, **{**tiny, **changes}))
 
     summary = fitted("fine", mesh_resolution=None)
     assert 200 < summary["reconstruction_res"] <= 256 and summary["note"].startswith("thin: 9")
-    assert fit.describe(summary)[0] == summary["note"]
+    assert report.describe(summary)[0] == summary["note"]
     assert fitted("as-asked", mesh_resolution=None, refine_thin=False)["reconstruction_res"] == 128
     summary = fitted("coarse", mesh_resolution=40)
     assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
