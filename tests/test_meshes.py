@@ -72,7 +72,7 @@ def test_condition_colours_and_skipped_blocks() -> None:
 def test_skipping_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     field = Box((0.4, 0.3, 0.5)).rotated(axis=(1.0, 2.0, 0.5), angle=0.7) - Sphere(radius=0.35)
     mesh = marching_cubes(field, resolution=50)
-    monkeypatch.setattr("sdfgan.meshes._SAFETY", 100.0)
+    monkeypatch.setattr("sdfgan.meshes.isosurface._SAFETY", 100.0)
     dense = marching_cubes(field, resolution=50)
     assert np.array_equal(mesh.vertices, dense.vertices) and np.array_equal(mesh.faces, dense.faces)
 
