@@ -88,6 +88,8 @@ def missing(arguments: argparse.Namespace) -> list[str]:
     wanted = {"matplotlib": "no picture of the ratios will be drawn"} if arguments.json else {}
     if {"mesh_distance", "all"} & set(arguments.case):
         wanted |= {"igl": "nothing will be set beside libigl", "rtree": "nothing will be set beside trimesh"}
+    if {"mesh_raycast", "all"} & set(arguments.case):
+        wanted |= {"embreex": "nothing will be set beside Embree", "rtree": "nothing will be set beside trimesh"}
     return [
         f"{words}: pip install {_PACKAGES.get(name, name)}" for name, words in wanted.items() if not find_spec(name)
     ]

@@ -14,7 +14,7 @@ from torch import Tensor
 import baselines
 from coordinates import comparisons
 from measure import Comparison, cpu_peak, gpu_peak, lazily, precisions, recorded
-from mesh_distances import mesh_distance
+from mesh_distances import mesh_distance, mesh_raycast
 from operators import operators
 from options import Options
 from sdfgan import ops, raycast
@@ -252,5 +252,6 @@ CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "coordinates": coordinates,
     "mesh": mesh,
     "mesh_distance": mesh_distance,
+    "mesh_raycast": mesh_raycast,
     "step": step,
 }

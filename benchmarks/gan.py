@@ -26,9 +26,9 @@ import torch
 from sdfgan.cli import main as sdfgan
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, train
-from sdfgan.gan.loop import load_training_data
+from sdfgan.gan.data import load_training_data
+from sdfgan.gan.job import GanJob
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.gan.trainer import Trainer
 
 _WARM_UP, _MEASURED = 10, 40  # steps
 _PICTURES, _SHAPES = 2000, 105
@@ -55,19 +55,19 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
 def steps_within(config: GanConfig, seconds: float) -> int:
     """How many steps a run can make in a time, from the rate of its first ones. Preconditioning counts."""
     data = load_training_data(config, talk=False)
-    trainer = Trainer(config)
+    job = GanJob(config, data)
     try:
         started = time.process_time()
-        trainer.precondition()
+        job.precondition()
         left = seconds - (time.process_time() - started)
         for _ in range(_WARM_UP):
-            trainer.step(data.train)
+            job.step()
         started = time.process_time()
         for _ in range(_MEASURED):
-            trainer.step(data.train)
+            job.step()
         rate = _MEASURED / (time.process_time() - started)
     finally:
-        trainer.close()
+        job.close()
     return max(1, int(rate * left))
 
 

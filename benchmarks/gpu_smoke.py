@@ -212,6 +212,14 @@ def _(device: str) -> Sequence[Tensor]:
     return [(found.closest - points).norm(dim=1) - found.distance.abs()]
 
 
+@same("mesh_raycast")
+def _(device: str) -> Sequence[Tensor]:
+    targets = 2 * torch.rand(20_000, 3) - 1
+    origins = 3 * torch.nn.functional.normalize(torch.randn(20_000, 3))
+    found = ops.mesh_raycast(ops.mesh_tree(*torus()).to(device), origins.to(device), (targets - origins).to(device))
+    return [found.distance.nan_to_num(posinf=9.0), found.barycentric.sum(1)]
+
+
 @same("sample_pixels, valid_pixels")
 def _(device: str) -> Sequence[Tensor]:
     sizes = torch.tensor([[20, 30], [25, 15], [10, 40]])

@@ -16,7 +16,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,8 @@ def gan(arguments: argparse.Namespace, scratch: Path) -> None:
     """Steps per second at the device's defaults, and what a step consists of."""
     from sdfgan.data.shapes import render_shapes
     from sdfgan.gan import GanConfig
-    from sdfgan.gan.trainer import Trainer
+    from sdfgan.gan.data import TrainingData
+    from sdfgan.gan.job import GanJob
 
     config = GanConfig(device=arguments.device, **(_TINY_GAN if arguments.quick else {})).resolved()
     begin = time.perf_counter()
@@ -67,12 +67,12 @@ def gan(arguments: argparse.Namespace, scratch: Path) -> None:
     print(f"{len(reals)} real pictures of the built-in set, made in {time.perf_counter() - begin:.1f} s")
     settings = {"resolution": config.resolution, "batch": config.batch_size, "width": config.width}
     for graphs in (False, True) if arguments.device == "cuda" else (False,):
-        trainer = Trainer(dataclasses.replace(config, cuda_graphs=graphs))
+        job = GanJob(dataclasses.replace(config, cuda_graphs=graphs), TrainingData.of(reals))
         for number in range(1 if arguments.quick else _WARM_UP):
             begin = time.perf_counter()
-            trainer.step(reals)
+            job.step()
             print(f"step {number}: {time.perf_counter() - begin:.3f} s", flush=True)
-        times = _timed(partial(trainer.step, reals), arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
+        times = _timed(job.step, arguments.device, 0.5 if arguments.quick else _GAN_SECONDS)
         rate = 1 / statistics.mean(times)
         numbers: dict[str, Any] = {
             "steps_per_s": rate, "median_ms": 1e3 * statistics.median(times), "slowest_ms": 1e3 * max(times)
@@ -82,13 +82,13 @@ def gan(arguments: argparse.Namespace, scratch: Path) -> None:
         variant = "step, graphs" if graphs else "step"
         print(f"GAN {settings}, {config.precision}, {variant}: {rate:.2f} steps/s, {numbers}", flush=True)
         keep(arguments, "gan", variant, settings, **numbers)
-    while not arguments.quick and trainer.steps_done % config.r1_interval:
-        trainer.step(reals)
+    while not arguments.quick and job.steps_done % config.r1_interval:
+        job.step()
     for name in ("a step with R1", "a step without"):
         print(name)
-        numbers = profile(partial(trainer.step, reals), 1, arguments.device)
+        numbers = profile(job.step, 1, arguments.device)
         keep(arguments, "gan", f"profile of {name}", settings, **numbers)
-    trainer.close()
+    job.close()
 
 
 def _timed(run: Callable[[], object], device: str, seconds: float) -> list[float]:
@@ -165,18 +165,18 @@ def nerf(arguments: argparse.Namespace, scratch: Path) -> None:
 def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
     """From the rate of some steps after the occupancy grid has been made sparse, which are profiled too."""
     from sdfgan.data.scenes import load_scene
-    from sdfgan.nerf.trainer import Trainer
+    from sdfgan.nerf.job import NerfJob
 
     resolved = dataclasses.replace(config, steps=_NERF_STEPS).resolved()
     scene = load_scene(resolved.scene, image_scale=resolved.image_scale, scene_scale=resolved.scene_scale)
-    trainer = Trainer(resolved, scene)
+    job = NerfJob(resolved, scene)
     try:
         for _ in range(60):
-            trainer.step()
-        times = _timed(trainer.step, resolved.device.split(":")[0], min(2.0, arguments.seconds / 10))
-        numbers = profile(trainer.step, _PROFILED, resolved.device.split(":")[0])
+            job.step()
+        times = _timed(job.step, resolved.device.split(":")[0], min(2.0, arguments.seconds / 10))
+        numbers = profile(job.step, _PROFILED, resolved.device.split(":")[0])
     finally:
-        trainer.close()
+        job.close()
     rate = 1 / statistics.mean(times)
     keep(arguments, "nerf", "profile of a step", {"scene": arguments.scene.name}, steps_per_s=rate, **numbers)
     steps = max(10, min(_NERF_STEPS, int(_CAUTION * rate * arguments.seconds)))
@@ -187,7 +187,7 @@ def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
 def sdf(arguments: argparse.Namespace, scratch: Path) -> None:
     """`train-sdf` with each preset: times, and how good the mesh is."""
     from sdfgan.sdf.config import PRESETS, SdfConfig
-    from sdfgan.sdf.fit import train
+    from sdfgan.sdf.job import train
 
     mesh = arguments.mesh or write_torus(scratch / "torus.obj")
     failed = []

@@ -1,4 +1,4 @@
-"""Signed distances to a mesh: the native kernel, libigl, trimesh and plain torch."""
+"""Signed distances to a mesh, and rays that meet one: the native kernels, libigl, Embree, trimesh and plain torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from measure import Comparison, lazily
 from options import Options
 from sdfgan import ops
+from sdfgan.cameras import ray_grid, rotate_axes
 from sdfgan.ops import reference
 
 
@@ -54,6 +55,53 @@ def mesh_distance(options: Options) -> Iterator[Comparison]:
     }
     config = {**config, "where": "drawn as train-sdf does"}
     yield Comparison("signed_samples", config, drawn, ("libigl",), scale={"libigl": scale["libigl"]})
+
+
+def mesh_raycast(options: Options) -> Iterator[Comparison]:
+    """Where the rays of a camera first meet a mesh of 102,400 faces, image by image; the slow ones get a share."""
+    vertices, faces = _torus(0.7, 0.25, *((32, 16) if options.quick else (320, 160)))
+    tree, side = ops.mesh_tree(vertices, faces).to(options.device), 128 if options.quick else 1024
+    axes = rotate_axes((torch.tensor([0.4]), torch.tensor([0.9])))
+    origins, directions = (part.reshape(-1, 3).contiguous().to(options.device) for part in ray_grid(axes, side))
+    step = {"torch, every face": side * side // 200, "trimesh": side * side // 2000}
+    few = [rays[:: step["torch, every face"]].contiguous() for rays in (origins, directions)]
+    some = [rays[:: step["trimesh"]].contiguous() for rays in (origins, directions)]
+
+    def examine(name: str, _: Any) -> dict[str, Any]:
+        if name != "sdfgan":
+            return {}
+        found, exact = ops.mesh_raycast(tree, *few), reference.mesh_raycast(tree, *(rays.double() for rays in few))
+        both = found.distance.isfinite() & exact.distance.isfinite()
+        largest = (found.distance - exact.distance)[both].abs().max().item()
+        return {"largest_error": largest, "met": found.distance.isfinite().float().mean().item()}
+
+    variants: dict[str, Callable[[], Any]] = {
+        "sdfgan": lambda: ops.mesh_raycast(tree, origins, directions),
+        "embree, one thread": lazily(partial(_by_embree, vertices, faces, origins, directions)),
+        "trimesh": lazily(partial(_rays_by_trimesh, vertices, faces, *some)),
+        "torch, every face": lambda: reference.mesh_raycast(tree, *few),
+    }
+    config = {"faces": len(faces), "rays": side * side}
+    scale = {"torch, every face": side * side / len(few[0]), "trimesh": side * side / len(some[0])}
+    yield Comparison("mesh_raycast", config, variants, tuple(variants)[1:], examine=examine, scale=scale)
+
+
+def _by_embree(vertices: Tensor, faces: Tensor, origins: Tensor, directions: Tensor) -> Callable[[], Any]:
+    from embreex.mesh_construction import TriangleMesh
+    from embreex.rtcore_scene import EmbreeScene
+
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices.numpy(), faces.numpy())
+    rays = origins.cpu().numpy(), directions.cpu().numpy()
+    return lambda: scene.run(*rays, query="INTERSECT", output=True)
+
+
+def _rays_by_trimesh(vertices: Tensor, faces: Tensor, origins: Tensor, directions: Tensor) -> Callable[[], Any]:
+    import trimesh
+    from trimesh.ray.ray_triangle import RayMeshIntersector  # which asks rtree
+
+    caster = RayMeshIntersector(trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False))
+    return lambda: caster.intersects_first(origins.cpu().numpy(), directions.cpu().numpy())
 
 
 def _torus(major_radius: float, minor_radius: float, major: int, minor: int) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ from sdfgan.meshes import normalise, repair
 from sdfgan.sdf import GroundTruth, evaluation, read_mesh
 from sdfgan.sdf.config import PRESETS, SdfConfig
 from sdfgan.sdf.files import find_inputs
-from sdfgan.sdf.fit import train
+from sdfgan.sdf.job import train
 
 Record = dict[str, Any]
 _KEPT = ("field", "thinness", "metrics", "wall_seconds", "repair", "reconstruction_res")  # of a summary

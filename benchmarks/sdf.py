@@ -28,8 +28,9 @@ from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import marching_cubes, normalise, repair
 from sdfgan.sdf import GroundTruth, Placement, SampleStream, evaluation, read_mesh
 from sdfgan.sdf.config import PRESETS, ScalerName, SdfConfig
+from sdfgan.sdf.files import Case
+from sdfgan.sdf.job import SdfJob
 from sdfgan.sdf.model import make_field
-from sdfgan.sdf.trainer import Trainer
 
 _RESOLUTION = 192
 _SCALER_SAMPLES = 100_000
@@ -72,10 +73,10 @@ def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> nn.Module
     first = next(stream.epoch(0, min(_SCALER_SAMPLES, len(stream))))
     torch.manual_seed(0)
     field = make_field(config, (first.points.cpu(), first.distances.cpu()), _NOWHERE)
-    trainer = Trainer([field], [stream], config)
-    for _ in trainer.run():
-        pass
-    (field,) = trainer.finish()
+    case = Case(Path(), Path(), stream, None, _NOWHERE, None, None, None)
+    job = SdfJob(config, [case], [field])
+    for _ in range(job.steps):
+        job.step()
     return field.requires_grad_(False)
 
 

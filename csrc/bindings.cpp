@@ -246,6 +246,7 @@ PYBIND11_MODULE(_C, module) {
     py::module_ single = module.def_submodule("f32");
     add_kernels<float>(single);
     add_kernel<MeshDistance>(single, "mesh_distance");
+    add_kernel<MeshRaycast>(single, "mesh_raycast");
     add_mesh_tree(module);
     add_kernels<double>(module.def_submodule("f64"));
 

@@ -164,6 +164,17 @@ class Kernels(Protocol):
         winding: Tensor | None,
         count: int,
     ) -> None: ...
+    def mesh_raycast(
+        self,
+        *,
+        tree: dict,
+        origins: Tensor | None,
+        directions: Tensor | None,
+        distance: Tensor | None,
+        face: Tensor | None,
+        barycentric: Tensor | None,
+        count: int,
+    ) -> None: ...
     def overlap_sums(
         self,
         *,
@@ -285,7 +296,7 @@ class Kernels(Protocol):
     ) -> None: ...
 
 f32: ModuleType
-f64: ModuleType  # without mesh_distance
+f64: ModuleType  # without mesh_distance and mesh_raycast
 openmp: bool
 simd_levels: str
 cuda: bool

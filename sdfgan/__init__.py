@@ -23,6 +23,7 @@ _SUBPACKAGES = (
     "fields",
     "gan",
     "images",
+    "inverse",
     "meshes",
     "metrics",
     "nerf",

@@ -138,12 +138,12 @@ except SystemExit as end:
 
 
 def test_packages_that_are_missing_are_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("matplotlib", "igl", "rtree"):
+    for name in ("matplotlib", "igl", "rtree", "embreex"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     asked = argparse.Namespace(case=["mesh"], json=Path("a.jsonl"))
     assert bench.missing(asked) == ["no picture of the ratios will be drawn: pip install matplotlib"]
     said = bench.missing(argparse.Namespace(case=["all"], json=None))
-    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree"]
+    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree", "pip install embreex"]
 
 
 def environment() -> dict[str, str]:

@@ -13,11 +13,11 @@ import trimesh
 from polygon_files import SOLIDS, off
 from sdfgan import cameras, fields, meshes
 from sdfgan.cli import main
-from sdfgan.commands.fit_image import load_target
 from sdfgan.errors import UserError
 from sdfgan.images import VideoWriter
+from sdfgan.inverse import load_target
+from sdfgan.meshes import render_mesh
 from sdfgan.raycast import render
-from sdfgan.raycast.rasterise import render_mesh
 
 
 def test_meshes_are_rendered_as_fields_are() -> None:

@@ -1,5 +1,5 @@
-// Distances to meshes (core/mesh.h), compiled once per instruction set.
-#include "core/mesh.h"
+// Distances to meshes and rays that meet them (core/mesh.h, core/mesh_raycast.h), compiled once per instruction set.
+#include "core/mesh_raycast.h"
 #include "cpu/table.h"
 
 namespace sdfgan::cpu {
@@ -75,6 +75,10 @@ void SDFGAN_LEVEL(mesh_distance_)(const MeshDistance& m, const int32_t* order, i
     for (int i = 0; i < count; ++i) {
         measure_point(m, order[begin + i], slots[i], slots[i] < 0 ? NAN : windings[like[i]]);
     }
+}
+
+void SDFGAN_LEVEL(mesh_raycast_)(const MeshRaycast& m, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) cast_ray<Lane>(m, i);
 }
 
 }  // namespace sdfgan::cpu

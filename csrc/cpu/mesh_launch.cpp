@@ -1,4 +1,4 @@
-// Splits the points of a MeshDistance over threads, neighbours in space together.
+// Splits the points of a MeshDistance over threads, neighbours in space together; and rays.
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -89,6 +89,17 @@ void launch(const MeshDistance& p, const Where& where) {
                 }
             });
     }
+}
+
+// Rays differ in work as points do.
+void launch(const MeshRaycast& p, const Where& where) {
+    std::atomic<int64_t> next{0};
+    const int64_t pieces = (p.count + kMeshPiece - 1) / kMeshPiece;
+    run_threads(static_cast<int>(std::min<int64_t>(pieces, where.threads)), [](int) {}, [&] {
+        for (int64_t i; (i = next.fetch_add(1)) < pieces;) {
+            table().mesh_raycast(p, i * kMeshPiece, std::min((i + 1) * kMeshPiece, p.count));
+        }
+    });
 }
 
 }  // namespace sdfgan::cpu

@@ -27,6 +27,7 @@ SDFGAN_DECLARE(double)
 #undef SDFGAN_DECLARE
 
 void SDFGAN_LEVEL(mesh_distance_)(const MeshDistance&, const int32_t*, int64_t, int64_t);
+void SDFGAN_LEVEL(mesh_raycast_)(const MeshRaycast&, int64_t, int64_t);
 double SDFGAN_LEVEL(multiply_adds_)(int64_t, bool);
 
 namespace {
@@ -59,6 +60,7 @@ extern const Table SDFGAN_LEVEL(table_) = {
     kKernels<double>,
     SDFGAN_LEVEL(multiply_adds_),
     SDFGAN_LEVEL(mesh_distance_),
+    SDFGAN_LEVEL(mesh_raycast_),
 };
 
 }  // namespace sdfgan::cpu

@@ -82,6 +82,7 @@ struct Table {
     double (*multiply_adds)(int64_t rounds, bool bf16);  // returns the operations done
     // The points order[begin] to order[end - 1], kMeshPiece at most.
     void (*mesh_distance)(const MeshDistance&, const int32_t* order, int64_t begin, int64_t end);
+    void (*mesh_raycast)(const MeshRaycast&, int64_t begin, int64_t end);
 };
 
 extern const Table table_base, table_avx2, table_avx512, table_avx512bf16;

@@ -1,6 +1,6 @@
 // Distances to meshes on CUDA: a thread per point, over the CPU's tree (core/mesh.h). Neighbouring
 // threads take points that `order` makes neighbours in space, so that they read the same nodes.
-#include "core/mesh.h"
+#include "core/mesh_raycast.h"
 #include "cuda/launch.cuh"
 
 namespace sdfgan::cuda {
@@ -17,7 +17,17 @@ struct MeasurePoint {
     }
 };
 
+struct CastRay {
+    MeshRaycast p;
+    __device__ void operator()(int64_t i) const { cast_ray<float>(p, i); }
+};
+
 }  // namespace
+
+void launch(const MeshRaycast& p, const Where& where) {
+    const DeviceGuard guard(where.device);
+    for_each("mesh_raycast", p.count, where, CastRay{p});
+}
 
 void launch(const MeshDistance& p, const Where& where) {
     const DeviceGuard guard(where.device);

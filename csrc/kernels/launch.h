@@ -63,6 +63,7 @@ namespace cpu {
 SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)
 SDFGAN_DECLARE_LAUNCH(perceptron, Perceptron)
 void launch(const MeshDistance&, const Where&);
+void launch(const MeshRaycast&, const Where&);
 
 const char* simd();                // the level in use
 void set_simd(const char* level);  // "" for the best; throws when this CPU lacks it
@@ -77,6 +78,7 @@ namespace cuda {
 
 SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)  // those of FiLM-SIRENs throw for double
 void launch(const MeshDistance&, const Where&);
+void launch(const MeshRaycast&, const Where&);
 
 int64_t start_level_workspace(int device, int64_t rays);                                // bytes
 int64_t trace_step_workspace(int device, int64_t entries);                              // bytes

@@ -1,4 +1,4 @@
-// Distances to triangle meshes; core/mesh.h has the maths.
+// Distances to triangle meshes, and rays that meet them; core/mesh.h has the maths.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +33,20 @@ struct MeshDistance {
     int64_t count;
 
     SDFGAN_FIELDS(tree, points, order, distance, face, closest, winding, count)
+};
+
+// Where rays meet a mesh first, from either side; see core/mesh_raycast.h. Rays that are not finite
+// give NaN and face -1.
+struct MeshRaycast {
+    MeshTree tree;
+    const float* origins;     // [count, 3]
+    const float* directions;  // [count, 3] of any length
+    float* distance;          // [count] in lengths of the direction; infinite where nothing is met
+    int32_t* face;            // [count] or -1
+    float* barycentric;       // [count, 3] weights of the face's corners; 0 for none
+    int64_t count;
+
+    SDFGAN_FIELDS(tree, origins, directions, distance, face, barycentric, count)
 };
 
 namespace cpu {

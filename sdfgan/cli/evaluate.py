@@ -18,9 +18,9 @@ from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
+from sdfgan.gan.data import load_training_data
 from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
-from sdfgan.gan.generator import load_generator
-from sdfgan.gan.loop import load_training_data
+from sdfgan.gan.models import load_generator
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint

@@ -13,7 +13,7 @@ from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import InterpolateConfig
 from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
-from sdfgan.gan.generator import sample_latents
+from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import Show
 from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
 

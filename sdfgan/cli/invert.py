@@ -22,8 +22,8 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
-from sdfgan.gan.generator import load_generator
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
+from sdfgan.gan.models import load_generator
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
 from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where

@@ -17,7 +17,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.gan.generator import load_generator, sample_latents
+from sdfgan.gan.models import load_generator, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
 from sdfgan.training.device import resolve_device

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.fit import describe, train
+from sdfgan.sdf.job import train
+from sdfgan.sdf.report import describe
 
 __all__ = ["SdfConfig", "run"]
 

@@ -256,11 +256,12 @@ def _text_images(path: Path, cameras: dict[int, ColmapCamera], notes: list[str])
 
 
 def _is_points(line: str) -> bool:
-    """Whether a line is X Y POINT3D_ID X Y POINT3D_ID ...: threes of numbers, as no image's line is."""
+    """Whether a line is X Y POINT3D_ID X Y POINT3D_ID ..., which an image's line is not, even where it is cut short."""
     words = line.split()
     if len(words) % 3:
         return False
     try:
+        _ = [int(word) for word in words[2::3]]  # of a cut image's line these are parts of its pose
         return all(math.isfinite(float(word)) for word in words)
     except ValueError:
         return False

@@ -30,6 +30,7 @@ _KINDS = {  # beginnings of sound pictures that are not read
 _MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
 _DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
 _HALF_A_STEP = 1 / 510  # of 8 bits
+_BITS_PER_SAMPLE = 258  # a TIFF's tag
 _MATTE_LOW, _MATTE_HIGH = 0.05, 0.15  # distances from the background: surely background, surely object
 
 
@@ -139,9 +140,7 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
                 refused = _refused(image)
                 if refused:
                     return refused
-                return _square(
-                    _premultiplied(ImageOps.exif_transpose(image), image.format), resolution, background, crop
-                )
+                return _square(_premultiplied(image, turn=True), resolution, background, crop)
     except UnidentifiedImageError:
         return _no_picture(head)
     except Exception as error:  # decoders raise almost anything on damaged data
@@ -159,7 +158,7 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
             if refused:
                 return refused
             has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            image = _premultiplied(image, image.format)
+            image = _premultiplied(image)
             if scale != 1:
                 size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
                 image = image.resize(size, Image.Resampling.BOX, reducing_gap=None)
@@ -213,28 +212,37 @@ def _refused(image: Image.Image) -> str | None:
     return f"animated: {frames} frames, and a picture has one" if frames > 1 else None
 
 
-def _premultiplied(image: Image.Image, format_: str | None) -> Image.Image:
-    """The picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges."""
+def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
+    """The picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges.
+
+    `turn`: as its EXIF data say.
+    """
+    upright = ImageOps.exif_transpose(image) if turn else image
     if image.mode in _DEEP:
-        image = _of_8_bits(image, format_)
+        upright = _of_8_bits(upright, _white(image))
     elif image.mode not in _MODES:
         raise _Unreadable(f"pictures of mode {image.mode} are not read")
-    return image.convert("RGBA").convert("RGBa")
+    return upright.convert("RGBA").convert("RGBa")
 
 
-def _of_8_bits(image: Image.Image, format_: str | None) -> Image.Image:
-    """Grey of 16 bits or of numbers in [0, 1], which Pillow would clip to 8 bits, as L or LA."""
+def _white(image: Image.Image) -> float:
+    """The value of white in a grey picture of 16 or 32 bits, or of numbers in [0, 1]."""
+    if image.mode == "F":
+        return 1.0
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits are read into 32
+        raise _Unreadable("integers of 8 or 16 bits without sign are read, got 32 bits or signed ones")
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]  # a camera's TIFF may have 10, 12 or 14
+    return 2.0**bits - 1
+
+
+def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
+    """Grey from 0 to `white`, which Pillow would clip to 8 bits, as L or LA."""
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F":
         low, high = values.min(), values.max()
         if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor where something is not a number
             raise _Unreadable(f"floating-point values must be in 0..1, got {low:g} to {high:g}")
-        grey = values * 255
-    else:
-        if image.mode == "I" and format_ not in ("PNG", "PPM"):  # whose 16 bits are read into 32
-            raise _Unreadable("integers of 8 or 16 bits without sign are read, got 32 bits or signed ones")
-        grey = values / 257
-    result = Image.fromarray(grey.round().clip(0, 255).astype(np.uint8))
+    result = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
     if isinstance(transparent := image.info.get("transparency"), int):
         result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return result

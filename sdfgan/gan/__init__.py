@@ -7,8 +7,8 @@ from sdfgan._lazy import lazy
 if TYPE_CHECKING:
     from sdfgan.gan.config import GanConfig, ResolvedGanConfig
     from sdfgan.gan.discriminators import DISCRIMINATORS, Discriminator
-    from sdfgan.gan.generator import load_generator, make_generator, sample_latents
-    from sdfgan.gan.loop import train
+    from sdfgan.gan.job import train
+    from sdfgan.gan.models import load_generator, make_generator, sample_latents
 else:
     __getattr__, __dir__ = lazy(__file__)
 

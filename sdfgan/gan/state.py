@@ -18,9 +18,10 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
-from sdfgan.gan.generator import make_generator
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.gan.models import make_generator
 from sdfgan.training.checkpoint import (
+    Saved,
     pack_generator_state,
     pack_module,
     pack_optimizer,
@@ -29,6 +30,8 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.graphs import Graphs
+from sdfgan.training.health import Health
+from sdfgan.training.job import Job
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
@@ -39,8 +42,12 @@ _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 Gradients = Sequence[Tensor]
 
 
-class TrainingState:
+class TrainingState(Job):
     """Networks, averages, optimisers and random state of a run, and the threads that work on them."""
+
+    kind = "gan"
+    threads: ChunkThreads
+    health: Health
 
     def __init__(
         self, config: ResolvedGanConfig, ranks: Ranks | None = None, poses: PoseDistribution | None = None
@@ -81,6 +88,7 @@ class TrainingState:
             self.discriminator.to(self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
+        self.modules = [self.generator, self.discriminator, *self.averages.values()]
         betas = (config.beta1, config.beta2)
         self.optimizer_g = torch.optim.Adam(self._parts(), config.learning_rate_generator, betas, fused=True)
         self.optimizer_d = torch.optim.Adam(
@@ -89,8 +97,8 @@ class TrainingState:
         spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
         self.poses = poses or pose_distribution(config.poses, *spans)
         self.fov = math.radians(config.fov)
-        self.steps_done = 0
-        self.steps = Steps(_RATES, config.precision)
+        self.steps, self.steps_done = config.steps, 0
+        self.updates = Steps(_RATES, config.precision)
         self.averages_warm_up = True
         self.augmented = 0.0  # the probability of ADA
         self._signs: list[float] = []  # of real logits, since it changed
@@ -101,11 +109,6 @@ class TrainingState:
     def average(self) -> Field:
         """The moving average of the generator that pictures are made from."""
         return self.averages["ema"]
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """All networks of the run, the averages among them."""
-        return [self.generator, self.discriminator, *self.averages.values()]
 
     def _parts(self) -> list[dict[str, Any]]:
         """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""
@@ -119,7 +122,7 @@ class TrainingState:
 
     def close(self) -> None:
         """Give torch its threads back, and its freedom if it had it."""
-        self.threads.close()
+        super().close()
         if self.config.deterministic:
             enabled, warn_only = self._deterministic_before
             torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
@@ -135,10 +138,6 @@ class TrainingState:
             for averaged in self.averages.values():
                 averaged.load_state_dict(self.generator.state_dict())
 
-    def latents(self, count: int, random: torch.Generator) -> Tensor:
-        """Random latents [count, L] on the CPU."""
-        return self.config.latent_std * torch.randn(count, self.generator.latent_size, generator=random)
-
     def apply(
         self, name: Literal["generator", "discriminator"], gradients: Sequence[Gradients], clip: float
     ) -> tuple[float, bool]:
@@ -146,9 +145,9 @@ class TrainingState:
         module: nn.Module = self.generator if name == "generator" else self.discriminator
         optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
         means = self.ranks.average(mean_gradients(gradients))
-        assign_gradients(module.parameters(), means, self.steps.loss_scale)
+        assign_gradients(module.parameters(), means, self.updates.loss_scale)
         _leave_out_unreached(module, optimizer)
-        return self.steps.take(name, optimizer, module.parameters(), clip, self.steps_done)
+        return self.updates.take(name, optimizer, module.parameters(), clip, self.steps_done)
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 
@@ -164,30 +163,32 @@ class TrainingState:
         for name, module in self.averages.items():
             tensors |= pack_module(module, name)
         return tensors, {
-            **self.steps.state(),
+            **self.updates.state(),
             "averages_warm_up": self.averages_warm_up,
             "augmented": self.augmented,
             "signs": self._signs,
         }
 
-    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any], step: int, source: Any) -> None:
-        """Undo `state`. Raises UserError, naming `source`, where something is missing or does not fit."""
-        self.load_networks(tensors, source)
+    def load_state(self, saved: Saved) -> None:
+        """Undo `state`. Raises UserError, naming the checkpoint, where something is missing or does not fit."""
+        source, tensors, state = saved
+        self.load_networks(saved)
         unpack_optimizer(self.optimizer_g, tensors, "optimizer_g", source)
         unpack_optimizer(self.optimizer_d, tensors, "optimizer_d", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:
-            self.steps.load_state(state)
+            self.updates.load_state(state)
             self.averages_warm_up, self.augmented = bool(state["averages_warm_up"]), float(state["augmented"])
             self._signs = [float(sign) for sign in state["signs"]]
             if not 0 <= self.augmented <= 1 or not all(map(math.isfinite, self._signs)):
                 raise ValueError(f"augmented {self.augmented}, signs {self._signs}")
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
-        self.steps_done = step
+        self.steps_done = state["step"]
 
-    def load_networks(self, tensors: dict[str, Tensor], source: Any) -> None:
-        """Take the networks, and nothing else, from another run's tensors. Their averages are warm already."""
+    def load_networks(self, saved: Saved) -> None:
+        """Take the networks, and nothing else, from another run's checkpoint. Their averages are warm already."""
+        source, tensors, _ = saved
         self.averages_warm_up = False
         unpack_module(self.generator, tensors, "generator", source)
         unpack_module(self.discriminator, tensors, "discriminator", source)

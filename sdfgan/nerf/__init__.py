@@ -6,7 +6,8 @@ from sdfgan._lazy import lazy
 
 if TYPE_CHECKING:
     from sdfgan.nerf.config import NerfConfig
-    from sdfgan.nerf.loop import load_model, train
+    from sdfgan.nerf.job import train
+    from sdfgan.nerf.models import load_model
 else:
     __getattr__, __dir__ = lazy(__file__)
 

@@ -1,44 +1,35 @@
-"""The models of `train-nerf`: what a batch of rays costs in training, and what rays see afterwards."""
+"""The models of `train-nerf`: volumes, and what rays see in them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from abc import abstractmethod
-from typing import NamedTuple
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sdfgan import ops
 from sdfgan.data.scenes import Views
-from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals, density_normals
+from sdfgan.errors import UserError
+from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
-from sdfgan.nerf.config import ResolvedNerfConfig
+from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
+from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
 
 _FARTHEST = 1000.0  # of unbounded scenes
 _ANNEALING = 10.0  # how soon weights are trusted (mip-NeRF 360, sec. 3)
 _PADDING = 0.01  # of the weights of cones (mip-NeRF, eq. 18)
-_COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse picture
 _NEAREST = 0.01  # in front of a camera inside the scene's cube
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
-_PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
-
-
-class Batch(NamedTuple):
-    """Rays to learn from."""
-
-    rays: Rays
-    colors: Tensor  # [R, 3] of the pictures, over the background
-    background: Tensor  # [R, 3]
 
 
 class SceneModel(nn.Module):
-    """A volume, and how it is learnt and looked at."""
+    """A volume, and how it is looked at."""
 
     cones = False  # whether the volume is asked for Gaussians, not points
     nearest = 0.05  # where rays begin in unbounded scenes
@@ -51,10 +42,6 @@ class SceneModel(nn.Module):
     @abstractmethod
     def field(self) -> VolumeField:
         """What the scene is made of."""
-
-    @abstractmethod
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a batch, and numbers for the log: `mse`, and `samples`, the places asked for each ray."""
 
     @abstractmethod
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
@@ -110,16 +97,6 @@ class GridModel(SceneModel):
         if step % _UPDATE_INTERVAL == 0:
             self.occupancy.ask(self.radiance, generator)
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
-        marched = self.occupancy.march(batch.rays, jitter, self.radiance)
-        seen = render_packed(marched, self.radiance, batch.background)
-        mse = (seen.rgb - batch.colors).square().mean()
-        loss = mse
-        if self.config.opacity_weight:
-            loss = loss + self.config.opacity_weight * entropy(seen.opacity).mean()
-        return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.asked / max(len(jitter), 1))}
-
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
         field: VolumeField = WithNormals(self.radiance) if normals else self.radiance
@@ -151,7 +128,7 @@ class NetworkModel(SceneModel):
             "linear" if bounded else "disparity",
             merge=config.model == "nerf",
             blur=config.model == "mip-nerf",
-            pictures=config.model in _COARSE_WEIGHT,
+            pictures=not self.proposes,
             padding=_PADDING if self.cones else 1e-5,
         )
         self.trust = 1.0  # in the proposals, while training
@@ -164,57 +141,14 @@ class NetworkModel(SceneModel):
         done = step / self.config.steps
         self.trust = _ANNEALING * done / ((_ANNEALING - 1) * done + 1) if self.proposes else 1.0
 
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        config = self.config
-        seen = self._render(batch.rays, batch.background, generator)
-        mse = (seen.rgb - batch.colors).square().mean()
-        loss, last = mse, seen.levels[-1]
-        log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(self.sampling.counts)))}
-        for level in seen.levels[:-1]:
-            if level.rgb is not None:
-                loss = loss + _COARSE_WEIGHT[self.kind] * (level.rgb - batch.colors).square().mean()
-            else:
-                covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
-                loss = loss + config.interlevel_weight * covered
-                log["interlevel"] = covered.detach()
-        if config.distortion_weight:
-            distortion = ops.distortion_loss(last.spans, last.weights).mean()
-            loss = loss + config.distortion_weight * distortion
-            log["distortion"] = distortion.detach()
-        if config.opacity_weight:
-            loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
-        if self.kind == "ref-nerf":
-            extra, numbers = self._normal_losses(seen)
-            loss, log = loss + extra, log | numbers
-        return loss, log
-
-    def _normal_losses(self, seen: VolumeRendering) -> tuple[Tensor, dict[str, Tensor]]:
-        """Ref-NeRF, eqs. 11 and 12."""
-        assert seen.samples is not None and seen.places is not None
-        predicted, true = seen.samples.normals, seen.samples.extras
-        assert predicted is not None and true is not None
-        weights = seen.levels[-1].weights
-        rays = max(len(weights), 1)
-        weights = weights.reshape(-1)
-        differ = (weights * (predicted - true).square().sum(1)).sum() / rays
-        facing = (predicted * seen.places.directions).sum(1).clamp(min=0)
-        away = (weights * facing.square()).sum() / rays
-        log = {"normals": differ.detach(), "orientation": away.detach()}
-        if self.config.prop_normal:
-            assert isinstance(self.coarse, ProposalField)
-            _, proposed = density_normals(self.coarse.density, seen.places, create_graph=True)
-            apart = (weights.detach() * (predicted.detach() - proposed).square().sum(1)).sum() / rays
-            differ = differ + _PROPOSAL_NORMALS * apart
-        return self.config.normal_weight * differ + self.config.orientation_weight * away, log
-
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
-        return self._render(rays, background, None, normals)
+        return self.render(rays, background, None, normals)
 
-    def _render(
+    def render(
         self, rays: Rays, background: Tensor, generator: torch.Generator | None, normals: bool = False
     ) -> VolumeRendering:
-        """Stratified where there is a generator, that is in training."""
+        """What rays see over a background [3] or [R, 3]; stratified where there is a generator, that is in training."""
         training = generator is not None
         sharpness = self.trust if training else 1.0
         sampling = dataclasses.replace(self.sampling, stratified=training, sharpness=sharpness)
@@ -232,12 +166,23 @@ class NetworkModel(SceneModel):
         )
 
 
-def entropy(opacity: Tensor) -> Tensor:
-    """Of rays that are stopped with this probability [R]: 0 for surely stopped and surely not."""
-    p = opacity.clamp(1e-4, 1 - 1e-4)
-    return -(p * p.log() + (1 - p) * (1 - p).log())
-
-
 def make_model(config: ResolvedNerfConfig, bounded: bool) -> SceneModel:
     """The model of a resolved configuration."""
     return GridModel(config, bounded) if config.model == "fast" else NetworkModel(config, bounded)
+
+
+def config_of(saved: Saved) -> ResolvedNerfConfig:
+    """The configuration in a checkpoint. Raises UserError if it is none of `train-nerf`'s."""
+    kind = saved.state.get("kind")
+    if kind != "nerf":
+        raise UserError(f"{saved.folder}: expected a checkpoint of train-nerf, got one of kind {kind!r}")
+    return NerfConfig.from_json(saved.state.get("config"), saved.folder / "state.json")
+
+
+def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, ResolvedNerfConfig]:
+    """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
+    saved = read_checkpoint(Path(path))
+    config = dataclasses.replace(config_of(saved), device=device).resolved()
+    model = make_model(config, bool(saved.state.get("bounded"))).to(device)
+    unpack_module(model, saved.tensors, "model", saved.folder)
+    return model.requires_grad_(False), config

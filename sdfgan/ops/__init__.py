@@ -17,7 +17,7 @@ from .grid_march import GridMarch, MarchSamples, march_count, march_reached, mar
 from .hash import hash_encoding, hash_table_begins
 from .histogram import distortion_loss, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
-from .mesh import MeshDistance, MeshTree, mesh_distance, mesh_tree
+from .mesh import MeshDistance, MeshHits, MeshTree, mesh_distance, mesh_raycast, mesh_tree
 from .pdf import sample_pdf
 from .perceptron import pack_perceptron, perceptron
 from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
@@ -34,6 +34,7 @@ __all__ = [
     "MarchRules",
     "MarchSamples",
     "MeshDistance",
+    "MeshHits",
     "MeshTree",
     "PixelSamples",
     "PixelViews",
@@ -55,6 +56,7 @@ __all__ = [
     "march_reached",
     "march_samples",
     "mesh_distance",
+    "mesh_raycast",
     "mesh_tree",
     "pack_matrices",
     "pack_perceptron",

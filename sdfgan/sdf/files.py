@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,12 +19,19 @@ from sdfgan.meshes.thinness import Thinness, measure_thinness
 from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.model import MESH, MODEL
 from sdfgan.sdf.sampling import Samples, SampleStream
-from sdfgan.sdf.trainer import Stream
 
 SAMPLE_SUFFIX = ".npz"
 _ARRAYS = ("points", "distances", "sdf", "weights", "normals", "pos", "neg")
 _LARGEST = 2**32  # bytes of them
 _IN_MEMORY = 2**23  # samples that are kept instead of drawn again, 270 MB
+
+
+class Stream(Protocol):
+    """What training takes its samples from; see `sampling.SampleStream`."""
+
+    def __len__(self) -> int: ...
+    def epoch(self, number: int, batch_size: int) -> Iterator[Samples]:
+        """Batches, the last one smaller, in an order that `number` decides."""
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,110 @@
-"""Pictures of a fitted field: slices with the error beside them, and a turntable by our own tracer."""
+"""What is made of a fitted field: its file, mesh, metrics and summary; slices, their error, and a turntable."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdfgan.cameras import orbit_path, rotate_axes
+from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.images import VideoWriter, image_grid, save_image
+from sdfgan.images import VideoWriter, image_grid, save_image, video_if_possible
+from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes.read import read_mesh
+from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
-from sdfgan.sdf.evaluation import evaluate
+from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
+from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
+from sdfgan.sdf.files import Case
+from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
+from sdfgan.training.run import Summary
 
+_SLOPE_POINTS = 20_000
 _SIDE = 256  # pixels of a slice
 _BANDS = 20.0  # lines of equal distance per unit
 _FRAMES, _FRAME, _ELEVATION = 36, 192, math.radians(20)
 _RED, _BLUE, _INK = (0.85, 0.33, 0.24), (0.23, 0.42, 0.75), (0.05, 0.05, 0.05)
 _HEAT = ((0.0, 0.0, 0.02), (0.35, 0.07, 0.43), (0.79, 0.25, 0.33), (0.98, 0.65, 0.04), (0.99, 1.0, 0.64))
+
+
+def finish_case(
+    config: ResolvedSdfConfig, own: ResolvedSdfConfig, case: Case, field: MeshSDF, summary: Summary
+) -> None:
+    """Make everything of a trained field, and write its summary; `own` are the settings of the case's own run."""
+    folder = case.folder
+    field.requires_grad_(False)
+    near = next(case.stream.epoch(0, min(_SLOPE_POINTS, len(case.stream)))).points
+    field.measure_slope(near)
+    save_model(folder / MODEL, field, own)
+    summary |= {
+        "input": str(case.path),
+        "folder": str(folder),
+        "network": config.network,
+        "field": "unsigned" if case.unsigned else "signed",
+        "parameters": sum(parameter.numel() for parameter in field.parameters()),
+        "samples": len(case.stream),
+        "repair": str(case.report) if case.report is not None else None,
+        "thinness": case.thinness and dataclasses.asdict(case.thinness),
+        "placement": case.placement._asdict(),
+        "model": MODEL,
+        "mesh": None,
+    }
+    begin = time.monotonic()
+    if case.truth is not None and config.metrics:
+        summary["metrics"] = field_metrics(field, case.truth)
+    if config.mesh_resolution:
+        try:
+            cells = summary["reconstruction_res"] = mesh_cells(config, case)
+            mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
+            name = f"{MESH}.{config.mesh_format}"
+            export_mesh(to_original(mesh, case.placement), folder / name)
+            summary["mesh"] = name
+            if case.truth is not None and config.metrics:  # of what the file holds after its rounding
+                written = to_normalised(read_mesh(folder / name), case.placement)
+                summary["metrics"] |= mesh_metrics(written, case.truth)
+        except UserError as error:
+            summary["error"] = f"{case.path}: {error}"
+    if case.thinness is not None and not case.unsigned:
+        summary["note"] = case.thinness.as_solid()
+    if config.show_vis:
+        summary.write(folder)
+        summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
+        shown = field.shell() if case.unsigned else field
+        turntable = video_if_possible(
+            folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, shown)
+        )
+        summary["turntable"] = turntable and turntable.name
+    summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
+    summary.write(folder)
+
+
+def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
+    """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
+    cells = config.mesh_resolution
+    if case.unsigned or case.thinness is None or not case.thinness.has_holes:
+        return cells
+    if not config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
+        return cells
+    return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MAX_CELLS))
+
+
+def describe(summary: dict[str, Any]) -> list[str]:
+    """A summary in lines to print."""
+    lines = [summary["note"]] if summary.get("note") else []
+    for name, value in summary.get("metrics", {}).items():
+        lines.append(f"{name}: {np.format_float_positional(value, 4, fractional=False)}")
+    if "training_seconds" in summary:
+        lines.append(f"{summary['parameters']:,} parameters, trained in {summary['training_seconds']} s")
+        lines.append(f"wrote {summary['folder']}")
+    return lines
 
 
 def slice_points(axis: int, side: int, device: torch.device) -> Tensor:

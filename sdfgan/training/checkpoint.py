@@ -10,7 +10,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors
 import torch
@@ -24,6 +24,25 @@ FORMAT = 1
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _MAX_STEP = 10**15
 _NAME = re.compile(r"step-(\d{7,})")
+
+
+class Saved(NamedTuple):
+    """A checkpoint that has been read."""
+
+    folder: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    @property
+    def run(self) -> Path:
+        """The folder of its run."""
+        return self.folder.parent.parent
+
+
+def read_checkpoint(path: Path) -> Saved:
+    """A checkpoint, or the newest one of a run folder. Raises UserError for what is missing or damaged."""
+    folder = resolve_checkpoint(path)
+    return Saved(folder, *load_checkpoint(folder))
 
 
 def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 3) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -38,6 +39,18 @@ def generator_on(device: torch.device, generator: torch.Generator) -> torch.Gene
         return generator
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
     return torch.Generator(device).manual_seed(seed)
+
+
+def autocast(device: torch.device, precision: str | None) -> AbstractContextManager[None]:
+    """Products of networks in "bf16" or "fp16" within its block; as they are for "fp32"."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called: "cpu", or the GPU's name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def device_here(saved: str, run: Path) -> str:

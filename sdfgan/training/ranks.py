@@ -25,8 +25,8 @@ _PATIENCE = timedelta(minutes=30)  # the first process may be making a data set
 class Ranks:
     """This process among those of the run."""
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, owns_group: bool = False) -> None:
+        self.rank, self.count, self._owns_group = rank, count, owns_group
 
     @property
     def first(self) -> bool:
@@ -67,6 +67,13 @@ class Ranks:
         """Until all processes are here."""
         if self.count > 1:
             dist.barrier()
+
+    def part(self) -> None:
+        """Until all processes are here; from then on each is alone, and waits for no other."""
+        self.wait()
+        if self._owns_group:
+            dist.destroy_process_group()
+        self.count, self._owns_group = 1, False
 
     def broadcast(self, modules: Sequence[nn.Module]) -> None:
         """Give every process the first one's parameters and buffers."""
@@ -114,9 +121,9 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
-        here = Ranks(dist.get_rank(), dist.get_world_size())
+        here = Ranks(dist.get_rank(), dist.get_world_size(), started)
         yield here
         here.wait()  # or one that is done would take away what another still uses
     finally:
-        if started:
+        if started and dist.is_initialized():
             dist.destroy_process_group()

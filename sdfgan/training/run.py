@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import list_checkpoints, remove_partial, set_aside_after
+from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_partial, set_aside_after
+from sdfgan.training.device import device_here
 from sdfgan.training.files import disk_errors, write_json, write_text
 
 
@@ -82,6 +84,36 @@ class RunFolder:
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue  # cut off when the process died
         write_text(path, "".join(kept))
+
+
+class Summary(dict[str, Any]):
+    """What summary.json says of a run that began at `started`, by `time.monotonic`."""
+
+    def __init__(self, started: float, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.started = started
+
+    def write(self, folder: Path) -> None:
+        """Write what is known by now, with the seconds that all has taken: images cannot take the numbers with them."""
+        self["wall_seconds"] = round(time.monotonic() - self.started, 2)
+        write_json(folder / "summary.json", self)
+
+
+def choose_folder(resumed: Saved | None, given: Path | None, name: str) -> Path:
+    """The folder of a run: its own where it is resumed, or what is given, or a new one in runs/. Raises UserError."""
+    if resumed is not None:
+        return resumed.run
+    path = given or next_run_folder(Path("runs"), name)
+    check_new_run(path)
+    return path
+
+
+def resumed_config(given: Any, before: Any, checkpoint: Path, changeable: Collection[str], instead: str = "") -> Any:
+    """The settings `before` of a run with what may be changed as `given`; see `changed_on_resume`."""
+    run = checkpoint.parent.parent
+    changed = changed_on_resume(given, before, changeable, run, instead)
+    changed.setdefault("device", device_here(before.device, run))
+    return dataclasses.replace(before, **{**changed, "resume": None})
 
 
 def changed_on_resume(

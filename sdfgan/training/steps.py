@@ -114,6 +114,36 @@ def _count(value: Any) -> int:
     return value
 
 
+@torch.no_grad()
+def step_rows(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], good: Sequence[bool]) -> None:
+    """Step on the gradients of parameters [M, ...] that are stacked, one for each of M networks.
+
+    Of the rows that are not `good` nothing changes, neither themselves nor what the optimiser, one like Adam, remembers
+    of them. A single network's parameters need no first dimension.
+    """
+    bad = [index for index, is_good in enumerate(good) if not is_good]
+    if len(bad) == len(good):
+        return
+    held = []
+    for parameter in parameters if bad else ():
+        if parameter.grad is not None:
+            parameter.grad[bad] = 0
+        slots = [slot for slot in optimizer.state.get(parameter, {}).values() if slot.shape == parameter.shape]
+        held += [(tensor, tensor[bad]) for tensor in (parameter, *slots)]
+    optimizer.step()
+    for tensor, before in held:
+        tensor[bad] = before
+
+
+def as_numbers(log: Mapping[str, Tensor | float]) -> dict[str, float]:
+    """Every tensor's number; waits for the device once."""
+    tensors = {name: value for name, value in log.items() if isinstance(value, Tensor)}
+    known = {name: value for name, value in log.items() if not isinstance(value, Tensor)}
+    values = torch.stack([value.float() for value in tensors.values()]).tolist()
+    read = dict(zip(tensors, values, strict=True)) | known
+    return {name: read[name] for name in log}
+
+
 def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     """The mean over chunks of each parameter's gradient, summed in their order."""
     first, *others = chunks

@@ -130,6 +130,12 @@ def test_lines_of_points_may_be_empty_or_missing(tmp_path: Path, point_lines: Ca
         (tmp_path / "sparse" / "images.txt").write_text(image_lines(9, lambda i, lines=lines: lines))
         with pytest.raises(UserError, match=said):
             load_scene(tmp_path)
+    whole = "3 0.9 0.1 0.2 0.3 0.5 0.6 4.5 1 r_2.png"
+    for words in range(1, 10):  # a line that was cut is no line of points
+        cut = " ".join(whole.split()[:words]) + "\n"
+        (tmp_path / "sparse" / "images.txt").write_text(image_lines(2, lambda i: "") + cut)
+        with pytest.raises(UserError, match="line 5: expected IMAGE_ID"):
+            load_scene(tmp_path)
     again = image_lines(4, lambda i: "") + image_lines(1, lambda i: "")
     (tmp_path / "sparse" / "images.txt").write_text(again)
     with pytest.raises(UserError, match=r"there are two poses of r_0\.png"):

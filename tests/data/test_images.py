@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 
@@ -217,6 +218,27 @@ def test_nothing_to_read(tmp_path: Path) -> None:
         load_images(tmp_path, 0)
 
 
+def tiff_of_12_bits(values: np.ndarray) -> bytes:
+    """Grey of 12 bits, two values in three bytes, as cameras and microscopes write it; Pillow itself does not."""
+    pairs = values.reshape(-1, 2).astype(np.int64)
+    packed = np.stack((pairs[:, 0] >> 4, (pairs[:, 0] & 15) << 4 | pairs[:, 1] >> 8, pairs[:, 1] & 255), 1)
+    data = packed.astype(np.uint8).tobytes()
+    height, width = values.shape
+    tags = {
+        256: width,
+        257: height,
+        258: 12,
+        259: 1,
+        262: 1,
+        273: 8 + 2 + 12 * 9 + 4,
+        277: 1,
+        278: height,
+        279: len(data),
+    }
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + data
+
+
 def test_values_of_many_bits(tmp_path: Path) -> None:
     """Numbers in [0, 1] and 16 bits become 8 by their range, and other ranges are refused, never guessed at."""
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
@@ -234,6 +256,9 @@ def test_values_of_many_bits(tmp_path: Path) -> None:
     (tmp_path / "p.pgm").write_bytes(b"P5 16 16 65535\n" + levels.tobytes())
     found = decode_whole(tmp_path / "p.pgm")
     assert not isinstance(found, str) and (found[0][..., 0] == expected).all()
+    (tmp_path / "12.tif").write_bytes(tiff_of_12_bits((ramp * 4095).astype(np.uint16)))
+    found = decode_whole(tmp_path / "12.tif")
+    assert not isinstance(found, str) and np.abs(found[0][..., 0].astype(int) - expected).max() <= 1
     Image.fromarray((ramp * 65535).astype(np.uint16)).save(tmp_path / "key.png", transparency=65535)
     found = decode_whole(tmp_path / "key.png")
     assert not isinstance(found, str) and found[1] and (found[0][..., 3] == np.where(ramp == 1, 0, 255)).all()

@@ -10,7 +10,7 @@ import pytest
 
 from sdfgan.errors import UserError
 from sdfgan.gan.config import GanConfig
-from sdfgan.gan.loop import _resumed_config
+from sdfgan.gan.job import _resumed_config
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.sdf.config import SdfConfig
 

@@ -19,12 +19,16 @@ from sdfgan.data.image_sets import InMemory
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
+from sdfgan.gan.batches import Batches
 from sdfgan.gan.config import DEFAULTS
 from sdfgan.gan.curricula import Stage, load_curriculum, names
+from sdfgan.gan.data import TrainingData
 from sdfgan.gan.discriminators import logits_of
+from sdfgan.gan.job import GanJob
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss, r1_penalty
-from sdfgan.gan.step import Step, View
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.models import sample_latents
+from sdfgan.gan.objective import Objective
+from sdfgan.training.checkpoint import Saved
 from sdfgan.training.health import SIGNS
 
 TINY = {
@@ -49,13 +53,13 @@ def pictures() -> Tensor:
 
 def trained(
     pictures: Tensor, steps: int = 50, augmented: float = 0.0, **options: Any
-) -> tuple[Trainer, list[dict[str, float]]]:
+) -> tuple[GanJob, list[dict[str, float]]]:
     """A trainer after some steps, and the numbers of each. `augmented` is the probability of ADA at the start."""
-    trainer = Trainer(GanConfig(**{**TINY, **options}).resolved())
+    trainer = GanJob(GanConfig(**{**TINY, **options}).resolved(), TrainingData.of(pictures))
     trainer.precondition()
     trainer.augmented = augmented
     try:
-        return trainer, [trainer.step(pictures) for _ in range(steps)]
+        return trainer, [trainer.step() for _ in range(steps)]
     finally:
         trainer.close()
 
@@ -82,16 +86,22 @@ def test_losses(loss: str, pictures: Tensor) -> None:
 def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: int, pictures: Tensor) -> None:
     """Times the interval, since it is left out in between."""
     config = GanConfig(**{**TINY, "r1_gamma": 3.0, "r1_interval": interval, "r1_of": of}).resolved()
-    trainer = Trainer(config)
+    trainer = GanJob(config, TrainingData.of(pictures))
     try:
-        now = Step(trainer, config)
+        batches = Batches(config, trainer.random, trainer.device, trainer.ranks)
+        objective = Objective.at(config, 0)
         with torch.no_grad():
-            fake = now.render(now.draw_fakes()[0])
-        reals = now.draw_reals(InMemory(pictures))[0]
-        assert now.with_r1
+            fake = objective.render(trainer.generator, batches.fakes(trainer.generator, trainer.poses)[0])
+        reals = batches.reals(InMemory(pictures))[0]
+        assert objective.with_r1
         gradients = {}
-        for now.with_r1 in (True, False):
-            gradients[now.with_r1] = now._discriminator_chunk(fake, reals, View(None, None), View(None, None), None)[1]
+        for with_r1 in (True, False):
+            now = dataclasses.replace(objective, with_r1=with_r1)
+            images = fake.images(4), reals, fake.latents, fake.axes
+            loss, _ = now.discriminator_loss(trainer.discriminator, *images)
+            gradients[with_r1] = torch.autograd.grad(
+                loss, list(trainer.discriminator.parameters()), materialize_grads=True
+            )
         penalty = 1.5 * interval * r1_penalty(logits_of(trainer.discriminator, 1.0), reals, of)
         expected = torch.autograd.grad(
             penalty, list(trainer.discriminator.parameters()), allow_unused=True, materialize_grads=True
@@ -150,7 +160,7 @@ def test_generators(options: dict, pictures: Tensor, monkeypatch: pytest.MonkeyP
     trainer, logs = trained(pictures, **options)
     check(logs)
     assert logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9
-    latents = trainer.latents(2, torch.Generator().manual_seed(0))
+    latents = sample_latents(trainer.config, [0, 1])
     field = trainer.average
     points = torch.rand(10, 3)
     colours = [field.rgb(points, field.condition(latent), None) for latent in latents.split(1)]
@@ -235,30 +245,30 @@ def test_fp16(pictures: Tensor) -> None:
     """An overflow is skipped and halves the scale; nothing else is skipped."""
     trainer, logs = trained(pictures, precision="fp16")
     check([log for log in logs if not log["skipped"]])
-    assert sum(log["skipped"] for log in logs) < 10 and trainer.steps.loss_scale >= 1
+    assert sum(log["skipped"] for log in logs) < 10 and trainer.updates.loss_scale >= 1
     _, exact = trained(pictures, steps=1)
     assert logs[0]["loss_d"] == pytest.approx(exact[0]["loss_d"], rel=0.01)
 
 
 def test_fp16_halves_its_scale_when_it_overflows(pictures: Tensor) -> None:
-    trainer = Trainer(GanConfig(**{**TINY, "precision": "fp16"}).resolved())
-    trainer.steps.loss_scale = 2.0**60
+    trainer = GanJob(GanConfig(**{**TINY, "precision": "fp16"}).resolved(), TrainingData.of(pictures))
+    trainer.updates.loss_scale = 2.0**60
     try:
-        log = trainer.step(pictures)
+        log = trainer.step()
     finally:
         trainer.close()
-    assert log["skipped"] == 1 and trainer.steps.loss_scale == 2.0**58  # once for each network
+    assert log["skipped"] == 1 and trainer.updates.loss_scale == 2.0**58  # once for each network
 
 
 def test_the_renderer_of_dfr_learns_from_empty_pictures() -> None:
     """As the project does: the eikonal term asks every pixel of the disc, whether a surface is there or not."""
     config = GanConfig(**{**TINY, "generator": "dfr", "renderer": "dfr"}).resolved()
-    trainer = Trainer(config)
+    trainer = GanJob(config, TrainingData.of(torch.zeros(4, 4, 16, 16, dtype=torch.uint8)))
     try:
         with torch.no_grad():
             trainer.generator.get_submodule("film")[-1].bias.fill_(1.0)  # far from flat
             trainer.generator.get_parameter("sdf_head.bias").fill_(5.0)
-        condition = trainer.generator.condition(trainer.latents(2, trainer.random))
+        condition = trainer.generator.condition(sample_latents(config, [0, 1]))
         made = drawing.draw(trainer.generator, condition, torch.eye(3).expand(2, 3, 3), config)
         assert not made.alpha.any()
         assert len(made.gradients) > 2 * 0.7 * config.resolution**2
@@ -292,11 +302,10 @@ def shrunk(name: str) -> GanConfig:
 def test_curricula(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     config = shrunk(name)
-    trainer = Trainer(config)
-    pictures = render_shapes(32, max(config.resolutions)).images
+    trainer = GanJob(config, TrainingData.of(render_shapes(32, max(config.resolutions)).images))
     trainer.precondition()
     try:
-        logs = [trainer.step(pictures) for _ in range(55)]  # past the end
+        logs = [trainer.step() for _ in range(55)]  # past the end
     finally:
         trainer.close()
     check(logs)
@@ -348,20 +357,20 @@ STAGES = (Stage(0, {"resolution": 16}), Stage(4, {"resolution": 32, "batch_size"
 def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
     config = GanConfig(**{**TINY, "discriminator": "progressive", "fade_steps": 3, "stages": STAGES}).resolved()
     assert config.at(3).resolution == 16 and config.at(4).resolution == 32 and config.stage_start(7) == 4
-    straight, halted = Trainer(config), Trainer(config)
-    resumed = Trainer(config)
+    straight, halted, resumed = (GanJob(config, TrainingData.of(pictures)) for _ in range(3))
     try:
-        logs = [straight.step(pictures) for _ in range(8)]
+        logs = [straight.step() for _ in range(8)]
         assert logs[3]["learning_rate"] == 5e-4 and logs[4]["learning_rate"] == 1e-4
         for _ in range(5):
-            halted.step(pictures)
+            halted.step()
         # Adam counts the steps of the second resolution's layers from where they began.
         later, always = (halted.optimizer_d.state[halted.discriminator.stems[side].weight] for side in ("32", "16"))
         assert (later["step"], always["step"]) == (1, 5)
-        resumed.load_state(*halted.state(), 5, "here")
+        tensors, values = halted.state()
+        resumed.load_state(Saved(Path("here"), tensors, {**values, "step": 5}))
         for _ in range(3):
-            resumed.step(pictures)
-        latents = straight.latents(2, torch.Generator())
+            resumed.step()
+        latents = sample_latents(config, [0, 1])
         axes = torch.eye(3).expand(2, 3, 3)
         now = straight.config.at(straight.steps_done)
         assert drawing.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
@@ -405,18 +414,19 @@ def test_bad_curricula(text: str, message: str, tmp_path: Path) -> None:
 WORKER = """
 import json, pathlib, sys, torch
 from sdfgan.gan import GanConfig
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.data import TrainingData
+from sdfgan.gan.job import GanJob
 from sdfgan.training.ranks import process_group
 pictures = torch.load(sys.argv[1], weights_only=True)
 config = GanConfig(**json.loads(sys.argv[2])).resolved()
 with process_group(torch.device("cpu")) as ranks:
-    trainer = Trainer(config, ranks)
+    trainer = GanJob(config, TrainingData.of(pictures), ranks)
     trainer.augmented = 0.5
     if not ranks.first:
         for parameter in trainer.discriminator.parameters():
             parameter.data += 1
     ranks.broadcast(trainer.modules)
-    logs = [trainer.step(pictures) for _ in range(4)]
+    logs = [trainer.step() for _ in range(4)]
     ranks.check_same(trainer.modules, 4)
     trainer.close()
     if ranks.first:
@@ -476,13 +486,13 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
 def test_a_batch_that_processes_cannot_share() -> None:
     from sdfgan.training.ranks import Ranks
 
-    config = GanConfig(**TINY).resolved()
+    config, data = GanConfig(**TINY).resolved(), TrainingData.of(torch.zeros(4, 4, 16, 16, dtype=torch.uint8))
     later = dataclasses.replace(config, stages=(Stage(0, {"batch_size": 6}), Stage(50, {"batch_size": 4})))
     for wrong in (config, later):
         with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
-            Trainer(wrong, Ranks(0, 3))
+            GanJob(wrong, data, Ranks(0, 3))
     with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator small"):
-        Trainer(config, Ranks(0, 4))
+        GanJob(config, data, Ranks(0, 4))
 
 
 def test_pictures_from_somewhere_else(pictures: Tensor) -> None:

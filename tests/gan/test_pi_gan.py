@@ -15,8 +15,9 @@ from sdfgan.fields import PiGanField
 from sdfgan.fields.volume import Radiance, RaySamples
 from sdfgan.gan import GanConfig, drawing, make_generator
 from sdfgan.gan.curricula import Stage, load_curriculum
+from sdfgan.gan.data import TrainingData
 from sdfgan.gan.inversion import Effort, invert
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.job import GanJob
 from sdfgan.gan.views import ImageRenderer
 from sdfgan.meshes import marching_cubes
 
@@ -37,13 +38,12 @@ TINY = {
 }
 
 
-def trained(config: GanConfig, steps: int) -> tuple[Trainer, list[dict[str, float]]]:
-    trainer = Trainer(config)
-    images = render_shapes(32, max(config.resolutions)).images
+def trained(config: GanConfig, steps: int) -> tuple[GanJob, list[dict[str, float]]]:
+    job = GanJob(config, TrainingData.of(render_shapes(32, max(config.resolutions)).images))
     try:
-        return trainer, [trainer.step(images) for _ in range(steps)]
+        return job, [job.step() for _ in range(steps)]
     finally:
-        trainer.close()
+        job.close()
 
 
 @pytest.mark.parametrize("name", ["carla", "cats", "celeba"])
@@ -58,11 +58,12 @@ def test_curricula(name: str) -> None:
                                         "march_steps": 4}))  # fmt: skip
     options = {**TINY, **settings, "fade_steps": 2, "data_layout": "auto", "stages": tuple(stages)}
     config = GanConfig(**options).resolved()
-    before = {key: value.clone() for key, value in Trainer(config).generator.named_parameters()}
-    trainer, logs = trained(config, 2 * len(stages) + 1)
+    fresh, _ = trained(config, 0)
+    before = {key: value.clone() for key, value in fresh.generator.named_parameters()}
+    job, logs = trained(config, 2 * len(stages) + 1)
     assert all(math.isfinite(value) for log in logs for value in log.values())
     assert all(log["skipped"] == 0 for log in logs)
-    for key, value in trainer.generator.named_parameters():
+    for key, value in job.generator.named_parameters():
         assert not torch.equal(value, before[key]), key
 
 
@@ -71,11 +72,11 @@ def test_the_mapping_network_has_its_own_rate() -> None:
     moved = {}
     for rate in (1.0, 0.01):
         config = GanConfig(**TINY, mapping_rate=rate).resolved()
-        trainer = Trainer(config)
-        before = {key: value.clone() for key, value in trainer.generator.named_parameters()}
-        trainer.step(render_shapes(16, 16).images)
-        trainer.close()
-        moved[rate] = {k: (v - before[k]).abs().max().item() for k, v in trainer.generator.named_parameters()}
+        job = GanJob(config, TrainingData.of(render_shapes(16, 16).images))
+        before = {key: value.clone() for key, value in job.generator.named_parameters()}
+        job.step()
+        job.close()
+        moved[rate] = {k: (v - before[k]).abs().max().item() for k, v in job.generator.named_parameters()}
     for key in moved[1.0]:
         expected = 0.01 if key.startswith("mapping") else 1.0
         assert moved[0.01][key] == pytest.approx(expected * moved[1.0][key], rel=0.05), key

@@ -18,8 +18,10 @@ import torch
 from sdfgan.data.convert import dataset_json, encode, picture_name, writer
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
-from sdfgan.gan import GanConfig, load_generator, loop, sample_latents, train
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan import GanConfig, job, load_generator, sample_latents, train
+from sdfgan.gan.data import TrainingData
+from sdfgan.gan.job import GanJob
+from sdfgan.gan.report import Report
 from sdfgan.training import health
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
 
@@ -81,8 +83,8 @@ def test_a_run_learns_and_leaves_everything_it_promises(finished: Path) -> None:
 
 def leave_out_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of runs whose weights alone matter."""
-    monkeypatch.setattr(loop._Run, "results", lambda self, checkpoint: {})
-    monkeypatch.setattr(loop._Run, "final_pictures", lambda self: {"grid": None, "turntable": None, "meshes": []})
+    monkeypatch.setattr(GanJob, "results", lambda self: {})
+    monkeypatch.setattr(Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
 
 
 def test_without_ffmpeg_a_run_ends_with_all_but_the_video(
@@ -101,10 +103,10 @@ def test_without_ffmpeg_a_run_ends_with_all_but_the_video(
 
 
 def test_pictures_that_fail_do_not_take_the_numbers_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: loop._Run) -> dict[str, object]:
+    def fails(self: Report) -> dict[str, object]:
         raise RuntimeError("no picture")
 
-    monkeypatch.setattr(loop._Run, "final_pictures", fails)
+    monkeypatch.setattr(Report, "final_images", fails)
     with pytest.raises(RuntimeError, match="no picture"):
         train(GanConfig(output_dir=tmp_path / "run", steps=1, **{**TINY, "evaluate_images": 0}))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
@@ -131,17 +133,17 @@ def test_continuing_equals_going_straight_on(tmp_path: Path, monkeypatch: pytest
     class Enough(Exception):
         pass
 
-    original = Trainer.step
+    original = GanJob.step
 
-    def die_at_step_5(self: Trainer, pictures: torch.Tensor) -> dict[str, float]:
+    def die_at_step_5(self: GanJob) -> dict[str, float]:
         if self.steps_done == 5:
             raise Enough
-        return original(self, pictures)
+        return original(self)
 
-    monkeypatch.setattr(Trainer, "step", die_at_step_5)
+    monkeypatch.setattr(GanJob, "step", die_at_step_5)
     with pytest.raises(Enough):
         train(GanConfig(output_dir=tmp_path / "halted", **options))
-    monkeypatch.setattr(Trainer, "step", original)
+    monkeypatch.setattr(GanJob, "step", original)
     train(GanConfig(device="cpu", resume=tmp_path / "halted"))
     straight, halted = weights(tmp_path / "straight"), weights(tmp_path / "halted")
     assert straight.keys() == halted.keys()
@@ -154,9 +156,9 @@ def test_the_number_of_threads_does_not_matter() -> None:
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        trainer = Trainer(GanConfig(steps=3, **TINY).resolved())
+        trainer = GanJob(GanConfig(steps=3, **TINY).resolved(), TrainingData.of(pictures))
         for _ in range(3):
-            trainer.step(pictures)
+            trainer.step()
         trainer.close()
         results.append(trainer.state()[0])
     torch.set_num_threads(before)
@@ -167,30 +169,31 @@ def test_bf16_is_close_to_fp32() -> None:
     pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
     losses = []
     for precision in ("fp32", "bf16"):
-        trainer = Trainer(GanConfig(steps=1, precision=precision, **TINY).resolved())
-        losses.append(trainer.step(pictures)["loss_d"])
+        trainer = GanJob(GanConfig(steps=1, precision=precision, **TINY).resolved(), TrainingData.of(pictures))
+        losses.append(trainer.step()["loss_d"])
         trainer.close()
     assert losses[1] == pytest.approx(losses[0], rel=0.02) and losses[1] != losses[0]
 
 
 def test_gradients_that_are_not_finite_are_skipped_then_stop_the_run() -> None:
     pictures = torch.randint(0, 256, (32, 4, 16, 16), dtype=torch.uint8)
-    trainer = Trainer(GanConfig(steps=30, r1_gamma=0.0, **TINY).resolved())
+    trainer = GanJob(GanConfig(steps=30, r1_gamma=0.0, **TINY).resolved(), TrainingData.of(pictures))
     before = trainer.generator.sdf_head.detach().clone()
     with torch.no_grad():
         trainer.discriminator.head.bias.fill_(torch.nan)
     try:
-        trainer.step(pictures)
+        trainer.step()
         assert torch.equal(trainer.generator.sdf_head, before)
         with pytest.raises(UserError, match=r"training stopped at step \d+: gradients of the \w+ were not finite"):
             for _ in range(20):
-                trainer.step(pictures)
+                trainer.step()
     finally:
         trainer.close()
 
 
 def test_one_network_that_is_never_finite_stops_the_run_though_the_other_is() -> None:
-    trainer = Trainer(GanConfig(**TINY).resolved())
+    pictures = torch.zeros(8, 4, 16, 16, dtype=torch.uint8)
+    trainer = GanJob(GanConfig(**TINY).resolved(), TrainingData.of(pictures))
     good = [[torch.zeros_like(p) for p in trainer.generator.parameters()]]
     bad = [[torch.full_like(p, torch.nan) for p in trainer.discriminator.parameters()]]
     try:
@@ -228,7 +231,7 @@ def test_a_warning_is_said_and_written(
 
 
 def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "load_training_data", None)  # nothing is made before the folder has been looked at
+    monkeypatch.setattr(job, "load_training_data", None)  # nothing is made before the folder has been looked at
     for dry in (False, True):
         with pytest.raises(UserError, match="holds a run already"):
             train(GanConfig(output_dir=finished, dry_run=dry, **TINY))

@@ -7,7 +7,8 @@ import torch
 
 from sdfgan.data.shapes import render_shapes
 from sdfgan.gan import GanConfig
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.data import TrainingData
+from sdfgan.gan.job import GanJob
 from sdfgan.training.graphs import Graphs
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
@@ -58,9 +59,10 @@ def test_training_with_graphs_is_training_without(settings, monkeypatch):
     base = {"device": "cuda", "resolution": 32, "batch_size": 8, "width": 64, "r1_interval": 2, "precision": "fp32"}
     logs = []
     for graphs in (True, False):
-        trainer = Trainer(GanConfig(**base | settings | {"cuda_graphs": graphs}).resolved())
-        logs.append([trainer.step(reals) for _ in range(3)])
-        trainer.close()
+        config = GanConfig(**base | settings | {"cuda_graphs": graphs}).resolved()
+        job = GanJob(config, TrainingData.of(reals))
+        logs.append([job.step() for _ in range(3)])
+        job.close()
     for number, (with_graphs, without) in enumerate(zip(*logs, strict=True)):
         assert with_graphs.keys() == without.keys()
         tolerance = 1e-2 * 4**number

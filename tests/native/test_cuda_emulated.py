@@ -281,6 +281,19 @@ def test_distances_to_a_mesh_are_those_of_the_cpu(emulated, ordered):
     assert (out.face != expected.face).sum() < 20 and out.face[7] == -1  # corners belong to several faces
 
 
+def test_rays_that_meet_a_mesh_are_those_of_the_cpu(emulated):
+    g = torch.Generator().manual_seed(5)
+    vertices, faces = torch.randn(90, 3, generator=g), torch.randint(0, 90, (300, 3), generator=g, dtype=torch.int32)
+    tree, origins, directions = ops.mesh_tree(vertices, faces), torch.randn(200, 3, generator=g), -vertices[:1]
+    directions = directions + torch.randn(200, 3, generator=g)
+    origins[7] = math.nan
+    out = ops.MeshHits(torch.zeros(200), torch.zeros(200, dtype=torch.int32), torch.zeros(200, 3))
+    given = {"tree": tree._asdict(), "origins": origins, "directions": directions, "count": 200}
+    emulated.f32.mesh_raycast((HOPPER, 0, 0), **given, **out._asdict())
+    for found, expected in zip(out, ops.mesh_raycast(tree, origins, directions), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
 def test_the_march_and_rays_match_the_cpu(emulated):
     """Rays of two levels, the second within the first, each with some steps of a march."""
     coarse, fine = LEVELS["march"][0]._replace(size=6), LEVELS["march"][-1]._replace(size=12)

@@ -22,7 +22,7 @@ from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.models import make_model
-from sdfgan.nerf.views import Look, SceneRenderer, depth_span, neutral, orbit, path_cameras
+from sdfgan.nerf.report import Look, SceneRenderer, depth_span, neutral, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.training.device import generator_on

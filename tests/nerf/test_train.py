@@ -22,8 +22,8 @@ from sdfgan.cli import main
 from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
 from sdfgan.nerf import NerfConfig, load_model, train
-from sdfgan.nerf.trainer import Trainer
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
+from sdfgan.nerf.job import NerfJob
+from sdfgan.training.checkpoint import Saved, load_checkpoint, resolve_checkpoint
 from sdfgan.training.ranks import Ranks
 
 FAST: dict[str, Any] = {
@@ -80,7 +80,7 @@ def test_the_mesh_is_the_ball_in_the_units_of_the_file(finished: Path) -> None:
 
 
 def test_depth_and_normals_are_those_of_the_ball(finished: Path, scene: Path) -> None:
-    from sdfgan.nerf.views import SceneRenderer
+    from sdfgan.nerf.report import SceneRenderer
 
     model, _ = load_model(finished)
     views = load_scene(scene).train
@@ -99,7 +99,7 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
     options = CLASSIC | (PROPOSALS if model in ("mip-nerf-360", "ref-nerf") else {})
     config = NerfConfig(data=scene, model=model, steps=60, prop_normal=model == "ref-nerf", **options).resolved()
     data = load_scene(scene)
-    trainer = Trainer(config, data._replace(bounded=bounded))
+    trainer = NerfJob(config, data._replace(bounded=bounded))
     try:
         logs = [trainer.step() for _ in range(60 if bounded else 4)]
     finally:
@@ -126,16 +126,16 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
     }
     train(NerfConfig(output_dir=tmp_path / "straight", **options, checkpoint_interval=100))
 
-    original, calls = Trainer.step, []
+    original, calls = NerfJob.step, []
 
-    def stop_at_15(self: Trainer) -> dict[str, float]:
+    def stop_at_15(self: NerfJob) -> dict[str, float]:
         calls.append(1)
         if len(calls) == 15:
             os.kill(os.getpid(), signal.SIGTERM)
         return original(self)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Trainer, "step", stop_at_15)
+        patch.setattr(NerfJob, "step", stop_at_15)
         with pytest.raises(SystemExit) as stopped:
             train(NerfConfig(output_dir=tmp_path / "halted", **options, checkpoint_interval=100))
     assert stopped.value.code == 128 + signal.SIGTERM
@@ -152,7 +152,7 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
 class Half(Ranks):
     """One of two processes that takes the other's place too: it averages both shares, one after the other."""
 
-    def __init__(self, trainer: list[Trainer]) -> None:
+    def __init__(self, trainer: list[NerfJob]) -> None:
         super().__init__(0, 2)
         self.trainer = trainer
 
@@ -180,9 +180,9 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
     for threads, processes in ((1, 1), (2, 1), (2, 2)):
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
-        itself: list[Trainer] = []
+        itself: list[NerfJob] = []
         ranks = Half(itself) if processes == 2 else None
-        trainer = Trainer(config, data, ranks)
+        trainer = NerfJob(config, data, ranks)
         itself.append(trainer)
         for _ in range(4):
             if ranks is not None:
@@ -202,7 +202,7 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
         load_scene(scene),
     )
     for count, chunks, rays in ((1, 1, 128), (3, 3, 126), (200, 200, 200)):
-        trainer = Trainer(config, data, Ranks(0, count))
+        trainer = NerfJob(config, data, Ranks(0, count))
         trainer.close()
         assert [len(chunk.pixels) for chunk in trainer._draw()] == [rays // chunks] * chunks
 
@@ -210,12 +210,12 @@ def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
 def test_a_checkpoint_goes_on_with_another_number_of_processes(scene: Path) -> None:
     config = NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "rays": 512, "chunk_size": 128}).resolved()
     data = load_scene(scene)
-    saved = Trainer(config, data)
+    saved = NerfJob(config, data)
     tensors, state = saved.state()
     saved.close()
     for count in (2, 3, 5):
-        trainer = Trainer(config, data, Ranks(0, count))
-        trainer.load_state(tensors, {**state, "step": 0}, "here")
+        trainer = NerfJob(config, data, Ranks(0, count))
+        trainer.load_state(Saved(Path("here"), tensors, {**state, "step": 0}))
         trainer.close()
         assert 0 < trainer.rays_now <= 512 and trainer.rays_now % trainer.chunks == 0
 
@@ -253,7 +253,7 @@ def fisheye_scene(folder: Path, focal: float = 15.0, k: tuple[float, ...] = (-0.
 
 def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
     """The right lens finds held-out views, a pinhole of its focal length does not; what is hidden is not learnt."""
-    from sdfgan.nerf.views import SceneRenderer
+    from sdfgan.nerf.report import SceneRenderer
 
     data = load_scene(fisheye_scene(tmp_path / "scene"))
     assert data.val is not None and data.bounded
@@ -261,7 +261,7 @@ def test_a_scene_through_a_fisheye_with_masks(tmp_path: Path) -> None:
     scores = []
     for train_views in (data.train, dataclasses.replace(data.train, cameras=pinhole)):
         config = NerfConfig(data=tmp_path / "scene", steps=120, **FAST).resolved()
-        trainer = Trainer(config, data._replace(train=train_views))
+        trainer = NerfJob(config, data._replace(train=train_views))
         try:
             assert trainer.valid is not None and (trainer.valid % posed.SIDE >= 5).all()
             logs = [trainer.step() for _ in range(120)]
@@ -289,7 +289,7 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
     config = NerfConfig(
         data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", gradient_clip=1e-3, **CLASSIC
     )
-    trainer = Trainer(config.resolved(), load_scene(scene))
+    trainer = NerfJob(config.resolved(), load_scene(scene))
     first, crop = trainer._draw(), trainer.middle
     side = posed.SIDE
     rows, columns = crop % side**2 // side, crop % side

@@ -12,7 +12,8 @@ import torch
 from host_waits import HostWaits
 from sdfgan import build_info, cameras, fields, raycast
 from sdfgan.gan import GanConfig
-from sdfgan.gan.trainer import Trainer
+from sdfgan.gan.data import TrainingData
+from sdfgan.gan.job import GanJob
 
 # Counted as here, at commit 7bf15be a render waited 72 times, 101 times with its gradient, and a step of training 95
 # times; they made 1185, 2333 and 2752 operations, and copied 7, 11 and 4 times from numbers in Python.
@@ -55,11 +56,11 @@ def test_a_render(resolution: int) -> None:
 def test_a_step_of_training() -> None:
     """As on a GPU: one chunk, bfloat16; smaller, which changes no count but that of rounds of some minima."""
     options = {"batch_size": 8, "chunk_size": 8, "resolution": 32, "width": 32, "discriminator_channels": 8}
-    trainer = Trainer(GanConfig(device="cpu", precision="bf16", **options).resolved())
-    trainer.threads.close()  # threads of their own would not be counted
     reals = torch.randint(256, (32, 4, 32, 32), dtype=torch.uint8)
-    trainer.step(reals)  # the first measures memory and makes the optimisers' state
-    check("step", lambda: trainer.step(reals))
+    job = GanJob(GanConfig(device="cpu", precision="bf16", **options).resolved(), TrainingData.of(reals))
+    job.threads.close()  # threads of their own would not be counted
+    job.step()  # the first measures memory and makes the optimisers' state
+    check("step", job.step)
 
 
 @pytest.mark.gpu

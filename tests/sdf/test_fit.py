@@ -24,12 +24,13 @@ from sdfgan.errors import UserError
 from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
-from sdfgan.sdf import fit
+from sdfgan.sdf import job
 from sdfgan.sdf.config import PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
+from sdfgan.sdf.job import SdfJob, train
 from sdfgan.sdf.model import MeshSDF, load, make_field
 from sdfgan.sdf.objective import Objective
-from sdfgan.sdf.trainer import Trainer
+from sdfgan.sdf.sampling import Samples
 
 TINY = {
     "num_points": 4000, "epochs": 3, "batch_size": 500, "mesh_resolution": 24, "device": "cpu",
@@ -56,7 +57,7 @@ def tiny(ball: Path, folder: Path, **changes: Any) -> SdfConfig:
 def run(ball: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "ball"
     changes = {"num_points": 30_000, "epochs": 4, "show_vis": 1, "validation_resolution": 8, "metrics": True}
-    fit.train(tiny(ball, folder, **changes))
+    train(tiny(ball, folder, **changes))
     return folder
 
 
@@ -81,7 +82,7 @@ def test_metrics_are_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     chamfer = {}
     for form in ("stl", "glb"):
         config = tiny(tmp_path / "far.obj", tmp_path / form, mesh_format=form, metrics=True)
-        metrics = fit.train(config)["metrics"]
+        metrics = train(config)["metrics"]
         chamfer[form] = metrics["chamfer_percent"]
     # There floats have steps of 4: the ball becomes a disc, 1/4 of a radius on average from it, of a diagonal of 1.7.
     assert chamfer["glb"] < 2 and 8 < chamfer["stl"] < 16
@@ -100,39 +101,39 @@ def test_a_loaded_field_is_rendered(run: Path) -> None:
 def test_a_stopped_run_goes_on_bit_for_bit(
     ball: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    fit.train(tiny(ball, tmp_path / "whole"))
-    advance = Trainer._advance
+    train(tiny(ball, tmp_path / "whole"))
+    step = SdfJob.step
 
-    def stopping(self: Trainer, parts: Any) -> float:
-        loss = advance(self, parts)
-        if self.step == 11:  # within the second epoch
+    def stopping(self: SdfJob) -> dict[str, float]:
+        numbers = step(self)
+        if self.steps_done == 11:  # within the second epoch
             os.kill(os.getpid(), signal.SIGTERM)
-        return loss
+        return numbers
 
-    monkeypatch.setattr(Trainer, "_advance", stopping)
+    monkeypatch.setattr(SdfJob, "step", stopping)
     monkeypatch.chdir(ball.parent)
     with pytest.raises(SystemExit) as stopped:
-        fit.train(tiny(Path(ball.name), tmp_path / "half"))
+        train(tiny(Path(ball.name), tmp_path / "half"))
     assert stopped.value.code == 128 + signal.SIGTERM
     assert f"stopped at step 11 of 24 and saved; continue with --resume {tmp_path / 'half'}" in capsys.readouterr().out
     monkeypatch.undo()  # the folder too
     assert not (tmp_path / "half" / "model.safetensors").exists()
     with pytest.raises(UserError, match="holds a run already"):
-        fit.train(tiny(ball, tmp_path / "half"))
+        train(tiny(ball, tmp_path / "half"))
     config = tmp_path / "half" / "config.json"
     right = config.read_text()
     config.write_text(right.replace("ball.stl", "other.stl"))
     (ball.parent / "other.stl").write_bytes(ball.read_bytes())
     with pytest.raises(UserError, match=r"step-0000011: is of \['.*ball.stl'\], not of \['.*other.stl'\]"):
-        fit.train(SdfConfig(resume=tmp_path / "half"))
+        train(SdfConfig(resume=tmp_path / "half"))
     config.write_text(right)
     with pytest.raises(UserError, match=r"--epochs 20 differs from the run's \d+ \(.*half\): a run is continued as it"):
-        fit.train(SdfConfig(resume=tmp_path / "half", epochs=20))
+        train(SdfConfig(resume=tmp_path / "half", epochs=20))
     with pytest.raises(UserError, match=r"MESH .*other.stl differs from the run's .*ball.stl"):
-        fit.train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
-    assert fit._resumed(SdfConfig(resume=tmp_path / "half", checkpoint_seconds=7.0)).checkpoint_seconds == 7
-    summary = fit.train(SdfConfig(resume=tmp_path / "half"))
-    assert fit.train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
+        train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
+    assert job._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
+    summary = train(SdfConfig(resume=tmp_path / "half"))
+    assert train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
     whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
     assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
@@ -140,33 +141,110 @@ def test_a_stopped_run_goes_on_bit_for_bit(
 
 @pytest.mark.parametrize("network", ["hash", "mlp"])
 def test_fields_trained_together_are_those_trained_alone(network: str) -> None:
-    config = SdfConfig(network=network, num_layers=1, width=8, octaves=2, **TINY).resolved()
-    random = torch.Generator().manual_seed(0)
-    columns = [torch.randn(2, 1500, n, generator=random) for n in (3, 1, 1, 3)]
-
-    class Held:
-        def __init__(self, index: int) -> None:
-            self.columns = [c[index].squeeze(-1) for c in columns]
-
-        def __len__(self) -> int:
-            return 1500
-
-        def epoch(self, number: int, batch_size: int) -> Any:
-            return zip(*(c.split(batch_size) for c in self.columns), strict=True)
-
-    def fields() -> list:
-        torch.manual_seed(1)
-        return [make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0)) for _ in range(2)]
-
-    both = Trainer(fields(), [Held(0), Held(1)], config)
-    list(both.run())
-    for index, (together, alone) in enumerate(zip(both.finish(), fields(), strict=True)):
+    config, cases = small(network)
+    both = SdfJob(config, cases, fresh(config))
+    finish_steps(both)
+    for case, together, alone in zip(cases, both.learnt(), fresh(config), strict=True):
         start = alone.net.layers[0].weight.clone()
-        single = Trainer([alone], [Held(index)], config)
-        list(single.run())
+        finish_steps(SdfJob(config, [case], [alone]))
         assert not torch.allclose(start, alone.net.layers[0].weight)
         for name, value in alone.state_dict().items():
             assert torch.allclose(value, together.state_dict()[name], atol=2e-4), name
+
+
+class Held:
+    """Random samples, the same in each epoch."""
+
+    def __init__(self, seed: int) -> None:
+        random = torch.Generator().manual_seed(seed)
+        self.columns = [torch.randn(1500, *shape, generator=random) for shape in ((3,), (), (), (3,))]
+
+    def __len__(self) -> int:
+        return 1500
+
+    def epoch(self, number: int, batch_size: int) -> Any:
+        return (Samples(*rows) for rows in zip(*(c.split(batch_size) for c in self.columns), strict=True))
+
+
+def small(network: str) -> tuple[SdfConfig, list[Case]]:
+    """A small network, and two streams to learn."""
+    config = SdfConfig(network=network, num_layers=1, width=8, octaves=2, **TINY).resolved()  # type: ignore[arg-type]
+    place = Placement((0.0, 0.0, 0.0), 1.0)
+    return config, [Case(Path(str(i)), Path(str(i)), Held(i), None, place, None, None, None) for i in range(2)]
+
+
+def fresh(config: SdfConfig) -> list[MeshSDF]:
+    """Two fields."""
+    torch.manual_seed(1)
+    return [make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0)) for _ in range(2)]
+
+
+def finish_steps(job: SdfJob) -> list[float]:
+    """Train what is left; the losses."""
+    return [job.step()["loss"] for _ in range(job.steps - job.steps_done)]
+
+
+def nan_gradients(monkeypatch: pytest.MonkeyPatch, rows: list[bool], steps: set[int]) -> None:
+    """At some steps the gradients of some fields are not finite, while their losses are."""
+    update = SdfJob._update
+
+    def spoilt(self: SdfJob, losses: torch.Tensor) -> list[float]:
+        assert losses.isfinite().all()
+        if self.steps_done in steps:
+            for parameter in self.parameters.values():
+                for index in [i for i, row in enumerate(rows) if row]:
+                    parameter.grad.view(len(rows), -1)[index, -1] = torch.nan
+        return update(self, losses)
+
+    monkeypatch.setattr(SdfJob, "_update", spoilt)
+
+
+@pytest.mark.parametrize("network", ["hash", "mlp"])
+def test_a_gradient_that_is_not_finite_reaches_no_weights(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, cases = small(network)
+    nan_gradients(monkeypatch, [True], {2})
+    alone = SdfJob(config, cases[:1], fresh(config)[:1])
+    before = [alone.step() and {name: p.detach().clone() for name, p in alone.parameters.items()} for _ in range(2)]
+    assert all(torch.equal(before[0][name], before[1][name]) for name in before[0]), "the step is left out"
+    losses = finish_steps(alone)
+    assert all(p.isfinite().all() for p in alone.parameters.values()) and losses[-1] < losses[0]
+    assert not alone.failures
+
+
+@pytest.mark.parametrize("network", ["hash", "mlp"])
+def test_a_field_whose_gradient_is_not_finite_spoils_no_other(network: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that are stacked the other learns as it would alone; the one goes on when its gradients are finite."""
+    config, cases = small(network)
+    alone = SdfJob(config, cases[1:], fresh(config)[1:])
+    finish_steps(alone)
+    nan_gradients(monkeypatch, [True, False], {3, 4})
+    both = SdfJob(config, cases, fresh(config))
+    rows = []
+    for _ in range(both.steps):
+        both.step()
+        rows.append({name: parameter[0].detach().clone() for name, parameter in both.parameters.items()})
+    for name in rows[0]:
+        assert all(row[name].isfinite().all() for row in rows)
+        assert torch.equal(rows[1][name], rows[2][name]) and torch.equal(rows[1][name], rows[3][name])
+    assert any(not torch.equal(rows[3][name], rows[4][name]) for name in rows[0])
+    moments = [slot for slots in both.optimizer.state.values() for slot in slots.values()]
+    assert all(moment.isfinite().all() for moment in moments) and not both.failures
+    for name, value in alone.learnt()[0].state_dict().items():
+        assert torch.allclose(value, both.learnt()[1].state_dict()[name], atol=2e-4), name
+
+
+def test_gradients_that_are_never_finite_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    config, cases = small("mlp")
+    config = dataclasses.replace(config, epochs=10)
+    nan_gradients(monkeypatch, [True, False], set(range(100)))
+    both = SdfJob(config, cases, fresh(config))
+    finish_steps(both)
+    assert [str(path) for path in both.failures] == ["0"]
+    assert "the gradient was not finite for 20 steps; try a smaller --learning-rate" in str(both.failures[Path("0")])
+    monkeypatch.undo()
+    nan_gradients(monkeypatch, [True], set(range(100)))
+    with pytest.raises(UserError, match="the gradient was not finite for 20 steps"):
+        finish_steps(SdfJob(config, cases[:1], fresh(config)[:1]))
 
 
 def test_a_folder_goes_on_past_what_is_bad(ball: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -221,7 +299,7 @@ def test_processes_share_a_folder(ball: Path, tmp_path: Path) -> None:
     assert summary["processes"] == 2 and summary["failed"] == 0
     (root / "b/summary.json").unlink()
     (root / "b/model.safetensors").unlink()
-    fit.train(SdfConfig(resume=root))  # by one process
+    train(SdfConfig(resume=root))  # by one process
     assert json.loads((root / "summary.json").read_text())["processes"] == 1 and (root / "b/mesh.glb").exists()
 
 
@@ -229,24 +307,24 @@ def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, mo
     (tmp_path / "in").mkdir()
     for name in ("a", "b", "c"):
         (tmp_path / "in" / f"{name}.stl").write_bytes(ball.read_bytes())
-    made = fit._Group._field
+    made = job.fresh_field
 
-    def spoilt(self: fit._Group, case: Case) -> MeshSDF:
-        field = made(self, case)
+    def spoilt(config: SdfConfig, case: Case) -> MeshSDF:
+        field = made(config, case)
         if case.path.stem == "b":
             field.net.layers[0].weight.data.fill_(torch.nan)
         return field
 
-    monkeypatch.setattr(fit._Group, "_field", spoilt)
+    monkeypatch.setattr(job, "fresh_field", spoilt)
     config = tiny(tmp_path / "in", tmp_path / "out", mesh_resolution=0, together=2)
-    summary = fit.train(config)
+    summary = train(config)
     assert [Path(name).stem for name in summary["failures"]] == ["b"]
     assert "the loss was not finite" in next(iter(summary["failures"].values()))
     assert all(load(tmp_path / "out" / name)(torch.zeros(1, 3)) < 0 for name in ("a", "c"))
     (tmp_path / "out" / "c" / "summary.json").unlink()
     groups: list[list[str]] = []
-    monkeypatch.setattr(fit._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
-    fit.train(config)
+    monkeypatch.setattr(job._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
+    train(config)
     assert groups == [["b"], ["c"]]  # of a, b and c: those that share checkpoints do not change
 
 
@@ -256,7 +334,7 @@ def test_scalers_and_losses_learn(ball: Path, tmp_path: Path, scaler: str, netwo
     loss = {"StandardScaler": "l2", "PowerTransformer": "clamped", "QuantileTransformer": "l1"}[scaler]
     shape: dict[str, Any] = {"num_layers": 2, "width": 32}
     shape["precision"] = "bf16" if (network, loss) == ("mlp", "l2") else "fp32"
-    fit.train(tiny(ball, tmp_path, network=network, scaler=scaler, scaler_of="both", loss=loss, epochs=6, **shape))
+    train(tiny(ball, tmp_path, network=network, scaler=scaler, scaler_of="both", loss=loss, epochs=6, **shape))
     field = load(tmp_path)
     points = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     error = (field(points) - (points.norm(dim=1) - 0.9)).abs()
@@ -354,7 +432,7 @@ def test_bad_input_is_one_line(
     if make is not None:
         make(tmp_path / name)
     with pytest.raises(UserError, match=message) as error:
-        fit.train(tiny(tmp_path / name, tmp_path / "out", normal_weight=1.0))
+        train(tiny(tmp_path / name, tmp_path / "out", normal_weight=1.0))
     assert "\n" not in str(error.value)
 
 

@@ -177,9 +177,9 @@ SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2
 @pytest.mark.parametrize(
     ("name", "arguments", "last", "made"),
     [
-        ("train-gan", f"{SMALL} {GAN}", "sdfgan.gan.loop._Run.final_pictures", "turntable.mp4"),
-        ("train-nerf", f"{SMALL} {NERF}", "sdfgan.nerf.loop._Run.videos", "orbit.mp4"),
-        ("train-sdf", SDF, "sdfgan.sdf.fit.save_slices", "turntable.mp4"),
+        ("train-gan", f"{SMALL} {GAN}", "sdfgan.gan.report.Report.final_images", "turntable.mp4"),
+        ("train-nerf", f"{SMALL} {NERF}", "sdfgan.nerf.job.write_videos", "orbit.mp4"),
+        ("train-sdf", SDF, "sdfgan.sdf.report.save_slices", "turntable.mp4"),
     ],
 )
 def test_a_run_interrupted_while_its_pictures_are_made(

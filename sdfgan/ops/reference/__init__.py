@@ -10,7 +10,7 @@ from .grid_march import grid_march
 from .hash import hash_encoding
 from .histogram import distortion_loss, interlevel_bounds, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
-from .mesh import mesh_distance
+from .mesh import mesh_distance, mesh_raycast
 from .pdf import sample_pdf
 from .perceptron import perceptron
 from .pixels import sample_pixels
@@ -31,6 +31,7 @@ __all__ = [
     "interlevel_bounds",
     "interlevel_loss",
     "mesh_distance",
+    "mesh_raycast",
     "perceptron",
     "positional_encoding",
     "sample_pdf",

@@ -1,4 +1,4 @@
-"""Distances to meshes in plain torch: what `sdfgan.ops.mesh` means."""
+"""Distances to meshes and rays that meet them in plain torch: what `sdfgan.ops.mesh` means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..mesh import MeshDistance, MeshTree
+from ..mesh import MeshDistance, MeshHits, MeshTree
 
 _PAIRS_AT_ONCE = 2**21
 
@@ -51,3 +51,33 @@ def _mesh_distance(corners: Tensor, points: Tensor) -> tuple[Tensor, Tensor, Ten
     angle = torch.where(volume == 0, 0.0, 2 * torch.atan2(volume, scale))
     winding = angle.sum(1) / (4 * math.pi)
     return squares.flatten(1)[rows, best].sqrt(), best // 4, closest.flatten(1, 2)[rows, best], winding
+
+
+def mesh_raycast(tree: MeshTree, origins: Tensor, directions: Tensor) -> MeshHits:
+    """Every ray against every face, in float64 (Moeller and Trumbore, "Fast, Minimum Storage Ray-Triangle
+    Intersection", 1997). Sides belong to their faces."""
+    a, b, c = tree.vertices.double()[tree.faces.long()].unbind(1)  # [F, 3]
+    parts = []
+    at_once = max(1, _PAIRS_AT_ONCE // len(a))
+    for origin, direction in zip(origins.double().split(at_once), directions.double().split(at_once), strict=True):
+        o, d = origin[:, None], direction[:, None]  # [N, 1, 3]
+        across = torch.linalg.cross(d.expand(-1, len(a), -1), (c - a).expand(len(o), -1, -1))
+        determinant = ((b - a) * across).sum(-1)  # [N, F]
+        u = ((o - a) * across).sum(-1) / determinant
+        q = torch.linalg.cross(o - a, (b - a).expand(len(o), -1, -1))
+        v = (d * q).sum(-1) / determinant
+        t = ((c - a) * q).sum(-1) / determinant
+        met = (determinant != 0) & (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0)
+        distance, face = torch.where(met, t, torch.inf).min(1)
+        weights = torch.stack([1 - u - v, u, v], -1)[torch.arange(len(o), device=o.device), face]
+        hit = distance.isfinite()
+        sound = torch.cat([origin, direction], 1).isfinite().all(1) & (direction != 0).any(1)
+        parts.append(
+            (
+                torch.where(sound, distance, torch.nan),
+                torch.where(hit & sound, face, -1),
+                torch.where((hit & sound)[:, None], weights, 0.0),
+            )
+        )
+    distance, face, weights = (torch.cat(columns) for columns in zip(*parts, strict=True))
+    return MeshHits(distance.to(origins.dtype), face.to(torch.int32), weights.to(origins.dtype))

@@ -1,4 +1,4 @@
-"""One step of learning a scene, and everything that a checkpoint must hold to continue it exactly.
+"""A run of learning a scene: posed images in, a run folder with scores, videos and a mesh out.
 
 A batch of rays is cut into equal chunks. On a CPU they run in parallel threads of one torch thread each, and their
 gradients are averaged in order: the result is the same for any number of threads. With several processes each takes
@@ -7,34 +7,71 @@ its share of the chunks; all draw the same random numbers.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, closing
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdfgan.data.scenes import Scene
+from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
-from sdfgan.nerf.config import ResolvedNerfConfig
-from sdfgan.nerf.models import Batch, SceneModel, make_model
+from sdfgan.images import save_image, say_if_no_video
+from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
+from sdfgan.nerf.mesh import export_scene_mesh
+from sdfgan.nerf.models import SceneModel, config_of, make_model
+from sdfgan.nerf.objective import Batch, scene_loss
+from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
 from sdfgan.ops import sample_pixels, valid_pixels
 from sdfgan.training.checkpoint import (
+    Saved,
     pack_generator_state,
     pack_module,
     pack_optimizer,
+    read_checkpoint,
     unpack_generator_state,
     unpack_module,
     unpack_optimizer,
 )
-from sdfgan.training.device import generator_on
-from sdfgan.training.ranks import Ranks
+from sdfgan.training.device import autocast, generator_on
+from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.loop import run
+from sdfgan.training.progress import announced
+from sdfgan.training.ranks import Ranks, process_group
+from sdfgan.training.run import Summary, choose_folder, resumed_config
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
+_CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
+    render_depth render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views
+    checkpoint_interval"""
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise
 _PIXELS_AT_ONCE = 2**20
 _MIN_RAYS = 8  # of a chunk, while the number adapts
+_VIEWS_LOOKED_AT = 3  # of the validation views, while training
+_RAYS_AT_ONCE = {"cpu": 2048, "cuda": 16384}  # of an image, at most
+
+
+def train(config: NerfConfig) -> dict[str, Any]:
+    """Train, or continue, the run that `config` describes; returns what `summary.json` says.
+
+    Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, scenes and
+    checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
+    """
+    saved = None if config.resume is None else read_checkpoint(config.resume)
+    if saved is not None:
+        config = resumed_config(config, config_of(saved), saved.folder, _CHANGEABLE_ON_RESUME.split())
+    config = config.resolved()
+    config = dataclasses.replace(config, output_dir=choose_folder(saved, config.output_dir, "nerf"), resume=None)
+    with process_group(torch.device(config.device)) as ranks:
+        with announced(f"reading {config.scene}", ranks.first):
+            scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+        background_value(config, scene)
+        lpips = _lpips(config, scene)
+        with closing(NerfJob(config, scene, ranks, lpips)) as job:
+            return run(job, saved)
 
 
 class _Chunk(NamedTuple):
@@ -45,17 +82,24 @@ class _Chunk(NamedTuple):
     seed: int  # of everything else that is random
 
 
-class Trainer:
-    """Model, optimiser and random state of a run; `step` advances them by one update."""
+class NerfJob(Job):
+    """Model, optimiser and random state of a run."""
 
-    def __init__(self, config: ResolvedNerfConfig, scene: Scene, ranks: Ranks | None = None) -> None:
-        """`config` is resolved."""
-        self.config, self.scene = config, scene
+    kind = "nerf"
+    threads: ChunkThreads
+
+    def __init__(self, config: ResolvedNerfConfig, scene: Scene, ranks: Ranks | None = None, lpips: Any = None) -> None:
+        """`config` is resolved; `lpips` is the network that scores images at the end."""
+        self.config, self.scene, self.lpips = config, scene, lpips
+        self.root = config.output_dir or Path()
+        self.runs = {self.root: config.to_json()}
+        self.dry_run = config.dry_run
         self.ranks = ranks or Ranks()
         self.device = torch.device(config.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
+        self.modules = [self.model]
         self.parameters = list(self.model.parameters())
         self.views = scene.train.to(self.device)
         self.model.see(self.views)
@@ -67,7 +111,6 @@ class Trainer:
                 raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
-        assert config.rays and config.chunk_size and config.learning_rate
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
@@ -75,18 +118,24 @@ class Trainer:
         self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
         self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
         self.rays_now = self.chunks * (self.max_rays if config.samples is None else min(_MIN_RAYS, self.max_rays))
-        self.steps_done = 0
-        self.steps = Steps({"model": "--learning-rate"}, config.precision)
+        self.steps, self.steps_done = config.steps, 0
+        self.every = Intervals(
+            sample=config.evaluate_interval or 0,
+            evaluate=config.evaluate_interval or 0,
+            checkpoint=config.checkpoint_interval or 0,
+        )
+        self.updates = Steps({"model": "--learning-rate"}, config.precision)
         self.threads = ChunkThreads(self.device)
-
-    def close(self) -> None:
-        """Give torch its threads back."""
-        self.threads.close()
+        at_once = _RAYS_AT_ONCE[self.device.type]
+        if self.device.type == "cuda":  # --chunk-size says what fits into its memory
+            at_once = min(at_once, config.chunk_size)
+        self.renderer = SceneRenderer(self.model, self.background, at_once, self.threads.map, self.autocast)
+        self.validated = math.nan  # PSNR of a few validation views
 
     # ------------------------------------------------------------------------------------------------------- a step
 
-    def step(self) -> dict[str, float]:
-        """One update; returns numbers for the log."""
+    def step(self) -> Numbers:
+        """One update of the model."""
         rate = self._set_learning_rate()
         with self.autocast():
             self.model.before_step(self.steps_done, self.random)
@@ -132,23 +181,20 @@ class Trainer:
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
             batch = Batch(self.model.rays(pixels), colors, chunk.background)
-            loss, log = self.model.loss(batch, generator)
+            loss, log = scene_loss(self.model, batch, generator)
         if not loss.requires_grad:  # no ray met anything
             return [torch.zeros_like(parameter) for parameter in self.parameters], log
-        gradients = torch.autograd.grad(loss * self.steps.loss_scale, self.parameters, allow_unused=True)
+        gradients = torch.autograd.grad(loss * self.updates.loss_scale, self.parameters, allow_unused=True)
         zeros = zip(gradients, self.parameters, strict=True)
         return [torch.zeros_like(parameter) if g is None else g for g, parameter in zeros], log
 
-    def autocast(self) -> Any:
+    def autocast(self) -> AbstractContextManager[None]:
         """The precision of the networks' products."""
-        if self.config.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.config.precision == "bf16" else torch.float16)
+        return autocast(self.device, self.config.precision)
 
     def _set_learning_rate(self) -> float:
         """Linearly up from 1%, and exponentially down all the while."""
         config = self.config
-        assert config.steps and config.learning_rate and config.learning_rate_final and config.warmup_steps is not None
         rate = config.learning_rate * config.learning_rate_final ** (self.steps_done / config.steps)
         if self.steps_done < config.warmup_steps:
             rate *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
@@ -157,9 +203,9 @@ class Trainer:
 
     def _update(self, gradients: Sequence[Tensor]) -> float:
         """Step on the gradients, unless they are not finite; returns their norm."""
-        assign_gradients(self.parameters, gradients, self.steps.loss_scale)
+        assign_gradients(self.parameters, gradients, self.updates.loss_scale)
         clip = self.config.gradient_clip if self.config.gradient_clip >= 0 else math.inf
-        return self.steps.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
+        return self.updates.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 
@@ -170,23 +216,94 @@ class Trainer:
             **pack_optimizer(self.optimizer, "optimizer"),
             **pack_generator_state(self.random, "random"),
         }
-        return tensors, {"rays_now": self.rays_now, **self.steps.state()}
+        return tensors, {"bounded": self.scene.bounded, "rays_now": self.rays_now, **self.updates.state()}
 
-    def load_state(self, tensors: dict[str, Tensor], state: dict[str, Any], source: Any) -> None:
-        """Undo `state`. Raises UserError, naming `source`, where something is missing or does not fit."""
+    def load_state(self, saved: Saved) -> None:
+        """See `Job.load_state`; the run may have had another number of processes."""
+        source, tensors, state = saved
         unpack_module(self.model, tensors, "model", source)
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
-        assert self.config.rays is not None
         try:
             self.steps_done, self.rays_now = state["step"], int(state["rays_now"])
-            self.steps.load_state(state)
+            self.updates.load_state(state)
             if not 1 <= self.rays_now <= max(self.config.rays, self.chunks * self.max_rays):
                 raise ValueError(f"rays_now {self.rays_now}")
             # Another number of processes may have another number of chunks.
             self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.max_rays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
+
+    # ---------------------------------------------------------------------------------------------------- looking at it
+
+    def describe(self) -> None:
+        """What is learnt from what, and the notes of its files."""
+        config, scene = self.config, self.scene
+        held = ", ".join(f"{len(v)} {name}" for name, v in (("val", scene.val), ("test", scene.test)) if v is not None)
+        height, width = scene.train.sizes[0].tolist()
+        parameters = sum(p.numel() for p in self.parameters)
+        processes = f"{self.ranks.count} processes, " if self.ranks.count > 1 else ""
+        for note in scene.notes:
+            print(note)
+        if config.video_frames:
+            say_if_no_video(self.root / f"orbit.{config.video_format}")
+        print(
+            f"{self.root}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays "
+            f"on {config.device}, {processes}{self.threads.count} threads; {config.scene}: {len(scene.train)} views of "
+            f"{width} x {height} to learn from ({held or 'none'} held out), "
+            f"{'bounded' if scene.bounded else 'unbounded'}"
+        )
+
+    def status(self, numbers: Numbers) -> str:
+        """PSNR of what is learnt from and, if known, of what is held out."""
+        validation = "" if math.isnan(self.validated) else f"  val {self.validated:.2f} dB"
+        return f"PSNR {numbers['psnr']:.2f} dB{validation}"
+
+    def evaluate(self) -> Sequence[Numbers]:
+        """Scores of a few validation views while training; at the end all are scored."""
+        views = self.scene.val or self.scene.test
+        if views is None or not self.ranks.first or self.steps_done in (0, self.steps):
+            return ()
+        scores = self.renderer.scores(views.to(self.device), spread(len(views), _VIEWS_LOOKED_AT))
+        self.validated = scores.get("psnr", math.nan)
+        return [{f"validation/{name}": value for name, value in scores.items() if name != "views"}]
+
+    def samples(self, file: Path) -> Tensor | None:
+        """A validation view beside the truth, except at the end."""
+        views = self.scene.val or self.scene.test
+        if views is None or self.steps_done == self.steps:
+            return None
+        sheet = self.renderer.sheet(views.to(self.device), spread(len(views), 1))
+        save_image(file, sheet)
+        return sheet
+
+    def finish(self, summary: Summary) -> dict[str, Any]:
+        """Score all views that are held out, and make videos and a mesh."""
+        config, scene, path = self.config, self.scene, self.root
+        parts = (("train", scene.train), ("val", scene.val), ("test", scene.test))
+        summary |= {
+            "model": config.model,
+            "scene": str(config.scene),
+            "views": {name: len(views) for name, views in parts if views},
+            "scores": score_views(self.renderer, config, scene, path, self.lpips),
+            "scene_to_file": scene.to_file.tolist(),
+        }
+        summary.write(path)
+        mesh = None
+        if config.mesh_resolution:
+            try:
+                mesh = str(export_scene_mesh(self.model, config, scene, path / "mesh.glb"))
+            except UserError as error:
+                print(f"no mesh: {error}")
+        videos = write_videos(self.renderer, config, scene, path) if config.video_frames else []
+        summary |= {"videos": [str(file) for file in videos], "mesh": mesh}
+        summary.write(path)
+        scored = {name: values for name, values in summary["scores"].items() if values["views"]}
+        scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
+        made = [Path(file).name for file in (*videos, mesh) if file is not None]
+        made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
+        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(made)}")
+        return summary
 
 
 def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
@@ -210,3 +327,16 @@ def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
         row, column = offset // width + 0.5, offset % width + 0.5
         found.append(some[((row - height / 2).abs() <= height / 4) & ((column - width / 2).abs() <= width / 4)])
     return torch.cat([starts[:0], *found])
+
+
+def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
+    """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
+    if config.lpips is None:
+        return None
+    from sdfgan.lpips import MIN_SIDE, load_lpips
+
+    network = load_lpips(config.lpips).to(config.device)
+    smallest = min((int(views.sizes.min()) for views in (scene.val, scene.test) if views), default=MIN_SIDE)
+    if smallest < MIN_SIDE:
+        raise UserError(f"--lpips: pictures must be at least {MIN_SIDE} pixels wide and high, got {smallest}")
+    return network

@@ -16,7 +16,7 @@ from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
-from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, unpack_module
+from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 
 # Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
 _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
@@ -84,23 +84,21 @@ def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, R
     `weights` may be "ema_slow", the slower average, or "raw", what was last trained. Raises UserError for what is
     missing, damaged or of another kind.
     """
-    checkpoint = resolve_checkpoint(Path(path))
-    tensors, state = load_checkpoint(checkpoint)
-    config = config_of(state, checkpoint)
+    saved = read_checkpoint(Path(path))
+    config = config_of(saved)
     generator = make_generator(config)
-    unpack_module(generator, tensors, "generator" if weights == "raw" else weights, checkpoint)
+    unpack_module(generator, saved.tensors, "generator" if weights == "raw" else weights, saved.folder)
     if isinstance(generator, PiGanField):
         generator.measure_slope()
     return generator.eval().requires_grad_(False), config
 
 
-def config_of(state: dict, checkpoint: Path) -> ResolvedGanConfig:
-    """The configuration in a checkpoint's state. Raises UserError if it is not one of a GAN."""
-    if state.get("kind") != "gan" or not isinstance(state.get("config"), dict):
-        kind = json.dumps(state.get("kind"))
-        where = "; the videos and the mesh of a scene are in its run folder" * (kind == '"nerf"')
-        raise UserError(f"{checkpoint}: expected a checkpoint of train_gan.py, got one of kind {kind}{where}")
-    return GanConfig.from_json(state["config"], checkpoint)
+def config_of(saved: Saved) -> ResolvedGanConfig:
+    """The configuration in a checkpoint. Raises UserError if it is not one of a GAN."""
+    kind, config = saved.state.get("kind"), saved.state.get("config")
+    if kind != "gan" or not isinstance(config, dict):
+        raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {json.dumps(kind)}")
+    return GanConfig.from_json(config, saved.folder)
 
 
 def sample_latents(config: ResolvedGanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:

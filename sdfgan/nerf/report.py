@@ -1,10 +1,11 @@
-"""Looking at a learnt scene: pictures from given cameras, scores, paths of cameras."""
+"""What a learnt scene looks like: images from given cameras, scores, videos along paths of cameras."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import look_at
-from sdfgan.data.scenes import Views
-from sdfgan.images import VideoWriter, colour_depth, colour_normals
+from sdfgan.data.scenes import Scene, Views
+from sdfgan.images import VideoWriter, colour_depth, colour_normals, image_grid, save_image, video_if_possible
 from sdfgan.metrics import psnr, ssim
+from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel
 from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
 from sdfgan.training.progress import progress
@@ -23,6 +25,7 @@ Show = Literal["colour", "depth", "normals"]
 _WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this are orbited all the way
 _DEPTHS_LOOKED_AT = 2**20
 _NOT_KNOWN = 0.5  # grey of pixels without a ray
+_CPU_VIDEO = 320  # pixels of the longer side of videos on a CPU
 _FARTHEST = 4.0  # depth that is still told apart in a picture, times that of the scene's middle
 
 
@@ -106,6 +109,18 @@ class SceneRenderer:
         means = {name: sum(scores[name] for scores in found) / len(found) for name in (found[0] if found else ())}
         return {**means, "views": len(found)}
 
+    def sheet(self, views: Views, indices: Sequence[int]) -> Tensor:
+        """For each view a row: the truth, the rendered image, its depth; grey where the view has no ray."""
+        rows = []
+        for index in indices:
+            seen = self.look(views.cameras, index)
+            true = views.picture(index, self.background)
+            row = (true, seen.rgb.clamp(0, 1), shown(seen, "depth", depth_span(seen)))
+            rows += [neutral(image, seen.known) for image in row]
+        height, width = (max(row.shape[i] for row in rows) for i in (1, 2))
+        padded = [torch.nn.functional.pad(row, (0, width - row.shape[2], 0, height - row.shape[1])) for row in rows]
+        return image_grid(torch.stack(padded).cpu(), 3)
+
     def video(self, path: Path, cameras: PixelViews, show: Show, fps: int) -> None:
         """A video along cameras of one size."""
         span = None
@@ -142,6 +157,57 @@ def shown(seen: Look, show: Show, span: tuple[float, float]) -> Tensor:
 def neutral(image: Tensor, known: Tensor) -> Tensor:
     """A picture [3, H, W] whose pixels that are not known [H, W] are grey."""
     return torch.where(known, image, _NOT_KNOWN)
+
+
+# ------------------------------------------------------------------------------------------------ at the end of a run
+
+
+def score_views(
+    renderer: SceneRenderer, config: ResolvedNerfConfig, scene: Scene, path: Path, lpips: Any
+) -> dict[str, dict[str, float]]:
+    """Scores of the views held out, by the name of their part; writes views.png into `path`."""
+    scores = {}
+    for name, views in (("val", scene.val), ("test", scene.test)):
+        if views is None:
+            continue
+        views = views.to(renderer.background.device)
+        scored = spread(len(views), config.evaluate_views or len(views))
+        with progress(len(scored), f"{name} views") as bar:
+            scores[name] = renderer.scores(views, scored, lpips, bar.advance)
+        if (left_out := len(scored) - int(scores[name]["views"])) > 0:
+            print(f"{name}: {left_out} of {len(scored)} views have no pixel with a ray and no score")
+        if name == "val" or scene.val is None:
+            save_image(path / "views.png", renderer.sheet(views, range(min(4, len(views)))))
+    return scores
+
+
+def write_videos(renderer: SceneRenderer, config: ResolvedNerfConfig, scene: Scene, path: Path) -> list[Path]:
+    """An orbit, and what else is asked for; the files in `path` that were written."""
+    views = scene.train.to(renderer.background.device)
+    scale = config.video_scale
+    if scale is None:
+        scale = min(1.0, _CPU_VIDEO / int(views.sizes.max())) if views.sizes.device.type == "cpu" else 1.0
+    paths = {"orbit": orbit(views, config.video_frames, scale)}
+    held_out = scene.test or scene.val
+    if config.render_test and held_out is not None:
+        paths["test"] = path_cameras(held_out.cameras.camera_to_world.to(views.sizes.device), views, scale)
+    shows: list[Show] = ["colour"]
+    shows += ["depth"] if config.render_depth else []
+    shows += ["normals"] if config.render_normal else []
+    made: list[Path] = []
+    for name, cameras in paths.items():
+        for show in shows:
+            stem = name if show == "colour" else f"{name}-{show}"
+            file = path / f"{stem}.{config.video_format}"
+            if video_if_possible(file, partial(renderer.video, cameras=cameras, show=show, fps=config.fps)) is None:
+                return made
+            made.append(file)
+    return made
+
+
+def spread(count: int, most: int) -> list[int]:
+    """At most `most` of `count` indices, evenly from the first to the last."""
+    return torch.linspace(0, count - 1, min(count, most)).long().tolist()
 
 
 # -------------------------------------------------------------------------------------------------------------- paths

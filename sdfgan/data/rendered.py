@@ -1,0 +1,191 @@
+"""Training sets rendered from meshes: random views of each object, with poses, labels and a split by object."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from sdfgan.cameras import PoseDistribution, rotate_axes
+from sdfgan.data.convert import Write, dataset_json, encode, picture_name, writer
+from sdfgan.errors import UserError
+from sdfgan.meshes import read_model, render_model
+from sdfgan.raycast import Lighting
+from sdfgan.training.files import atomic_file, parse_json, write_json
+
+_HELD_OUT = "-held-out"
+_SETTINGS = "settings.json"
+_TEXELS = 4  # of a texture, along its longer side, for each pixel along an image's
+
+
+class Views(NamedTuple):
+    """How each object is shown."""
+
+    per_object: int
+    resolution: int
+    poses: PoseDistribution
+    fov: float  # vertical, radians
+    supersample: int
+    random_light: bool
+    z_up: bool
+    seed: int
+
+
+class Written(NamedTuple):
+    """What `write_set` made."""
+
+    path: Path
+    objects: int
+    images: int
+
+
+def object_name(path: Path) -> str:
+    """Files of one folder whose names are alike up to "--" are one object, in several liveries."""
+    return (path.parent / path.stem.split("--")[0]).as_posix()
+
+
+def held_out(paths: Sequence[Path], share: float, seed: int) -> set[Path]:
+    """The files of a random share of the objects; at least one object where the share is not 0."""
+    names = sorted({object_name(path) for path in paths})
+    count = 0 if share == 0 else max(1, round(share * len(names)))
+    if count >= len(names) > 0 and share > 0:
+        raise UserError(f"--held-out {share:g}: leaves none of {len(names)} objects for training")
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed)).tolist()
+    chosen = {names[i] for i in order[:count]}
+    return {path for path in paths if object_name(path) in chosen}
+
+
+def labels_of(paths: Sequence[Path], root: Path) -> tuple[dict[Path, int], list[str]]:
+    """The class of each file, the folder of `root` that it is in, and the classes' names; none where there is one."""
+    folders = {path: path.relative_to(root).parts[0] for path in paths if len(path.relative_to(root).parts) > 1}
+    names = sorted(set(folders.values()))
+    if len(names) < 2 or len(folders) < len(paths):
+        return {}, []
+    return {path: names.index(folder) for path, folder in folders.items()}, names
+
+
+def render_views(path: Path, number: int, views: Views) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Images [V, R, R, 4] uint8, premultiplied, of a mesh file, its poses [V, 2] in degrees, and what was left out.
+
+    They depend on the seed and the object's number alone. Raises UserError for a file that cannot be read.
+    """
+    random = torch.Generator().manual_seed(int(np.random.SeedSequence([views.seed, number]).generate_state(1)[0]))
+    elevation, azimuth = views.poses.sample(views.per_object, random)
+    axes = rotate_axes((elevation, azimuth))
+    model, notes = read_model(path, texels=max(64, _TEXELS * views.resolution))
+    if views.z_up:  # the camera goes round z instead of y: (x, y, z) of the images is (x, z, -y) of the file
+        axes = axes[:, :, [0, 2, 1]] * torch.tensor([1.0, -1.0, 1.0])
+    light = Lighting.random(axes, random) if views.random_light else None
+    images = render_model(model, axes, views.resolution, fov=views.fov, supersample=views.supersample, light=light)
+    bytes_ = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return bytes_, np.degrees(np.stack([elevation.numpy(), azimuth.numpy()], 1)), notes
+
+
+def write_set(
+    root: Path,
+    paths: Sequence[Path],
+    output: Path,
+    views: Views,
+    share: float,
+    say: Callable[[str], None],
+    advance: Callable[[str], None],
+) -> list[Written]:
+    """Render every file and write `output`, and beside it OUTPUT-held-out where a share of the objects is held out.
+
+    What has been rendered lies in OUTPUT.rendering until all is done: a run that was stopped goes on from there.
+    Raises UserError where no file can be read, or where that folder is of other settings.
+    """
+    apart = held_out(paths, share, views.seed)
+    labels, classes = labels_of(paths, root)
+    work = output.with_name(f"{output.name}.rendering")
+    settings = {
+        "meshes": [path.relative_to(root).as_posix() for path in paths],
+        "views": {k: str(v) if isinstance(v, PoseDistribution) else v for k, v in views._asdict().items()},
+    }
+    _begin(work, settings)
+    failed = {}
+    for number, path in enumerate(paths):
+        kept = work / f"{number:06d}.npz"
+        if not kept.exists():
+            try:
+                images, poses, notes = render_views(path, number, views)
+            except UserError as error:
+                failed[path] = str(error)
+                say(f"left out: {error}")
+                advance(path.stem)
+                continue
+            for note in notes:
+                say(note)
+            with atomic_file(kept) as partial, partial.open("wb") as file:
+                np.savez_compressed(file, images=images, poses=poses)
+        advance(path.stem)
+    if len(failed) == len(paths):
+        raise UserError(
+            f"{root}: none of its {len(paths)} meshes can be read; the first: {next(iter(failed.values()))}"
+        )
+    made = []
+    for target, chosen in ((output, set(paths) - apart), (_beside(output), apart)):
+        members = [(n, path) for n, path in enumerate(paths) if path in chosen and path not in failed]
+        if not members:
+            if chosen:
+                say(f"{target}: not written: none of its {len(chosen)} meshes could be read")
+            continue
+        with writer(target) as write:
+            images = _write(write, work, members, labels)
+        made.append(Written(target, len({object_name(path) for _, path in members}), images))
+    for index, name in enumerate(classes):
+        say(f"label {index}: {name}")
+    shutil.rmtree(work)
+    return made
+
+
+def _beside(output: Path) -> Path:
+    return output.with_name(f"{output.stem}{_HELD_OUT}{output.suffix}")
+
+
+def targets(output: Path, share: float) -> list[Path]:
+    """What `write_set` will write."""
+    return [output, *([_beside(output)] if share else [])]
+
+
+def _begin(work: Path, settings: dict[str, Any]) -> None:
+    known = work / _SETTINGS
+    if known.exists():
+        try:
+            same = parse_json(known.read_bytes()) == json.loads(json.dumps(settings))
+        except (OSError, ValueError):
+            same = False
+        if not same:
+            raise UserError(f"{work}: holds images of other meshes or settings; delete it, or name another OUTPUT")
+        return
+    work.mkdir(parents=True, exist_ok=True)
+    write_json(known, settings)
+
+
+def _write(write: Write, work: Path, members: Sequence[tuple[int, Path]], labels: dict[Path, int]) -> int:
+    """The images of some files in StyleGAN's layout, with labels and poses; how many they are."""
+    named_labels: dict[str, int] = {}
+    named_poses: dict[str, list[float]] = {}
+    count = 0
+    for number, path in members:
+        for image, pose in _kept(work / f"{number:06d}.npz"):
+            name = picture_name(count)
+            write(name, encode(image))
+            named_poses[name] = [round(float(angle), 6) for angle in pose]
+            if path in labels:
+                named_labels[name] = labels[path]
+            count += 1
+    if named_labels:
+        write("dataset.json", dataset_json(named_labels))
+    write("poses.json", json.dumps(named_poses).encode())
+    return count
+
+
+def _kept(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    with np.load(path, allow_pickle=False) as arrays:
+        yield from zip(arrays["images"], arrays["poses"], strict=True)

@@ -1,0 +1,390 @@
+"""A run of a GAN: images in, a run folder with shapes out.
+
+A batch is cut into chunks of a fixed size. On a CPU chunks run in parallel threads of one torch thread each, and their
+gradients are averaged in order: the result is the same for any number of threads. With several processes each takes
+its share of the chunks; all draw the same random numbers, so their number does not matter either.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sdfgan.errors import UserError
+from sdfgan.gan import augment
+from sdfgan.gan.batches import Batches, Fake, View
+from sdfgan.gan.config import GanConfig, ResolvedGanConfig
+from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
+from sdfgan.gan.discriminators import update_spectral_norm
+from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
+from sdfgan.gan.losses import top_k_weights
+from sdfgan.gan.models import config_of
+from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
+from sdfgan.gan.report import Report, measure_slope, video_file
+from sdfgan.gan.state import Gradients, TrainingState
+from sdfgan.gan.views import ImageRenderer, ViewRange
+from sdfgan.images import image_grid, save_image, say_if_no_video
+from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
+from sdfgan.metrics import sliced_wasserstein
+from sdfgan.training.checkpoint import Saved, read_checkpoint
+from sdfgan.training.device import device_name
+from sdfgan.training.graphs import Graphs
+from sdfgan.training.health import Health, separate_parts
+from sdfgan.training.job import Intervals
+from sdfgan.training.loop import run
+from sdfgan.training.ranks import Ranks, process_group
+from sdfgan.training.run import Summary, choose_folder, resumed_config
+from sdfgan.training.settings import is_of_type
+from sdfgan.training.steps import as_numbers
+
+_CHANGEABLE_ON_RESUME = (
+    "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
+    "view_resolution", "video_frames", "video_format", "mesh_resolution",
+)  # fmt: skip
+_REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
+_ADA_INTERVAL = 4  # steps between changes of its probability
+
+
+def train(config: GanConfig) -> dict[str, Any]:
+    """Train, or continue, the run that `config` describes; returns what `summary.json` says.
+
+    Under torchrun every process calls this; the first one writes. Raises UserError for bad settings, data and
+    checkpoints; SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the run has been saved.
+    """
+    source = config.resume or config.load_dir
+    found = None if source is None else read_checkpoint(source)
+    if found is not None and "imported_from" in found.state:
+        raise UserError(f"{source}: was imported, without a discriminator: it cannot be trained")
+    resumed = None if config.resume is None else found
+    if resumed is not None:
+        config = _resumed_config(config, config_of(resumed), resumed.folder, resumed.state["step"])
+    config = config.resolved()
+    config = dataclasses.replace(config, output_dir=choose_folder(resumed, config.output_dir, "gan"), resume=None)
+    with process_group(torch.device(config.device)) as ranks:
+        inception = _inception(config, ranks)
+        if config.data is None and not ranks.first:
+            ranks.wait()  # the first process fills the cache that the others read
+        data = load_training_data(config, talk=ranks.first)
+        if resumed is None:
+            require_silhouettes(config, data, ranks.first)
+        if config.data is None and ranks.first:
+            ranks.wait()
+        config = dataclasses.replace(config, mirror=config.mirror and data.mirror)
+        with closing(GanJob(config, data, ranks, inception)) as job:
+            if found is not None and resumed is None:
+                job.load_networks(found)
+            return run(job, resumed)
+
+
+class GanJob(TrainingState):
+    """A GAN, the images that it learns from, and what it is judged by."""
+
+    def __init__(
+        self,
+        config: ResolvedGanConfig,
+        data: TrainingData,
+        ranks: Ranks | None = None,
+        inception: Inception | None = None,
+    ) -> None:
+        """`config` is resolved."""
+        super().__init__(config, ranks, data.poses)
+        self.data, self.inception = data, None if inception is None else inception.to(self.device)
+        self.root = config.output_dir or Path()
+        self.runs = {self.root: config.to_json()}
+        self.dry_run = config.dry_run
+        self.every = Intervals(
+            sample=config.sample_interval, evaluate=config.evaluate_interval, checkpoint=config.checkpoint_interval
+        )
+        self.health, self._knows_reals = Health(), False
+        renderer = ImageRenderer(self.average, self.fov, self.threads.map)
+        self.report = Report(self.average, config, renderer, ViewRange.of(self.poses), self.root)
+        self.start: dict[str, float] | None = None  # scores before the first step, if there are any
+        self.scores: dict[str, float] | None = None  # those measured last
+
+    # ------------------------------------------------------------------------------------------------------- a step
+
+    def step(self) -> dict[str, float]:
+        """One update of the generator, and as many as are set of the discriminator."""
+        objective = Objective.at(self.config, self.steps_done)
+        config = objective.config
+        batches = Batches(config, self.random, self.device, self.ranks)
+        self._set_learning_rates(config)
+
+        def render(fake: Fake) -> Fake:
+            return objective.render(self.generator, fake)
+
+        for index in range(config.discriminator_steps):
+            fakes = batches.fakes(self.generator, self.poses)
+            # One rendering serves both updates, unless its graph would take too much memory.
+            keep_graph = index == config.discriminator_steps - 1 and not self.config.recompute
+            fakes = self.threads.map(render if keep_graph else torch.no_grad()(render), fakes)
+            of_discriminator = self._update_discriminator(objective, batches, fakes)
+        log = as_numbers(of_discriminator | self._update_generator(objective, batches, fakes))
+        self._update_averages()
+        self.steps_done += 1
+        self._adjust_augmentation(log, config)
+        log["learning_rate"] = self.optimizer_g.param_groups[0]["lr"]
+        if config.precision == "fp16":
+            log["loss_scale"] = self.updates.loss_scale
+        return log
+
+    def _update_discriminator(
+        self, objective: Objective, batches: Batches, fakes: list[Fake]
+    ) -> dict[str, Tensor | float]:
+        config, graphs = objective.config, self._graphs(objective)
+        reals = batches.reals(self.data.train)
+        if self.loss.spectral_norm:
+            update_spectral_norm(self.discriminator)
+        shares: Sequence[Tensor | None] = [None] * len(fakes)
+        if self.loss.gradient_penalty:
+            shares = batches.shares()
+
+        def compare(*inputs: Tensor) -> tuple[Numbers, Gradients]:
+            loss, log = objective.discriminator_loss(self.discriminator, *inputs)
+            return log, self._gradients(loss, self.discriminator)
+
+        def chunk(
+            fake: Fake, reals: Tensor, fake_view: View, real_view: View, share: Tensor | None
+        ) -> tuple[Numbers, Gradients]:
+            seen = objective.see(fake.images(config.channels).detach(), fake_view), objective.see(reals, real_view)
+            inputs = [*seen, fake.latents, fake.axes, *([] if share is None else [share.to(reals)])]
+            if graphs is None:
+                return compare(*inputs)
+            log, gradients = graphs(("discriminator", objective.with_r1), compare, *inputs)
+            if batches.chunks > 1:  # the next one overwrites them
+                log, gradients = {name: value.clone() for name, value in log.items()}, [g.clone() for g in gradients]
+            return log, gradients
+
+        fake_views, real_views = (batches.views(self.augmented, objective.noise) for _ in range(2))
+        compared = self.threads.map(chunk, fakes, reals, fake_views, real_views, shares)
+        log = self._mean([numbers for numbers, _ in compared])
+        norm, finite = self.apply(
+            "discriminator",
+            [gradients for _, gradients in compared],
+            config.gradient_clip_discriminator or math.inf,
+        )
+        seen = torch.cat([fake.images(config.channels).detach() for fake in fakes])
+        alpha = torch.cat([fake.made.alpha.detach() for fake in fakes if fake.made is not None])
+        log |= self._mean([silhouettes(alpha, config.channels)])
+        means = [self.ranks.gather(images.mean((2, 3))) for images in (seen, torch.cat(reals))]
+        return log | {"variety": variety(*means), "gradient_norm_d": norm, "skipped": float(not finite)}
+
+    def _update_generator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> dict[str, Tensor | float]:
+        config, graphs = objective.config, self._graphs(objective)
+        views = batches.views(self.augmented, objective.noise)
+
+        def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
+            return objective.adversarial_loss(self.discriminator, *inputs)
+
+        @torch.no_grad()
+        def logits(fake: Fake, view: View) -> Tensor:
+            return objective.judge(self.discriminator, objective.see(fake.images(config.channels), view)).logit
+
+        def chunk(fake: Fake, view: View, weights: Tensor | None) -> tuple[Numbers, Gradients]:
+            if fake.made is None or not fake.made.rgb.requires_grad:
+                fake = objective.render(self.generator, fake)
+            seen = objective.see(fake.images(config.channels), view)
+            inputs = [seen, fake.latents, fake.axes, *([] if weights is None else [weights])]
+            if graphs is None:
+                total, log = adversarial(*inputs)
+            else:
+                total, log = graphs.loss("generator", adversarial, *inputs)
+                log = {name: value.clone() for name, value in log.items()} if batches.chunks > 1 else log
+            of_shape, more = objective.shape_loss(fake)
+            return {**log, **more}, self._gradients(total + of_shape, self.generator)
+
+        weights: Sequence[Tensor | None] = [None] * len(fakes)
+        if config.top_k_interval:
+            all_logits = self.ranks.gather(torch.cat(self.threads.map(logits, fakes, views)))
+            chosen = top_k_weights(all_logits, self.steps_done, config.top_k_interval, config.top_k_floor)
+            weights = [weight for (weight,) in batches.mine(chosen)]
+        improved = self.threads.map(chunk, fakes, views, weights)
+        log = self._mean([numbers for numbers, _ in improved])
+        norm, finite = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
+        return log | {"gradient_norm_g": norm} | ({} if finite else {"skipped": 1.0})
+
+    def _graphs(self, objective: Objective) -> Graphs | None:
+        """The recordings of the discriminator's part. One is of one fade; and fp16's scale must reach into it."""
+        if self.graphs is None or objective.fade < 1 or objective.config.precision == "fp16":
+            return None
+        self.graphs.keep_while(objective.config)
+        return self.graphs
+
+    def _gradients(self, loss: Tensor, module: nn.Module) -> Gradients:
+        return torch.autograd.grad(
+            loss * self.updates.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
+        )
+
+    def _mean(self, logs: Sequence[Numbers]) -> dict[str, Tensor | float]:
+        """Numbers of all chunks of all processes, averaged."""
+        names = list(logs[0])
+        means = torch.stack([torch.stack([log[name].float() for log in logs]).mean() for name in names])
+        return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
+
+    def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
+        """Constant, then linearly down to 5%."""
+        progress = self.steps_done / config.steps
+        factor = 1.0
+        if config.decay_start < 1 and progress > config.decay_start:
+            factor = max(0.05, (1 - progress) / (1 - config.decay_start))
+        for group in self.optimizer_g.param_groups:
+            group["lr"] = config.learning_rate_generator * factor * group["rate"]
+        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
+
+    @torch.no_grad()
+    def _update_averages(self) -> None:
+        # Early on averages follow quickly, so that the first pictures are not of the initialisation.
+        warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
+        decays = (self.config.ema_decay, self.config.ema_decay_slow)
+        current: list[Tensor] = list(self.generator.parameters())
+        for module, decay in zip(self.averages.values(), decays, strict=True):
+            averaged: list[Tensor] = list(module.parameters())
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
+
+    def _adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
+        if not config.ada_target:
+            return
+        self._signs.append(log["sign_real"])
+        if len(self._signs) == _ADA_INTERVAL:
+            seen = _ADA_INTERVAL * config.batch_size
+            mean = sum(self._signs) / _ADA_INTERVAL
+            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
+            self._signs = []
+        log["ada_probability"] = self.augmented
+
+    # ------------------------------------------------------------------------------------------------- looking at it
+
+    def load_state(self, saved: Saved) -> None:
+        """See `Job.load_state`."""
+        super().load_state(saved)
+        start = saved.state.get("start")
+        if start is not None and not (isinstance(start, dict) and all(is_of_type(v, float) for v in start.values())):
+            raise UserError(f"{saved.folder}: start must be scores by name, got {start!r:.50}")
+        self.start = start
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `Job.state`."""
+        tensors, values = super().state()
+        return tensors, {"start": self.start, **values}
+
+    def describe(self) -> None:
+        """What is learnt from what."""
+        config = self.config.at(self.steps_done)
+        parameters = [sum(p.numel() for p in network.parameters()) for network in (self.generator, self.discriminator)]
+        processes = f"{self.ranks.count} processes, " if self.ranks.count > 1 else ""
+        stages = f" ({len(self.config.stages)} stages)" if len(self.config.stages) > 1 else ""
+        if config.video_frames:
+            say_if_no_video(video_file(self.root, config))
+        if config.load_dir is not None and self.steps_done == 0:
+            print(
+                f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}"
+            )
+        print(
+            f"{self.root}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px{stages} on "
+            f"{device_name(self.device)}, {processes}{self.threads.count} threads; {len(self.data.train)} pictures to "
+            f"learn from; {parameters[0]:,} parameters in the generator, {parameters[1]:,} in the discriminator"
+        )
+
+    def begin(self) -> None:
+        """Fit what some generators need before, and show what is learnt from."""
+        if self.config.load_dir is None:
+            self.precondition()
+        if self.ranks.first:
+            save_image(self.root / "samples" / "real.png", image_grid(self._reals(64), 16)[:3])
+
+    def status(self, numbers: dict[str, float]) -> str:
+        """See `Job.status`."""
+        return f"D {numbers['loss_d']:.3f}  G {numbers['loss_g']:.3f}  eikonal {numbers['eikonal']:.3f}"
+
+    def samples(self, file: Path) -> Tensor:
+        """A grid of twelve shapes, each seen from four sides."""
+        resolution = self.now.resolution
+        if self.config.channels == 4 and not self._knows_reals:
+            self.health.note({"real_blobs": separate_parts(self._reals(_REALS_LOOKED_AT)[:, 3:])})
+            self._knows_reals = True
+        grid, blobs = self.report.samples(resolution)
+        self.health.note({"blobs": blobs})
+        save_image(file, grid)
+        return grid
+
+    def evaluate(self) -> Sequence[dict[str, float]]:
+        """Distances of the averaged generator to held-out images; nothing where too few are held out."""
+        count, now = len(self.data.held_out) // 2, self.now
+        if count == 0:
+            return ()
+        fakes = random_pictures(self.average, now, self.poses, count, map_=self.threads.map, ranks=self.ranks)
+        if not self.ranks.first:
+            return ()
+        self.scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
+        if self.config.evaluate_shapes:
+            measure_slope(self.average)
+            self.scores |= set_scores(self.average, self.config, self.config.evaluate_shapes)
+        if self.steps_done == 0:
+            self.start = self.scores
+        return [{f"evaluation/{name}": value for name, value in self.scores.items()}]
+
+    def results(self) -> dict[str, Any]:
+        """What the summary says about distances to held-out images."""
+        half, now, start, end = len(self.data.held_out) // 2, self.now, self.start, self.scores
+        floor = None
+        if half:
+            floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
+        # At another resolution distances are others: those of a curriculum that grows cannot be compared.
+        comparable = start is not None and self.config.at(0).resolution == now.resolution
+        return {
+            "sliced_wasserstein": {
+                "images": half,
+                "resolution": now.resolution,
+                "start": start["swd"] if start is not None and comparable else None,
+                "end": end and end["swd"],
+                "floor": floor,
+                "ratio": end["swd"] / floor if end is not None and floor else None,
+            },
+            "evaluation": end,
+        }
+
+    def finish(self, summary: Summary) -> dict[str, Any]:
+        """Make images and meshes."""
+        summary |= self.results()
+        summary.write(self.root)
+        summary |= self.report.final_images()
+        summary.write(self.root)
+        made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
+        made += ["meshes"] if summary["meshes"] else []
+        print(f"done: look at {self.root}: {', '.join(made)}; numbers are in {self.root}/summary.json")
+        return summary
+
+    @property
+    def now(self) -> ResolvedGanConfig:
+        """The settings of the last step that was made."""
+        return self.config.at(max(0, self.steps_done - 1))
+
+    def _reals(self, most: int) -> Tensor:
+        """Some images [N, C, R, R] in [0, 1] that are learnt from, at the resolution of now."""
+        resolution = self.now.resolution
+        return self.data.train.batch(torch.arange(min(most, len(self.data.train))), resolution).float() / 255
+
+
+def _inception(config: ResolvedGanConfig, ranks: Ranks) -> Inception | None:
+    """The network that evaluations use, where there are weights: in the first process, which evaluates."""
+    weights = find_weights(config.inception)
+    if weights is None or not ranks.first or config.evaluate_images < MIN_IMAGES:
+        return None
+    return load_inception(weights)
+
+
+def _resumed_config(given: GanConfig, before: ResolvedGanConfig, checkpoint: Path, done: int) -> ResolvedGanConfig:
+    """The settings of a run with `done` steps; what else was given on the command line must agree with them."""
+    moved = () if before.data is None else ("data",)  # the same images may be elsewhere now
+    instead = "; use --load-dir to start another from it"
+    config = resumed_config(given, before, checkpoint, (*_CHANGEABLE_ON_RESUME, *moved), instead)
+    if config.steps < done:
+        raise UserError(f"--steps {config.steps}: {checkpoint} has {done} behind it already")
+    return config

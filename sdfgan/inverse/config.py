@@ -1,0 +1,63 @@
+"""The settings of `sdfgan fit-image`: a frozen dataclass whose fields are its flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from sdfgan.training.config import (
+    AtMost,
+    Config,
+    Count,
+    Device,
+    Formerly,
+    MeshCells,
+    Natural,
+    NotNegative,
+    Pixels,
+    Positive,
+    Rule,
+    Scale,
+    VideoFormat,
+    Weight,
+)
+
+
+@dataclass(frozen=True)
+class FitImageConfig(Config):
+    """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
+
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """A mesh file (glb, gltf, obj, off, ply, stl), or "csg" for a scene of two balls that blend: its pose, sizes and
+    colours."""
+    output_dir: Path | None = None
+    """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
+    views: Annotated[int, Positive, AtMost(10_000)] = 24
+    """Pictures of the mesh, from all round."""
+    resolution: Annotated[Pixels, Rule("be a multiple of 4", lambda n: n % 4 == 0, "a multiple of 4")] = 128
+    """Side of the pictures in pixels; fitting begins with smaller ones."""
+    minutes: Scale = 10.0
+    """Most time for fitting a mesh."""
+    steps: Count = 4000
+    """Most steps (csg: at most 300)."""
+    views_per_step: Annotated[int, Positive, AtMost(10_000)] = 4
+    """Pictures rendered in each step, chosen at random."""
+    width: Annotated[int, Positive, AtMost(4096)] = 64
+    """Units per layer of the network."""
+    learning_rate: Annotated[Scale, Formerly("lr")] = 1e-3
+    """Adam's learning rate, falling to a twentieth."""
+    eikonal_weight: Weight = 0.01
+    """Weight of (|gradient| - 1)^2."""
+    video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 60
+    """Frames of the video of the optimisation; 0: none. csg: one per step."""
+    video_format: VideoFormat = "mp4"
+    """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    mesh_resolution: MeshCells = 128
+    """Grid cells per axis of the mesh of the result; 0: none."""
+    seed: Natural = 0
+    """Of the network's start and of the choice of views."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""

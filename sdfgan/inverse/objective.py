@@ -1,0 +1,29 @@
+"""What inverse rendering minimises: how images of a field differ from those that are known."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from sdfgan.fields.base import Field
+from sdfgan.raycast import evaluate, render
+
+_EIKONAL_POINTS = 1024
+
+
+def mesh_loss(
+    field: Field, latents: Tensor, axes: Tensor, target: Tensor, eikonal_weight: float, random: torch.Generator
+) -> Tensor:
+    """A scalar: the squared error of images [B, 4, R, R] from cameras [B, 3, 3], and (|gradient| - 1)^2, weighted, at
+    their samples and at random points of the cube."""
+    condition = field.condition(latents.expand(len(axes), -1))
+    image = render(sdf=field, axes=axes, condition=condition, resolution=target.shape[-1], steps=100)
+    free = (2 * torch.rand(_EIKONAL_POINTS, 3, generator=random) - 1).to(axes)
+    gradients = torch.cat([image.field.gradient, evaluate(field, free, field.condition(latents)).gradient])
+    eikonal = (gradients.norm(dim=-1) - 1).square().mean()
+    return image_loss(image.rgba, target) + eikonal_weight * eikonal
+
+
+def image_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared error of premultiplied RGBA [B, 4, R, R], a scalar."""
+    return (found - wanted).square().mean()

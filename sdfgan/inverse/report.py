@@ -1,0 +1,91 @@
+"""What inverse rendering leaves to look at: images beside those that were wanted, a video, a mesh, and its errors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdfgan.errors import UserError
+from sdfgan.fields.base import Field
+from sdfgan.images import VideoWriter, image_grid, video_problem
+from sdfgan.inverse.config import FitImageConfig
+from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.raycast import render
+from sdfgan.training.files import write_json
+
+_VIDEO_VIEWS = 4
+_FRAME = 128  # pixels
+
+
+class Frames:
+    """A video of some views during the optimisation."""
+
+    def __init__(self, video: VideoWriter | None, count: int, axes: Tensor, field: Field, latents: Tensor) -> None:
+        self._video, self._count, self._shown = video, count, 0
+        self._look: Callable[[Tensor], Tensor] = lambda camera: look(field, latents, camera, _FRAME)
+        self._axes = axes[:: max(1, len(axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
+
+    @torch.no_grad()
+    def show(self, done: float) -> None:
+        """Add a frame if it is time for one."""
+        if self._video is not None and done * self._count >= self._shown:
+            pictures = torch.cat([self._look(camera) for camera in self._axes.split(1)])
+            self._video.add(image_grid(on_white(pictures), len(pictures)))
+            self._shown += 1
+
+
+def open_video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
+    """The video of the optimisation; None, and said, where there is to be or can be none."""
+    path = folder / f"fit.{config.video_format}"
+    if config.video_frames == 0:
+        return nullcontext()
+    if (problem := video_problem(path)) is not None:
+        print(problem)
+        return nullcontext()
+    return VideoWriter(path, 24)
+
+
+def look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tensor:
+    """RGBA [1, 4, R, R] from a camera [1, 3, 3]."""
+    return render(sdf=field, axes=camera, latents=latents, resolution=resolution).rgba
+
+
+def on_white(rgba: Tensor) -> Tensor:
+    """Colours [B, 3, R, R] on white, on the CPU."""
+    return (rgba[:, :3] + 1 - rgba[:, 3:]).clamp(0, 1).cpu()
+
+
+def beside(found: Tensor, wanted: Tensor) -> Tensor:
+    """What was found above what was wanted."""
+    return image_grid(on_white(torch.cat([found, wanted])), len(found))
+
+
+def psnr(found: Tensor, wanted: Tensor) -> float:
+    """Of premultiplied RGBA, dB."""
+    return -10 * math.log10(max((found - wanted).square().mean().item(), 1e-12))
+
+
+def save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path) -> bool:
+    """Write mesh.glb, and say if there is none to write."""
+    if not config.mesh_resolution:
+        return False
+    try:
+        export_mesh(marching_cubes(field, condition, config.mesh_resolution), folder / "mesh.glb")
+    except UserError as error:
+        print(f"no mesh: {error}")
+        return False
+    return True
+
+
+def report(metrics: dict[str, Any], folder: Path) -> None:
+    """Write metrics.json, and say what is in it."""
+    write_json(folder / "metrics.json", metrics)
+    for name, value in metrics.items():
+        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+    print(f"wrote {folder}")

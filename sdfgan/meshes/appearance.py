@@ -1,0 +1,274 @@
+"""Meshes as they look: colours, materials and textures of files, and images of them. Not differentiable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+import trimesh
+from PIL import Image
+from torch import Tensor
+
+from sdfgan import ops
+from sdfgan.cameras import DEFAULT_FOV, ray_grid
+from sdfgan.checks import check_axes, check_fov, check_whole
+from sdfgan.meshes.normalise import normalise
+from sdfgan.meshes.read import read_mesh
+from sdfgan.raycast.lighting import Lighting
+
+_GREY = 0.7  # of what has no colour
+_CUTOFF = 0.5  # glTF's default of the opacity from which on a mask is opaque
+_MAX_LAYERS = 16  # of transparent surfaces one behind the other
+_OPAQUE = 1 - 1 / 512
+_BEHIND = 1e-5  # how far behind a transparent surface a ray goes on, in units of the model's ball
+_SAME_SIZE = 1e-5
+
+
+class Model(NamedTuple):
+    """Triangles that can be seen, in the unit ball; F faces, T textures. `model_of` and `read_model` make it."""
+
+    tree: ops.MeshTree
+    normals: Tensor  # [F, 3, 3] unit normals at the corners
+    colours: Tensor  # [F, 3, 4] RGBA at the corners, which textures are multiplied by
+    uv: Tensor  # [F, 3, 2], v upwards
+    texture: Tensor  # [F] int64 index into textures; -1: none
+    textures: list[Tensor]  # [H, W, 4] RGBA in [0, 1], row 0 at the top
+
+    def albedo(self, face: Tensor, weights: Tensor) -> Tensor:
+        """RGBA [N, 4] at the points with barycentric weights [N, 3] of faces [N]."""
+        colours = (weights[..., None] * self.colours[face]).sum(1)
+        uv, texture = (weights[..., None] * self.uv[face]).sum(1), self.texture[face]
+        for index in texture.unique().tolist():
+            if index >= 0:
+                there = texture == index
+                colours[there] *= _lookup(self.textures[index], uv[there])
+        return colours
+
+
+def read_model(path: str | os.PathLike[str], margin: float = 0.1, texels: int | None = None) -> tuple[Model, list[str]]:
+    """A mesh file (as `read_mesh` takes) with its colours in the ball of radius 1 - margin, and what was left out.
+
+    Where a reader of colours cuts polygons into other triangles, `read_mesh`'s are taken, and coloured like the nearest
+    of the others; where the two read another box altogether the model is grey, and a note says so. `texels`: textures
+    are reduced to about so many along their longer side.
+
+    Raises UserError, one line that names the file.
+    """
+    path = Path(path)
+    mesh, parts = read_mesh(path), _parts(path)
+    plain, notes = model_of([mesh], margin), [f"{path}: colours, if it has any, cannot be read; it is grey"]
+    if not parts:
+        return plain, notes
+    boxes = np.array([_extent(part.vertices, part.faces) for part in parts])
+    box = (*boxes[:, :3].min(0), *boxes[:, 3:].max(0))
+    if not np.allclose(box, _extent(mesh.vertices, mesh.faces), _SAME_SIZE):
+        return plain, notes
+    coloured = model_of(parts, margin, texels)
+    same = abs(_area(coloured) - _area(plain)) <= _SAME_SIZE * _area(plain)
+    return (coloured if same else _repainted(plain, coloured)), []
+
+
+def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texels: int | None = None) -> Model:
+    """Meshes with their colours as one model, moved and scaled into the ball of radius 1 - margin unless it is None.
+
+    Faces with corners that are not finite are left out.
+    """
+    sound = [np.isfinite(part.vertices[part.faces]).all((1, 2)) for part in parts]
+    starts = np.cumsum([0, *(len(part.vertices) for part in parts)])
+    vertices = np.concatenate([part.vertices for part in parts])
+    faces = np.concatenate([start + part.faces[good] for part, good, start in zip(parts, sound, starts, strict=False)])
+    if margin is not None:
+        vertices = normalise(trimesh.Trimesh(vertices, faces, process=False), "ball", margin)[0].vertices
+    vertices = np.where(np.isfinite(vertices), vertices, 0.0)  # of corners that no face is left of
+    looks = [_look(part, good, texels) for part, good in zip(parts, sound, strict=True)]
+    textures = [look.texture for look in looks if look.texture is not None]
+    numbers = np.cumsum([look.texture is not None for look in looks]) - 1
+    texture = [
+        torch.full((len(look.colours),), int(n) if look.texture is not None else -1)
+        for look, n in zip(looks, numbers, strict=True)
+    ]
+    tree = ops.mesh_tree(
+        torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(faces, np.int32))
+    )
+    normals, colours, uv = (torch.cat([getattr(look, name) for look in looks]) for name in ("normals", "colours", "uv"))
+    return Model(tree, normals, colours, uv, torch.cat(texture), textures)
+
+
+@torch.no_grad()
+def render_model(
+    model: Model,
+    axes: Tensor,
+    resolution: int,
+    *,
+    fov: float = DEFAULT_FOV,
+    supersample: int = 4,
+    light: Lighting | None = None,
+) -> Tensor:
+    """[B, 4, R, R] float32 premultiplied RGBA of a model from orbit cameras `axes` [B, 3, 3], on the CPU.
+
+    Rays through supersample^2 points of each pixel meet the triangles exactly (`ops.mesh_raycast`), from either side;
+    normals are interpolated. Surfaces with an opacity below 1 are blended, nearest first. `light`: a half-Lambert
+    headlight for None; it multiplies the colours as they are stored.
+    """
+    check_axes("render_model", axes)
+    check_whole("render_model", 1, resolution=resolution, supersample=supersample)
+    check_fov("render_model", fov)
+    axes, light, side = axes.float().cpu(), light or Lighting(), resolution * supersample
+    images = []
+    for index, camera in enumerate(axes):
+        origins, directions = (part.reshape(-1, 3).contiguous() for part in ray_grid(camera[None], side, fov=fov))
+        canvas = torch.zeros(side * side, 4)
+        ray, clear = torch.arange(side * side), torch.ones(side * side)  # that go on, and how much is seen of them
+        for _ in range(_MAX_LAYERS):
+            hits = ops.mesh_raycast(model.tree, origins, directions)
+            met = (hits.face >= 0).nonzero()[:, 0]
+            face, weights, onward = hits.face[met].long(), hits.barycentric[met], directions[met]
+            ray, clear = ray[met], clear[met]
+            colour = model.albedo(face, weights)
+            normal = _towards_the_eye(model, face, weights, onward)
+            bright = light.brightness(normal, axes, torch.full((len(met),), index))
+            seen = (clear * colour[:, 3])[:, None]
+            canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
+            clear = clear * (1 - colour[:, 3])
+            through = (clear > 1 - _OPAQUE).nonzero()[:, 0]
+            if len(through) == 0:
+                break
+            distance = hits.distance[met][through, None] + _BEHIND
+            origins = origins[met][through] + distance * onward[through]
+            directions, ray, clear = onward[through], ray[through], clear[through]
+        images.append(F.avg_pool2d(canvas.T.view(1, 4, side, side), supersample)[0])
+    return torch.stack(images)
+
+
+def render_mesh(
+    mesh: trimesh.Trimesh, axes: Tensor, resolution: int, fov: float = DEFAULT_FOV, supersample: int = 4
+) -> Tensor:
+    """`render_model` of one mesh where it lies, in the dtype of `axes`; a mesh without colours is grey."""
+    return render_model(model_of([mesh]), axes, resolution, fov=fov, supersample=supersample).to(axes.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- what files say
+
+
+class _Look(NamedTuple):
+    """Of the F faces of a part that are used."""
+
+    normals: Tensor  # [F, 3, 3]
+    colours: Tensor  # [F, 3, 4]
+    uv: Tensor  # [F, 3, 2]
+    texture: Tensor | None  # [H, W, 4]
+
+
+def _parts(path: Path) -> list[trimesh.Trimesh]:
+    """The parts of a file that trimesh reads, with their colours; none where it cannot."""
+    try:
+        found = trimesh.load_scene(path, process=False).dump(concatenate=False)
+        return [part for part in found if isinstance(part, trimesh.Trimesh) and len(part.faces)]
+    except Exception:  # of whatever kind; the mesh itself has been read
+        return []
+
+
+def _extent(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, ...]:
+    """Lowest and highest corner of the box of the faces whose corners are finite."""
+    corners = vertices[faces[np.isfinite(vertices[faces]).all((1, 2))]]
+    return (*corners.min((0, 1), initial=np.inf), *corners.max((0, 1), initial=-np.inf))
+
+
+def _area(model: Model) -> float:
+    a, b, c = model.tree.vertices.double()[model.tree.faces.long()].unbind(1)
+    return float(torch.linalg.cross(b - a, c - a).norm(dim=-1).sum() / 2)
+
+
+def _repainted(model: Model, source: Model) -> Model:
+    """A model with the looks that another one, of polygons cut into other triangles, has at its faces' centres."""
+    corners = model.tree.vertices[model.tree.faces.long()]  # [F, 3, 3]
+    face = ops.mesh_distance(source.tree, corners.mean(1)).face.long()
+    a, b, c = (corner[:, None] for corner in source.tree.vertices[source.tree.faces[face].long()].unbind(1))
+    u, v, p = b - a, c - a, corners - a
+    uu, uv, vv, pu, pv = ((x * y).sum(-1) for x, y in ((u, u), (u, v), (v, v), (p, u), (p, v)))
+    area = uu * vv - uv * uv
+    second, third = (vv * pu - uv * pv) / area, (uu * pv - uv * pu) / area  # may lie outside: uv goes on as a plane
+    weights = torch.stack([1 - second - third, second, third], -1)  # [F, 3 corners, 3]
+    weights = torch.where(weights.isfinite().all(-1, keepdim=True), weights, 1 / 3)
+    inside = weights.clamp(min=0) / weights.clamp(min=0).sum(-1, keepdim=True)
+    return Model(
+        model.tree,
+        F.normalize(inside @ source.normals[face], dim=-1),
+        inside @ source.colours[face],
+        weights @ source.uv[face],
+        source.texture[face],
+        source.textures,
+    )
+
+
+def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
+    faces = part.faces[good]
+    with np.errstate(all="ignore"):
+        normals = torch.from_numpy(np.nan_to_num(np.asarray(part.vertex_normals))[faces].astype(np.float32))
+    colours, uv, texture = torch.full((len(faces), 3, 4), _GREY), torch.zeros(len(faces), 3, 2), None
+    colours[..., 3] = 1.0
+    visual: Any = part.visual
+    if visual is None or visual.kind is None:
+        return _Look(normals, colours, uv, texture)
+    if visual.kind != "texture":
+        rgba = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors) / 255.0
+        rgba = rgba[faces] if visual.kind == "vertex" else np.repeat(rgba[good][:, None], 3, 1)
+        return _Look(normals, torch.from_numpy(rgba.astype(np.float32)), uv, texture)
+    material = visual.material
+    if isinstance(material, trimesh.visual.material.PBRMaterial):
+        image, factor, mode = material.baseColorTexture, material.baseColorFactor, material.alphaMode or "OPAQUE"
+        cutoff = _CUTOFF if material.alphaCutoff is None else float(material.alphaCutoff)
+    else:
+        image, factor, mode, cutoff = material.image, material.diffuse, "BLEND", _CUTOFF
+    if factor is not None:
+        factor = np.asarray(factor, np.float64)
+        factor = factor / 255 if factor.max(initial=0) > 1 or factor.dtype.kind == "u" else factor
+        colours[:] = torch.tensor([*factor[:3], *(factor[3:4] if len(factor) > 3 else [1.0])])
+    elif image is not None:
+        colours[:] = 1.0
+    if image is not None and visual.uv is not None and len(visual.uv) == len(part.vertices):
+        uv = torch.from_numpy(np.nan_to_num(np.asarray(visual.uv, np.float32)[:, :2])[faces])
+        texture = _texture(image, texels)
+    if mode == "OPAQUE":
+        colours[..., 3] = 1.0
+        if texture is not None:
+            texture[..., 3] = 1.0
+    elif mode == "MASK" and texture is not None:
+        texture[..., 3] = (texture[..., 3] * colours[0, 0, 3] >= cutoff).float()
+        colours[..., 3] = 1.0
+    return _Look(normals, colours, uv, texture)
+
+
+def _texture(image: Image.Image, texels: int | None) -> Tensor:
+    image = image.convert("RGBA")
+    if texels is not None and max(image.size) > texels:
+        image = image.reduce(max(image.size) // texels)
+    return torch.from_numpy(np.array(image, np.float32) / 255)
+
+
+def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
+    """Texture [H, W, 4] at uv [N, 2], bilinear; it repeats outside [0, 1]."""
+    size = torch.tensor(texture.shape[1::-1])
+    place = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size - 0.5
+    low = place.floor()
+    share = place - low
+    x0, y0 = (low.long() % size).unbind(1)
+    x1, y1 = ((low.long() + 1) % size).unbind(1)
+    u, v = share[:, :1], share[:, 1:]
+    top = (1 - u) * texture[y0, x0] + u * texture[y0, x1]
+    return (1 - v) * top + v * ((1 - u) * texture[y1, x0] + u * texture[y1, x1])
+
+
+def _towards_the_eye(model: Model, face: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
+    """Unit normals [N, 3], interpolated, on the side of the faces that is seen; those of faces where there is none."""
+    a, b, c = model.tree.vertices[model.tree.faces[face].long()].unbind(1)
+    flat = F.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)
+    smooth = (weights[..., None] * model.normals[face]).sum(1)
+    smooth = torch.where((smooth * flat).sum(-1, keepdim=True) < 0, -smooth, smooth)
+    normal = F.normalize(torch.where(smooth.norm(dim=-1, keepdim=True) > 1e-3, smooth, flat), dim=-1)
+    return torch.where((flat * directions).sum(-1, keepdim=True) > 0, -normal, normal)

@@ -1,0 +1,102 @@
+"""What learning a scene minimises: functions of a model and a batch of rays to a loss and numbers for the log.
+
+All losses are means over rays, so that chunks of a batch may be averaged.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan import ops
+from sdfgan.fields.nerf import ProposalField, density_normals
+from sdfgan.nerf.marching import render_packed
+from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel
+from sdfgan.volume import Rays, VolumeRendering
+
+_COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
+_PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
+
+Numbers = dict[str, Tensor]  # `mse`; `samples`, the places asked for each ray; and what a model has besides
+
+
+class Batch(NamedTuple):
+    """Rays to learn from."""
+
+    rays: Rays
+    colors: Tensor  # [R, 3] of the images, over the background
+    background: Tensor  # [R, 3]
+
+
+def scene_loss(model: SceneModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device."""
+    if isinstance(model, GridModel):
+        return grid_loss(model, batch, generator)
+    assert isinstance(model, NetworkModel)
+    return network_loss(model, batch, generator)
+
+
+def grid_loss(model: GridModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+    """The squared error, and the entropy of opacities if that has a weight."""
+    jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
+    marched = model.occupancy.march(batch.rays, jitter, model.radiance)
+    seen = render_packed(marched, model.radiance, batch.background)
+    mse = (seen.rgb - batch.colors).square().mean()
+    loss = mse
+    if model.config.opacity_weight:
+        loss = loss + model.config.opacity_weight * entropy(seen.opacity).mean()
+    return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.asked / max(len(jitter), 1))}
+
+
+def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+    """The squared errors of all levels, or what holds proposals to them, and the terms of the model's paper."""
+    config = model.config
+    seen = model.render(batch.rays, batch.background, generator)
+    mse = (seen.rgb - batch.colors).square().mean()
+    loss, last = mse, seen.levels[-1]
+    log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(model.sampling.counts)))}
+    for level in seen.levels[:-1]:
+        if level.rgb is not None:
+            loss = loss + _COARSE_WEIGHT[model.kind] * (level.rgb - batch.colors).square().mean()
+        else:
+            covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
+            loss = loss + config.interlevel_weight * covered
+            log["interlevel"] = covered.detach()
+    if config.distortion_weight:
+        distortion = ops.distortion_loss(last.spans, last.weights).mean()
+        loss = loss + config.distortion_weight * distortion
+        log["distortion"] = distortion.detach()
+    if config.opacity_weight:
+        loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
+    if model.kind == "ref-nerf":
+        extra, numbers = normal_losses(model, seen)
+        loss, log = loss + extra, log | numbers
+    return loss, log
+
+
+def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Numbers]:
+    """Ref-NeRF, eqs. 11 and 12."""
+    assert seen.samples is not None and seen.places is not None
+    predicted, true = seen.samples.normals, seen.samples.extras
+    assert predicted is not None and true is not None
+    weights = seen.levels[-1].weights
+    rays = max(len(weights), 1)
+    weights = weights.reshape(-1)
+    differ = (weights * (predicted - true).square().sum(1)).sum() / rays
+    facing = (predicted * seen.places.directions).sum(1).clamp(min=0)
+    away = (weights * facing.square()).sum() / rays
+    log = {"normals": differ.detach(), "orientation": away.detach()}
+    if model.config.prop_normal:
+        assert isinstance(model.coarse, ProposalField)
+        _, proposed = density_normals(model.coarse.density, seen.places, create_graph=True)
+        apart = (weights.detach() * (predicted.detach() - proposed).square().sum(1)).sum() / rays
+        differ = differ + _PROPOSAL_NORMALS * apart
+    return model.config.normal_weight * differ + model.config.orientation_weight * away, log
+
+
+def entropy(opacity: Tensor) -> Tensor:
+    """Of rays that are stopped with this probability [R]: 0 for surely stopped and surely not."""
+    p = opacity.clamp(1e-4, 1 - 1e-4)
+    return -(p * p.log() + (1 - p) * (1 - p).log())

@@ -1,0 +1,112 @@
+"""Meshes as they look: textures, materials and opacity of files, in images whose colours are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from sdfgan.errors import UserError
+from sdfgan.meshes import model_of, read_model, render_mesh, render_model
+from sdfgan.raycast import Lighting
+
+FLAT = Lighting(ambient=1.0, headlight=0.0)
+FRONT = torch.eye(3)[None]  # from +z, y upwards
+CORNERS = {"top left": (8, 8), "top right": (8, 24), "bottom left": (24, 8), "bottom right": (24, 24)}
+COLOURS = {"top left": (255, 0, 0), "top right": (0, 255, 0), "bottom left": (0, 0, 255), "bottom right": (255, 255, 0)}
+
+
+def quad(z: float = 0.0, half: float = 0.6, **visual: object) -> trimesh.Trimesh:
+    corners = np.array([[-half, -half, z], [half, -half, z], [half, half, z], [-half, half, z]])
+    mesh = trimesh.Trimesh(corners, [[0, 1, 2], [0, 2, 3]], process=False)
+    if visual:
+        uv = np.array([[0, 0], [1, 0], [1, 1], [0, 1]], float)
+        material = trimesh.visual.material.PBRMaterial(**visual)
+        mesh.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+    return mesh
+
+
+def four_colours() -> Image.Image:
+    image = Image.new("RGB", (2, 2))
+    for place, name in (((0, 0), "top left"), ((1, 0), "top right"), ((0, 1), "bottom left"), ((1, 1), "bottom right")):
+        image.putpixel(place, COLOURS[name])
+    return image.resize((64, 64), Image.Resampling.NEAREST)
+
+
+def seen(image: torch.Tensor, place: str) -> list[float]:
+    row, column = CORNERS[place]
+    return image[:, row, column].mul(255).round().tolist()
+
+
+@pytest.mark.parametrize("suffix", [".glb", ".obj"])
+def test_a_texture_is_the_right_way_up(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"quad{suffix}"
+    if suffix == ".glb":
+        quad(baseColorTexture=four_colours()).export(path)
+    else:  # a polygon, its material and its image in a folder
+        four_colours().save(tmp_path / "map.png")
+        (tmp_path / "quad.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd map.png\n")
+        corners = "v -1 -1 0\nv 1 -1 0\nv 1 1 0\nv -1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+        path.write_text(f"mtllib quad.mtl\n{corners}usemtl m\nf 1/1 2/2 3/3 4/4\n")
+    model, notes = read_model(path)
+    image = render_model(model, FRONT, 32, light=FLAT)[0]
+    assert notes == []
+    for place, colour in COLOURS.items():
+        assert seen(image, place) == [*colour, 255]
+    assert image[3].mean() == pytest.approx(0.9**2 / 2, abs=0.01)  # a square in the circle of radius 0.9
+    behind = render_model(model, torch.diag(torch.tensor([-1.0, 1.0, -1.0]))[None], 32, light=FLAT)[0]
+    assert seen(behind, "top left") == [*COLOURS["top right"], 255]
+
+
+def test_colours_of_corners_faces_and_nothing() -> None:
+    plain, corners, faces = quad(), quad(), quad()
+    assert seen(render_model(model_of([plain]), FRONT, 32, light=FLAT)[0], "top left") == [178, 178, 178, 255]
+    corners.visual.vertex_colors = np.array([[255, 0, 0, 255]] * 2 + [[0, 0, 255, 255]] * 2, np.uint8)
+    faces.visual.face_colors = np.array([[255, 0, 0, 255], [0, 255, 0, 255]], np.uint8)
+    graded, split = (render_model(model_of([mesh]), FRONT, 32, light=FLAT)[0] for mesh in (corners, faces))
+    assert (graded[0] - graded[2])[16, 8:24].abs().max() < 0.1 and graded[2, 9, 16] > 0.75 > 0.5 > graded[0, 9, 16]
+    assert seen(split, "bottom right") == [255, 0, 0, 255] and seen(split, "top left") == [0, 255, 0, 255]
+
+
+def test_opacity() -> None:
+    """Opaque materials forget their alpha, masks cut it, and the others are blended with what is behind."""
+    image = Image.new("RGBA", (4, 4), (255, 0, 0, 102))
+    back = quad(-0.5, baseColorFactor=[0, 0, 255, 255])
+    expected = {"OPAQUE": [255, 0, 0, 255], "MASK": [0, 0, 255, 255], "BLEND": [102, 0, 153, 255]}
+    for mode, colour in expected.items():
+        model = model_of([quad(baseColorTexture=image, alphaMode=mode), back])
+        assert seen(render_model(model, FRONT, 32, light=FLAT)[0], "top left") == colour, mode
+    alone = model_of([quad(baseColorTexture=image, alphaMode="BLEND")])
+    assert seen(render_model(alone, FRONT, 32, light=FLAT)[0], "top left") == [102, 0, 0, 102]
+
+
+def test_polygons_that_others_cut_otherwise_keep_their_colours(tmp_path: Path) -> None:
+    """A concave polygon, fanned wrongly by the reader of colours: its shape is ours, its texture goes on across it."""
+    four_colours().save(tmp_path / "map.png")
+    (tmp_path / "l.mtl").write_text("newmtl m\nKd 1 1 1\nmap_Kd map.png\n")
+
+    outline = [(1, 0), (1, 1), (0, 1), (0.7, 0.7)]
+    lines = [f"v {2 * x - 1} {2 * y - 1} 0" for x, y in outline] + [f"vt {x} {y}" for x, y in outline]
+    order = " ".join(f"{i}/{i}" for i in (1, 2, 3, 4))
+    (tmp_path / "l.obj").write_text("\n".join(["mtllib l.mtl", *lines, "v -1 -1 0", "usemtl m", f"f {order}", ""]))
+    model, notes = read_model(tmp_path / "l.obj")
+    image = render_model(model, FRONT, 32, light=FLAT)[0]
+    assert notes == [] and image[3, 13, 18] == 0, "between the reflex corner and the line that a fan would draw"
+    assert image[3, 9, 22] == 1
+    assert seen(image, "top right") == [*COLOURS["top right"], 255]
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.glb").write_bytes(b"glTF")
+    with pytest.raises(UserError, match=r"bad\.glb"):
+        read_model(tmp_path / "bad.glb")
+    with pytest.raises(ValueError, match="render_model: resolution must be at least 1, got 0"):
+        render_mesh(quad(), FRONT, 0)
+    (tmp_path / "quad.mtl").write_text("newmtl m\nmap_Kd ../outside.png\n")  # a file that is not there, nor may be read
+    (tmp_path / "quad.obj").write_text("mtllib quad.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
+    model, _ = read_model(tmp_path / "quad.obj")
+    assert model.textures == [] and len(model.tree.faces) == 1

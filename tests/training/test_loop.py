@@ -1,0 +1,142 @@
+"""The training loop, with a job that counts: what it calls and when, what it writes, how it stops and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import sdfgan
+from sdfgan.training.checkpoint import Saved, list_checkpoints, read_checkpoint
+from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.loop import run
+from sdfgan.training.ranks import Ranks
+from sdfgan.training.run import Summary
+
+
+class Counting(Job):
+    """Adds its number of steps to a sum."""
+
+    kind = "counting"
+    device, ranks, modules = torch.device("cpu"), Ranks(), ()
+
+    def __init__(self, root: Path, steps: int = 6, stop_at: int = 0, **every: Any) -> None:
+        self.root, self.runs = root, {root: {"steps": steps}}
+        self.steps, self.steps_done, self.stop_at = steps, 0, stop_at
+        self.every = Intervals(**{"log": 2, **every})
+        self.sum, self.called = torch.zeros(()), list[str]()
+
+    def step(self) -> Numbers:
+        self.steps_done += 1
+        self.sum += self.steps_done
+        if self.steps_done == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": float(self.steps_done), "odd": float("inf") if self.steps_done % 2 else 0.0}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        return {"sum": self.sum}, {"said": "something"}
+
+    def load_state(self, saved: Saved) -> None:
+        self.sum, self.steps_done = saved.tensors["sum"], saved.state["step"]
+        assert saved.state["said"] == "something"
+
+    def begin(self) -> None:
+        self.called.append("begin")
+
+    def evaluate(self) -> Sequence[Numbers]:
+        self.called.append(f"evaluate {self.steps_done}")
+        return [{"score": 1.0}]
+
+    def samples(self, file: Path) -> Tensor:
+        self.called.append(f"{file.parent.name}/{file.name}")
+        return torch.zeros(3, 4, 4)
+
+    def finish(self, summary: Summary) -> dict[str, Any]:
+        self.called.append("finish")
+        summary["sum"] = self.sum.item()
+        summary.write(self.root)
+        return summary
+
+
+def test_what_is_called_and_written(tmp_path: Path) -> None:
+    job = Counting(tmp_path / "run", sample=3, evaluate=2, checkpoint=2)
+    summary = run(job)
+    assert job.called == [
+        "begin", "evaluate 0", "evaluate 2", "samples/step-0000003.png", "evaluate 4", "samples/step-0000006.png",
+        "evaluate 6", "finish",
+    ]  # fmt: skip
+    lines = [json.loads(line) for line in (job.root / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == [(2, 1.5), (4, 3.5), (6, 5.5)]
+    assert all(line["odd"] == 0 for line in lines if "loss" in line)  # of the steps where it was finite
+    assert [line["step"] for line in lines if "score" in line] == [0, 2, 4, 6]
+    assert json.loads((job.root / "config.json").read_text()) == {"steps": 6}
+    assert [path.name for path in list_checkpoints(job.root)] == [f"step-000000{step}" for step in (2, 4, 6)]
+    assert json.loads((job.root / "summary.json").read_text()) == summary
+    common = {"kind", "steps", "device", "processes", "threads", "torch", "training_seconds", "wall_seconds"}
+    assert common | {"checkpoint", "sum"} == summary.keys() and summary["sum"] == 21 and summary["steps"] == 6
+
+
+def test_it_stops_when_asked_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "run"
+    with pytest.raises(SystemExit) as stopped:
+        run(Counting(root, stop_at=3))
+    assert stopped.value.code == 128 + signal.SIGTERM
+    said = f"\nstopped at step 3 of 6 and saved; continue with --resume {root} (step-0000003)\n"
+    assert capsys.readouterr().out.endswith(said)
+    job = Counting(root)
+    assert run(job, read_checkpoint(root))["sum"] == 21
+    assert job.called == ["evaluate 6", "finish"] and f"{root}: continuing at step 3\n" in capsys.readouterr().out
+    before = read_checkpoint(root).state
+    assert run(Counting(root), read_checkpoint(root))["sum"] == 21
+    assert read_checkpoint(root).state == before  # there was nothing to save again
+
+
+def test_checkpoints_by_time(tmp_path: Path) -> None:
+    run(Counting(tmp_path / "often", checkpoint_seconds=1e-9))
+    assert [path.name for path in list_checkpoints(tmp_path / "often")][-1] == "step-0000006"
+    summary = run(Counting(tmp_path / "never", worth_saving=100.0))
+    assert not list_checkpoints(tmp_path / "never") and summary["checkpoint"] is None
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Counting(tmp_path / "run")
+    job.dry_run = True
+    assert run(job) == {"dry_run": True, "config": {"steps": 6}} and job.called == []
+    assert list(tmp_path.iterdir()) == []
+    assert capsys.readouterr().out == "dry run: everything is in place; no run was written\n"
+
+
+def test_without_a_run_folder_nothing_is_kept_and_signals_act_as_usual(tmp_path: Path) -> None:
+    job = Counting(tmp_path, stop_at=3, checkpoint=1)
+    job.runs = {}
+    previous = signal.signal(signal.SIGTERM, lambda number, frame: job.called.append("SIGTERM"))
+    try:
+        run(job)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    assert job.called == ["begin", "evaluate 0", "SIGTERM", "evaluate 6", "finish"]
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_failure_is_passed_on_with_the_folder_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Counting) -> Numbers:
+        raise RuntimeError("no step")
+
+    monkeypatch.setattr(Counting, "step", fail)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError, match="no step"):
+        run(Counting(tmp_path / "run"))
+    assert signal.getsignal(signal.SIGTERM) is before and not list_checkpoints(tmp_path / "run")
+
+
+def test_there_is_one_training_loop() -> None:
+    package = Path(sdfgan.__file__).parent
+    users = {str(path.relative_to(package)) for path in package.rglob("*.py") if "StopSignals" in path.read_text()}
+    assert users == {"training/interrupt.py", "training/loop.py"}
