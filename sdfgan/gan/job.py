@@ -34,6 +34,7 @@ from sdfgan.images import image_grid, save_image, say_if_no_video
 from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import Saved, read_checkpoint
+from sdfgan.training.config import is_of_type
 from sdfgan.training.device import device_name
 from sdfgan.training.graphs import Graphs
 from sdfgan.training.health import Health, separate_parts
@@ -41,7 +42,6 @@ from sdfgan.training.job import Intervals
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.settings import is_of_type
 from sdfgan.training.steps import as_numbers
 
 _CHANGEABLE_ON_RESUME = (
