@@ -1,5 +1,5 @@
 """Training data: the built-in set of procedurally made shapes and the loaders of pictures."""
 
-from sdfgan.data.shapes import SHAPE_CLASSES, ShapeSet, random_shapes, render_shapes, shape_set
+from sdfgan.data.shapes import SHAPE_CLASSES, SHAPE_FAMILIES, ShapeSet, random_shapes, render_shapes, shape_set
 
-__all__ = ["SHAPE_CLASSES", "ShapeSet", "random_shapes", "render_shapes", "shape_set"]
+__all__ = ["SHAPE_CLASSES", "SHAPE_FAMILIES", "ShapeSet", "random_shapes", "render_shapes", "shape_set"]

@@ -1,8 +1,8 @@
-"""The built-in training set: pictures of procedurally made coloured solids, seen from random sides.
+"""The built-in training sets: pictures of procedurally made coloured shapes, seen from random sides.
 
-Seven classes of analytic fields with random sizes and colours, lit from the camera by (n . l + 1) / 2,
-premultiplied on black, averaged over 2 x 2 samples per pixel. The pictures of a seed are the same on any
-number of threads.
+Seven classes of solids, or a family of things (`families`), of random sizes and colours, lit from the camera by
+(n . l + 1) / 2, premultiplied on black, averaged over 2 x 2 samples per pixel. The pictures of a seed are the same on
+any number of threads.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import cameras
+from sdfgan.data.families import FAMILIES, uniform, vivid
 from sdfgan.fields import AnalyticField, Box, Cone, Cylinder, Ellipsoid, RoundedBox, SmoothUnion, Torus
 from sdfgan.fields.analytic import vector_length
 from sdfgan.training.files import share
 
 SHAPE_CLASSES = ("ellipsoid", "box", "rounded_box", "cylinder", "cone", "torus", "compound")
+SHAPE_FAMILIES = {"solids": SHAPE_CLASSES, **{name: tuple(classes) for name, classes in FAMILIES.items()}}
 DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), azimuth=(0.0, 2 * math.pi))
 
 _VERSION = 2  # part of the cache key: raise it when the pictures of a seed change
@@ -43,7 +45,7 @@ class ShapeSet(NamedTuple):
     """Pictures and what they show."""
 
     images: Tensor  # [N, 4, H, W] uint8, premultiplied RGBA
-    labels: Tensor  # [N] int64, index into SHAPE_CLASSES
+    labels: Tensor  # [N] int64, index into SHAPE_FAMILIES[family]
 
 
 class _Chunk(NamedTuple):
@@ -58,21 +60,8 @@ class _Chunk(NamedTuple):
 # ----------------------------------------------------------------------------------------------------- shapes
 
 
-def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:
-    return low + (high - low) * torch.rand(n, generator=generator)
-
-
-def _colour(n: int, generator: torch.Generator) -> Tensor:
-    """Linear RGB [n, 3] of random hue, saturation 0.45 to 1 and value 0.65 to 1."""
-    hue = _uniform(n, 0, 6, generator)
-    saturation = _uniform(n, 0.45, 1, generator)
-    value = _uniform(n, 0.65, 1, generator)
-    k = (hue[:, None] + torch.tensor([5.0, 3.0, 1.0])) % 6
-    return value[:, None] * (1 - saturation[:, None] * torch.minimum(k, 4 - k).clamp(0, 1))
-
-
 def _sizes(n: int, generator: torch.Generator, *ranges: tuple[float, float]) -> Tensor:
-    return torch.stack([_uniform(n, low, high, generator) for low, high in ranges], -1)  # [n, len(ranges)]
+    return torch.stack([uniform(n, low, high, generator) for low, high in ranges], -1)  # [n, len(ranges)]
 
 
 def _box_size(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -86,9 +75,9 @@ def _compound(n: int, generator: torch.Generator, on_cylinder: bool) -> tuple[An
     """An upright ellipsoid grown together with a cylinder or a rounded box below it, in two colours."""
     fillet = 0.12
     foot = _sizes(n, generator, (0.22, 0.55), (0.12, 0.3), (0.22, 0.55))
-    drop = _uniform(n, 0.28, 0.38, generator)
+    drop = uniform(n, 0.28, 0.38, generator)
     radii = _sizes(n, generator, (0.2, 0.4), (0.25, 0.45), (0.2, 0.4))
-    rounding = _uniform(n, 0.08, 0.12, generator)
+    rounding = uniform(n, 0.08, 0.12, generator)
     across = foot[:, 0] if on_cylinder else foot[:, [0, 2]].norm(dim=-1)
     below, above = torch.hypot(across, drop + foot[:, 1]), 0.7 * drop + radii.amax(-1)
     bound = torch.maximum(below, above) + fillet / 4
@@ -98,25 +87,29 @@ def _compound(n: int, generator: torch.Generator, on_cylinder: bool) -> tuple[An
     down = torch.zeros(n, 3)
     down[:, 1] = -drop
     base = Cylinder(foot[:, 0], foot[:, 1]) if on_cylinder else RoundedBox(foot, rounding)
-    top = Ellipsoid(radii).translated(-0.7 * down).coloured(_colour(n, generator))
-    return SmoothUnion(base.translated(down).coloured(_colour(n, generator)), top, fillet), bound.clamp(max=1)
+    top = Ellipsoid(radii).translated(-0.7 * down).coloured(vivid(n, generator))
+    return SmoothUnion(base.translated(down).coloured(vivid(n, generator)), top, fillet), bound.clamp(max=1)
 
 
 def random_shapes(
     name: str, n: int, generator: torch.Generator, *, on_cylinder: bool = True
 ) -> tuple[AnalyticField, Tensor]:
-    """`n` random solids of one class, as one field with a row of parameters per image.
+    """`n` random shapes of one class, as one field with a row of parameters per image.
 
     Args:
-        name: one of SHAPE_CLASSES.
+        name: a class of any family of SHAPE_FAMILIES.
         generator: a CPU generator.
         on_cylinder: whether compounds stand on cylinders or on rounded boxes.
 
     Returns:
         The coloured field, and the radius [n] of a ball around the origin that holds each shape.
     """
+    made = next((classes[name] for classes in FAMILIES.values() if name in classes), None)
+    if made is not None:
+        return made(n, generator, name)
     if name not in SHAPE_CLASSES:
-        raise ValueError(f"random_shapes: name must be one of {', '.join(SHAPE_CLASSES)}, got {name!r}")
+        known = ", ".join(name for classes in SHAPE_FAMILIES.values() for name in classes)
+        raise ValueError(f"random_shapes: name must be one of {known}, got {name!r}")
     field: AnalyticField
     if name == "ellipsoid":
         radii = _sizes(n, generator, (0.28, 0.7), (0.28, 0.7), (0.28, 0.7))
@@ -126,7 +119,7 @@ def random_shapes(
         field = Box(half_size)
     elif name == "rounded_box":
         half_size, bound = _box_size(n, generator)
-        field = RoundedBox(half_size, _uniform(n, 0.08, 0.2, generator))
+        field = RoundedBox(half_size, uniform(n, 0.08, 0.2, generator))
     elif name == "cylinder":
         radius, half_height = _sizes(n, generator, (0.22, 0.55), (0.25, 0.65)).unbind(-1)
         field, bound = Cylinder(radius, half_height), torch.hypot(radius, half_height)
@@ -138,7 +131,7 @@ def random_shapes(
         field, bound = Torus(major, minor), major + minor
     else:
         return _compound(n, generator, on_cylinder)
-    return field.coloured(_colour(n, generator)), bound
+    return field.coloured(vivid(n, generator)), bound
 
 
 # -------------------------------------------------------------------------------------------------- rendering
@@ -198,12 +191,13 @@ def _render(chunk: _Chunk, resolution: int, samples: int, fov: float) -> Tensor:
 
 
 def _chunks(
-    count: int, rays_per_image: int, poses: cameras.PoseDistribution, generator: torch.Generator
+    count: int, rays_per_image: int, poses: cameras.PoseDistribution, generator: torch.Generator, family: str
 ) -> Iterator[tuple[int, _Chunk]]:
-    """The random solids and poses of `count` images, class by class, with the label of each chunk."""
+    """The random shapes and poses of `count` images, class by class, with the label of each chunk."""
+    names = SHAPE_FAMILIES[family]
     most = max(1, _RAYS_PER_CHUNK // rays_per_image)
-    for label, name in enumerate(SHAPE_CLASSES):
-        wanted = len(range(label, count, len(SHAPE_CLASSES)))
+    for label, name in enumerate(names):
+        wanted = len(range(label, count, len(names)))
         size = most if name != "compound" else min(most, wanted // 2 + 1)  # so that both kinds occur
         for index, start in enumerate(range(0, wanted, size)):
             n = min(size, wanted - start)
@@ -219,15 +213,17 @@ def render_shapes(
     poses: cameras.PoseDistribution = DEFAULT_POSES,
     samples: int = 2,
     fov: float = cameras.DEFAULT_FOV,
+    family: str = "solids",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ShapeSet:
-    """Renders `count` pictures of random solids on the CPU, in shuffled order, equally many of each class.
+    """Renders `count` pictures of random shapes of a family on the CPU, in shuffled order, equally many of each class.
 
     Args:
         resolution: pixels per side; `samples` x `samples` rays per pixel.
         seed: the same seed gives the same pictures, whatever the number of threads (torch.get_num_threads()).
         poses: where the orbit cameras are; azimuth all round and elevation 10 to 30 degrees by default.
         fov: field of view in radians.
+        family: a key of SHAPE_FAMILIES.
         on_progress: called with (pictures done, count) from the calling thread.
     """
     if count < 0 or resolution < 1 or samples < 1:
@@ -235,7 +231,7 @@ def render_shapes(
             f"render_shapes: count must be >= 0, resolution and samples >= 1, got {count}, {resolution} and {samples}"
         )
     generator = torch.Generator().manual_seed(seed)
-    chunks = list(_chunks(count, (resolution * samples) ** 2, poses, generator))
+    chunks = list(_chunks(count, (resolution * samples) ** 2, poses, generator, family))
     images = torch.empty(count, 4, resolution, resolution, dtype=torch.uint8)
     labels = torch.empty(count, dtype=torch.int64)
     threads, done = torch.get_num_threads(), 0
@@ -303,19 +299,21 @@ def shape_set(
     seed: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
     *,
+    family: str = "solids",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ShapeSet:
-    """`render_shapes(count, resolution, seed=seed)`, kept on disk for the next time.
+    """`render_shapes(count, resolution, seed=seed, family=family)`, kept on disk for the next time.
 
     The cache is `cache_dir`, or $SDFGAN_CACHE, or `sdfgan` in $XDG_CACHE_HOME or ~/.cache. A damaged file is
     made again; where nothing can be written, a RuntimeWarning says so and the set is returned all the same.
     """
     folder = default_cache_folder() if cache_dir is None else Path(cache_dir)
-    path = folder / f"shapes-v{_VERSION}-{resolution}px-{count}-seed{seed}.npz"
+    kind = "shapes" if family == "solids" else family
+    path = folder / f"{kind}-v{_VERSION}-{resolution}px-{count}-seed{seed}.npz"
     shapes = _read(path, count, resolution)
     if shapes is not None:
         return shapes
-    shapes = render_shapes(count, resolution, seed=seed, on_progress=on_progress)
+    shapes = render_shapes(count, resolution, seed=seed, family=family, on_progress=on_progress)
     try:
         _write(path, shapes)
     except OSError as error:

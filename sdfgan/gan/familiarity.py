@@ -84,10 +84,8 @@ class CodeDistribution:
         random = torch.Generator().manual_seed(_SEED)
         device = next(generator.parameters()).device
         latents = config.latent_std * torch.randn(_LATENTS, generator.latent_size, generator=random)
-        conditions = [conditions.tensors_of(generator.condition(part.to(device))) for part in latents.split(_AT_ONCE)]
-        flat = {
-            name: torch.cat([part[name].flatten(1).double() for part in conditions]).cpu() for name in conditions[0]
-        }
+        parts = [conditions.tensors_of(generator.condition(part.to(device))) for part in latents.split(_AT_ONCE)]
+        flat = {name: torch.cat([part[name].flatten(1).double() for part in parts]).cpu() for name in parts[0]}
         self._scales = {name: values.std().clamp(min=1e-6) for name, values in flat.items()}  # so that kinds compare
         values = torch.cat([values / self._scales[name] for name, values in flat.items()], 1)
         known, others = values.chunk(2)

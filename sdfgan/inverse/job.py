@@ -18,11 +18,11 @@ from torch import Tensor
 
 from sdfgan import meshes
 from sdfgan.errors import UserError
-from sdfgan.images import save_image
+from sdfgan.images import image_grid, save_image
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.inverse.model import START, TRUTH, csg_scene, make_field
 from sdfgan.inverse.objective import image_loss, mesh_loss
-from sdfgan.inverse.report import Frames, beside, look, open_video, psnr, report, save_mesh
+from sdfgan.inverse.report import beside, look, on_white, open_video, psnr, report, save_mesh
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast import render
@@ -35,6 +35,7 @@ from sdfgan.training.run import Summary, next_run_folder
 from sdfgan.training.steps import Steps
 
 _SURFACE_POINTS = 20_000
+_VIDEO_VIEWS, _FRAME = 4, 128  # of those that are fitted, and pixels
 _CSG_STEPS = 300
 _CSG_RATE = 0.02
 
@@ -98,7 +99,7 @@ class MeshJob(InverseJob):
         self.parameters = list(self.field.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas=(0.9, 0.99))
         self.random = torch.Generator().manual_seed(config.seed)
-        self.share = 0.0  # of the steps or of the time, whichever is more
+        self.share, self.shown = 0.0, 0  # of the steps or of the time, whichever is more; frames
 
     @property
     def done(self) -> int:
@@ -110,15 +111,19 @@ class MeshJob(InverseJob):
         """In percent."""
         return 100
 
-    def begin(self) -> None:
-        """Open the video of some views."""
-        super().begin()
-        self.frames = Frames(self.video, self.config.video_frames, self.axes, self.field, self.latents)
+    @torch.no_grad()
+    def show(self) -> None:
+        """Add a frame of some views to the video if it is time for one."""
+        if self.video is not None and self.share * self.config.video_frames >= self.shown:
+            cameras = self.axes[:: max(1, len(self.axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
+            images = torch.cat([look(self.field, self.latents, camera, _FRAME) for camera in cameras.split(1)])
+            self.video.add(image_grid(on_white(images), len(images)))
+            self.shown += 1
 
     def step(self) -> Numbers:
         """One update from some of the views; the first ones from smaller images."""
         config, share = self.config, self.share
-        self.frames.show(share)
+        self.show()
         resolution = config.resolution // (4 if share < 0.1 else 2 if share < 0.5 else 1)
         chosen = torch.randint(config.views, (config.views_per_step,), generator=self.random).to(self.device)
         target = self.targets[resolution][chosen]

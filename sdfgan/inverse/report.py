@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,6 @@ from sdfgan.inverse.config import FitImageConfig
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.raycast import render
 from sdfgan.training.files import write_json
-
-_VIDEO_VIEWS = 4
-_FRAME = 128  # pixels
-
-
-class Frames:
-    """A video of some views during the optimisation."""
-
-    def __init__(self, video: VideoWriter | None, count: int, axes: Tensor, field: Field, latents: Tensor) -> None:
-        self._video, self._count, self._shown = video, count, 0
-        self._look: Callable[[Tensor], Tensor] = lambda camera: look(field, latents, camera, _FRAME)
-        self._axes = axes[:: max(1, len(axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
-
-    @torch.no_grad()
-    def show(self, done: float) -> None:
-        """Add a frame if it is time for one."""
-        if self._video is not None and done * self._count >= self._shown:
-            pictures = torch.cat([self._look(camera) for camera in self._axes.split(1)])
-            self._video.add(image_grid(on_white(pictures), len(pictures)))
-            self._shown += 1
 
 
 def open_video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:

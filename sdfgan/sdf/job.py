@@ -337,9 +337,8 @@ class _Group:
             return saved._replace(state={"elapsed_seconds": 0.0, **saved.state})
         if not self.catch:
             raise UserError(f"{saved.folder}: is of {saved.state.get('meshes')}, not of {meshes}")
-        print(
-            f"{saved.folder}: is of other meshes; {len(meshes)} start over"
-        )  # a folder, whose meshes were others then
+        # A folder, whose meshes were others then.
+        print(f"{saved.folder}: is of other meshes; {len(meshes)} start over")
         return None
 
 
@@ -348,7 +347,7 @@ class _Group:
 
 def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
     """The settings of the run to continue; what else was given must agree with them, or be harmless."""
-    saved = _saved(run)
+    saved = _settings_in(run)
     if saved is None:
         source = run / _CONFIG
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
@@ -359,7 +358,7 @@ def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
     return dataclasses.replace(saved, **{**changed, "output_dir": run, "device": given.device})
 
 
-def _saved(folder: Path) -> ResolvedSdfConfig | None:
+def _settings_in(folder: Path) -> ResolvedSdfConfig | None:
     """The settings of a run; None where there is none."""
     source = folder / _CONFIG
     return SdfConfig.from_json(read_json(source), source) if source.exists() else None
@@ -372,7 +371,7 @@ def _train_folder(
     folders = {path: root / path.relative_to(source).with_suffix("") for path in paths}
     if len(set(folders.values())) < len(paths):  # a.stl beside a.obj
         folders = {path: root / path.relative_to(source) for path in paths}
-    before = _saved(root) or config
+    before = _settings_in(root) or config
     for name in sorted(config.to_json().keys() - _CHANGEABLE):
         old, new = getattr(before, name), getattr(config, name)
         if old != new:

@@ -27,8 +27,8 @@ class Intervals(NamedTuple):
     sample: int = 0
     evaluate: int = 0
     checkpoint: int = 0
-    checkpoint_seconds: float = math.inf
-    worth_saving: float = 0.0  # seconds of training at the end; less are not saved
+    checkpoint_seconds: float = math.inf  # in jobs of one process: several would not agree on the time
+    worth_saving: float = 0.0  # likewise; seconds of training at the end, of which fewer are not saved
 
 
 class Job(ABC):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sdfgan import cameras
-from sdfgan.data import SHAPE_CLASSES, random_shapes, render_shapes, shape_set
+from sdfgan.data import SHAPE_CLASSES, SHAPE_FAMILIES, random_shapes, render_shapes, shape_set
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_odd_counts():
         render_shapes(-1, 8)
 
 
-@pytest.mark.parametrize("name", SHAPE_CLASSES)
+@pytest.mark.parametrize("name", [name for classes in SHAPE_FAMILIES.values() for name in classes])
 def test_shapes_stay_within_their_bound(name):
     field, bound = random_shapes(name, 50, torch.Generator().manual_seed(0))
     assert bound.max() <= 1
@@ -71,7 +71,25 @@ def test_shapes_stay_within_their_bound(name):
     points = (directions * bound[:, None, None] * 1.001).view(-1, 3)
     image = torch.arange(50).repeat_interleave(200)
     assert (field.sdf(points, image=image) > 0).all()
-    assert (field.sdf(0.0 * points, image=image) < 0).all() or name in ("torus", "compound")
+    assert (field.sdf(0.0 * points, image=image) < 0).all() or name not in SHAPE_CLASSES[:5]
+
+
+@pytest.mark.parametrize("family", list(SHAPE_FAMILIES)[1:])
+def test_families_look_like_more_than_solids(family, tmp_path):
+    """All of their classes are there, fill the picture, have several colours, and come again from the cache."""
+    count = 4 * len(SHAPE_FAMILIES[family])
+    made = shape_set(count, 32, 1, tmp_path, family=family)
+    assert made.labels.bincount().tolist() == [4] * len(SHAPE_FAMILIES[family])
+    assert torch.equal(shape_set(count, 32, 1, tmp_path, family=family).images, made.images)
+    assert not torch.equal(shape_set(count, 32, 1, tmp_path).images, made.images)
+    covered = (made.images[:, 3] > 127).flatten(1).float().mean(1)
+    assert covered.min() > 0.03 and covered.max() < 0.6
+    rows = (made.images[:, 3] > 127).any(2).sum(1).maximum((made.images[:, 3] > 127).any(1).sum(1))
+    assert rows.float().mean() > 18  # of 32
+    hues = torch.nn.functional.normalize(made.images[:, :3].float().flatten(2), dim=1)  # [N, 3, pixels]
+    whole = made.images[:, 3].flatten(1) == 255
+    spread = [hue[:, inside].std(1).max() for hue, inside in zip(hues, whole, strict=True)]
+    assert sum(value > 0.05 for value in spread) > count * 0.7
 
 
 def test_silhouette_and_shading_of_a_sphere_are_analytic(monkeypatch):

@@ -29,6 +29,7 @@ from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss, r1_penalty
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.objective import Objective
 from sdfgan.training.checkpoint import Saved
+from sdfgan.training.graphs import Graphs
 from sdfgan.training.health import SIGNS
 
 TINY = {
@@ -111,6 +112,29 @@ def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: in
         torch.testing.assert_close(difference, list(expected), atol=1e-5, rtol=1e-3)
     finally:
         trainer.close()
+
+
+class Recorder(Graphs):
+    """Graphs without CUDA: calls the function of the first call of a key again, with tensors that are its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.functions: dict[Any, Any] = {}
+
+    def __call__(self, key: Any, function: Any, *inputs: Tensor) -> Any:
+        return self.functions.setdefault(key, function)(*[x.detach().clone() for x in inputs])
+
+
+@pytest.mark.parametrize("options", [{}, {"gan_loss": "wgan-gp"}, {"latent_weight": 0.1, "top_k_interval": 2}])
+def test_what_graphs_record_depends_on_tensors_alone(options: dict[str, Any], pictures: Tensor) -> None:
+    logs = []
+    for graphs in (None, Recorder()):
+        job = GanJob(GanConfig(**{**TINY, "r1_interval": 2, **options}).resolved(), TrainingData.of(pictures))
+        job.graphs = graphs
+        logs.append([job.step() for _ in range(4)])
+        job.close()
+    assert isinstance(graphs, Recorder) and len(graphs.functions) == (3 if "gan_loss" not in options else 2)
+    assert logs[0] == logs[1]
 
 
 @pytest.mark.parametrize(
