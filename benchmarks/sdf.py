@@ -68,7 +68,6 @@ def plain(truth: GroundTruth, preset: str, device: str) -> nn.Module:
 def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> nn.Module:
     """What `sdfgan train-sdf --preset ... --scaler ...` does."""
     config = SdfConfig(preset=preset, scaler=scaler, device=device).resolved()  # type: ignore[arg-type]
-    assert config.num_points is not None
     stream = SampleStream(truth, config.num_points, config.sampling, beta=config.beta)
     first = next(stream.epoch(0, min(_SCALER_SAMPLES, len(stream))))
     torch.manual_seed(0)

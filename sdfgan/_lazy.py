@@ -14,7 +14,7 @@ def lazy(file: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
 
     They stand under `if TYPE_CHECKING`, where type checkers and editors read them, and so do we.
     """
-    block = next(node for node in ast.parse(Path(file).read_text()).body if isinstance(node, ast.If))
+    block = next(node for node in ast.parse(Path(file).read_text(encoding="utf-8")).body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     homes = {alias.name: str(node.module) for node in imports for alias in node.names}
 

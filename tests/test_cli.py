@@ -163,7 +163,7 @@ assert not loaded, loaded
 def test_torch_is_loaded_only_to_run() -> None:
     """Help, a typing error and a number that is out of range take a fraction of a second."""
     lines = ["--help", "--version", "train-gam", "train-gan --stepz 3", "render a --samples 0", "evaluate"]
-    lines += [f"{name} --help-all" for name in COMMANDS if name != "fit-image"]
+    lines += [f"{name} --help-all" for name in COMMANDS]
     command = [sys.executable, "-c", LIGHT, *lines]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stderr.count("\n") == 4, done.stderr

@@ -27,7 +27,6 @@ LAYERS = (
     "inception compat",
     "sdf nerf gan inverse",
     "compat.importers",
-    "commands",
     "cli",
     "__main__",
 )
@@ -86,7 +85,7 @@ def test_no_two_modules_import_each_other() -> None:
 
 def test_every_public_subpackage_loads_at_first_use() -> None:
     public = {name.split(".")[0] for name in MODULES if not name.startswith("_")}
-    hidden = {"cli", "commands", "errors", "inception", "lpips", "checks"}
+    hidden = {"cli", "errors", "inception", "lpips", "checks"}
     assert set(sdfgan._SUBPACKAGES) == public - hidden
     for name in sdfgan._SUBPACKAGES:
         assert getattr(sdfgan, name).__name__ == f"sdfgan.{name}" and name in dir(sdfgan)

@@ -148,7 +148,7 @@ COMMANDS = {
     "fit-image": Command(
         "Inverse rendering: fit a field to pictures of a mesh, or a scene's parameters to its pictures.",
         "sdfgan.inverse.config:FitImageConfig",
-        "sdfgan.inverse.job:train",
+        "sdfgan.inverse:train",
         (
             ("model.obj --minutes 10", "24 views of a mesh, fitted by a network: pictures, video, mesh, metrics"),
             ("csg", "pose, sizes, colours and blend of two balls, from a wrong start"),

@@ -9,8 +9,8 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from sdfgan.training.config import (
-    FEWEST_CELLS,
     MAX_CELLS,
+    MIN_CELLS,
     AtMost,
     Azimuths,
     Between,
@@ -134,7 +134,7 @@ class ExtractMeshConfig(ShapeFlags):
 
     seeds: tuple[str, ...] = ("0-2",)
     """Which shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
-    mesh_resolution: Annotated[int, Between(FEWEST_CELLS, MAX_CELLS), Formerly("resolution")] = 128
+    mesh_resolution: Annotated[int, Between(MIN_CELLS, MAX_CELLS), Formerly("resolution")] = 128
     """Grid cells along each side of the box from -1 to 1."""
     format: Literal["glb", "obj", "ply", "stl", "mrc"] = "glb"
     """File format; glb, obj and ply hold the colours. mrc: the field itself on the grid, negated, so that the surface
@@ -212,7 +212,7 @@ class EvaluateConfig(Config):
     none, is what distances are usually given for."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
     """Which generator: the moving average, the slower one, or what was last trained."""
-    seed: Natural = 77
+    seed: Natural = 77  # gan.evaluation.SEED
     """Of latents, poses and true shapes."""
     output: Path | None = None
     """JSON file to write. Default: evaluation-STEP.json in the run folder, or evaluation-STEP-2.json ..."""

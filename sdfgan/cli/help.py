@@ -115,7 +115,10 @@ def _values(hint: Any) -> str:
 def _remarks(setting: Setting, decided: tuple[dict[str, Any], dict[str, Any]]) -> str:
     """Range and default."""
     default = setting.field.default
-    remarks = [", ".join(rule.short for rule in setting.rules)] if setting.rules and setting.hint is not str else []
+    limits = ", ".join(rule.short for rule in setting.rules if rule.short)
+    if setting.hint is not float:
+        limits = limits.replace(">= 0, <=", "0 to").replace("> 0, <=", "1 to")
+    remarks = [limits] if limits else []
     on_cpu, on_gpu = (_shown(one.get(setting.field.name)) for one in decided)
     if default is None and on_cpu:
         remarks.append(f"default: auto ({on_cpu if on_cpu == on_gpu else f'{on_cpu} on a CPU, {on_gpu} on a GPU'})")

@@ -33,7 +33,7 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
 
 def is_positional(setting: Setting) -> bool:
     """Whether it is given by its place."""
-    return tyro.conf.Positional in setting.marks or tyro.conf.Positional in getattr(setting.hint, "__metadata__", ())
+    return tyro.conf.Positional in setting.marks
 
 
 def closest(given: str, known: Iterable[str]) -> str:

@@ -306,7 +306,6 @@ class GanJob(TrainingState):
     def samples(self, file: Path) -> Tensor:
         """A grid of twelve shapes, each seen from four sides."""
         resolution = self.now.resolution
-        assert resolution is not None
         if self.config.channels == 4 and not self._knows_reals:
             self.health.note({"real_blobs": separate_parts(self._reals(_REALS_LOOKED_AT)[:, 3:])})
             self._knows_reals = True
@@ -370,7 +369,6 @@ class GanJob(TrainingState):
     def _reals(self, most: int) -> Tensor:
         """Some images [N, C, R, R] in [0, 1] that are learnt from, at the resolution of now."""
         resolution = self.now.resolution
-        assert resolution is not None
         return self.data.train.batch(torch.arange(min(most, len(self.data.train))), resolution).float() / 255
 
 

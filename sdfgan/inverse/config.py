@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from sdfgan.errors import UserError
 from sdfgan.training.config import (
     AtMost,
     Config,
@@ -20,6 +19,7 @@ from sdfgan.training.config import (
     NotNegative,
     Pixels,
     Positive,
+    Rule,
     Scale,
     VideoFormat,
     Weight,
@@ -37,7 +37,7 @@ class FitImageConfig(Config):
     """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
     views: Annotated[int, Positive, AtMost(10_000)] = 24
     """Pictures of the mesh, from all round."""
-    resolution: Pixels = 128
+    resolution: Annotated[Pixels, Rule("be a multiple of 4", lambda n: n % 4 == 0, "a multiple of 4")] = 128
     """Side of the pictures in pixels; fitting begins with smaller ones."""
     minutes: Scale = 10.0
     """Most time for fitting a mesh."""
@@ -61,8 +61,3 @@ class FitImageConfig(Config):
     """Of the network's start and of the choice of views."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
-
-    def check(self) -> None:
-        """Raises UserError for settings that do not go together."""
-        if self.resolution % 4:
-            raise UserError(f"--resolution must be a multiple of 4, got {self.resolution}")

@@ -42,7 +42,6 @@ _CSG_RATE = 0.02
 
 def train(config: FitImageConfig) -> dict[str, Any]:
     """Fit what `config` names; returns what metrics.json says. Raises UserError."""
-    config.check()
     config = dataclasses.replace(config, device=str(resolve_device(config.device)))
     with announced(f"reading {config.target}"):  # before there is a folder
         mesh = None if config.target == "csg" else load_target(Path(config.target))

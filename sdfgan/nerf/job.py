@@ -127,7 +127,7 @@ class NerfJob(Job):
         self.updates = Steps({"model": "--learning-rate"}, config.precision)
         self.threads = ChunkThreads(self.device)
         at_once = _RAYS_AT_ONCE[self.device.type]
-        if self.device.type == "cuda":  # --chunk says what fits into its memory
+        if self.device.type == "cuda":  # --chunk-size says what fits into its memory
             at_once = min(at_once, config.chunk_size)
         self.renderer = SceneRenderer(self.model, self.background, at_once, self.threads.map, self.autocast)
         self.validated = math.nan  # PSNR of a few validation views

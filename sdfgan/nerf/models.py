@@ -179,7 +179,7 @@ def config_of(saved: Saved) -> ResolvedNerfConfig:
     return NerfConfig.from_json(saved.state.get("config"), saved.folder / "state.json")
 
 
-def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, NerfConfig]:
+def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, ResolvedNerfConfig]:
     """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
     saved = read_checkpoint(Path(path))
     config = dataclasses.replace(config_of(saved), device=device).resolved()

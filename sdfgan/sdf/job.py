@@ -53,27 +53,25 @@ def train(config: SdfConfig) -> dict[str, Any]:
     been saved.
     """
     if config.resume is not None:
-        config = _resumed(config)
+        config = _resumed(config, config.resume)
     if config.input is None:
         raise UserError("a mesh, a file of samples or a folder of them must be given (or --resume RUN)")
-    source = config.input.absolute()
-    config = dataclasses.replace(config.resolved(), input=source)
-    root = config.output_dir or next_run_folder(Path("runs"), "sdf")
+    source, root = config.input.absolute(), config.output_dir or next_run_folder(Path("runs"), "sdf")
+    resolved = dataclasses.replace(config.resolved(), input=source, output_dir=root)
     paths, many = find_inputs(source, root)
-    config = dataclasses.replace(config, output_dir=root)
     begun = resumable(root, lambda: (root / _CONFIG).exists())
-    if config.show_vis:
-        say_if_no_video(root / f"turntable.{config.video_format}")
-    with process_group(torch.device(config.device), _PATIENCE) as ranks, begun:
+    if resolved.show_vis:
+        say_if_no_video(root / f"turntable.{resolved.video_format}")
+    with process_group(torch.device(resolved.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(config, source, paths, root, ranks)
+            return _train_folder(resolved, source, paths, root, ranks)
         if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
-        if config.resume is not None and _is_finished(done):
+        if resolved.resume is not None and _is_finished(done):
             print(f"{root}: is finished")
             return done
-        (summary,) = _Group(config, paths, [root]).run()
+        (summary,) = _Group(resolved, paths, [root]).run()
     if "error" in summary:
         raise UserError(summary["error"])
     return summary
@@ -347,18 +345,17 @@ class _Group:
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-def _resumed(given: SdfConfig) -> ResolvedSdfConfig:
+def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
     """The settings of the run to continue; what else was given must agree with them, or be harmless."""
-    assert given.resume is not None
-    saved = _settings_in(given.resume)
+    saved = _settings_in(run)
     if saved is None:
-        source = given.resume / _CONFIG
+        source = run / _CONFIG
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
     if given.input is not None and given.input.absolute() != saved.input:
-        raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({given.resume})")
+        raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({run})")
     asked = dataclasses.replace(given, input=None)
-    changed = changed_on_resume(asked, saved, _CHANGEABLE, given.resume, "; name another --output-dir for a new one")
-    return dataclasses.replace(saved, **{**changed, "output_dir": given.resume, "device": given.device})
+    changed = changed_on_resume(asked, saved, _CHANGEABLE, run, "; name another --output-dir for a new one")
+    return dataclasses.replace(saved, **{**changed, "output_dir": run, "device": given.device})
 
 
 def _settings_in(folder: Path) -> ResolvedSdfConfig | None:

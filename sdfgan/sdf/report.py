@@ -89,7 +89,6 @@ def finish_case(
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
     """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
     cells = config.mesh_resolution
-    assert cells is not None
     if case.unsigned or case.thinness is None or not case.thinness.has_holes:
         return cells
     if not config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 from sdfgan.errors import UserError
 
 _MAX_FLOAT, _MAX_INT = 1e30, 2**63 - 1  # of what becomes a number of 32, or of 64, bits
-FEWEST_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
+MIN_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
 
 # ------------------------------------------------------------------------------- what may stand in a field's annotation
 
@@ -65,7 +65,7 @@ Essential = _Mark("essential")  # shown by --help; --help-all shows everything
 # What compares false with NaN is left to the check for finite numbers.
 Positive = Rule("be positive", lambda x: not x <= 0, "> 0")
 NotNegative = Rule("not be negative", lambda x: not x < 0, ">= 0")
-Cells = Rule(f"be 0 (no mesh) or at least {FEWEST_CELLS}", lambda n: n == 0 or n >= FEWEST_CELLS, "0, or >= 4")
+Cells = Rule(f"be 0 (no mesh) or at least {MIN_CELLS}", lambda n: n == 0 or n >= MIN_CELLS, "0, or >= 4")
 PowerOfTwo = Rule("be a power of two from 16", lambda n: n >= 16 and not n & (n - 1), "a power of two, >= 16")
 
 

@@ -131,7 +131,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         train(SdfConfig(resume=tmp_path / "half", epochs=20))
     with pytest.raises(UserError, match=r"MESH .*other.stl differs from the run's .*ball.stl"):
         train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
-    assert job._resumed(SdfConfig(resume=tmp_path / "half", checkpoint_seconds=7.0)).checkpoint_seconds == 7
+    assert job._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
     summary = train(SdfConfig(resume=tmp_path / "half"))
     assert train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
