@@ -50,7 +50,7 @@ def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
             command = COMMANDS.get(tool.replace("_", "-").replace(".py", ""))
             if command is None:
                 continue
-            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())} | {"help"}
+            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())} | {"help", "help-all"}
             for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
                 assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
 
@@ -73,7 +73,7 @@ def test_the_image_of_the_readme_is_what_its_lines_draw(tmp_path: Path) -> None:
 
 
 def test_flags_of_all_commands_exist() -> None:
-    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures"}
+    flags = {"help", "help-all", "version", "logdir", "nproc-per-node", "json", "pictures"}
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
     for command in COMMANDS.values():
         names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
@@ -84,7 +84,7 @@ def test_flags_of_all_commands_exist() -> None:
 
 
 def test_flags_exist() -> None:
-    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help"}
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GanConfig)} | {"help", "help-all"}
     flags |= {f"no-{one.flag[2:]}" for one in settings_of(GanConfig).values() if one.hint is bool}
     flags |= set(re.findall(r'"--([a-z]+)"', (ROOT / "benchmarks" / "gan.py").read_text()))
     for flag in re.findall(r"--([a-z][a-z0-9-]+)", (ROOT / "docs" / "train-a-gan.md").read_text()):
