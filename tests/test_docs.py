@@ -50,7 +50,8 @@ def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
             command = COMMANDS.get(tool.replace("_", "-").replace(".py", ""))
             if command is None:
                 continue
-            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())} | {"help", "help-all"}
+            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
+            known |= {"help", "help-all"}
             for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
                 assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
 
