@@ -126,6 +126,15 @@ COMMANDS = {
             ),
         ),
     ),
+    "dataset render": Command(
+        "Render a training set from meshes: random views, poses, labels, objects held out.",
+        "sdfgan.cli.flags:RenderSetConfig",
+        "sdfgan.cli.dataset_render:run",
+        (
+            ("chairs/ chairs.zip", "24 views of 64 x 64 pixels of each mesh in a folder"),
+            ("scans/ scans.zip --views 100 --resolution 128 --light random --held-out 0.1 --up z", "a larger set"),
+        ),
+    ),
     "import-weights": Command(
         "Use a generator that dfr or pi-GAN trained.",
         "sdfgan.cli.flags:ImportWeightsConfig",

@@ -107,7 +107,13 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures,
         return load_training_data(trained, talk=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor
     with progress(count, "making pictures") as bar:
-        made = shape_set(count, trained.resolution, _UNSEEN, on_progress=lambda n, _: bar.advance(n - bar.done))
+        made = shape_set(
+            count,
+            trained.resolution,
+            _UNSEEN,
+            family=trained.shapes,
+            on_progress=lambda n, _: bar.advance(n - bar.done),
+        )
     return InMemory(made.images), "built-in, not learned from"
 
 

@@ -30,6 +30,7 @@ from sdfgan.training.config import (
     Positive,
     PowerOfTwo,
     Scale,
+    Section,
     VideoFormat,
     Weight,
 )
@@ -268,6 +269,45 @@ class ConvertConfig(DatasetFlags):
     action: ClassVar = "convert"
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """A .zip, a .tar or a new folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderSetConfig(Config):
+    """Render a training set from meshes: random views of each, with poses, labels and objects held out.
+
+    Textures through UVs, materials and vertex colours are taken as the files have them. A run that was stopped goes on
+    when the same command is given again.
+    """
+
+    meshes: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MESHES")]
+    """A folder of GLB, glTF, OBJ, PLY, STL or OFF files, or one of these. Its folders are classes, if there are several,
+    and become labels. Files whose names are alike up to "--" (a--red.glb, a--blue.glb) are one object."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
+    """A new .zip, .tar or folder, in StyleGAN's layout with dataset.json (labels) and poses.json."""
+    views: Annotated[int, Positive, AtMost(10_000), Section("Images")] = 24
+    """Images of each mesh, each from a random side."""
+    resolution: Pixels = 64
+    """Side of the images."""
+    supersample: Annotated[int, Positive, AtMost(16)] = 4
+    """Rays per pixel, along a side."""
+    background: Colour | None = None
+    """Colour behind the objects. Default: none; the images are transparent, with soft edges."""
+    light: Literal["headlight", "random"] = "headlight"
+    """headlight: from the camera. random: another light for each image, from the viewer's side, and ambient light."""
+    held_out: Annotated[float, Between(0, 1)] = 0.0
+    """Share of the objects that go to OUTPUT-held-out instead, whole."""
+    seed: Natural = 0
+    """Of poses, lights and what is held out."""
+    up: Annotated[Literal["y", "z"], Section("Camera")] = "y"
+    """The axis of the files that points up."""
+    poses: Literal["uniform", "gaussian", "truncated_gaussian", "spherical_uniform", "hybrid", "fixed"] = "uniform"
+    """Distribution of camera poses; see train-gan."""
+    elevation: Elevations = (10.0, 30.0)
+    """Range of elevations, degrees."""
+    azimuth: Azimuths = (0.0, 360.0)
+    """Range of azimuths, degrees."""
+    fov: FieldOfView = 25.0
+    """Field of view, degrees."""
 
 
 @dataclass(frozen=True)

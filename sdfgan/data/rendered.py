@@ -33,6 +33,7 @@ class Views(NamedTuple):
     supersample: int
     random_light: bool
     z_up: bool
+    background: tuple[float, float, float] | None  # None: transparent
     seed: int
 
 
@@ -82,6 +83,9 @@ def render_views(path: Path, number: int, views: Views) -> tuple[np.ndarray, np.
         axes = axes[:, :, [0, 2, 1]] * torch.tensor([1.0, -1.0, 1.0])
     light = Lighting.random(axes, random) if views.random_light else None
     images = render_model(model, axes, views.resolution, fov=views.fov, supersample=views.supersample, light=light)
+    if views.background is not None:
+        behind = torch.tensor(views.background)[:, None, None] * (1 - images[:, 3:])
+        images = torch.cat([images[:, :3] + behind, torch.ones_like(images[:, 3:])], 1)
     bytes_ = (images.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
     return bytes_, np.degrees(np.stack([elevation.numpy(), azimuth.numpy()], 1)), notes
 
@@ -102,7 +106,7 @@ def write_set(
     """
     apart = held_out(paths, share, views.seed)
     labels, classes = labels_of(paths, root)
-    work = output.with_name(f"{output.name}.rendering")
+    work = work_folder(output)
     settings = {
         "meshes": [path.relative_to(root).as_posix() for path in paths],
         "views": {k: str(v) if isinstance(v, PoseDistribution) else v for k, v in views._asdict().items()},
@@ -146,6 +150,11 @@ def write_set(
 
 def _beside(output: Path) -> Path:
     return output.with_name(f"{output.stem}{_HELD_OUT}{output.suffix}")
+
+
+def work_folder(output: Path) -> Path:
+    """Where `write_set` keeps what has been rendered until all is done."""
+    return output.with_name(f"{output.name}.rendering")
 
 
 def targets(output: Path, share: float) -> list[Path]:

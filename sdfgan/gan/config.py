@@ -65,7 +65,9 @@ class GanConfig(Config):
     """Seed of everything random: the same seed gives the same run on a CPU, whatever its number of threads."""
 
     data: Annotated[Path | None, Section("Data"), Essential] = None
-    """Folder, zip or WebDataset shards (.tar) of pictures. Without it: the built-in set of coloured solids."""
+    """Folder, zip or WebDataset shards (.tar) of pictures. Without it: a built-in set."""
+    shapes: Annotated[Literal["solids", "aircraft", "chairs", "mugs"], Essential] = "solids"
+    """The built-in set: coloured solids of seven kinds, or a family of things of several parts and colours."""
     data_layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
     """How the pictures are laid out, cropped and flipped. auto: ShapeNet renderings are recognised, else plain."""
     data_cache: Literal["auto", "memory", "none"] = "auto"

@@ -42,7 +42,9 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
             raise UserError("--poses data: the built-in set has none; give --data with poses")
         count = config.dataset_size + 2 * config.evaluate_images
         with progress(count, "making pictures", shown=talk) as bar:
-            shapes = shape_set(count, resolution, on_progress=lambda done, _: bar.advance(done - bar.done))
+            shapes = shape_set(
+                count, resolution, family=config.shapes, on_progress=lambda done, _: bar.advance(done - bar.done)
+            )
         images = shapes.images
         return TrainingData(InMemory(images[: config.dataset_size]), InMemory(images[config.dataset_size :]))
     with announced(f"reading {config.data}", talk):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
 from sdfgan.data.image_sets import Pictures
-from sdfgan.data.shapes import SHAPE_CLASSES, random_shapes
+from sdfgan.data.shapes import SHAPE_FAMILIES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import drawing
@@ -119,7 +119,7 @@ def set_scores(generator: Field, config: ResolvedGanConfig, count: int, seed: in
     Shapes of the generator without a surface are left out, and their share is given. `floor_` is the same for a second
     set of true shapes in place of the generated ones.
     """
-    true = true_clouds(count, seed)
+    true = true_clouds(count, seed, config.shapes)
     random = torch.Generator().manual_seed(seed)
     latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     device = next(generator.parameters()).device
@@ -130,7 +130,7 @@ def set_scores(generator: Field, config: ResolvedGanConfig, count: int, seed: in
             if cloud is not None:
                 clouds.append(cloud)
             bar.advance()
-    floor = {f"floor_{name}": value for name, value in _floor(count, seed)._asdict().items()}
+    floor = {f"floor_{name}": value for name, value in _floor(count, seed, config.shapes)._asdict().items()}
     if not clouds:
         return {"shapeless": 1.0, **floor}
     found = shape_scores(torch.stack(clouds), true)
@@ -138,18 +138,19 @@ def set_scores(generator: Field, config: ResolvedGanConfig, count: int, seed: in
 
 
 @functools.cache
-def _floor(count: int, seed: int) -> ShapeScores:
-    return shape_scores(true_clouds(count, seed + 1), true_clouds(count, seed))
+def _floor(count: int, seed: int, family: str) -> ShapeScores:
+    return shape_scores(true_clouds(count, seed + 1, family), true_clouds(count, seed, family))
 
 
 @functools.cache
-def true_clouds(count: int, seed: int) -> Tensor:
-    """Points [count, P, 3] on random shapes of the built-in set, classes in turn."""
+def true_clouds(count: int, seed: int, family: str = "solids") -> Tensor:
+    """Points [count, P, 3] on random shapes of a built-in set, classes in turn."""
+    classes = SHAPE_FAMILIES[family]
     random = torch.Generator().manual_seed(seed)
     clouds = []
     for index in range(count):
-        name = SHAPE_CLASSES[index % len(SHAPE_CLASSES)]
-        on_cylinder = index // len(SHAPE_CLASSES) % 2 == 0
+        name = classes[index % len(classes)]
+        on_cylinder = index // len(classes) % 2 == 0
         field, _ = random_shapes(name, 1, random, on_cylinder=on_cylinder)
         cloud = surface_points(field, None, seed + index)
         assert cloud is not None  # every class has a surface

@@ -11,13 +11,14 @@ import torch
 import trimesh
 
 from sdfgan.cameras import Uniform
+from sdfgan.cli import main
 from sdfgan.data import rendered
 from sdfgan.data.archives import open_archive
 from sdfgan.data.layouts import open_data, read_labels, read_poses
 from sdfgan.data.rendered import Views, held_out, write_set
 from sdfgan.errors import UserError
 
-VIEWS = Views(4, 24, Uniform((0.2, 0.5), (0.0, 2 * math.pi)), math.radians(25), 2, False, False, 7)
+VIEWS = Views(4, 24, Uniform((0.2, 0.5), (0.0, 2 * math.pi)), math.radians(25), 2, False, False, None, 7)
 
 
 def shelf(root: Path) -> list[Path]:
@@ -115,3 +116,21 @@ def test_which_way_is_up(tmp_path: Path) -> None:
         heights.append((images[..., 3] > 0).any(2).sum(1))
         assert ((images[..., 3] > 0).any(2).sum(1) > 2 * (images[..., 3] > 0).any(1).sum(1)).all()
     assert np.abs(heights[0] - heights[1]).max() <= 1
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shelf(tmp_path / "shelf")
+    arguments = [str(tmp_path / "shelf"), str(tmp_path / "set.zip"), "--views", "2", "--resolution", "16"]
+    assert main(["dataset", "render", *arguments, "--background", "1", "1", "1", "--held-out", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert f"objects to {tmp_path / 'set.zip'}" in said and f"train-gan --data {tmp_path / 'set.zip'}" in said
+    images = open_data(tmp_path / "set.zip", 16).pictures.batch(torch.arange(4), 16)
+    assert (images[:, 3] == 255).all() and (images[:, :3, 0, 0] == 255).all()
+    for wrong, message in (
+        ([arguments[0], str(tmp_path / "set.zip")], "set.zip: exists; name a new"),
+        ([str(tmp_path / "nothing"), str(tmp_path / "a.zip")], "nothing: no such file or folder"),
+        ([str(tmp_path), str(tmp_path / "a.rar")], "a.rar: must be a .zip, a .tar or a folder"),
+        ([arguments[0], str(tmp_path / "a.zip"), "--views", "0"], "--views must be positive, got 0"),
+    ):
+        assert main(["dataset", "render", *wrong]) == 2
+        assert message in capsys.readouterr().err
