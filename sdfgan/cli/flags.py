@@ -281,7 +281,7 @@ class RenderSetConfig(Config):
 
     meshes: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MESHES")]
     """A folder of GLB, glTF, OBJ, PLY, STL or OFF files, or one of these. Its folders, if there are several, are
-    classes and become labels. Files whose names are alike up to "--" (a--red.glb, a--blue.glb) are one object."""
+    classes and become labels. Files whose names are alike up to "--" (a--1.glb, a--2.glb) are one object."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")]
     """A new .zip, .tar or folder, in StyleGAN's layout with dataset.json (labels) and poses.json."""
     views: Annotated[int, Positive, AtMost(10_000), Section("Images")] = 24
