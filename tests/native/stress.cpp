@@ -42,7 +42,7 @@ bool finite(const std::vector<T>& values) {
 }
 
 // The top half of a float, rounded towards zero.
-std::vector<uint16_t> bf16(const std::vector<float>& values) {
+std::vector<uint16_t> to_bf16(const std::vector<float>& values) {
     std::vector<uint16_t> halves(values.size());
     for (size_t i = 0; i < values.size(); ++i) {
         uint32_t bits;
@@ -87,8 +87,8 @@ struct Network {
                 bf16 ? Matrices::kBf16 : Matrices::kFull};
         if constexpr (sizeof(T) == 4) {
             if (bf16) {
-                hidden_half = bf16(hidden);
-                transposed_half = bf16(transposed);
+                hidden_half = to_bf16(hidden);
+                transposed_half = to_bf16(transposed);
                 view.hidden = hidden_half.data();
                 view.transposed = transposed_half.data();
             }
