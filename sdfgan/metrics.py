@@ -100,7 +100,7 @@ def _check_known(name: str, known: Tensor, image: Tensor) -> None:
     wanted = (*image.shape[:-3], *image.shape[-2:])
     if image.ndim < 3 or known.shape != wanted or known.dtype != torch.bool or not known.any():
         raise ValueError(
-            f"{name}: known must be {list(wanted)} bool, somewhere set, of pictures [..., C, H, W], "
+            f"{name}: known must be {list(wanted)} bool, somewhere set, of images [..., C, H, W], "
             f"got {list(known.shape)} {known.dtype}"
         )
 

@@ -82,7 +82,7 @@ def run(config: InvertConfig) -> None:
 def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
     """The picture [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
-        raise UserError(f"{config.image}: no such picture")
+        raise UserError(f"{config.image}: no such image")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
     crop = CONVENTIONS["plain" if trained.data_layout == "auto" else trained.data_layout].crop
     background = config.background or trained.background

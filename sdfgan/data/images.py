@@ -91,9 +91,9 @@ def require_some(path: Path, count: int, skipped: list[tuple[str, str]]) -> None
     """Raises UserError, with a reason, where no picture could be read."""
     if count == 0 and skipped:
         name, reason = skipped[0]
-        raise UserError(f"{path}: no readable picture: {len(skipped)} skipped, the first: {name} ({reason})")
+        raise UserError(f"{path}: no readable image: {len(skipped)} skipped, the first: {name} ({reason})")
     if count == 0:
-        raise UserError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
+        raise UserError(f"{path}: no images in it (looked for {' '.join(SUFFIXES)})")
 
 
 def decode_all(
@@ -183,7 +183,7 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
             if refused:
                 return refused
             if image.mode not in (*_MODES, *_DEEP):
-                raise _Unreadable(f"pictures of mode {image.mode} are not read")
+                raise _Unreadable(f"images of mode {image.mode} are not read")
             values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
             mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
             if scale != 1:
@@ -201,7 +201,7 @@ def _no_picture(head: bytes) -> str:
     """Why there is no picture in a file with this beginning, which no decoder takes."""
     kinds = [kind for start, kind in _KINDS.items() if head.startswith(start)]
     kinds += ["HEIF or AVIF is"] if head[4:8] == b"ftyp" else []
-    return f"{kinds[0]} not read: convert it to PNG" if kinds else "not a picture"
+    return f"{kinds[0]} not read: convert it to PNG" if kinds else "not an image"
 
 
 def _refused(image: Image.Image) -> str | None:
@@ -209,7 +209,7 @@ def _refused(image: Image.Image) -> str | None:
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
     frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "PNG", "WEBP") else 1
-    return f"animated: {frames} frames, and a picture has one" if frames > 1 else None
+    return f"animated: {frames} frames, and an image has one" if frames > 1 else None
 
 
 def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
@@ -221,7 +221,7 @@ def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
     if image.mode in _DEEP:
         upright = _of_8_bits(upright, _white(image))
     elif image.mode not in _MODES:
-        raise _Unreadable(f"pictures of mode {image.mode} are not read")
+        raise _Unreadable(f"images of mode {image.mode} are not read")
     return upright.convert("RGBA").convert("RGBa")
 
 

@@ -92,12 +92,12 @@ def open_data(
             raise UserError(f"{path}: --label {label}: no labels found ({why})")
         entries = [entry for entry in entries if labels.get(entry.name) == label]
         if not entries:
-            raise UserError(f"{path}: no picture has the label {label}; there are {sorted(set(labels.values()))[:20]}")
+            raise UserError(f"{path}: no image has the label {label}; there are {sorted(set(labels.values()))[:20]}")
     poses, more = read_poses(archive, path)
     notes += more
     posed = sum(entry.name in poses for entry in entries)
     if 0 < posed < len(entries):
-        notes.append(f"{path}: {len(entries) - posed} of {len(entries)} pictures have no pose, so none is used")
+        notes.append(f"{path}: {len(entries) - posed} of {len(entries)} images have no pose, so none is used")
 
     pictures: InMemory | OnDisk
     if cache == "auto":
@@ -130,8 +130,8 @@ def _decode_or_next(
             return torch.from_numpy(found).permute(2, 0, 1)
         if entry.name not in known:
             known.add(entry.name)
-            _log.warning("%s: skipped (%s); the next picture takes its place", entry.name, found)
-    raise UserError("none of the pictures can be read")
+            _log.warning("%s: skipped (%s); the next image takes its place", entry.name, found)
+    raise UserError("none of the images can be read")
 
 
 # ------------------------------------------------------------------------------------------------ labels and poses
@@ -214,7 +214,7 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
         if base == "poses.json":
             values = _json(entry, path)
             if not isinstance(values, dict):
-                raise UserError(f"{path}: {name}: expected {{picture: [elevation, azimuth], ...}} in degrees")
+                raise UserError(f"{path}: {name}: expected {{image: [elevation, azimuth], ...}} in degrees")
             for picture, angles in values.items():
                 if not isinstance(angles, list) or len(angles) != 2 or not all(map(_finite, angles)):
                     raise UserError(f"{path}: {name}: {picture}: expected [elevation, azimuth] in degrees")
@@ -230,10 +230,10 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
     others = [name for name in archive.side if name.lower().endswith(NOT_READ)]
     if others:
         kinds = ", ".join(sorted({PurePosixPath(name).suffix.lower() for name in others}))
-        notes.append(f"{path}: not read: {len(others)} pictures ({kinds}): convert them to PNG; the first: {others[0]}")
+        notes.append(f"{path}: not read: {len(others)} images ({kinds}): convert them to PNG; the first: {others[0]}")
     unused = [name for name in archive.side if name not in others and not _is_read(PurePosixPath(name).name)]
     if unused:
-        notes.append(f"{path}: not used: {len(unused)} files beside the pictures, the first: {unused[0]}")
+        notes.append(f"{path}: not used: {len(unused)} files beside the images, the first: {unused[0]}")
     return _of_pictures("poses", poses, archive, path, notes), notes
 
 
@@ -311,7 +311,7 @@ def _of_pictures(
     names = {entry.name for entry in archive.pictures}
     strange = [name for name in values if name not in names]
     if strange:
-        notes.append(f"{path}: {len(strange)} {what} belong to no picture, the first: {strange[0]}")
+        notes.append(f"{path}: {len(strange)} {what} belong to no image, the first: {strange[0]}")
     return {name: value for name, value in values.items() if name in names}
 
 

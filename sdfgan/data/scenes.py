@@ -199,7 +199,7 @@ def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
     if folder != root:
         rest = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.resolve() not in used]
         if rest:
-            notes.append(f"{model}: {len(rest)} pictures in {folder} have no pose and are left out")
+            notes.append(f"{model}: {len(rest)} images in {folder} have no pose and are left out")
     return sorted(result, key=lambda frame: natural(frame.path.as_posix())), notes
 
 
@@ -230,7 +230,7 @@ def _read_pictures(
             size += found[0].nbytes
             if size > _MAX_PICTURE_BYTES:
                 raise UserError(
-                    f"{frame.where}: the pictures take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
+                    f"{frame.where}: the images take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
                     "example with --image-scale 0.5"
                 )
             pictures.append(found[0])
@@ -239,7 +239,7 @@ def _read_pictures(
                 on_progress(len(pictures), len(frames))
     if any(alphas) and not all(alphas):
         bad = frames[alphas.index(False)]
-        raise UserError(f"{bad.where}: {bad.path} has no alpha, but other pictures have: all of a scene must, or none")
+        raise UserError(f"{bad.where}: {bad.path} has no alpha, but other images have: all of a scene must, or none")
     return pictures, all(alphas)
 
 
@@ -256,7 +256,7 @@ def _read_masks(frames: list[Frame], pictures: list[np.ndarray], scale: float) -
             raise UserError(f"{frame.where}: {frame.mask}: {found}")
         if found.shape != masks[index].shape:
             height, width = masks[index].shape
-            size = f"{found.shape[1]} x {found.shape[0]} pixels, its picture {width} x {height}"
+            size = f"{found.shape[1]} x {found.shape[0]} pixels, its image {width} x {height}"
             raise UserError(f"{frame.where}: {frame.mask} is {size}")
         masks[index] = found
         pictures[index][~found] = 0

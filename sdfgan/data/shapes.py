@@ -317,5 +317,5 @@ def shape_set(
     try:
         _write(path, shapes)
     except OSError as error:
-        warnings.warn(f"shape_set: cannot keep the pictures in {path}: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"shape_set: cannot keep the images in {path}: {error}", RuntimeWarning, stacklevel=2)
     return shapes

@@ -152,7 +152,7 @@ def _lens(given: dict[str, Any], where: str) -> Lens:
         raise UserError(f"{where}: camera_model must be one of {', '.join((*PINHOLES, *FISHEYES))}, got {model}")
     for name, value in given.items():
         if name.startswith(_NOT_MODELLED) and _says_something(value):
-            raise UserError(f"{where}: {name} is not modelled: undistort the pictures to a pinhole first")
+            raise UserError(f"{where}: {name} is not modelled: undistort the images to a pinhole first")
     if given.get("is_fisheye"):
         if model in PINHOLES:
             raise UserError(f"{where}: is_fisheye and camera_model {model} contradict each other")
@@ -220,7 +220,7 @@ def inside(root: Path, name: str, where: str, what: str = "file_path") -> Path:
         if not path.resolve().is_relative_to(root.resolve()):
             raise UserError(f"{where}: {what} must stay inside {root}")
         if not path.is_file():
-            raise UserError(f"{where}: no such picture: {path}")
+            raise UserError(f"{where}: no such image: {path}")
     except (OSError, ValueError) as error:  # a name too long, or with a NUL
         raise UserError(f"{where}: {what} is no path: {error}") from error
     return path

@@ -79,7 +79,7 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
         cells.append(around[inner])
     point, quads = np.concatenate(crossings), np.concatenate(cells)
     if len(quads) == 0:
-        raise UserError(f"no surface: no sheet in the box from {-bound:g} to {bound:g}")
+        raise UserError(f"no surface in the box from {-bound:g} to {bound:g}")
     used, quads = np.unique(quads, return_inverse=True)
     quads = quads.reshape(-1, 4)
     count = np.bincount(quads.ravel(), minlength=len(used))

@@ -54,9 +54,9 @@ class Thinness:
         if self.openings > _OPEN:
             return f"its openings have {self.openings:.0%} of the area of its surface"
         if self.open > _OPEN:
-            return f"{self.open:.0%} of the surface is open sheets"
+            return f"{self.open:.0%} of the surface is open"
         thin = f"{self.below_half_cell:.0%} of the surface is thinner than half a cell of the grid of {self.cells}"
-        return thin + (f", {self.open:.0%} open sheets" if self.open > _SAID else "")
+        return thin + (f", {self.open:.0%} is open" if self.open > _SAID else "")
 
     def as_solid(self) -> str:
         """What of it a signed field shows badly, in words; empty where that is next to nothing."""
