@@ -136,8 +136,8 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("invert RUN FILE --mask-weight nan", "--mask-weight must be between 0 and 1e+06, got nan"),
         ("invert RUN FILE --background 255 255 255", "--background must be RGB in 0..1, got 255 255 255"),
         ("invert RUN FILE --background 1 1 1", "FILE: has neither alpha nor the background (1.0, 1.0, 1.0)"),
-        ("invert RUN FILE --background 0 0 0", "FILE: nothing is to be seen in it"),
-        ("invert RUN CLEAR", "CLEAR: nothing is to be seen in it: all of it is transparent"),
+        ("invert RUN FILE --background 0 0 0", "FILE: the image is empty"),
+        ("invert RUN CLEAR", "CLEAR: the image is empty: all of it is transparent"),
         ("invert RUN HALF --output-dir FOLDER", "found.png: is read; name another file"),
     ],
 )

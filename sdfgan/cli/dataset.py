@@ -113,11 +113,13 @@ def _check(
     print(f"layout {layout}; {good} good images, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
     if opaque < good:
         empty = sum(value < 0.002 for value in coverage)
-        print(f"alpha covers {np.mean(coverage):.3f} of an image (least {min(coverage):.3f}), {empty} are empty")
+        print(f"alpha covers {np.mean(coverage):.3f} of an image (minimum {min(coverage):.3f}), {empty} are empty")
     if opaque:
         which = "no image has" if opaque == good else f"{opaque} of {good} images do not have"
         what = "alpha" if config.background is None else "alpha or that --background"
-        print(f"{which} {what}: train with --background R G B if theirs is plain, else with --channels 3")
+        print(
+            f"{which} {what}: train with --background R G B if their background is plain, otherwise with --channels 3"
+        )
     if labels:
         print(f"{len(labels)} labels, {len(set(labels.values()))} different")
     if poses:

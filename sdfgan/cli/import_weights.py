@@ -29,5 +29,5 @@ def run(config: ImportWeightsConfig) -> None:
         f"elevation {seen.elevation[0]:g} to {seen.elevation[1]:g}, field of view {seen.fov:g} degrees{depths}"
     )
     if config.curriculum is None:
-        print(f"what was not given is assumed to be as in {made.curriculum}: if it is not, say so by --curriculum")
+        print(f"settings not given are assumed to be those of {made.curriculum}; otherwise give --curriculum")
     print(f"imported the generator of {seen.generator}; wrote {made.checkpoint}")

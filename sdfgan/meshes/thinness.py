@@ -65,7 +65,7 @@ class Thinness:
             grid = f"a grid of {self.resolved_at}" if (self.resolved_at or 0) <= _FINEST else "no grid"
             parts.append(
                 f"thin: {self.below_one_cell:.0%} of the surface is thinner than a cell of the grid of {self.cells}, "
-                f"{self.below_two_cells:.0%} than two; {grid} would show it whole"
+                f"{self.below_two_cells:.0%} than two; {grid} would resolve all of it"
             )
         if self.open > _SAID:
             parts.append(f"open: {self.open:.0%} of the surface bounds nothing and is lost; --field unsigned keeps it")

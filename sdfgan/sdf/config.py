@@ -206,9 +206,11 @@ class ResolvedSdfConfig(SdfConfig):
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""
         if self.network == "film-siren" and self.field == "unsigned":
-            raise UserError("--field unsigned is for --network hash and mlp: the fused kernels know no absolute values")
+            raise UserError(
+                "--field unsigned is for --network hash and mlp: the fused kernels do not support absolute values"
+            )
         if self.network == "film-siren" and self.scaler != "none":
-            raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")
+            raise UserError("--scaler is for --network hash and mlp: the fused kernels do not support scalers")
         if self.weighted and self.sampling in ("surface", "curvature"):
             raise UserError(f"--weighted: samples of --sampling {self.sampling} have no weights (all are 1)")
         if self.together > 1 and (self.eikonal_weight or self.normal_weight):

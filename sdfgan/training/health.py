@@ -38,29 +38,29 @@ SIGNS = (
         "collapse",
         {"variety"},
         lambda n: n["variety"] < 0.15,
-        "collapse: images differ {variety:.0%} as much as real ones do; try a larger --r1-gamma or --batch-size, "
-        "a smaller --learning-rate-generator, or go back to an earlier checkpoint with --load-dir",
+        "mode collapse: the variety of images is {variety:.0%} of that of real ones; try a larger --r1-gamma or "
+        "--batch-size, a smaller --learning-rate-generator, or go back to an earlier checkpoint with --load-dir",
     ),
     Sign(
         "discriminator wins",
         {"accuracy", "gap"},
         lambda n: n["accuracy"] > 0.99 and n["gap"] > 4,
-        "the discriminator tells {accuracy:.1%} of the images apart, so the generator learns little from it; try a "
+        "the discriminator classifies {accuracy:.1%} of the images correctly, so the generator learns little; try a "
         "larger --r1-gamma, a smaller --learning-rate-discriminator, --ada-target 0.6, or --blur 2 --blur-steps 1000",
     ),
     Sign(
         "discriminator vanished",
         {"logit_spread", "gradient_norm_d"},
         lambda n: n["logit_spread"] < 1e-3 and n["gradient_norm_d"] < 1e-4,
-        "the discriminator says the same of every image (spread of logits {logit_spread:.1g}); try a smaller "
+        "the discriminator gives every image the same logit (spread of logits {logit_spread:.1g}); try a smaller "
         "--r1-gamma or a larger --learning-rate-discriminator",
     ),
     Sign(
         "discriminator at the pole",
         {"moments"},
         lambda n: n["moments"] < 1,
-        "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 44), "
-        "where nothing tells them apart; try a smaller --learning-rate-discriminator, or --gan-loss logistic",
+        "the discriminator of the sphere loss maps reals and fakes alike to the pole (moments {moments:.2f} of 44), "
+        "where they cannot be distinguished; try a smaller --learning-rate-discriminator, or --gan-loss logistic",
     ),
     Sign(
         "empty",

@@ -278,7 +278,7 @@ def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(
     save_checkpoint(run, state["step"], tensors, {**state, "config": {**state["config"], "device": "cuda:99"}})
     here = "cuda" if torch.cuda.is_available() else "cpu"
     assert train(GanConfig(resume=run, dry_run=True))["config"]["device"] == here
-    assert f"{run}: was on cuda:99, which is not here" in capsys.readouterr().out
+    assert f"{run}: was on cuda:99, which is not available" in capsys.readouterr().out
     assert train(GanConfig(resume=run, device="cpu", dry_run=True))["config"]["device"] == "cpu"
 
 
