@@ -1,4 +1,4 @@
-"""Pictures and videos as files, and numbers as colours to look at."""
+"""Images and videos as files, and numbers as colours to look at."""
 
 from __future__ import annotations
 

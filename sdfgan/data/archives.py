@@ -72,7 +72,7 @@ def open_archive(path: Path) -> Archive:
 
 
 def natural(name: str) -> list[str | int]:
-    """A sort key in which picture 10 comes after picture 9."""
+    """A sort key in which image 10 comes after image 9."""
     pieces = re.split("([0-9]+)", name)  # text and numbers in turn
     return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
 

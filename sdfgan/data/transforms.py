@@ -38,7 +38,7 @@ class Lens(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a file says of one picture."""
+    """What a file says of one image."""
 
     where: str  # file and frame, for messages
     path: Path
@@ -210,7 +210,7 @@ def number(value: Any, name: str, where: str) -> float:
 
 
 def inside(root: Path, name: str, where: str, what: str = "file_path") -> Path:
-    """The picture called `name`, whose suffix may be left out; it must lie in the scene's folder."""
+    """The image called `name`, whose suffix may be left out; it must lie in the scene's folder."""
     path = root / name
     try:
         if "\\" in name and not path.is_file():  # written on Windows

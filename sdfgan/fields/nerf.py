@@ -140,7 +140,7 @@ def density_normals(
 
 
 class WithNormals:
-    """A field that also has normals, of its density; for pictures, without a graph."""
+    """A field that also has normals, of its density; for images, without a graph."""
 
     def __init__(self, field: VolumeField) -> None:
         self.field = field

@@ -1,4 +1,4 @@
-"""The rays of a picture, and one evaluation of many that march, with stable compaction of those that go on."""
+"""The rays of an image, and one evaluation of many that march, with stable compaction of those that go on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def start_level(
     parent: tuple[TraceLevel, Tensor, Tensor] | None = None,
     jitter: Tensor | None = None,
 ) -> LevelRays:
-    """The rays of a level of square pictures: of all pixels, or of those within a split pixel of the level before.
+    """The rays of a level of square images: of all pixels, or of those within a split pixel of the level before.
 
     Nothing waits for the device.
 

@@ -1,4 +1,4 @@
-"""Pictures of volumes: along each ray levels of samples, each placed by the weights of the one before; the last one is
+"""Images of volumes: along each ray levels of samples, each placed by the weights of the one before; the last one is
 composited."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Square pictures of volumes from orbit cameras, as `raycast.render` makes them of surfaces."""
+"""Square images of volumes from orbit cameras, as `raycast.render` makes them of surfaces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def render_pictures(
     sampling: Sampling | None = None,
     generator: torch.Generator | None = None,
 ) -> Rendering:
-    """Pictures of a volume that is also a `Field`.
+    """Images of a volume that is also a `Field`.
 
     Args:
         field: rendered within the ball of its extent; normals are those of its `sdf`.
@@ -87,7 +87,7 @@ def render_pictures(
 def _surface(
     field: Field, condition: Any, origins: Tensor, directions: Tensor, alpha: Tensor, depth: Tensor
 ) -> tuple[FieldSample, Tensor, Tensor]:
-    """The field at the expected depths of half-opaque pixels, and pictures of normals and of these pixels."""
+    """The field at the expected depths of half-opaque pixels, and images of normals and of these pixels."""
     hit = (alpha > 0.5) & depth.isfinite()
     index = hit.flatten().nonzero()[:, 0]
     points = origins[index] + depth.flatten()[index, None] * directions[index]

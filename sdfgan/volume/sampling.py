@@ -21,7 +21,7 @@ class Sampling:
     """How many samples each level takes, and how.
 
     Attributes:
-        counts: samples per ray of each level; the last one is the picture's.
+        counts: samples per ray of each level; the last one is the image's.
         spacing: of s: "linear" in distance, or "disparity", linear in 1 / distance.
         stratified: move samples at random within their strata, for training.
         merge: whether the last level also takes the places of the levels before (NeRF, pi-GAN).
