@@ -138,16 +138,16 @@ def trace_step(
     layers: LayerState | None = None,
     last: bool = False,
 ) -> Step:
-    """Apply a field's answers to the rays that are alive, and give the points to ask for next.
+    """Apply a field's values to the rays that are alive, and give the points to evaluate next.
 
-    Entry k < count is ray r = alive[k] with the answer values[k] at its distance t; later entries are ignored, so a
+    Entry k < count is ray r = alive[k] with the value values[k] at its distance t; later entries are ignored, so a
     launch may be larger than the (device-side) count. `csrc/core/march.h` is what happens to a ray; `MarchRules` says
     it in words. A NaN ends a ray as INVALID.
 
     Mutates state, status and layers. Nothing waits for the device.
 
     Args:
-        values: [K] float32 or float64; a field may also answer in half precision, beside float32.
+        values: [K] float32 or float64; a field's values may also be in half precision, beside float32.
         alive: [K] int32, each ray at most once; entries that are no ray are dropped.
         count: [1] int32.
         origins, directions: [N, 3] float32 or float64, as all that follow.

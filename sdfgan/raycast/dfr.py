@@ -48,7 +48,7 @@ def fuzzy_coverage(sdf: Tensor, resolution: int, brightness: Tensor) -> tuple[Te
 
 
 class DfrPoints(NamedTuple):
-    """Where the field is asked for images and for the eikonal term."""
+    """Where the field is evaluated, for images and for the eikonal term."""
 
     mask: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball
     rays: Rays  # of these N pixels

@@ -1,4 +1,4 @@
-"""Differentiable images: rays are traced without a graph, then the field is evaluated once at each layer with one.
+"""Differentiable rendering: rays are traced without a graph, then the field is evaluated once at each layer with one.
 
 What moves: the surface under a ray (implicit differentiation), with it colour, normal and depth; and the edges of
 layers, hence coverage. See docs/raycasting.md.
@@ -211,7 +211,7 @@ class _Scene(NamedTuple):
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """Composited rows [P, 8] (premultiplied colour, alpha, depth, normal) of the pixels of the samples, in their order,
-    and the field's answer at each sample."""
+    and the field's values at each sample."""
     fuzz = scene.edge == "fuzz"
     origins, directions = scene.rays(samples)
     size = scene.pixel_size(samples, directions)

@@ -46,7 +46,7 @@ def render_pictures(
         generator: of the random numbers of stratified sampling.
 
     Returns:
-        `Rendering`; its field's answers are those at the expected depths of seen pixels, without a graph. Colour, alpha
+        `Rendering`; its field's values are those at the expected depths of seen pixels, without a graph. Colour, alpha
         and depth are differentiable in what the field and its condition depend on, not in cameras.
     """
     check_axes("render_pictures", axes)

@@ -1,4 +1,4 @@
-"""Where along its ray a volume is asked: strata, then what the last weights say (NeRF, Mildenhall et al. 2020, sec. 5).
+"""Samples along rays: strata, then importance sampling by the last weights (NeRF, Mildenhall et al. 2020, sec. 5).
 
 A ray is measured by s in [0, 1], from near to far: linear in distance, or in its inverse for unbounded scenes.
 """
