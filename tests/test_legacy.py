@@ -106,7 +106,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             [
                 "-d is now --data",
                 "-r is obsolete: --output-dir is the folder of the run",
-                "-v has no",
+                "-v is obsolete",
             ],
         ),
         (
