@@ -1,4 +1,4 @@
-"""The one exception for what a user can mend: the command line prints it as one line and exits with status 2."""
+"""The one exception for user errors: the command line prints it as one line and exits with status 2."""
 
 
 class UserError(Exception):

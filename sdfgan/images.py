@@ -1,4 +1,4 @@
-"""Pictures and videos as files, and numbers as colours to look at."""
+"""Images and videos as files, and numbers as colours to look at."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save_image(path: str | Path, image: Tensor) -> None:
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     known = Image.registered_extensions().get(path.suffix.lower())
     if known not in Image.SAVE:
-        raise UserError(f"{path}: the suffix must be that of a picture, such as .png or .jpg")
+        raise UserError(f"{path}: the suffix must be that of an image, such as .png or .jpg")
     with atomic_file(path) as partial:
         picture.save(partial, known)
 

@@ -150,7 +150,7 @@ class MixedE(nn.Module):
 
 
 class Inception(nn.Module):
-    """Features [N, 2048] of pictures [N, 3, H, W] in [0, 1], which are resized to 299 x 299 bilinearly."""
+    """Features [N, 2048] of images [N, 3, H, W] in [0, 1], which are resized to 299 x 299 bilinearly."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -164,7 +164,7 @@ class Inception(nn.Module):
         self.requires_grad_(False).eval()
 
     def early(self, pictures: Tensor) -> Tensor:
-        """[N, 192, 35, 35]: what the first five convolutions see. Differentiable in the pictures."""
+        """[N, 192, 35, 35]: what the first five convolutions see. Differentiable in the images."""
         x = F.interpolate(pictures, (299, 299), mode="bilinear", align_corners=False) * 2 - 1
         x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))
         x = F.max_pool2d(self.Conv2d_2b_3x3(x, (1, 1)), 3, 2)

@@ -1,4 +1,4 @@
-"""How far apart two sets are: of pictures, of their features, of shapes. Nothing here is differentiable."""
+"""How far apart two sets are: of images, of their features, of shapes. Nothing here is differentiable."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def psnr(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
 
 
 def ssim(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
-    """Structural similarity of pictures [C, H, W] in [0, 1] (Wang et al. 2004): the mean over windows and channels.
+    """Structural similarity of images [C, H, W] in [0, 1] (Wang et al. 2004): the mean over windows and channels.
 
-    Windows are Gaussian, 11 pixels wide, of deviation 1.5, and lie wholly in the picture; K1 = 0.01, K2 = 0.03. Smaller
-    pictures have one window, their size. Not differentiable.
+    Windows are Gaussian, 11 pixels wide, of deviation 1.5, and lie wholly in the image; K1 = 0.01, K2 = 0.03. Smaller
+    images have one window, their size. Not differentiable.
 
     With `known` [H, W] bool, at least one of them set, nothing depends on the other pixels: means, variances and the
     covariance of a window are those of its known pixels, whose Gaussian weights are scaled to a sum of one, and a
@@ -100,7 +100,7 @@ def _check_known(name: str, known: Tensor, image: Tensor) -> None:
     wanted = (*image.shape[:-3], *image.shape[-2:])
     if image.ndim < 3 or known.shape != wanted or known.dtype != torch.bool or not known.any():
         raise ValueError(
-            f"{name}: known must be {list(wanted)} bool, somewhere set, of pictures [..., C, H, W], "
+            f"{name}: known must be {list(wanted)} bool, somewhere set, of images [..., C, H, W], "
             f"got {list(known.shape)} {known.dtype}"
         )
 

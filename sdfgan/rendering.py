@@ -13,7 +13,7 @@ from sdfgan.fields.base import FieldSample
 
 @dataclass(frozen=True)
 class Rendering:
-    """Pictures [B, C, H, W] of resolution H = W, and the field's answers they were made from."""
+    """Images [B, C, H, W] of resolution H = W, and the field's values from which they were made."""
 
     rgb: Tensor  # [B, 3, H, W] shaded colour over the background (premultiplied by alpha if that is black)
     alpha: Tensor  # [B, 1, H, W] coverage in [0, 1]

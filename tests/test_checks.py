@@ -192,7 +192,7 @@ def test_errors_name_what_was_given(call: Callable[[], Any], message: str) -> No
 
 @pytest.mark.parametrize("name", ["a", "a.xyz", "a.txt"])
 def test_a_suffix_that_is_no_pictures(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"{name}: the suffix must be that of a picture"):
+    with pytest.raises(UserError, match=f"{name}: the suffix must be that of an image"):
         images.save_image(tmp_path / name, torch.zeros(3, 4, 4))
     assert not list(tmp_path.iterdir())
 

@@ -43,7 +43,7 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md"], ids=name)
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "code.md"], ids=name)
 def test_paths_exist(page: Path) -> None:
     """Of files in the folders of the repository."""
     named = re.findall(r"(?:benchmarks|csrc|docs|sdfgan|tests|tools)/[\w./-]*\w", page.read_text())

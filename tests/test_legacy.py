@@ -27,7 +27,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (
             "train-gan --output_dir=out --load_dir=from --curriculum=SPATIALSIRENBASELINE --port=12355",
             {"output_dir": Path("out"), "load_dir": Path("from"), "curriculum": "SPATIALSIRENBASELINE"},
-            ["--port has no meaning any more: torchrun chooses a port (--master-port)"],
+            ["--port is obsolete: torchrun chooses a port (--master-port)"],
         ),
         ("train-gan --output_dir out --port 12355", {"output_dir": Path("out")}, ["--port"]),
         (
@@ -57,7 +57,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (
             "train-nerf -w -s --opt_level O1 --dataset_name ship --img_scale 0.5",
             {"background": "white", "precision": "amp", "dataset_name": "ship", "image_scale": 0.5},
-            ["-w is now --background white", "-s", "--opt_level has no meaning", "--img_scale is now --image-scale"],
+            ["-w is now --background white", "-s", "--opt_level is obsolete", "--img_scale is now --image-scale"],
         ),
         (
             "evaluate RUN --real_image_dir reals --num_images 8000",
@@ -105,24 +105,24 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             {"data": Path("pictures"), "output_dir": None},
             [
                 "-d is now --data",
-                "-r has no meaning any more: --output-dir is the folder of the run",
-                "-v has no",
+                "-r is obsolete: --output-dir is the folder of the run",
+                "-v is obsolete",
             ],
         ),
         (
             "evaluate RUN --dataset CelebA --img_size 128 --num_imgs 8000",
             {"images": 8000, "real": None},
-            ["--dataset has no meaning any more: --real", "--img_size has no meaning", "--num_imgs is now --images"],
+            ["--dataset is obsolete: --real", "--img_size is obsolete", "--num_imgs is now --images"],
         ),
         (
             "extract-mesh RUN -v chairs -e 40 -r 64",
             {"run": Path("RUN"), "mesh_resolution": 64},
-            ["-v has no meaning any more: RUN, the first", "-e has no meaning", "-r is now --mesh-resolution"],
+            ["-v is obsolete: RUN, the first", "-e is obsolete", "-r is now --mesh-resolution"],
         ),
         (
             "dataset convert a b.zip -d a -o b --random-count 1",
             {"data": Path("a"), "output": Path("b.zip"), "views_per_object": 1},
-            ["-d has no meaning any more: DATA and OUTPUT", "-o has no meaning", "--random-count is now"],
+            ["-d is obsolete: DATA and OUTPUT", "-o is obsolete", "--random-count is now"],
         ),
         (
             "invert RUN a.png --lock_view_dependence --num_steps 24 --ray_step_multiplier 2",
@@ -132,12 +132,12 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (
             "extract-mesh RUN --seed 0 --cube_size 0.3 --voxel_resolution 256",
             {"seeds": ("0",), "mesh_resolution": 256},
-            ["--seed is now --seeds", "--cube_size has no meaning", "--voxel_resolution"],
+            ["--seed is now --seeds", "--cube_size is obsolete", "--voxel_resolution"],
         ),
         (
             "invert RUN a.png --seed 3 --image_size 128 --num_frames 64 --max_batch_size 1000",
             {"seed": 3, "resolution": 128, "frames": 64},
-            ["--image_size", "--num_frames", "--max_batch_size has no meaning"],
+            ["--image_size", "--num_frames", "--max_batch_size is obsolete"],
         ),
     ],
 )

@@ -99,7 +99,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         ("render RUN --resolution 40000", "--resolution must be between 1 and 8192, got 40000"),
-        ("render RUN --resolution 2000", "--resolution: 48 pictures in one can have 1672 px each, got 2000"),
+        ("render RUN --resolution 2000", "--resolution: 48 images in one can have 1672 px each, got 2000"),
         ("render RUN --mode seeds --azimuth nan", "--azimuth must be between -360 and 360, got nan"),
         ("render RUN --mode front --azimuth inf", "--azimuth must be between -360 and 360, got inf"),
         ("render RUN --truncation 1e30", "--truncation must be between -10 and 10, got 1e+30"),
@@ -136,8 +136,8 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("invert RUN FILE --mask-weight nan", "--mask-weight must be between 0 and 1e+06, got nan"),
         ("invert RUN FILE --background 255 255 255", "--background must be RGB in 0..1, got 255 255 255"),
         ("invert RUN FILE --background 1 1 1", "FILE: has neither alpha nor the background (1.0, 1.0, 1.0)"),
-        ("invert RUN FILE --background 0 0 0", "FILE: nothing is to be seen in it"),
-        ("invert RUN CLEAR", "CLEAR: nothing is to be seen in it: all of it is transparent"),
+        ("invert RUN FILE --background 0 0 0", "FILE: the image is empty"),
+        ("invert RUN CLEAR", "CLEAR: the image is empty: all of it is transparent"),
         ("invert RUN HALF --output-dir FOLDER", "found.png: is read; name another file"),
     ],
 )
@@ -342,9 +342,9 @@ def test_invert(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert main(["invert", *arguments, "--background", "1", "1", "1", "--perceptual", "100"]) == 0
     assert json.loads((output / "found.json").read_text())["loss"] > loss + 1e-4
     capsys.readouterr()
-    assert "nowhere.png: no such picture" in error(capsys, "invert", str(run), "nowhere.png")
+    assert "nowhere.png: no such image" in error(capsys, "invert", str(run), "nowhere.png")
     (tmp_path / "bad.png").write_text("text")
-    assert "bad.png: not a picture" in error(capsys, "invert", str(run), str(tmp_path / "bad.png"))
+    assert "bad.png: not an image" in error(capsys, "invert", str(run), str(tmp_path / "bad.png"))
 
 
 def test_files_are_no_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,30 +28,30 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "train-gan": Command(
-        "Learn 3D shapes from pictures alone.",
+        "Train a GAN that learns 3D shapes from images alone.",
         "sdfgan.gan.config:GanConfig",
         "sdfgan.gan:train",
         (
             ("", "the built-in set of coloured solids, about nine minutes on two CPU cores"),
-            ("--data photos/ --background 1 1 1", "your own pictures, on white"),
-            ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of pictures with alpha"),
-            ("--curriculum growing", "finer pictures: 32, 64, then 128 pixels; or a JSON file of your own"),
-            ("--resume runs/gan-001", "continue where a run was stopped"),
+            ("--data photos/ --background 1 1 1", "your own images, on white"),
+            ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of images with alpha"),
+            ("--curriculum growing", "growing resolution: 32, 64, then 128 pixels; or a JSON file of your own"),
+            ("--resume runs/gan-001", "continue a run"),
         ),
     ),
     "train-nerf": Command(
-        "Learn one scene from posed pictures: NeRF and its family.",
+        "Train a radiance field of one scene from posed images: NeRF and its successors.",
         "sdfgan.nerf.config:NerfConfig",
         "sdfgan.nerf:train",
         (
             ("--data lego/", "a hash grid: minutes on a CPU; Blender's format, transforms.json or COLMAP"),
             ("--data garden/ --image-scale 0.25 --render-depth", "photographs, reduced; also a video of depth"),
-            ("--data helmet/ --model ref-nerf --render-normal", "reflections; nerf, mip-nerf, mip-nerf-360 likewise"),
-            ("--resume runs/nerf-001", "continue where a run was stopped"),
+            ("--data helmet/ --model ref-nerf --render-normal", "reflections; also nerf, mip-nerf, mip-nerf-360"),
+            ("--resume runs/nerf-001", "continue a run"),
         ),
     ),
     "train-sdf": Command(
-        "A mesh, or each mesh of a folder, as a neural signed-distance field.",
+        "Fit a neural signed-distance field to a mesh, or to each mesh of a folder.",
         "sdfgan.sdf.config:SdfConfig",
         "sdfgan.cli.train_sdf:run",
         (
@@ -60,13 +60,13 @@ COMMANDS = {
                 "part.stl --preset high --show-vis 1 --output-dir runs/part",
                 "finer, with slices, error maps and a video",
             ),
-            ("parts/ --preset low --output-dir runs/parts", "every mesh of a folder; run it again to go on"),
+            ("parts/ --preset low --output-dir runs/parts", "every mesh of a folder; run it again to continue"),
             ("part.stl --dam-arch 1 --scaler PowerTransformer", "the network of Neural Implicit Tools"),
-            ("--resume runs/part", "continue where a run was stopped"),
+            ("--resume runs/part", "continue a run"),
         ),
     ),
     "render": Command(
-        "Pictures and turntable videos of a trained generator's shapes.",
+        "Render images and turntable videos of a trained generator's shapes.",
         "sdfgan.cli.flags:RenderConfig",
         "sdfgan.cli.render:run",
         (
@@ -77,46 +77,46 @@ COMMANDS = {
         ),
     ),
     "interpolate": Command(
-        "A video in which one shape becomes the next.",
+        "Make a video that interpolates between shapes.",
         "sdfgan.cli.flags:InterpolateConfig",
         "sdfgan.cli.interpolate:run",
         (
             ("runs/gan-001 --seeds 0,3,5", "from shape 0 to 3 to 5 and back"),
-            ("runs/gan-001 --space z --turns 0 --frames 48", "in the space of latents, from one side"),
+            ("runs/gan-001 --space z --turns 0 --frames 48", "in latent space, from a fixed camera"),
         ),
     ),
     "invert": Command(
-        "The shape and the camera behind a picture.",
+        "Find the shape and the camera of an image (GAN inversion).",
         "sdfgan.cli.flags:InvertConfig",
         "sdfgan.cli.invert:run",
         (
-            ("runs/gan-001 photo.png", "mesh, videos and codes of what is in a picture with alpha"),
-            ("runs/gan-001 photo.jpg --background 1 1 1 --starts 16", "on white, trying harder"),
+            ("runs/gan-001 photo.png", "mesh, videos and FiLM codes of the object in an image with alpha"),
+            ("runs/gan-001 photo.jpg --background 1 1 1 --starts 16", "on white, from more starting points"),
         ),
     ),
     "evaluate": Command(
-        "Distances of a trained generator's pictures and shapes to real ones.",
+        "Measure how far a trained generator's images and shapes are from real ones.",
         "sdfgan.cli.flags:EvaluateConfig",
         "sdfgan.cli.evaluate:run",
         (
-            ("runs/gan-001", "sliced-Wasserstein distance; with Inception weights at hand FID, KID, precision, recall"),
+            ("runs/gan-001", "sliced-Wasserstein distance; with Inception weights also FID, KID, precision, recall"),
             ("runs/gan-001 --shapes 105 --images 5000", "also MMD, coverage and 1-NNA of its shapes"),
         ),
     ),
     "dataset check": Command(
-        "Read a set of images, and report what is there and what is bad.",
+        "Read a data set, and report what is in it and what is bad.",
         "sdfgan.cli.flags:CheckConfig",
         "sdfgan.cli.dataset:run",
         (("photos/", "read everything, report what is bad"),),
     ),
     "dataset preview": Command(
-        "A sheet of a set's images as training sees them.",
+        "A contact sheet of a data set, as training sees it.",
         "sdfgan.cli.flags:PreviewConfig",
         "sdfgan.cli.dataset:run",
         (("photos.zip sheet.png", "64 images"),),
     ),
     "dataset convert": Command(
-        "Resize and crop a set of images to a zip, tar or folder for training.",
+        "Resize and crop a data set into a zip, tar or folder for training.",
         "sdfgan.cli.flags:ConvertConfig",
         "sdfgan.cli.dataset:run",
         (
@@ -136,16 +136,16 @@ COMMANDS = {
         ),
     ),
     "import-weights": Command(
-        "Use a generator that dfr or pi-GAN trained.",
+        "Import a generator trained by dfr or pi-GAN.",
         "sdfgan.cli.flags:ImportWeightsConfig",
         "sdfgan.cli.import_weights:run",
         (
             ("generator.safetensors runs/imported", "then: sdfgan extract-mesh runs/imported"),
-            ("faces.pth runs/faces --curriculum celeba", "a pi-GAN, and the cameras it was trained with"),
+            ("faces.pth runs/faces --curriculum celeba", "a pi-GAN, with the cameras it was trained with"),
         ),
     ),
     "extract-mesh": Command(
-        "Coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
+        "Extract coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
         "sdfgan.cli.flags:ExtractMeshConfig",
         "sdfgan.cli.extract_mesh:run",
         (
@@ -155,18 +155,18 @@ COMMANDS = {
         ),
     ),
     "fit-image": Command(
-        "Inverse rendering: fit a field to pictures of a mesh, or a scene's parameters to its pictures.",
+        "Inverse rendering: fit a field to images of a mesh, or the parameters of a scene to its images.",
         "sdfgan.inverse.config:FitImageConfig",
         "sdfgan.inverse:train",
         (
-            ("model.obj --minutes 10", "24 views of a mesh, fitted by a network: pictures, video, mesh, metrics"),
-            ("csg", "pose, sizes, colours and blend of two balls, from a wrong start"),
+            ("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),
+            ("csg", "pose, sizes, colours and blend of two spheres, from a wrong initial guess"),
         ),
     ),
     "info": Command(
-        "Versions, the native build, threads and devices.",
+        "Show versions, the native build, threads and devices.",
         "sdfgan.cli.flags:InfoConfig",
         "sdfgan.cli.info:run",
-        (("", "to read"), ("--json", "for programs")),
+        (("", "as text"), ("--json", "as JSON")),
     ),
 }

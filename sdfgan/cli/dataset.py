@@ -110,14 +110,16 @@ def _check(
     good = len(coverage)
     require_some(config.data, good, bad)
     duplicates = sum(count - 1 for count in digests.values())
-    print(f"layout {layout}; {good} good pictures, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
+    print(f"layout {layout}; {good} good images, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
     if opaque < good:
         empty = sum(value < 0.002 for value in coverage)
-        print(f"alpha covers {np.mean(coverage):.3f} of a picture (least {min(coverage):.3f}), {empty} are empty")
+        print(f"alpha covers {np.mean(coverage):.3f} of an image (minimum {min(coverage):.3f}), {empty} are empty")
     if opaque:
-        which = "no picture has" if opaque == good else f"{opaque} of {good} pictures do not have"
+        which = "no image has" if opaque == good else f"{opaque} of {good} images do not have"
         what = "alpha" if config.background is None else "alpha or that --background"
-        print(f"{which} {what}: train with --background R G B if theirs is plain, else with --channels 3")
+        print(
+            f"{which} {what}: train with --background R G B if their background is plain, otherwise with --channels 3"
+        )
     if labels:
         print(f"{len(labels)} labels, {len(set(labels.values()))} different")
     if poses:
@@ -127,8 +129,8 @@ def _check(
         ]
         print(f"{len(poses)} poses: {', '.join(spans)} degrees")
     if config.strict and bad:
-        raise UserError(f"{config.data}: {len(bad)} of {len(bad) + good} pictures are bad")
-    print(f"checked {config.data}: {'good' if not bad else 'the bad pictures will be left out'}")
+        raise UserError(f"{config.data}: {len(bad)} of {len(bad) + good} images are bad")
+    print(f"checked {config.data}: {'good' if not bad else 'the bad images will be left out'}")
 
 
 def _preview(config: PreviewConfig, entries: list[Entry], crop: float) -> None:
@@ -140,7 +142,7 @@ def _preview(config: PreviewConfig, entries: list[Entry], crop: float) -> None:
     pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
     on_white = pictures[:, :3] + 1 - pictures[:, 3:]
     save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found))), fill=1.0))
-    print(f"wrote {len(found)} pictures to {output}")
+    print(f"wrote {len(found)} images to {output}")
 
 
 def _convert(
@@ -171,4 +173,4 @@ def _convert(
             write("poses.json", json.dumps(kept_poses).encode())
     for name, reason in bad[:_BAD_SHOWN]:
         print(f"left out: {name}: {reason}")
-    print(f"wrote {len(written)} pictures of {config.resolution} px to {config.output}, left out {len(bad)}")
+    print(f"wrote {len(written)} images of {config.resolution} px to {config.output}, left out {len(bad)}")

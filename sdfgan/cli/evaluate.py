@@ -44,7 +44,7 @@ def run(config: EvaluateConfig) -> None:
             f"--shapes compares with the solids of the built-in set, but {config.run} comes from {source}: leave it out"
         )
     if config.real is None and "imported_from" in state:
-        raise UserError(f"{config.run} was imported, without what it learned from: name real pictures by --real")
+        raise UserError(f"{config.run} was imported without its training data: give real images by --real")
     default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
     output = output_path(config.output, default, reads=[checkpoint, *filter(None, (config.real, config.inception))])
     now = dataclasses.replace(trained.at(max(0, state["step"] - 1)), device=str(device))
@@ -55,7 +55,7 @@ def run(config: EvaluateConfig) -> None:
     reals, what = _real(config, now)
     count = min(config.images, len(reals) // 2 if what == "held out" else len(reals))
     if count < 2:
-        raise UserError(f"{config.real or config.run}: too few real pictures to compare with: {len(reals)}")
+        raise UserError(f"{config.real or config.run}: too few real images to compare with: {len(reals)}")
     generator = generator.to(device)
 
     def truncate(condition: Any) -> Any:
@@ -92,7 +92,7 @@ def run(config: EvaluateConfig) -> None:
         **scores,
     }
     write_json(output, result)
-    print(f"{count} pictures on each side at {now.resolution} px; wrote {output}")
+    print(f"{count} images on each side at {now.resolution} px; wrote {output}")
 
 
 def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures, str]:
@@ -106,7 +106,7 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures,
     if trained.data is not None:
         return load_training_data(trained, talk=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor
-    with progress(count, "making pictures") as bar:
+    with progress(count, "making images") as bar:
         made = shape_set(
             count,
             trained.resolution,
@@ -120,7 +120,7 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures,
 def _poses(config: ResolvedGanConfig, reals: Pictures) -> PoseDistribution:
     if config.poses == "data":
         if reals.poses is None:
-            raise UserError("the run took its poses from its data, and these pictures have none (poses.json)")
+            raise UserError("the run took its poses from its data, and these images have none (poses.json)")
         return Empirical.of(reals.poses)
     spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
     return pose_distribution(config.poses, *spans)

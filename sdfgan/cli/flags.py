@@ -1,4 +1,4 @@
-"""The settings of the commands that are no training: as of all commands the fields are the flags."""
+"""Settings of the commands that do not train: as for all commands, the fields are the flags."""
 
 from __future__ import annotations
 
@@ -38,66 +38,68 @@ from sdfgan.training.config import (
 
 @dataclass(frozen=True)
 class ShapeFlags(Config):
-    """Flags of every command that makes shapes of seeds."""
+    """Flags of every command that generates shapes from seeds."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
     seeds: tuple[str, ...] = ("0-7",)
-    """Which shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
+    """Seeds of the shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
     truncation: Annotated[float, Between(-10, 10)] = 1.0
-    """Scale of the latents: less than 1 gives more typical, less varied shapes."""
+    """Scale of the latents: below 1, shapes are more typical and less varied."""
     psi: Annotated[float, Between(-10, 10)] = 1.0
-    """The same in the space of the mapping network's outputs: 0 is the mean shape, 0.7 a usual choice. Of a run that
-    learned several kinds of objects the mean lies between the kinds, and so do the shapes: 1 keeps them apart."""
+    """StyleGAN's truncation, of the mapping network's outputs: 0 is the mean shape, 0.7 a usual choice. If a run
+    learned several kinds of objects, the mean lies between the kinds, and so do the truncated shapes: 1 keeps them
+    apart."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
-    """Which generator: the moving average, the slower one, or what was last trained."""
+    """Weights of the generator: the moving average, the slower one, or those of the last step."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeFlags(Config):
-    """Flags of every command that makes pictures, for radiance fields (`--generator pi-gan`, imported pi-GANs)."""
+    """Flags of every command that renders, for radiance fields (`--generator pi-gan`, imported pi-GANs)."""
 
     lock_view_dependence: bool = False
-    """Colours of a radiance field as seen from the front, wherever the camera is."""
+    """Use the colours that a radiance field has when seen from the front, wherever the camera is."""
     samples: Count = 48
-    """Samples along each ray of a radiance field, and as many again where those found something."""
+    """Coarse samples along each ray of a radiance field, and as many fine ones, placed by importance."""
     ray_step_multiplier: Scale = 1.0
     """Multiplies --samples."""
 
 
 @dataclass(frozen=True)
 class CameraFlags(VolumeFlags, ShapeFlags):
-    """Flags of commands that choose where the camera stands."""
+    """Flags of commands that place the camera."""
 
     elevation: Annotated[float | None, Between(-90, 90)] = None
-    """Height of the camera above the horizon, degrees. Default: the middle of those that the run learned from."""
+    """Elevation of the camera, degrees. Default: the middle of the range that the run was trained with."""
     azimuth_range: Azimuths | None = None
-    """Azimuths in which cameras stay, degrees; 0 360: all round. Default: those that the run learned from."""
+    """Range of the cameras' azimuths, degrees; 0 360: the full circle. Default: the range that the run was trained
+    with."""
 
 
 @dataclass(frozen=True)
 class RenderConfig(CameraFlags):
-    """Render shapes of a trained generator: sheets, single pictures, videos; colours, depth or normals."""
+    """Render shapes of a trained generator: grids, single images, videos; colours, depth or normals."""
 
     mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
-    """grid: one row per seed, seen from several sides. seeds: one picture of each. images: the same as files.
-    Videos of all seeds: turntable goes round, or swings where the run has not learned from all round; orbit also goes
-    up and down; front swings to both sides. depth, normals: a grid of these."""
+    """grid: one row per seed, seen from several sides. seeds: one view of each. images: the same as separate files.
+    Videos of all seeds: turntable goes around, or swings if the run was not trained with views from all sides; orbit
+    also moves up and down; front swings to both sides. depth, normals: a grid of these."""
     show: Literal["colour", "depth", "normals"] = "colour"
-    """What is shown, in any mode but depth and normals."""
+    """What to render, in any mode but depth and normals."""
     resolution: Pixels = 256
-    """Side of each picture in pixels."""
+    """Side of each image in pixels."""
     frames: Frames = 72
     """Frames of a video."""
     fps: Count = 24
     """Frames per second of a video."""
     azimuth: Annotated[float | None, Between(-360, 360)] = None
-    """Where the camera stands in modes seeds and images, and how far it swings in front, degrees. Default: 30; of a run
-    that has not learned from all round the middle of its azimuths, and as far as they go."""
+    """Azimuth of the camera in modes seeds and images; in mode front, how far it swings; degrees. Default: 30; for a
+    run that was not trained with views from all sides, the middle of its azimuths and their half range."""
     views: Annotated[int, Positive, AtMost(1000)] = 6
-    """ViewRange from which each shape is seen in a grid."""
+    """Number of views of each shape in a grid."""
     output: Path | None = None
     """File to write: .png or .jpg; videos: .mp4, .gif or .webp. Default: renders/MODE.png (videos: .mp4; images: a
     folder) in the run folder, or MODE-2.png ..."""
@@ -105,23 +107,24 @@ class RenderConfig(CameraFlags):
 
 @dataclass(frozen=True)
 class InterpolateConfig(CameraFlags):
-    """Make a video that goes from shape to shape and back to the first."""
+    """Make a video that interpolates from shape to shape and back to the first."""
 
     seeds: tuple[str, ...] = ("0-3",)
-    """The shapes to go through: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
+    """Seeds of the shapes to pass through: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
     space: Literal["w", "z"] = "w"
-    """Where to go straight: w, the mapping network's outputs (FiLM codes); z, the latents, along great circles."""
+    """Where to interpolate: w, linearly in the mapping network's outputs (FiLM codes); z, latents along great
+    circles."""
     frames: Frames = 24
     """Frames from one shape to the next."""
     fps: Count = 24
     """Frames per second."""
     turns: Annotated[float | None, Between(-1000, 1000)] = None
-    """How often the camera goes round in all; 0: it stands still. Default: once, or within the azimuths of a run that
-    has not learned from all round."""
+    """Turns of the camera around the shapes in total; 0: it stands still. Default: one, or within the azimuths of a run
+    that was not trained with views from all sides."""
     azimuth: Annotated[float | None, Between(-360, 360)] = None
-    """Where the camera starts, degrees. Default: 30; of a run that has not learned from all round the middle."""
+    """Azimuth at which the camera starts, degrees. Default: 30, or the middle of the run's azimuths as above."""
     show: Literal["colour", "depth", "normals"] = "colour"
-    """What is shown."""
+    """What to render."""
     resolution: Pixels = 256
     """Side of the video in pixels."""
     output: Path | None = None
@@ -131,14 +134,14 @@ class InterpolateConfig(CameraFlags):
 
 @dataclass(frozen=True)
 class ExtractMeshConfig(ShapeFlags):
-    """Extract coloured meshes of shapes of a trained generator, in world units, by marching cubes; or volumes."""
+    """Extract coloured meshes of a trained generator's shapes by marching cubes, in world units; or volumes."""
 
     seeds: tuple[str, ...] = ("0-2",)
-    """Which shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
+    """Seeds of the shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
     mesh_resolution: Annotated[int, Between(MIN_CELLS, MAX_CELLS), Formerly("resolution")] = 128
     """Grid cells along each side of the box from -1 to 1."""
     format: Literal["glb", "obj", "ply", "stl", "mrc"] = "glb"
-    """File format; glb, obj and ply hold the colours. mrc: the field itself on the grid, negated, so that the surface
+    """File format; glb, obj and ply hold colours. mrc: the field sampled on the grid and negated, so that the surface
     is at level 0 and the inside above it."""
     output_dir: Path | None = None
     """Folder to write shape-SEED.FORMAT to. Default: meshes in the run folder, or meshes-2 ..."""
@@ -146,49 +149,49 @@ class ExtractMeshConfig(ShapeFlags):
 
 @dataclass(frozen=True)
 class InvertConfig(VolumeFlags):
-    """Find the shape and the camera of a picture: mesh, videos, codes and the picture beside what was found.
+    """Find the shape and the camera of an image: mesh, videos, codes, and the image beside its reconstruction.
 
-    The picture is prepared as the run's were. With alpha, or on a plain background (--background, or the run's), it is
-    padded to a square. Of an opaque photograph, for runs that learned from RGB (--channels 3), the central square is
-    taken, for --data-layout celeba 0.8 of it; all of it is then compared, without a silhouette.
+    The image is prepared as the training images were. With alpha, or on a plain background (--background, or the
+    run's), it is padded to a square. Of an opaque photograph, for runs trained on RGB (--channels 3), the central
+    square is taken, for --data-layout celeba 0.8 of it; all of it is then compared, without a silhouette.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
     image: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
-    """A picture of one object, with alpha or on a plain background; for runs of --channels 3 any photograph."""
+    """An image of one object, with alpha or on a plain background; for runs with --channels 3 any photograph."""
     background: Colour | None = None
-    """Plain background colour (RGB in 0..1) of an opaque picture. Default: the run's."""
+    """Plain background colour (RGB in 0..1) of an opaque image. Default: the run's."""
     resolution: Annotated[int, Between(4, 8192)] = 32
-    """Side at which pictures are compared, also at a quarter of it."""
+    """Side in pixels at which images are compared, and again at a quarter of it."""
     candidates: Annotated[int, Positive, AtMost(10**6)] = 512
-    """Random shapes and cameras to begin with."""
+    """Random shapes and cameras to start from."""
     starts: Annotated[int, Positive, AtMost(10**5)] = 8
-    """The best of them, which are optimised together."""
+    """Number of the best candidates that are optimised together."""
     latent_steps: Count = 80
-    """Steps on the latents of all starts."""
+    """Steps that optimise the latents of all starts."""
     code_steps: Count = 120
-    """Steps on the FiLM codes of the best."""
+    """Steps that optimise the FiLM codes of the best."""
     mask_weight: Annotated[float, Between(0, 1e6)] = 1.0
-    """Weight of the silhouette beside the colours."""
+    """Weight of the silhouette loss relative to the colour loss."""
     perceptual_weight: Annotated[float, Between(0, 1e6), Formerly("perceptual")] = 0.0
     """Weight of a perceptual loss on early Inception features; needs the weights, as FID does."""
     inception: Path | None = None
-    """Inception weights. Default: $SDFGAN_INCEPTION, or in the cache folder."""
+    """Inception weights. Default: $SDFGAN_INCEPTION, or the file in the cache folder."""
     seed: Natural = 0
-    """Of the candidates."""
+    """Random seed of the candidates."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
-    """Which generator: the moving average, the slower one, or what was last trained."""
+    """Weights of the generator: the moving average, the slower one, or those of the last step."""
     mesh_resolution: MeshCells = 128
     """Grid cells per axis of the mesh; 0: none."""
     view_resolution: Pixels = 256
-    """Side of pictures and videos."""
+    """Side of images and videos in pixels."""
     frames: Annotated[int, NotNegative, AtMost(10**6)] = 72
     """Frames of the turntable; 0: no videos."""
     video_format: VideoFormat = "mp4"
-    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
     output_dir: Path | None = None
-    """Folder for what is found. Default: inverted/IMAGE in the run folder, or IMAGE-2 ..."""
+    """Output folder. Default: inverted/IMAGE in the run folder, or IMAGE-2 ..."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
 
@@ -201,20 +204,21 @@ class EvaluateConfig(Config):
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
     images: Annotated[int, Positive, AtMost(10**7)] = 2000
-    """Pictures on each side. Compare only equal numbers."""
+    """Generated and real images, each. Scores are comparable only for equal numbers."""
     real: Path | None = None
-    """Real pictures. Default: those held out from the run; for the built-in set, new ones of it."""
+    """Real images. Default: those held out from the run; for the built-in set, newly rendered ones."""
     inception: Path | None = None
-    """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or in the cache folder."""
+    """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or the file in the cache folder."""
     shapes: Annotated[int, NotNegative, AtMost(10**6)] = 0
-    """Shapes on each side of the set metrics, 105 for example, for runs on the built-in set; 0: none."""
+    """Generated and true shapes, each, for MMD, coverage and 1-NNA, such as 105; for runs on the built-in set; 0:
+    none."""
     psi: Annotated[float, Between(-10, 10)] = 1.0
-    """Truncation towards the mean shape, which lies between the kinds of objects where the run learned several. 1,
-    none, is what distances are usually given for."""
+    """Truncation towards the mean shape, which lies between the kinds of objects if the run learned several. Scores are
+    usually reported for 1, no truncation."""
     weights: Literal["ema", "ema-slow", "raw"] = "ema"
-    """Which generator: the moving average, the slower one, or what was last trained."""
+    """Weights of the generator: the moving average, the slower one, or those of the last step."""
     seed: Natural = 77  # gan.evaluation.SEED
-    """Of latents, poses and true shapes."""
+    """Random seed of latents, poses and true shapes."""
     output: Path | None = None
     """JSON file to write. Default: evaluation-STEP.json in the run folder, or evaluation-STEP-2.json ..."""
     device: Device = "auto"
@@ -223,28 +227,28 @@ class EvaluateConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetFlags(Config):
-    """Flags of every action on a set of images."""
+    """Flags of every action on a data set."""
 
     action: ClassVar[str]
     data: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder, zip, tar or folder of tars."""
     resolution: Pixels = 128
-    """Side at which images are read, or written."""
+    """Side in pixels of the images that are read or written."""
     layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
-    """How images are laid out and cropped; see train-gan --data-layout."""
+    """How images are organised and cropped; see train-gan --data-layout."""
     background: Colour | None = None
     """Plain background colour (RGB in 0..1) of opaque images: it becomes transparent."""
     views_per_object: Natural = 0
-    """Of each ShapeNet object so many different renderings at random; 0: all."""
+    """Number of randomly chosen renderings of each ShapeNet object; 0: all."""
     max_images: Annotated[Count | None, Formerly("most")] = None
-    """At most so many images, at random."""
+    """Maximum number of images, chosen at random."""
     seed: Natural = 0
-    """Of what is chosen at random."""
+    """Random seed of these choices."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckConfig(DatasetFlags):
-    """Read everything, report what is there and what is bad."""
+    """Read everything, and report what is in it and what is bad."""
 
     action: ClassVar = "check"
     strict: bool = False
@@ -253,13 +257,13 @@ class CheckConfig(DatasetFlags):
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewConfig(DatasetFlags):
-    """A sheet of images as training sees them."""
+    """Write a contact sheet of images as training sees them."""
 
     action: ClassVar = "preview"
     output: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUTPUT")] = None
     """A new .png or .jpg. Default: preview.png, or preview-2.png ..."""
     max_images: Annotated[Count | None, Formerly("most")] = 64
-    """At most so many images, at random."""
+    """Maximum number of images, chosen at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,37 +316,38 @@ class RenderSetConfig(Config):
 
 @dataclass(frozen=True)
 class ImportWeightsConfig(Config):
-    """Import a generator's state dictionary of dfr or pi-GAN: then render, extract-mesh and the others take it."""
+    """Import the state dictionary of a generator of dfr or pi-GAN, for render, extract-mesh and the other commands."""
 
     file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """State dictionary: .safetensors, or a torch file of tensors and plain values only. Nothing is unpickled."""
     output_dir: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """New run folder."""
     kind: Literal["auto", "dfr", "pi-gan"] = "auto"
-    """Whose it is. auto: told by the names of the tensors."""
+    """Project it comes from. auto: recognised by the names of the tensors."""
     curriculum: str | None = None
-    """What it was trained with (celeba, cats, carla, dfr or a JSON file): from where invert and evaluate look at its
-    shapes, how evaluate --real crops. Default: dfr; for pi-GAN celeba, or carla with --no-box-warp."""
+    """What it was trained with (celeba, cats, carla, dfr or a JSON file): decides the cameras of invert and evaluate,
+    and how evaluate --real crops. Default: dfr; for pi-GAN celeba, or carla with --no-box-warp."""
     poses: str | None = None
-    """Distribution of camera poses, in place of the curriculum's; see train-gan."""
+    """Distribution of camera poses; overrides the curriculum's; see train-gan."""
     elevation: Elevations | None = None
-    """Range of elevations, degrees, in place of the curriculum's."""
+    """Range of elevations, degrees; overrides the curriculum's."""
     azimuth: Azimuths | None = None
-    """Range of azimuths, degrees, in place of the curriculum's; 0 is the front."""
+    """Range of azimuths, degrees; overrides the curriculum's; 0 is the front."""
     fov: FieldOfView | None = None
-    """Field of view, degrees, in place of the curriculum's."""
+    """Field of view, degrees; overrides the curriculum's."""
     near_far: NearFar | None = None
-    """pi-GAN's ray_start and ray_end, in place of the curriculum's: rays ask the field only between them."""
+    """pi-GAN's ray_start and ray_end, between which rays sample the field; overrides the curriculum's."""
     resolution: Annotated[int | None, PowerOfTwo, AtMost(1024)] = None
-    """Side of its pictures, in place of that at the end of the curriculum."""
+    """Side of its images in pixels; overrides that at the end of the curriculum."""
     level: Weight = 10.0
-    """Density at which extract-mesh cuts pi-GAN's radiance field to a surface; pictures are of the volume."""
+    """Density of the surface that extract-mesh takes from pi-GAN's radiance field; images are rendered from the
+    volume."""
     omega_first: Scale = 5.0
     """Frequency of dfr's first layer."""
     omega_hidden: Scale = 15.0
     """Frequency of dfr's other layers."""
     box_warp: bool = True
-    """Whether the pi-GAN is one of the spatial variants, whose coordinates are scaled by 2 / 0.24. carla's is not."""
+    """Whether the pi-GAN is one of the spatial variants, whose coordinates are scaled by 2 / 0.24 (carla's is not)."""
 
 
 @dataclass(frozen=True)

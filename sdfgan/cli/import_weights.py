@@ -23,11 +23,11 @@ def run(config: ImportWeightsConfig) -> None:
     seen = made.config
     depths = ""
     if seen.near_far is not None and seen.generator == "pi-gan":
-        depths = f", asked between {seen.near_far[0]:g} and {seen.near_far[1]:g}"
+        depths = f", sampled between {seen.near_far[0]:g} and {seen.near_far[1]:g}"
     print(
-        f"pictures of {seen.resolution} px, {seen.poses} poses, azimuth {seen.azimuth[0]:g} to {seen.azimuth[1]:g}, "
+        f"images of {seen.resolution} px, {seen.poses} poses, azimuth {seen.azimuth[0]:g} to {seen.azimuth[1]:g}, "
         f"elevation {seen.elevation[0]:g} to {seen.elevation[1]:g}, field of view {seen.fov:g} degrees{depths}"
     )
     if config.curriculum is None:
-        print(f"what was not given is assumed to be as in {made.curriculum}: if it is not, say so by --curriculum")
+        print(f"settings not given are assumed to be those of {made.curriculum}; otherwise give --curriculum")
     print(f"imported the generator of {seen.generator}; wrote {made.checkpoint}")

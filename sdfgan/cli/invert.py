@@ -82,7 +82,7 @@ def run(config: InvertConfig) -> None:
 def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
     """The picture [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
-        raise UserError(f"{config.image}: no such picture")
+        raise UserError(f"{config.image}: no such image")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
     crop = CONVENTIONS["plain" if trained.data_layout == "auto" else trained.data_layout].crop
     background = config.background or trained.background
@@ -91,7 +91,7 @@ def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
         raise UserError(f"{config.image}: {pixels}")
     target = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     if target[3].max() == 0:
-        raise UserError(f"{config.image}: nothing is to be seen in it: all of it is transparent, or background")
+        raise UserError(f"{config.image}: the image is empty: all of it is transparent or background")
     if trained.channels == 4 and target[3].min() == 1:
         lacks = "has no alpha" if background is None else f"has neither alpha nor the background {background}"
         raise UserError(f"{config.image}: {lacks}; name its plain background: --background R G B")

@@ -30,7 +30,7 @@ def run(config: RenderConfig) -> None:
     count = len(shapes.seeds) * (config.views if config.mode in ("grid", "depth", "normals") else 1)
     if config.mode != "images" and count * config.resolution**2 > _MAX_AT_ONCE:
         most = math.isqrt(_MAX_AT_ONCE // count)
-        raise UserError(f"--resolution: {count} pictures in one can have {most} px each, got {config.resolution}")
+        raise UserError(f"--resolution: {count} images in one can have {most} px each, got {config.resolution}")
     viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:

@@ -60,7 +60,7 @@ def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
 
 
 def sides_of(flags: CameraFlags, config: ResolvedGanConfig) -> ViewRange:
-    """From where a run's shapes are looked at. Raises UserError for angles that are none."""
+    """From where a run's shapes are looked at. Raises UserError for invalid angles."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
     if azimuths is not None:
         config = dataclasses.replace(config, azimuth=azimuths)
@@ -81,6 +81,6 @@ def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig) -
     for field in dataclasses.fields(VolumeFlags):
         if getattr(flags, field.name) != field.default:
             name = field.name.replace("_", "-")
-            reason = "rays march until they hit, and colours do not depend on the direction of view"
-            print(f"--{name} means nothing for a surface: {reason}", file=sys.stderr)
+            reason = "rays are traced until they hit, and colours do not depend on the viewing direction"
+            print(f"--{name} has no effect on a surface: {reason}", file=sys.stderr)
     return ImageRenderer(generator, fov)

@@ -19,8 +19,8 @@ def _renamed(flag: str) -> Old:
     return Old(1, (flag, "{}"), f"is now {flag}")
 
 
-_BATCHES = Old(1, (), "has no meaning any more: batches are as large as memory is sure to allow")
-_CURRICULUM = Old(1, (), "has no meaning any more: a run knows its own settings")
+_BATCHES = Old(1, (), "is obsolete: batches are as large as memory is sure to allow")
+_CURRICULUM = Old(1, (), "is obsolete: a run stores its own settings")
 _LOOKING = {
     "--image-size": _renamed("--resolution"),
     "--num-steps": _renamed("--samples"),
@@ -29,26 +29,24 @@ _LOOKING = {
     "--depth-map": Old(0, ("--show", "depth"), "is now --show depth"),
     "--curriculum": _CURRICULUM,
 }
-_CHECKPOINTS = "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"
+_CHECKPOINTS = "is obsolete: --resume RUN continues the newest checkpoint, or names one"
 _CHECKPOINT_OF_RUN = {
-    flag: Old(1, (), "has no meaning any more: RUN, the first argument, is a run folder or one of its checkpoints")
+    flag: Old(1, (), "is obsolete: RUN, the first argument, is a run folder or one of its checkpoints")
     for flag in ("-v", "--ckpt", "-e", "--epoch")
 }
-_RUNS = Old(
-    1, (), "has no meaning any more: --output-dir is the folder of the run itself, a new one in runs by default"
-)
-_PLACES = Old(1, (), "has no meaning any more: DATA and OUTPUT come after the action, without flags")
+_RUNS = Old(1, (), "is obsolete: --output-dir is the folder of the run itself, a new one in runs by default")
+_PLACES = Old(1, (), "is obsolete: DATA and OUTPUT come after the action, without flags")
 
-_DECAY = Old(1, (), "has no meaning any more: --learning-rate-final is the share of --learning-rate at the end")
-_APEX = Old(1, (), "has no meaning any more: --precision says what products are made in")
+_DECAY = Old(1, (), "is obsolete: --learning-rate-final is the share of --learning-rate at the end")
+_APEX = Old(1, (), "is obsolete: --precision says what products are made in")
 
 OLD_FLAGS: dict[str, dict[str, Old]] = {
     "train-gan": {
-        "--port": Old(1, (), "has no meaning any more: torchrun chooses a port (--master-port)"),
-        "--n-epochs": Old(1, (), "has no meaning any more: the length of a run is --steps"),
+        "--port": Old(1, (), "is obsolete: torchrun chooses a port (--master-port)"),
+        "--n-epochs": Old(1, (), "is obsolete: the length of a run is --steps"),
         "--model-save-interval": _renamed("--checkpoint-interval"),
         "--eval-freq": _renamed("--evaluate-interval"),
-        "--set-step": Old(1, (), "has no meaning any more: --resume knows its step"),
+        "--set-step": Old(1, (), "is obsolete: --resume knows its step"),
         "-d": _renamed("--data"),
         "-r": _RUNS,
         "--run-dir": _RUNS,
@@ -56,11 +54,11 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--ckpt": Old(1, (), _CHECKPOINTS),
         "-e": Old(1, (), _CHECKPOINTS),
         "--epoch": Old(1, (), _CHECKPOINTS),
-        "-f": Old(1, (), "has no meaning any more: --load-dir RUN starts another run from one"),
-        "--fork": Old(1, (), "has no meaning any more: --load-dir RUN starts another run from one"),
-        "--override-hp": Old(0, (), "has no meaning any more: --load-dir RUN with other settings starts another run"),
+        "-f": Old(1, (), "is obsolete: --load-dir RUN starts another run from one"),
+        "--fork": Old(1, (), "is obsolete: --load-dir RUN starts another run from one"),
+        "--override-hp": Old(0, (), "is obsolete: --load-dir RUN with other settings starts another run"),
         "--no-log": Old(0, ("--dry-run",), "is now --dry-run"),
-        "--profile": Old(0, (), "has no meaning any more: benchmarks/bench.py says where time goes"),
+        "--profile": Old(0, (), "is obsolete: benchmarks/bench.py says where time goes"),
     },
     "train-nerf": {
         "-s": Old(0, ("--precision", "amp"), "is now --precision amp"),
@@ -73,12 +71,12 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--use-srgb": Old(0, ("--srgb",), "is now --srgb"),
         "-w": Old(0, ("--background", "white"), "is now --background white"),
         "--white-bkg": Old(0, ("--background", "white"), "is now --background white"),
-        "-r": Old(0, (), "has no meaning any more: every run ends with an orbit (--video-frames)"),
-        "-e": Old(0, (), "has no meaning any more: every run ends with scores of its validation and test views"),
-        "-l": Old(0, (), "has no meaning any more: --resume RUN continues the newest checkpoint, or names one"),
-        "-d": Old(0, (), "has no meaning any more: each run has a folder of its own (--output-dir)"),
+        "-r": Old(0, (), "is obsolete: every run ends with an orbit (--video-frames)"),
+        "-e": Old(0, (), "is obsolete: every run ends with scores of its validation and test views"),
+        "-l": Old(0, (), "is obsolete: --resume RUN continues the newest checkpoint, or names one"),
+        "-d": Old(0, (), "is obsolete: each run has a folder of its own (--output-dir)"),
         "--name": Old(1, ("--output-dir", "runs/{}"), "is now --output-dir"),
-        "--epochs": Old(1, (), "has no meaning any more: the length of a run is --steps"),
+        "--epochs": Old(1, (), "is obsolete: the length of a run is --steps"),
         "--sample-ray-num": _renamed("--rays"),
         "--coarse-sample-pnum": _renamed("--coarse-samples"),
         "--fine-sample-pnum": _renamed("--fine-samples"),
@@ -92,9 +90,9 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--center-crop-iter": _renamed("--center-crop-steps"),
         "--ide-level": _renamed("--ide-levels"),
         "--bottle-neck-noise": _renamed("--bottleneck-noise"),
-        "--eval-time": Old(1, (), "has no meaning any more: --evaluate-interval counts steps"),
-        "--output-time": Old(1, (), "has no meaning any more: --evaluate-interval counts steps"),
-        "--max-save": Old(1, (), "has no meaning any more: the newest three checkpoints are kept"),
+        "--eval-time": Old(1, (), "is obsolete: --evaluate-interval counts steps"),
+        "--output-time": Old(1, (), "is obsolete: --evaluate-interval counts steps"),
+        "--max-save": Old(1, (), "is obsolete: the newest three checkpoints are kept"),
     },
     "render": {
         **_LOOKING,
@@ -104,14 +102,14 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
     "interpolate": {
         **_LOOKING,
         "--output-dir": Old(1, ("--output", "{}/interpolation.mp4"), "is now --output"),
-        "--trajectory": Old(1, (), "has no meaning any more: --turns is how often the camera goes round"),
+        "--trajectory": Old(1, (), "is obsolete: --turns is how often the camera goes round"),
     },
     "extract-mesh": {
         "--seed": _renamed("--seeds"),
         "--voxel-resolution": _renamed("--mesh-resolution"),
-        "--cube-size": Old(1, (), "has no meaning any more: objects are in the unit ball"),
+        "--cube-size": Old(1, (), "is obsolete: objects are in the unit sphere"),
         "--max-batch-size": _BATCHES,
-        "--num-steps": Old(1, (), "has no meaning any more: a mesh is made without rays"),
+        "--num-steps": Old(1, (), "is obsolete: a mesh is made without rays"),
         "-r": _renamed("--mesh-resolution"),
         **_CHECKPOINT_OF_RUN,
         "--curriculum": _CURRICULUM,
@@ -122,8 +120,8 @@ OLD_FLAGS: dict[str, dict[str, Old]] = {
         "--output-dir": Old(1, ("--output", "{}/evaluation.json"), "is now --output"),
         "--max-batch-size": _BATCHES,
         "--num-steps": _CURRICULUM,
-        "--dataset": Old(1, (), "has no meaning any more: --real is a folder of pictures, or those held out are taken"),
-        "--img-size": Old(1, (), "has no meaning any more: pictures have the size that the run learned from"),
+        "--dataset": Old(1, (), "is obsolete: --real is a folder of images, or those held out are taken"),
+        "--img-size": Old(1, (), "is obsolete: images have the size that the run learned from"),
         "--num-imgs": _renamed("--images"),
         "--curriculum": _CURRICULUM,
     },

@@ -64,7 +64,7 @@ def open_archive(path: Path) -> Archive:
         found, refused = _tar(path, "")
     else:
         raise UserError(
-            f"{path}: expected a folder, a .zip or a .tar of pictures (compressed tars cannot be read in place)"
+            f"{path}: expected a folder, a .zip or a .tar of images (compressed tars cannot be read in place)"
         )
     pictures = sorted((entry for entry in found if _is(entry.name, SUFFIXES)), key=lambda entry: natural(entry.name))
     side = {entry.name: entry for entry in found if _is(entry.name, _SIDE_SUFFIXES)}
@@ -72,7 +72,7 @@ def open_archive(path: Path) -> Archive:
 
 
 def natural(name: str) -> list[str | int]:
-    """A sort key in which picture 10 comes after picture 9."""
+    """A sort key in which image 10 comes after image 9."""
     pieces = re.split("([0-9]+)", name)  # text and numbers in turn
     return [int(piece) if index % 2 else piece.lower() for index, piece in enumerate(pieces)]
 

@@ -40,7 +40,7 @@ _LARGEST_SIDE = 2**31
 
 
 class ColmapCamera(NamedTuple):
-    """A camera: the size of its pictures, and parameters by name (f or fx, fy; cx, cy; k1 to k6, p1, p2)."""
+    """A camera: the size of its images, and parameters by name (f or fx, fy; cx, cy; k1 to k6, p1, p2)."""
 
     width: int
     height: int

@@ -24,12 +24,12 @@ Write = Callable[[str, bytes], None]
 
 
 def picture_name(index: int) -> str:
-    """StyleGAN's name of the index-th picture: names of a data set's own never reach the output."""
+    """StyleGAN's name of the index-th image: names of a data set's own never reach the output."""
     return f"{index // _FILES_PER_FOLDER:05d}/img{index:08d}.png"
 
 
 def encode(premultiplied: np.ndarray) -> bytes:
-    """A picture [R, R, 4] uint8, premultiplied, as the bytes of a PNG with straight alpha, or RGB if it is opaque."""
+    """An image [R, R, 4] uint8, premultiplied, as the bytes of a PNG with straight alpha, or RGB if it is opaque."""
     image = Image.frombytes("RGBa", premultiplied.shape[1::-1], np.ascontiguousarray(premultiplied).tobytes())
     straight = image.convert("RGBA")
     if (premultiplied[..., 3] == 255).all():

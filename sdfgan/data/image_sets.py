@@ -1,4 +1,4 @@
-"""Sets of training pictures, wherever they are kept: a set gives the pictures of some indices at some resolution."""
+"""Sets of training images, wherever they are kept: a set gives the images of some indices at some resolution."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Pictures(Protocol):
-    """N square pictures, premultiplied RGBA."""
+    """N square images, premultiplied RGBA."""
 
     def __len__(self) -> int: ...
 
@@ -27,7 +27,7 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True)
 class InMemory:
-    """Pictures that have been decoded, at a resolution that the ones asked for divide."""
+    """Images that have been decoded, at a resolution that the ones asked for divide."""
 
     images: Tensor  # [N, 4, R, R] uint8
     poses: Tensor | None = None
@@ -41,20 +41,20 @@ class InMemory:
         return shrink(self.images[indices.to(self.images.device)], resolution)
 
     def select(self, indices: Tensor) -> InMemory:
-        """The set of some of the pictures."""
+        """The set of some of the images."""
         poses, labels = (None if part is None else part[indices] for part in (self.poses, self.labels))
         return InMemory(self.images[indices], poses, labels)
 
 
 class Decoder(Protocol):
-    """What reads one picture [4, R, R] uint8; it may be called from several threads."""
+    """What reads one image [4, R, R] uint8; it may be called from several threads."""
 
     def __call__(self, index: int, resolution: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Pictures that are read again whenever they are needed, for sets that do not fit into memory."""
+    """Images that are read again whenever they are needed, for sets that do not fit into memory."""
 
     decode: Decoder
     indices: Tensor  # [N] of the pictures among the decoder's
@@ -72,7 +72,7 @@ class OnDisk:
             return torch.stack(list(pool.map(lambda index: self.decode(index, resolution), wanted)))
 
     def select(self, indices: Tensor) -> OnDisk:
-        """The set of some of the pictures."""
+        """The set of some of the images."""
         poses, labels = (None if part is None else part[indices] for part in (self.poses, self.labels))
         return OnDisk(self.decode, self.indices[indices], poses, labels, self.threads)
 

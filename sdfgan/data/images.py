@@ -1,6 +1,6 @@
-"""Folders, zips and tars of pictures as one tensor of square, premultiplied RGBA images.
+"""Folders, zips and tars of images as one tensor of square, premultiplied RGBA images.
 
-Pictures with transparency are padded to a square with transparency, so that nothing of the object is lost;
+Images with transparency are padded to a square with transparency, so that nothing of the object is lost;
 opaque ones are cropped to their central square. Values are taken as they are stored: sRGB stays sRGB.
 """
 
@@ -35,11 +35,11 @@ _MATTE_LOW, _MATTE_HIGH = 0.05, 0.15  # distances from the background: surely ba
 
 
 class _Unreadable(Exception):
-    """A sound picture of a kind that is not read; the text says why."""
+    """A sound image of a kind that is not read; the text says why."""
 
 
 class ImageSet(NamedTuple):
-    """The pictures that could be read, in natural order of their names, and those that could not."""
+    """The images that could be read, in natural order of their names, and those that could not."""
 
     images: Tensor  # [N, 4, H, W] uint8, premultiplied RGBA: no colour exceeds its alpha
     skipped: list[tuple[str, str]]  # name and reason
@@ -52,22 +52,22 @@ def load_images(
     background: Colour | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageSet:
-    """All pictures in a folder (any depth) or a zip, as squares of side `resolution`.
+    """All images in a folder (any depth) or a zip, as squares of side `resolution`.
 
     Any size, aspect, EXIF orientation and mode: RGB, RGBA, grey, palette, CMYK, 16 bit (reduced to 8), grey
     floating-point numbers in [0, 1]; other values are refused rather than guessed at.
     Resampling is antialiased and premultiplied. Hidden files and other kinds of files are ignored; a zip is read
-    in place, and entries that point out of it are skipped. One bad or animated picture is skipped, with its reason.
+    in place, and entries that point out of it are skipped. One bad or animated image is skipped, with its reason.
 
     Args:
-        background: RGB in [0, 1] of the plain background of opaque pictures, which becomes transparent. With d
+        background: RGB in [0, 1] of the plain background of opaque images, which becomes transparent. With d
             the largest difference of a pixel c from it in any channel, alpha = clamp((d - 0.05) / 0.1, 0, 1), and
             the premultiplied colour is c - (1 - alpha) * background, clamped to [0, alpha]. Parts of the object
             in that colour vanish too.
-        on_progress: called with the number of pictures done and their total.
+        on_progress: called with the number of images done and their total.
 
     Raises:
-        UserError: nothing is there, the zip is damaged, or no picture can be read; the message names `path`.
+        UserError: nothing is there, the zip is damaged, or no image can be read; the message names `path`.
         ValueError: `resolution` is less than 1.
     """
     if resolution < 1:
@@ -88,12 +88,12 @@ def check_background(background: Sequence[float] | None) -> None:
 
 
 def require_some(path: Path, count: int, skipped: list[tuple[str, str]]) -> None:
-    """Raises UserError, with a reason, where no picture could be read."""
+    """Raises UserError, with a reason, where no image could be read."""
     if count == 0 and skipped:
         name, reason = skipped[0]
-        raise UserError(f"{path}: no readable picture: {len(skipped)} skipped, the first: {name} ({reason})")
+        raise UserError(f"{path}: no readable image: {len(skipped)} skipped, the first: {name} ({reason})")
     if count == 0:
-        raise UserError(f"{path}: no pictures in it (looked for {' '.join(SUFFIXES)})")
+        raise UserError(f"{path}: no images in it (looked for {' '.join(SUFFIXES)})")
 
 
 def decode_all(
@@ -126,9 +126,9 @@ def decode_all(
 
 
 def decode(entry: Entry, resolution: int, background: Colour | None = None, crop: float = 1.0) -> np.ndarray | str:
-    """A picture [resolution, resolution, 4], or the reason why there is none.
+    """An image [resolution, resolution, 4], or the reason why there is none.
 
-    `crop` is the side of the central square that is kept of an opaque picture, as a share of its shorter side.
+    `crop` is the side of the central square that is kept of an opaque image, as a share of its shorter side.
     """
     try:
         with entry.open() as file:
@@ -148,7 +148,7 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
 
 
 def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | str:
-    """A picture [H, W, 4] uint8, premultiplied RGBA, and whether it has an alpha channel; or why there is none.
+    """An image [H, W, 4] uint8, premultiplied RGBA, and whether it has an alpha channel; or why there is none.
 
     Pixels stay where the file has them, as camera poses need it: no crop, no EXIF rotation. `scale` at most 1.
     """
@@ -172,7 +172,7 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
 
 
 def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
-    """A mask [H, W] bool, reduced as `decode_whole` reduces its picture; or why there is none.
+    """A mask [H, W] bool, reduced as `decode_whole` reduces its image; or why there is none.
 
     It is set where the file is neither 0 in all of its colours nor transparent, and after reducing where all of its
     pixels are.
@@ -183,7 +183,7 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
             if refused:
                 return refused
             if image.mode not in (*_MODES, *_DEEP):
-                raise _Unreadable(f"pictures of mode {image.mode} are not read")
+                raise _Unreadable(f"images of mode {image.mode} are not read")
             values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
             mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
             if scale != 1:
@@ -198,22 +198,22 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
 
 
 def _no_picture(head: bytes) -> str:
-    """Why there is no picture in a file with this beginning, which no decoder takes."""
+    """Why there is no image in a file with this beginning, which no decoder takes."""
     kinds = [kind for start, kind in _KINDS.items() if head.startswith(start)]
     kinds += ["HEIF or AVIF is"] if head[4:8] == b"ftyp" else []
-    return f"{kinds[0]} not read: convert it to PNG" if kinds else "not a picture"
+    return f"{kinds[0]} not read: convert it to PNG" if kinds else "not an image"
 
 
 def _refused(image: Image.Image) -> str | None:
-    """Why a picture is not to be decoded, by its header. Other pages of TIFFs and JPEGs are copies, or previews."""
+    """Why an image is not to be decoded, by its header. Other pages of TIFFs and JPEGs are copies, or previews."""
     if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
         return f"{image.width} x {image.height} pixels are more than {Image.MAX_IMAGE_PIXELS}"
     frames = getattr(image, "n_frames", 1) if image.format in ("GIF", "PNG", "WEBP") else 1
-    return f"animated: {frames} frames, and a picture has one" if frames > 1 else None
+    return f"animated: {frames} frames, and an image has one" if frames > 1 else None
 
 
 def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
-    """The picture in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges.
+    """The image in mode RGBa: colours times alpha, so that resampling leaves no fringe at edges.
 
     `turn`: as its EXIF data say.
     """
@@ -221,12 +221,12 @@ def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
     if image.mode in _DEEP:
         upright = _of_8_bits(upright, _white(image))
     elif image.mode not in _MODES:
-        raise _Unreadable(f"pictures of mode {image.mode} are not read")
+        raise _Unreadable(f"images of mode {image.mode} are not read")
     return upright.convert("RGBA").convert("RGBa")
 
 
 def _white(image: Image.Image) -> float:
-    """The value of white in a grey picture of 16 or 32 bits, or of numbers in [0, 1]."""
+    """The value of white in a grey image of 16 or 32 bits, or of numbers in [0, 1]."""
     if image.mode == "F":
         return 1.0
     if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits are read into 32

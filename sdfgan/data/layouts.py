@@ -1,6 +1,6 @@
-"""A data set as training takes it: pictures by index, with the labels and camera poses that its layout brings.
+"""A data set as training takes it: images by index, with the labels and camera poses that its layout brings.
 
-plain      pictures in a folder (any depth), a zip, a tar or a folder of tars (WebDataset shards)
+plain      images in a folder (any depth), a zip, a tar or a folder of tars (WebDataset shards)
 shapenet   OBJECT/rendering/00.png ...; the label is the object, poses come from rendering_metadata.txt
 celeba     plain; the central square of 0.8 of the shorter side, flipped at random
 cats       plain; the central square, flipped at random
@@ -75,7 +75,7 @@ def open_data(
     label: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> DataSet:
-    """The pictures of a folder, zip or tar, decoded now (cache "memory") or whenever they are used ("none").
+    """The images of a folder, zip or tar, decoded now (cache "memory") or whenever they are used ("none").
 
     Raises UserError where nothing can be read, or where `label` is asked for and there is none.
     """
@@ -92,12 +92,12 @@ def open_data(
             raise UserError(f"{path}: --label {label}: no labels found ({why})")
         entries = [entry for entry in entries if labels.get(entry.name) == label]
         if not entries:
-            raise UserError(f"{path}: no picture has the label {label}; there are {sorted(set(labels.values()))[:20]}")
+            raise UserError(f"{path}: no image has the label {label}; there are {sorted(set(labels.values()))[:20]}")
     poses, more = read_poses(archive, path)
     notes += more
     posed = sum(entry.name in poses for entry in entries)
     if 0 < posed < len(entries):
-        notes.append(f"{path}: {len(entries) - posed} of {len(entries)} pictures have no pose, so none is used")
+        notes.append(f"{path}: {len(entries) - posed} of {len(entries)} images have no pose, so none is used")
 
     pictures: InMemory | OnDisk
     if cache == "auto":
@@ -122,7 +122,7 @@ def open_data(
 def _decode_or_next(
     entries: list[Entry], background: Colour | None, crop: float, known: set[str], index: int, resolution: int
 ) -> Tensor:
-    """A picture [4, R, R], or the next one that can be read; those that cannot are told once, and `known` then."""
+    """An image [4, R, R], or the next one that can be read; those that cannot are told once, and `known` then."""
     for offset in range(len(entries)):
         entry = entries[(index + offset) % len(entries)]
         found = decode(entry, resolution, background, crop)
@@ -130,27 +130,27 @@ def _decode_or_next(
             return torch.from_numpy(found).permute(2, 0, 1)
         if entry.name not in known:
             known.add(entry.name)
-            _log.warning("%s: skipped (%s); the next picture takes its place", entry.name, found)
-    raise UserError("none of the pictures can be read")
+            _log.warning("%s: skipped (%s); the next image takes its place", entry.name, found)
+    raise UserError("none of the images can be read")
 
 
 # ------------------------------------------------------------------------------------------------ labels and poses
 
 
 def crop_of(archive: Archive, layout: str, path: Path) -> float:
-    """The crop of a layout; 1 if the pictures have had theirs."""
+    """The crop of a layout; 1 if the images have had theirs."""
     crop = CONVENTIONS[layout].crop
     return crop if crop == 1 or not is_cropped(archive, path) else 1.0
 
 
 def is_cropped(archive: Archive, path: Path) -> bool:
-    """Whether `dataset convert` has cropped the pictures, as a layout has it, and said so in dataset.json."""
+    """Whether `dataset convert` has cropped the images, as a layout has it, and said so in dataset.json."""
     marks = (_json(entry, path) for name, entry in archive.side.items() if PurePosixPath(name).name == "dataset.json")
     return any(isinstance(mark, dict) and mark.get("cropped") is True for mark in marks)
 
 
 def is_shapenet(archive: Archive) -> bool:
-    """Whether most pictures are in folders called rendering, as ShapeNet's are."""
+    """Whether most images are in folders called rendering, as ShapeNet's are."""
     parents = [PurePosixPath(entry.name).parent.name for entry in archive.pictures]
     return bool(parents) and parents.count("rendering") > len(parents) / 2
 
@@ -161,7 +161,7 @@ def object_of(name: str) -> str:
 
 
 def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, int], list[str]]:
-    """Labels by name of picture, and notes; pictures without one are missing.
+    """Labels by name of image, and notes; images without one are missing.
 
     Raises UserError for a malformed dataset.json.
     """
@@ -194,7 +194,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
 
 
 def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
-    """(elevation, azimuth) in radians by name of picture, and notes. Raises UserError for malformed files."""
+    """(elevation, azimuth) in radians by name of image, and notes. Raises UserError for malformed files."""
     poses: dict[str, tuple[float, float]] = {}
     notes: list[str] = []
     cameras: dict[str, tuple[float, float, float]] = {}
@@ -214,7 +214,7 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
         if base == "poses.json":
             values = _json(entry, path)
             if not isinstance(values, dict):
-                raise UserError(f"{path}: {name}: expected {{picture: [elevation, azimuth], ...}} in degrees")
+                raise UserError(f"{path}: {name}: expected {{image: [elevation, azimuth], ...}} in degrees")
             for picture, angles in values.items():
                 if not isinstance(angles, list) or len(angles) != 2 or not all(map(_finite, angles)):
                     raise UserError(f"{path}: {name}: {picture}: expected [elevation, azimuth] in degrees")
@@ -230,10 +230,10 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
     others = [name for name in archive.side if name.lower().endswith(NOT_READ)]
     if others:
         kinds = ", ".join(sorted({PurePosixPath(name).suffix.lower() for name in others}))
-        notes.append(f"{path}: not read: {len(others)} pictures ({kinds}): convert them to PNG; the first: {others[0]}")
+        notes.append(f"{path}: not read: {len(others)} images ({kinds}): convert them to PNG; the first: {others[0]}")
     unused = [name for name in archive.side if name not in others and not _is_read(PurePosixPath(name).name)]
     if unused:
-        notes.append(f"{path}: not used: {len(unused)} files beside the pictures, the first: {unused[0]}")
+        notes.append(f"{path}: not used: {len(unused)} files beside the images, the first: {unused[0]}")
     return _of_pictures("poses", poses, archive, path, notes), notes
 
 
@@ -244,7 +244,7 @@ def _is_read(base: str) -> bool:
 
 
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
-    """File, picture and value of each label in a dataset.json."""
+    """File, image and value of each label in a dataset.json."""
     pictures = {entry.name for entry in archive.pictures}
     by_stem = _by_stem(archive)
     for file, entry in archive.side.items():
@@ -285,7 +285,7 @@ def _camera(value: Any) -> tuple[float, float, float] | None:
     """Elevation, azimuth and field of view in radians of a label of EG3D; None for anything else.
 
     That is camera to world [4, 4] (x right, y down, z forward, in a world whose y is up) and intrinsics [3, 3] for a
-    picture of side 1. The camera is taken to look at the origin, as those of this package do.
+    image of side 1. The camera is taken to look at the origin, as those of this package do.
     """
     if not isinstance(value, list) or len(value) != 25 or not all(map(_finite, value)):
         return None
@@ -307,11 +307,11 @@ def _angles(position: Tensor) -> tuple[float, float]:
 def _of_pictures(
     what: str, values: dict[str, Value], archive: Archive, path: Path, notes: list[str]
 ) -> dict[str, Value]:
-    """Those whose names are names of pictures; a note says which are not."""
+    """Those whose names are names of images; a note says which are not."""
     names = {entry.name for entry in archive.pictures}
     strange = [name for name in values if name not in names]
     if strange:
-        notes.append(f"{path}: {len(strange)} {what} belong to no picture, the first: {strange[0]}")
+        notes.append(f"{path}: {len(strange)} {what} belong to no image, the first: {strange[0]}")
     return {name: value for name, value in values.items() if name in names}
 
 
@@ -340,7 +340,7 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
 
 
 def _by_stem(archive: Archive) -> dict[str, list[str]]:
-    """The names of pictures by the same without their suffixes."""
+    """The names of images by the same without their suffixes."""
     found: dict[str, list[str]] = {}
     for entry in archive.pictures:
         found.setdefault(entry.name.rsplit(".", 1)[0], []).append(entry.name)
@@ -348,7 +348,7 @@ def _by_stem(archive: Archive) -> dict[str, list[str]]:
 
 
 def _set(values: dict[str, Value], picture: str, value: Value, where: str) -> None:
-    """Raises UserError where the picture has another value already."""
+    """Raises UserError where the image has another value already."""
     if values.setdefault(picture, value) != value:
         raise UserError(f"{where}: {picture} has {values[picture]} already, and now {value}")
 
@@ -383,7 +383,7 @@ def _labels_of(entries: list[Entry], labels: dict[str, int]) -> Tensor | None:
 
 
 def _poses_of(entries: list[Entry], poses: dict[str, tuple[float, float]]) -> Tensor | None:
-    """[N, 2], or None unless every picture has a pose."""
+    """[N, 2], or None unless every image has a pose."""
     if not entries or not all(entry.name in poses for entry in entries):
         return None
     return torch.tensor([poses[entry.name] for entry in entries])

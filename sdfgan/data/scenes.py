@@ -1,4 +1,4 @@
-"""Scenes as posed pictures: Blender's NeRF format, transforms.json of instant-ngp and nerfstudio, COLMAP models.
+"""Scenes as posed images: Blender's NeRF format, transforms.json of instant-ngp and nerfstudio, COLMAP models.
 
 Cameras are those of `sdfgan.cameras`, in coordinates in which the scene has a fixed size (`Scene.to_file` undoes that):
 bounded     Blender's format with alpha: the file's cube [-1.5, 1.5]^3, or scene_scale times it, becomes [-1, 1]^3
@@ -36,7 +36,7 @@ _LOOKS = 64  # along each side of a picture, at how far its lens sees
 
 @dataclass(frozen=True)
 class Views:
-    """N posed pictures, of any sizes."""
+    """N posed images, of any sizes."""
 
     names: list[str]
     pixels: Tensor  # [P, 4] uint8, premultiplied RGBA of all pixels of all pictures, row by row
@@ -65,7 +65,7 @@ class Views:
         return Views(self.names, self.pixels.to(device), self.sizes.to(device), PixelViews(**moved))
 
     def picture(self, index: int, background: Tensor) -> Tensor:
-        """One picture [3, H, W] float32 on a background [3]."""
+        """One image [3, H, W] float32 on a background [3]."""
         start, end = self.cameras.starts[index : index + 2].tolist()
         pixels = self.pixels[start:end].float() / 255
         picture = pixels[:, :3] + (1 - pixels[:, 3:]) * background
@@ -124,12 +124,12 @@ def load_scene(
     """The scene in a folder.
 
     It holds transforms_train.json (and _val, _test: Blender's format), or transforms.json, or a COLMAP model (sparse/0
-    with images/; of several models the largest). Where the files name no split, every eighth picture is for validation;
+    with images/; of several models the largest). Where the files name no split, every eighth image is for validation;
     where they list files for validation or tests only, the others are for training. `Scene.notes` has what the files
     say and nothing uses.
 
     Args:
-        image_scale: pictures are reduced to this share of their sides, at most 1.
+        image_scale: images are reduced to this share of their sides, at most 1.
         scene_scale: share of the half side (1.5) of the cube around an object, or of the farthest camera's distance.
 
     Raises:
@@ -199,7 +199,7 @@ def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
     if folder != root:
         rest = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.resolve() not in used]
         if rest:
-            notes.append(f"{model}: {len(rest)} pictures in {folder} have no pose and are left out")
+            notes.append(f"{model}: {len(rest)} images in {folder} have no pose and are left out")
     return sorted(result, key=lambda frame: natural(frame.path.as_posix())), notes
 
 
@@ -219,7 +219,7 @@ def _rotation_to_up(up: Tensor) -> Tensor:
 def _read_pictures(
     frames: list[Frame], scale: float, on_progress: Callable[[int, int], None] | None
 ) -> tuple[list[np.ndarray], bool]:
-    """All pictures [H, W, 4], and whether they have alpha."""
+    """All images [H, W, 4], and whether they have alpha."""
     pictures: list[np.ndarray] = []
     alphas: list[bool] = []
     size = 0
@@ -230,7 +230,7 @@ def _read_pictures(
             size += found[0].nbytes
             if size > _MAX_PICTURE_BYTES:
                 raise UserError(
-                    f"{frame.where}: the pictures take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
+                    f"{frame.where}: the images take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
                     "example with --image-scale 0.5"
                 )
             pictures.append(found[0])
@@ -239,7 +239,7 @@ def _read_pictures(
                 on_progress(len(pictures), len(frames))
     if any(alphas) and not all(alphas):
         bad = frames[alphas.index(False)]
-        raise UserError(f"{bad.where}: {bad.path} has no alpha, but other pictures have: all of a scene must, or none")
+        raise UserError(f"{bad.where}: {bad.path} has no alpha, but other images have: all of a scene must, or none")
     return pictures, all(alphas)
 
 
@@ -256,7 +256,7 @@ def _read_masks(frames: list[Frame], pictures: list[np.ndarray], scale: float) -
             raise UserError(f"{frame.where}: {frame.mask}: {found}")
         if found.shape != masks[index].shape:
             height, width = masks[index].shape
-            size = f"{found.shape[1]} x {found.shape[0]} pixels, its picture {width} x {height}"
+            size = f"{found.shape[1]} x {found.shape[0]} pixels, its image {width} x {height}"
             raise UserError(f"{frame.where}: {frame.mask} is {size}")
         masks[index] = found
         pictures[index][~found] = 0
@@ -279,7 +279,7 @@ def _views(frames: list[Frame], pictures: list[np.ndarray], mask: Tensor | None,
 
 
 def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[float, float, float, float]:
-    """fx, fy, cx, cy in pixels of a picture of this size, whose sides are `scale` times the file's."""
+    """fx, fy, cx, cy in pixels of an image of this size, whose sides are `scale` times the file's."""
     given, where = frame.intrinsics, frame.where
     said_width, said_height = given.get("w", width / scale), given.get("h", height / scale)
     if min(said_width, said_height) < 1 or abs(said_width / said_height * height / width - 1) > 1.5 / min(

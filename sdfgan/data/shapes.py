@@ -1,7 +1,7 @@
-"""The built-in training sets: pictures of procedurally made coloured shapes, seen from random sides.
+"""The built-in training sets: images of procedurally made coloured shapes, seen from random sides.
 
 Seven classes of solids, or a family of things (`families`), of random sizes and colours, lit from the camera by
-(n . l + 1) / 2, premultiplied on black, averaged over 2 x 2 samples per pixel. The pictures of a seed are the same on
+(n . l + 1) / 2, premultiplied on black, averaged over 2 x 2 samples per pixel. The images of a seed are the same on
 any number of threads.
 """
 
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class ShapeSet(NamedTuple):
-    """Pictures and what they show."""
+    """Images and what they show."""
 
     images: Tensor  # [N, 4, H, W] uint8, premultiplied RGBA
     labels: Tensor  # [N] int64, index into SHAPE_FAMILIES[family]
@@ -216,15 +216,15 @@ def render_shapes(
     family: str = "solids",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ShapeSet:
-    """Renders `count` pictures of random shapes of a family on the CPU, in shuffled order, equally many of each class.
+    """Renders `count` images of random shapes of a family on the CPU, in shuffled order, equally many of each class.
 
     Args:
         resolution: pixels per side; `samples` x `samples` rays per pixel.
-        seed: the same seed gives the same pictures, whatever the number of threads (torch.get_num_threads()).
+        seed: the same seed gives the same images, whatever the number of threads (torch.get_num_threads()).
         poses: where the orbit cameras are; azimuth all round and elevation 10 to 30 degrees by default.
         fov: field of view in radians.
         family: a key of SHAPE_FAMILIES.
-        on_progress: called with (pictures done, count) from the calling thread.
+        on_progress: called with (images done, count) from the calling thread.
     """
     if count < 0 or resolution < 1 or samples < 1:
         raise ValueError(
@@ -317,5 +317,5 @@ def shape_set(
     try:
         _write(path, shapes)
     except OSError as error:
-        warnings.warn(f"shape_set: cannot keep the pictures in {path}: {error}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"shape_set: cannot keep the images in {path}: {error}", RuntimeWarning, stacklevel=2)
     return shapes

@@ -38,7 +38,7 @@ class Lens(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a file says of one picture."""
+    """What a file says of one image."""
 
     where: str  # file and frame, for messages
     path: Path
@@ -152,7 +152,7 @@ def _lens(given: dict[str, Any], where: str) -> Lens:
         raise UserError(f"{where}: camera_model must be one of {', '.join((*PINHOLES, *FISHEYES))}, got {model}")
     for name, value in given.items():
         if name.startswith(_NOT_MODELLED) and _says_something(value):
-            raise UserError(f"{where}: {name} is not modelled: undistort the pictures to a pinhole first")
+            raise UserError(f"{where}: {name} is not modelled: undistort the images to a pinhole first")
     if given.get("is_fisheye"):
         if model in PINHOLES:
             raise UserError(f"{where}: is_fisheye and camera_model {model} contradict each other")
@@ -210,7 +210,7 @@ def number(value: Any, name: str, where: str) -> float:
 
 
 def inside(root: Path, name: str, where: str, what: str = "file_path") -> Path:
-    """The picture called `name`, whose suffix may be left out; it must lie in the scene's folder."""
+    """The image called `name`, whose suffix may be left out; it must lie in the scene's folder."""
     path = root / name
     try:
         if "\\" in name and not path.is_file():  # written on Windows
@@ -220,7 +220,7 @@ def inside(root: Path, name: str, where: str, what: str = "file_path") -> Path:
         if not path.resolve().is_relative_to(root.resolve()):
             raise UserError(f"{where}: {what} must stay inside {root}")
         if not path.is_file():
-            raise UserError(f"{where}: no such picture: {path}")
+            raise UserError(f"{where}: no such image: {path}")
     except (OSError, ValueError) as error:  # a name too long, or with a NUL
         raise UserError(f"{where}: {what} is no path: {error}") from error
     return path

@@ -1,4 +1,4 @@
-"""Signed-distance fields: what can be asked for a distance, a gradient and a colour at a point."""
+"""Signed-distance fields: distance, gradient and colour at points."""
 
 from sdfgan.fields.analytic import (
     AnalyticField,

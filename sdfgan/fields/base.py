@@ -1,4 +1,4 @@
-"""What can be asked of a signed-distance field at a point: the interface of everything in `sdfgan.fields`.
+"""The interface of signed-distance fields, which everything in `sdfgan.fields` implements.
 
 Points are flat, [N, 3], so that a tracer may drop finished rays; `image` says which row of the condition each point
 belongs to and is sorted, so that the points of one shape lie together.
@@ -33,7 +33,7 @@ def bound_of(function: Callable[..., float], *bounds: Bound) -> Bound:
 
 
 class FieldSample(NamedTuple):
-    """A field's answer at N points."""
+    """Values of a field at N points."""
 
     sdf: Tensor  # [N] world units, negative inside
     gradient: Tensor  # [N, 3] of the sdf by position; its length is 1 for a true distance

@@ -140,7 +140,7 @@ class CoordinateSDF(Field):
         network: [N, W] -> [N]; a `FixedLatent` makes the field one that the fused tracers take.
         encoding: points [N, 3] -> [N, W]; None: the points themselves.
         input_scaler: a map of points [N, 3] to themselves.
-        target_scaler: a map of distances [N, 1] with an `inverse`; the network answers in its range.
+        target_scaler: a map of distances [N, 1] with an `inverse`; the network's outputs are in its range.
         extent: radius of the ball around the origin that holds the surface.
         unsigned: the distance is that to a sheet: the absolute value of the above. See `shell`.
     """

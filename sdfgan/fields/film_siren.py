@@ -68,7 +68,7 @@ class FilmSirenSDF(Field):
     """A family of coloured shapes: latent [latent_size (+ texture_latent_size)] -> signed distance and albedo.
 
     sdf(x) = sqrt(|x|^2 + 0.01) - prior_radius + bias + net(x): the sphere is part of the formula and the network starts
-    near zero, so an untrained field is a ball with a gradient of length about one and needs no preconditioning.
+    near zero, so an untrained field is a sphere with a gradient of length about one and needs no preconditioning.
     The texture branch varies a base colour that comes from the latent alone, so that solids start out in one colour.
 
     Args:
@@ -80,9 +80,9 @@ class FilmSirenSDF(Field):
         omega_first, omega_hidden, omega_texture: frequencies of the first layer, of the other trunk and SDF layers,
             and of the texture layers. Low texture frequencies keep the colour of a part uniform.
         color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
-        prior_radius: radius of the ball the untrained field is.
+        prior_radius: radius of the sphere that the untrained field represents.
 
-    Where gradients are enabled, answers come from `ops.film_siren_sample` and differentiate once if the points are on a
+    Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if the points are on a
     CPU, the width is a multiple of 16 and neither autocast nor a `torch.func` transform is active. Else, and wherever
     `native_gradients` is False, they come from torch's own operations: slower, with a graph that grows with the points
     and differentiates to any order.

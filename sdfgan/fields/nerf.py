@@ -1,7 +1,7 @@
 """Radiance fields of ordinary networks: NeRF (Mildenhall et al. 2020, arXiv:2003.08934), mip-NeRF (Barron et al. 2021,
 arXiv:2103.13415) and the proposals of mip-NeRF 360 (Barron et al. 2022, arXiv:2111.12077).
 
-They are `VolumeField`s: they answer `density` and `radiance` at `RaySamples`.
+They are `VolumeField`s: they give `density` and `radiance` at `RaySamples`.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def density_normals(
 
 
 class WithNormals:
-    """A field that also has normals, of its density; for pictures, without a graph."""
+    """A field that also has normals, of its density; for images, without a graph."""
 
     def __init__(self, field: VolumeField) -> None:
         self.field = field

@@ -52,7 +52,7 @@ class PiGanField(Field):
             the origin. 0, as in pi-GAN, begins with fog, from which training finds shapes more slowly.
         activation: what makes raw densities positive, "relu" or "softplus".
         extent: nothing is farther from the origin.
-        near_far: where on its ray the volume is asked, in distances of the camera from the origin, or None.
+        near_far: range in which rays sample the volume, in units of the camera's distance from the origin, or None.
     """
 
     view_locked = False  # whether a volume's colours are those seen from the front (pi-GAN's lock_view_dependence)

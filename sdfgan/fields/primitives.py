@@ -17,7 +17,7 @@ from sdfgan.fields.base import Bound, bound_of
 
 
 class Sphere(AnalyticField):
-    """A ball; exact."""
+    """A sphere; exact."""
 
     def __init__(self, radius: Scalar) -> None:
         super().__init__()

@@ -30,7 +30,7 @@ class RefNerfField(nn.Module):
         width, layers, octaves, contracted: as `NerfField`; the second network is as large as the first.
         directional_levels: of the integrated directional encoding.
         noise: standard deviation of noise on the bottleneck between the networks, in training.
-        srgb: whether the sum is converted to sRGB, as pictures are.
+        srgb: whether the sum is converted to sRGB, as images are.
     """
 
     def __init__(

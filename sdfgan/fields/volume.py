@@ -1,4 +1,4 @@
-"""What can be asked of a volume that emits and absorbs light."""
+"""The interface of volumes that emit and absorb light."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class RaySamples(NamedTuple):
-    """Where a volume is asked: N pieces of rays."""
+    """Where a volume is evaluated: N pieces of rays."""
 
     points: Tensor  # [N, 3] world: their middles, or the means of their Gaussians
     directions: Tensor  # [N, 3] unit, of the rays
@@ -17,7 +17,7 @@ class RaySamples(NamedTuple):
 
 
 class Radiance(NamedTuple):
-    """A volume's answer at N places."""
+    """Values of a volume at N samples."""
 
     density: Tensor  # [N] >= 0, per world unit
     rgb: Tensor  # [N, 3] linear, in [0, 1]

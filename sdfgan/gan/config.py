@@ -40,64 +40,65 @@ from sdfgan.training.config import (
 
 @dataclass(frozen=True)
 class GanConfig(Config):
-    """Train a GAN whose generator is a signed-distance field, from pictures alone.
+    """Train a GAN whose generator is a signed-distance field, from images alone.
 
-    Where a CPU and a GPU have different defaults, the device decides: small on a CPU (about nine minutes on two
-    cores), larger on a GPU.
+    Defaults may differ between a CPU and a GPU: a small network on a CPU (about nine minutes on two cores), a larger
+    one on a GPU.
     """
 
     output_dir: Annotated[Path | None, Section("Run"), Essential] = None
     """Folder of the run; runs/gan-001, -002 ... if not given."""
     resume: Annotated[Path | None, Essential] = None
     """Continue a run exactly: its folder, or one of its checkpoints. Other settings come from the run; --data says
-    where its pictures are if they have moved."""
+    where its images are if they have moved."""
     load_dir: Path | None = None
     """Start a new run from the networks of another run or checkpoint."""
     dry_run: Annotated[bool, Essential] = False
-    """Set everything up, say what would be done, and stop. No run is written; the built-in pictures are made and
+    """Set everything up, report what would be done, and stop. No run is written; the built-in images are rendered and
     cached."""
     curriculum: Annotated[str | None, Essential] = None
-    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags that are given go before its
-    settings; what its stages change cannot be given."""
+    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags override its settings, but not
+    what its stages change."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
-    """What changes at which step; it comes from the curriculum."""
+    """What changes at which step; comes from the curriculum."""
     seed: Annotated[Natural, Essential] = 0
-    """Seed of everything random: the same seed gives the same run on a CPU, whatever its number of threads."""
+    """Random seed: on a CPU the same seed gives the same run, whatever the number of threads."""
 
     data: Annotated[Path | None, Section("Data"), Essential] = None
-    """Folder, zip or WebDataset shards (.tar) of pictures. Without it: a built-in set."""
+    """Folder, zip or WebDataset shards (.tar) of images. Default: a built-in set, see --shapes."""
     shapes: Annotated[Literal["solids", "aircraft", "chairs", "mugs"], Essential] = "solids"
-    """The built-in set: coloured solids of seven kinds, or a family of things of several parts and colours."""
+    """The built-in set: coloured solids of seven kinds, or objects of several parts and colours."""
     data_layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
-    """How the pictures are laid out, cropped and flipped. auto: ShapeNet renderings are recognised, else plain."""
+    """How the images are organised, cropped and flipped. auto: ShapeNet renderings are recognised, else plain."""
     data_cache: Literal["auto", "memory", "none"] = "auto"
-    """Where decoded pictures are kept. none: they are read again each time. auto: in memory while they fit."""
+    """Where decoded images are kept. none: they are decoded again each time. auto: in memory if they fit."""
     label: int | None = None
-    """Learn only from pictures with this label (of a data set with labels)."""
+    """Learn only from images with this label (of a data set with labels)."""
     channels: Annotated[Literal[3, 4], Essential] = 4
     """What the discriminator sees: RGBA, or RGB on black (for photographs without a silhouette)."""
     background: Annotated[Colour | None, Essential] = None
-    """Plain background colour (RGB in 0..1) of pictures without alpha: it becomes transparent."""
+    """Plain background colour (RGB in 0..1) of images without alpha: it becomes transparent."""
     mirror: Annotated[bool, Essential] = True
-    """Flip real pictures left to right at random. Turn it off for things with a left and a right."""
+    """Flip real images horizontally at random. Turn it off for objects whose left and right differ."""
     dataset_size: Annotated[int | None, Positive, AtMost(10**7)] = None
-    """Pictures of the built-in set to train on."""
+    """Number of images of the built-in set to train on."""
 
     fov: Annotated[FieldOfView, Section("Camera")] = 25.0
     """Field of view, degrees."""
     poses: Annotated[str, Essential] = "uniform"
-    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data,
-    which are the poses of the pictures where the data set has them."""
+    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data:
+    the poses of the images, if the data set has them."""
     elevation: Annotated[Elevations, Essential] = (10.0, 30.0)
     """Range of elevations, degrees."""
     azimuth: Annotated[Azimuths, Essential] = (0.0, 360.0)
     """Range of azimuths, degrees."""
     near_far: NearFar | None = None
-    """Where rays ask a pi-gan, in distances of the camera from the origin. Default: in the ball around the object."""
+    """Where rays sample a pi-gan, in units of the camera's distance from the origin. Default: inside the bounding
+    sphere."""
 
     generator: Annotated[Literal["film-siren", "mlp", "dfr", "pi-gan"], Section("Generator"), Essential] = "film-siren"
-    """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr is that of the older project,
-    pi-gan is a radiance field, rendered as a volume: trunk_layers are those before the density; no eikonal term."""
+    """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr: the field of the older project.
+    pi-gan: a radiance field, rendered as a volume; its trunk layers are those before the density; no eikonal term."""
     width: Annotated[int | None, Positive, AtMost(4096), Essential] = None
     """Units per layer of the field."""
     trunk_layers: Annotated[int | None, Positive, AtMost(64)] = None
@@ -111,19 +112,19 @@ class GanConfig(Config):
     latent_std: Weight = 1.0
     """Standard deviation of the latent."""
     texture_latent_size: Annotated[int, NotNegative, AtMost(4096)] = 0
-    """Length of a second latent that drives the texture alone; 0: one latent drives shape and texture."""
+    """Length of a second latent that controls the texture alone; 0: one latent controls shape and texture."""
     mapping_width: Annotated[int, Positive, AtMost(4096)] = 128
     """Units per layer of the mapping network."""
     omega_first: Scale = 5.0
     """Frequency of the first sine layer."""
     omega_hidden: Scale = 10.0
-    """Frequency of the other sine layers of shape. Higher carves finer detail, and ripples."""
+    """Frequency of the other sine layers of shape. Higher values give finer detail, but also ripples."""
     omega_texture: Scale = 3.0
-    """Frequency of the texture layers. Higher paints finer patterns."""
+    """Frequency of the texture layers. Higher values give finer patterns."""
     color_space: Literal["rgb", "hsv"] = "rgb"
-    """What the texture branch puts out."""
+    """Colour space of the texture branch's outputs."""
     shared_film: bool = False
-    """One modulation for all layers of the dfr generator, as its earlier versions had."""
+    """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5
     """Frequencies of the positional encoding of the mlp."""
     activation: Literal["softplus", "relu"] = "softplus"
@@ -133,73 +134,75 @@ class GanConfig(Config):
     renderer: Literal["sdfgan", "dfr"] = "sdfgan"
     """dfr: the older project's renderer, for comparison."""
     light: Literal["headlight", "random"] = "headlight"
-    """random: a light from the viewer's side for each picture, and ambient light; for pictures whose light differs."""
+    """random: for each image a light from the viewer's side, and ambient light; for images whose lighting varies."""
     march_steps: Annotated[int, Positive, AtMost(4096)] = 24
-    """Most evaluations of the field per ray in training; of pi-gan as many again, which the first ones place."""
+    """Maximum evaluations of the field per ray in training; for pi-gan the coarse samples, which place as many fine
+    ones."""
 
     discriminator: Annotated[
         Literal["small", "residual", "progressive", "strided", "stylegan2"], Section("Discriminator"), Essential
     ] = "small"
     """small: the fastest; residual: dfr's; progressive, strided: pi-GAN's, which can grow; stylegan2."""
     discriminator_channels: Annotated[int, Positive, AtMost(4096)] = 32
-    """Channels of the discriminator's first layer; they double with each halving of the picture."""
+    """Channels of the discriminator's first layer; they double with each halving of the image."""
     discriminator_max_channels: Annotated[int, Positive, AtMost(4096), Formerly("discriminator_most_channels")] = 512
-    """Most channels of a layer of the discriminator."""
+    """Maximum channels of a layer of the discriminator."""
     fade_steps: Natural = 0
     """Steps over which a new resolution of a curriculum fades in."""
     ada_target: Share = 0.0
-    """Adaptive augmentation for small sets: the mean sign of real logits to hold, 0.6 for example; 0: none."""
+    """Adaptive augmentation for small data sets: target for the mean sign of the real logits, such as 0.6; 0: none."""
     ada_images: Annotated[Count, Formerly("ada_pictures")] = 100_000
-    """Pictures in which its probability can go from 0 to 1."""
+    """Images over which its probability can rise from 0 to 1."""
     instance_noise: Weight = 0.0
-    """Standard deviation of noise on all pictures, falling to 0."""
+    """Standard deviation of noise added to all images, falling to 0."""
     instance_noise_steps: Natural = 1000
-    """Steps until then."""
+    """Steps until the instance noise reaches 0."""
     blur: Weight = 0.0
-    """Blur of all pictures, standard deviation in pixels, falling to 0."""
+    """Blur of all images, standard deviation in pixels, falling to 0."""
     blur_steps: Natural = 1000
-    """Steps until then."""
+    """Steps until the blur reaches 0."""
 
     gan_loss: Annotated[Literal["logistic", "hinge", "wgan-gp", "wgan-sn", "sphere"], Section("Losses")] = "logistic"
-    """What the two networks play for."""
+    """Adversarial loss."""
     r1_gamma: Annotated[Weight | None, Essential] = None
-    """Weight of R1, the penalty on the discriminator's gradient. 1 or less lets surfaces ripple. Default: 5 for
+    """Weight of R1, the penalty on the discriminator's gradient. At 1 or less surfaces ripple. Default: 5 for
     logistic and hinge, 0 for the others."""
     r1_interval: Count = 8
-    """R1 every so many steps (and as many times stronger)."""
+    """R1 is applied every so many steps (and as many times stronger)."""
     r1_of: Literal["logit", "probability"] = "logit"
     """What R1 takes the gradient of. probability: as dfr did."""
     gradient_penalty: Weight = 10.0
     """Weight of wgan-gp's penalty."""
     top_k_interval: Natural = 0
-    """Steps in which the share of fakes that the generator learns from falls by 1%; 0: it learns from all."""
+    """Steps in which the share of fakes that the generator learns from falls by 1%; 0: it learns from all fakes."""
     top_k_floor: Share = 0.6
-    """The share at which that ends."""
+    """Smallest share of fakes that the generator learns from."""
     latent_weight: Weight = 0.0
-    """Weight of the identity loss: the discriminator guesses a fake's latent, for both networks' good."""
+    """Weight of the identity loss: the discriminator predicts a fake's latent, and both networks minimise the error."""
     pose_weight: Weight = 0.0
-    """The same for the direction from which a fake is seen; keeps shapes in one canonical pose."""
+    """The same for the direction from which a fake is seen; keeps all shapes in one canonical pose."""
     back_face_weight: Weight = 0.0
-    """Weight of the penalty on visible normals that face away."""
+    """Weight of the penalty on visible normals that face away from the camera."""
     eikonal_weight: Annotated[Weight | None, Essential] = None
     """Weight of (|gradient| - 1)^2, which keeps the field a distance. Default: 0.5; 0 for pi-gan."""
     eikonal_final: Weight | None = None
-    """Weight that the eikonal term changes to, linearly over the run. Default: it stays."""
+    """Weight of the eikonal term at the end; it changes linearly over the run. Default: constant."""
     eikonal_points: Annotated[int, NotNegative, AtMost(10**6)] = 32
-    """Random points per picture for the eikonal term, besides the surface."""
+    """Random points per image for the eikonal term, besides those on the surface."""
 
     steps: Annotated[Count | None, Section("Schedule"), Essential] = None
     """Training steps (one update of each network)."""
     batch_size: Annotated[int | None, Positive, AtMost(65_536), Essential] = None
-    """Pictures per step."""
+    """Images per step."""
     resolution: Annotated[int | None, PowerOfTwo, AtMost(1024), Essential] = None
-    """Side of the training pictures, a power of two from 16."""
+    """Side of the training images in pixels, a power of two from 16."""
     learning_rate_generator: Annotated[Weight, Formerly("lr_generator")] = 5e-4
     """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
     learning_rate_discriminator: Annotated[Weight, Formerly("lr_discriminator")] = 5e-4
     """Adam's learning rate of the discriminator."""
     mapping_rate: Weight = 1.0
-    """Learning rate of the mapping network as a share of the generator's. pi-GAN meant 0.05, but did not apply it."""
+    """Learning rate of the mapping network as a share of the generator's. pi-GAN specifies 0.05, but its code does not
+    apply it."""
     beta1: Share = 0.0
     """Adam's first-moment decay."""
     beta2: Share = 0.99
@@ -211,32 +214,32 @@ class GanConfig(Config):
     gradient_clip: Scale = 10.0
     """Largest norm of the generator's gradient."""
     gradient_clip_discriminator: Scale | None = None
-    """Largest norm of the discriminator's gradient. Default: it is not limited."""
+    """Largest norm of the discriminator's gradient. Default: not clipped."""
     ema_decay: Share = 0.998
-    """Decay of the moving average of the generator that pictures are made from."""
+    """Decay of the moving average of the generator from which images are made."""
     ema_decay_slow: Share = 0.9995
-    """Decay of a second, slower average, kept beside it."""
+    """Decay of a second, slower moving average."""
     sample_interval: Count = 250
     """Steps between grids of samples in the run folder."""
     checkpoint_interval: Count = 250
     """Steps between checkpoints."""
 
     evaluate_images: Annotated[int, NotNegative, AtMost(10**7), Section("Evaluation"), Essential] = 2000
-    """Pictures on each side when distances are measured, at start and end; 0: do not evaluate."""
+    """Generated and real images, each, that are compared at start and end; 0: do not evaluate."""
     evaluate_interval: Natural = 0
     """Steps between evaluations during training; 0: only at start and end."""
     evaluate_shapes: Annotated[int, NotNegative, AtMost(10**6)] = 0
-    """Shapes on each side of the set metrics (MMD, coverage, 1-NNA), in runs on the built-in set; 0: none."""
+    """Generated and true shapes, each, for MMD, coverage and 1-NNA, in runs on the built-in set; 0: none."""
     inception: Path | None = None
     """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall.
-    Default: the file that $SDFGAN_INCEPTION names, or that is in the cache folder, if any."""
+    Default: the file that $SDFGAN_INCEPTION names, or the one in the cache folder, if any."""
 
     view_resolution: Annotated[int, Positive, AtMost(1024), Section("Final images")] = 128
-    """Side of each view in the pictures and the video made at the end."""
+    """Side in pixels of each view in the images and the video made at the end."""
     video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 48
     """Frames of the turntable made at the end; 0: none."""
     video_format: VideoFormat = "mp4"
-    """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    """Format of the video: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
     mesh_resolution: Annotated[MeshCells, Essential] = 128
     """Grid cells per axis of the meshes made at the end; 0: none."""
 
@@ -244,16 +247,16 @@ class GanConfig(Config):
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "fp16"] | None = None
     """Arithmetic of the discriminator. Default: bf16 on GPUs that have it. The field is in fp32, except that a GPU may
-    march, which has no gradient, with fp16 matrices."""
+    trace rays, which needs no gradient, with fp16 matrix products."""
     deterministic: bool = False
-    """The same numbers from the same seed on a GPU too, where torch can; slower. A CPU always gives them."""
+    """Reproducible results on a GPU too, as far as torch can; slower. Results on a CPU are always reproducible."""
     chunk_size: Count | None = None
-    """Most pictures that are processed together (gradients of chunks are averaged). Default: 8; on a GPU all, except
+    """Maximum images processed at a time (gradients of chunks are averaged). Default: 8; on a GPU all, except
     for pi-gan."""
     cuda_graphs: bool = True
-    """On a GPU, replay the discriminator's part of a step from CUDA graphs: the same numbers, with fewer launches."""
+    """On a GPU, replay the discriminator's part of a step from CUDA graphs: the same results, with fewer launches."""
     recompute: bool = False
-    """Render twice rather than keep the graph of all chunks: memory is that of one chunk."""
+    """Render each chunk again for its gradient instead of keeping all graphs: memory is that of one chunk."""
 
     def defaults(self, on_cpu: bool) -> dict[str, Any]:
         """What is decided, where it is not given, by the device and by other settings."""
@@ -354,7 +357,7 @@ class ResolvedGanConfig(GanConfig):
     r1_gamma: float
 
     def chunk_of(self, processes: int) -> int:
-        """Pictures of a chunk when so many processes share a batch."""
+        """Images of a chunk when so many processes share a batch."""
         return largest_part(self.batch_size // processes, self.chunk_size)
 
     def at(self, step: int) -> ResolvedGanConfig:
@@ -377,7 +380,7 @@ class ResolvedGanConfig(GanConfig):
 
     @property
     def resolutions(self) -> list[int]:
-        """Sides of the training pictures, in the order in which they come."""
+        """Sides of the training images, in the order in which they come."""
         later = [stage.changes.get("resolution") for stage in self.stages if stage.step > 0]
         return [self.at(0).resolution, *filter(None, later)]
 
@@ -422,7 +425,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
     if config.chunk_size == 1 and config.discriminator in ("small", "stylegan2"):
         raise UserError(
             f"--chunk-size must be at least 2 with --discriminator {config.discriminator}, which compares the "
-            f"pictures of a chunk (a divisor of --batch-size, {config.batch_size}); got 1"
+            f"images of a chunk (a divisor of --batch-size, {config.batch_size}); got 1"
         )
     if config.evaluate_shapes and config.data is not None:
         raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")

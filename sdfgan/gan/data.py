@@ -41,7 +41,7 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
         if config.poses == "data":
             raise UserError("--poses data: the built-in set has none; give --data with poses")
         count = config.dataset_size + 2 * config.evaluate_images
-        with progress(count, "making pictures", shown=talk) as bar:
+        with progress(count, "making images", shown=talk) as bar:
             shapes = shape_set(
                 count, resolution, family=config.shapes, on_progress=lambda done, _: bar.advance(done - bar.done)
             )
@@ -60,21 +60,21 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
         names = ", ".join(f"{name} ({reason})" for name, reason in found.skipped[:3])
         more = ", ..." if len(found.skipped) > 3 else ""
         total = len(found.skipped) + len(found.names)
-        print(f"{config.data}: {len(found.skipped)} of {total} pictures skipped: {names}{more}")
+        print(f"{config.data}: {len(found.skipped)} of {total} images skipped: {names}{more}")
     for note in found.notes if talk else ():
         print(note)
     order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _MIN_HELD_OUT:
         if config.evaluate_images and talk:
-            fewest = f"--evaluate-images {_MIN_HELD_OUT // 2} and {5 * _MIN_HELD_OUT} pictures"
-            print(f"{config.data}: no pictures are held out to measure distances by: that takes {fewest} at least")
+            fewest = f"--evaluate-images {_MIN_HELD_OUT // 2} and {5 * _MIN_HELD_OUT} images"
+            print(f"{config.data}: no images are held out to measure distances by: that takes {fewest} at least")
         held = 0
     poses = None
     if config.poses == "data":
         if found.pictures.poses is None:
             raise UserError(
-                f"{config.data}: --poses data, but not every picture has a pose (poses.json, transforms.json)"
+                f"{config.data}: --poses data, but not every image has a pose (poses.json, transforms.json)"
             )
         poses = Empirical.of(found.pictures.poses)
     kept, held_out = (found.pictures.select(part) for part in (order[held:], order[:held]))
@@ -89,8 +89,8 @@ def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, talk: boo
     some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
     opaque = int((pictures.batch(some, min(config.resolutions))[:, 3] == 255).flatten(1).all(1).sum())
     where = "are not on --background" if config.background else "have no silhouette to learn from"
-    advice = "give pictures with alpha, --background R G B where they are on a plain colour, or --channels 3"
+    advice = "give images with alpha, --background R G B where they are on a plain colour, or --channels 3"
     if opaque == len(some):
-        raise UserError(f"{config.data}: the pictures {where}: {advice} to learn from the colours of photographs")
+        raise UserError(f"{config.data}: the images {where}: {advice} to learn from the colours of photographs")
     if talk and opaque > _MAX_OPAQUE * len(some):
-        print(f"{config.data}: {opaque} of {len(some)} pictures looked at {where}, and count as full squares: {advice}")
+        print(f"{config.data}: {opaque} of {len(some)} images looked at {where}, and count as full squares: {advice}")

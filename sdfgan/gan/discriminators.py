@@ -80,7 +80,7 @@ class Discriminator(nn.Module):
         """`fade` in [0, 1] is the share of a newly met resolution; at 0 pictures are judged as at half of it."""
         if images.shape[2] > self.resolution or images.shape[1] != self.picture_channels:
             wanted = [len(images), self.picture_channels, self.resolution, self.resolution]
-            raise ValueError(f"{type(self).__name__}: pictures must be {wanted}, got {list(images.shape)}")
+            raise ValueError(f"{type(self).__name__}: images must be {wanted}, got {list(images.shape)}")
         outputs = self.features((images * 2 - 1).contiguous(memory_format=torch.channels_last), fade).float()
         logit, latent, direction = outputs.split(self._guesses, 1)
         return Verdict(sphere_logit(_SPHERE_SCALE * logit) if self._sphere else logit[:, 0], latent, direction)

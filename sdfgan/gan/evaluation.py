@@ -100,7 +100,7 @@ def picture_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = N
 def features(inception: torch.nn.Module, pictures: Tensor) -> Tensor:
     """Features [N, F] of the colours of pictures [N, 3 or 4, R, R]."""
     if len(pictures) < MIN_IMAGES:
-        raise UserError(f"FID needs at least {MIN_IMAGES} pictures on each side, got {len(pictures)}")
+        raise UserError(f"FID needs at least {MIN_IMAGES} images on each side, got {len(pictures)}")
     found = []
     device = next(iter(inception.parameters()), pictures).device
     with progress(len(pictures), "features") as bar:

@@ -73,7 +73,7 @@ class Familiarity:
                 said.append(f"the camera's {name} is {abs(math.degrees(outside)):.1f} degrees {side} the trained range")
         if not said:
             return None
-        return f"outside of what the run learned, so a likeness proves little: {', and '.join(said)}"
+        return f"outside the training distribution, so a good match proves little: {', and '.join(said)}"
 
 
 class CodeDistribution:

@@ -287,8 +287,8 @@ class GanJob(TrainingState):
                 f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}"
             )
         print(
-            f"{self.root}: {config.steps} steps of {config.batch_size} pictures at {config.resolution} px{stages} on "
-            f"{device_name(self.device)}, {processes}{self.threads.count} threads; {len(self.data.train)} pictures to "
+            f"{self.root}: {config.steps} steps of {config.batch_size} images at {config.resolution} px{stages} on "
+            f"{device_name(self.device)}, {processes}{self.threads.count} threads; {len(self.data.train)} images to "
             f"learn from; {parameters[0]:,} parameters in the generator, {parameters[1]:,} in the discriminator"
         )
 

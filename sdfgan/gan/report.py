@@ -41,7 +41,7 @@ class Report:
 
     def final_images(self) -> dict[str, Any]:
         """Make grid.png, turntable.mp4 and meshes; where they are, for the summary."""
-        print("drawing the final pictures")
+        print("rendering the final images")
         config = self.config
         measure_slope(self.generator)
         grid = self.renderer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)

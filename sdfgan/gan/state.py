@@ -133,7 +133,7 @@ class TrainingState(Job):
             loss = self.generator.precondition(self.config.latent_std, self.random)
             if not loss < _WORST_PRECONDITIONING:
                 raise UserError(
-                    f"--generator dfr: the fit of a ball before training failed (loss {loss:.2g}); lower its omegas"
+                    f"--generator dfr: fitting a sphere before training failed (loss {loss:.2g}); lower its omegas"
                 )
             for averaged in self.averages.values():
                 averaged.load_state_dict(self.generator.state_dict())

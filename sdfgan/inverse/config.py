@@ -28,23 +28,24 @@ from sdfgan.training.config import (
 
 @dataclass(frozen=True)
 class FitImageConfig(Config):
-    """Fit pictures: of a mesh, by a FiLM-SIREN; or of a scene of solids, by its parameters from a wrong start."""
+    """Inverse rendering: fit a FiLM-SIREN to images of a mesh, or the parameters of a CSG scene to its images,
+    from wrong initial values."""
 
     target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
-    """A mesh file (glb, gltf, obj, off, ply, stl), or "csg" for a scene of two balls that blend: its pose, sizes and
-    colours."""
+    """A mesh file (glb, gltf, obj, off, ply, stl), or "csg" for a scene of two blended spheres, whose pose,
+    sizes and colours are found."""
     output_dir: Path | None = None
-    """Folder for pictures, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
+    """Folder for images, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
     views: Annotated[int, Positive, AtMost(10_000)] = 24
-    """Pictures of the mesh, from all round."""
+    """Images of the mesh, from all sides."""
     resolution: Annotated[Pixels, Rule("be a multiple of 4", lambda n: n % 4 == 0, "a multiple of 4")] = 128
-    """Side of the pictures in pixels; fitting begins with smaller ones."""
+    """Side of the images in pixels; fitting begins with smaller ones."""
     minutes: Scale = 10.0
-    """Most time for fitting a mesh."""
+    """Maximum time for fitting a mesh."""
     steps: Count = 4000
-    """Most steps (csg: at most 300)."""
+    """Maximum number of steps (csg: at most 300)."""
     views_per_step: Annotated[int, Positive, AtMost(10_000)] = 4
-    """Pictures rendered in each step, chosen at random."""
+    """Images rendered in each step, chosen at random."""
     width: Annotated[int, Positive, AtMost(4096)] = 64
     """Units per layer of the network."""
     learning_rate: Annotated[Scale, Formerly("lr")] = 1e-3
@@ -54,10 +55,10 @@ class FitImageConfig(Config):
     video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 60
     """Frames of the video of the optimisation; 0: none. csg: one per step."""
     video_format: VideoFormat = "mp4"
-    """Its format: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    """Format of the video: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
     mesh_resolution: MeshCells = 128
-    """Grid cells per axis of the mesh of the result; 0: none."""
+    """Grid cells per axis of the resulting mesh; 0: none."""
     seed: Natural = 0
-    """Of the network's start and of the choice of views."""
+    """Random seed of the network's initial weights and of the choice of views."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""

@@ -54,7 +54,7 @@ def marching_cubes(
     if not 0 < bound < math.inf:
         raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
     if field.unsigned:
-        raise ValueError("marching_cubes: an unsigned field has no inside: take sdfgan.meshes.sheet_mesh")
+        raise ValueError("marching_cubes: an unsigned field has no inside: use sdfgan.meshes.sheet_mesh")
     values = grid_values(field, condition, resolution, bound, on_progress)
     if not np.isfinite(values).all():
         raise UserError("no surface: the field is not finite; its training has diverged")

@@ -45,18 +45,18 @@ class RepairReport:
     def __str__(self) -> str:
         done = [
             (self.welded, "vertices welded"),
-            (self.not_finite, "faces dropped that are not finite"),
-            (self.degenerate, "faces dropped without area"),
+            (self.not_finite, "faces that are not finite dropped"),
+            (self.degenerate, "faces without area dropped"),
             (self.duplicates, "duplicate faces dropped"),
-            (self.turned, "faces turned to agree with their neighbours"),
-            (self.parts_turned, "parts turned that were inside out"),
+            (self.turned, "faces flipped to agree with their neighbours"),
+            (self.parts_turned, "parts that were inside out flipped"),
         ]
-        left = [(self.open_edges, "edges open"), (self.crowded_edges, "edges shared by more than two faces")]
+        left = [(self.open_edges, "open edges"), (self.crowded_edges, "edges shared by more than two faces")]
         words = [", ".join(f"{count} {what}" for count, what in group if count) for group in (done, left)]
         shape = "part" if self.parts == 1 else "parts"
         start = f"{self.faces_left} faces in {self.parts} {shape}"
         ignored = f"; not used: {', '.join(self.ignored)}" if self.ignored else ""
-        return f"{start}; {words[0] or 'nothing to repair'}; left: {words[1] or 'no hole'}{ignored}"
+        return f"{start}; {words[0] or 'nothing to repair'}; {words[1] or 'watertight'}{ignored}"
 
 
 def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, RepairReport]:

@@ -40,7 +40,7 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
     check_whole("sheet_mesh", 1, resolution=resolution)
     check_condition("sheet_mesh", field, condition)
     if not field.unsigned:
-        raise ValueError("sheet_mesh: a signed field has an inside: take sdfgan.meshes.marching_cubes")
+        raise ValueError("sheet_mesh: a signed field has an inside: use sdfgan.meshes.marching_cubes")
     if not 0 < bound < math.inf:
         raise ValueError(f"sheet_mesh: bound must be positive, got {bound}")
     values = grid_values(field, condition, resolution, bound, None)
@@ -79,7 +79,7 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
         cells.append(around[inner])
     point, quads = np.concatenate(crossings), np.concatenate(cells)
     if len(quads) == 0:
-        raise UserError(f"no surface: no sheet in the box from {-bound:g} to {bound:g}")
+        raise UserError(f"no surface in the box from {-bound:g} to {bound:g}")
     used, quads = np.unique(quads, return_inverse=True)
     quads = quads.reshape(-1, 4)
     count = np.bincount(quads.ravel(), minlength=len(used))

@@ -18,7 +18,7 @@ _BELOW = 1e-4  # of the diagonal
 
 
 class GroundTruth:
-    """A mesh that can be asked for distances, negative inside; in float32, on one device.
+    """Exact signed distances to a mesh, negative inside; in float32, on one device.
 
     Inside is where the generalised winding number exceeds 1/2. A mesh that encloses nothing (a sheet, a single
     triangle) is taken for a plate: `thickness` is subtracted from its distances. Nothing here is differentiable.

@@ -54,9 +54,9 @@ class Thinness:
         if self.openings > _OPEN:
             return f"its openings have {self.openings:.0%} of the area of its surface"
         if self.open > _OPEN:
-            return f"{self.open:.0%} of the surface is open sheets"
+            return f"{self.open:.0%} of the surface is open"
         thin = f"{self.below_half_cell:.0%} of the surface is thinner than half a cell of the grid of {self.cells}"
-        return thin + (f", {self.open:.0%} open sheets" if self.open > _SAID else "")
+        return thin + (f", {self.open:.0%} is open" if self.open > _SAID else "")
 
     def as_solid(self) -> str:
         """What of it a signed field shows badly, in words; empty where that is next to nothing."""
@@ -65,7 +65,7 @@ class Thinness:
             grid = f"a grid of {self.resolved_at}" if (self.resolved_at or 0) <= _FINEST else "no grid"
             parts.append(
                 f"thin: {self.below_one_cell:.0%} of the surface is thinner than a cell of the grid of {self.cells}, "
-                f"{self.below_two_cells:.0%} than two; {grid} would show it whole"
+                f"{self.below_two_cells:.0%} than two; {grid} would resolve all of it"
             )
         if self.open > _SAID:
             parts.append(f"open: {self.open:.0%} of the surface bounds nothing and is lost; --field unsigned keeps it")

@@ -1,4 +1,4 @@
-"""Radiance fields of scenes from posed pictures: `train` makes a run folder, `load_model` reads one."""
+"""Radiance fields of scenes from posed images: `train` makes a run folder, `load_model` reads one."""
 
 from typing import TYPE_CHECKING
 

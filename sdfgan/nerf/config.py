@@ -34,7 +34,7 @@ Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 
 @dataclass(frozen=True)
 class NerfConfig(Config):
-    """Learn a scene from posed pictures; the run folder ends with scores, videos and a mesh.
+    """Train a radiance field of a scene from posed images; the run ends with scores, videos and a mesh.
 
     Many defaults depend on the model and the device; a run's config.json says what they were.
     """
@@ -47,28 +47,28 @@ class NerfConfig(Config):
     output_dir: Annotated[Path | None, Essential] = None
     """Run folder. Default: runs/nerf-001, -002 ..."""
     resume: Annotated[Path | None, Essential] = None
-    """Continue this run folder, or this checkpoint, as it was configured."""
+    """Continue this run or checkpoint, with its own settings."""
     dry_run: Annotated[bool, Essential] = False
-    """Load the scene, say what would be done, and stop."""
+    """Load the scene, report what would be done, and stop."""
     seed: Annotated[Natural, Essential] = 0
-    """Of everything random."""
+    """Random seed."""
 
     image_scale: Annotated[float, Rule("be in (0, 1]", lambda x: 0 < x <= 1, "0 to 1"), Section("Data"), Essential] = (
         1.0
     )
-    """Reduce the pictures to this share of their sides."""
+    """Scale the images down to this share of their width and height."""
     scene_scale: Scale = 1.0
-    """Share of the half side (1.5) of the cube around an object; without alpha of the radius of the ball that is not
+    """Scales the cube around an object (half side 1.5); for images without alpha, the radius of the sphere that is not
     contracted, which otherwise reaches to the farthest camera."""
     background: Annotated[Literal["auto", "white", "black"], Essential] = "auto"
-    """Behind pictures with alpha. auto: white for these, black for photographs."""
+    """Background behind images with alpha. auto: white for these, black for photographs."""
     random_background: bool | None = None
-    """Train pictures with alpha on random colours, so that nothing hides as background."""
+    """Composite images with alpha onto random colours in training, so that no geometry passes for background."""
     near: Weight | None = None
     """Where rays begin, in scene units (the cube's half side). Default: at the cube; in unbounded scenes 0.2, and 0.05
     for fast."""
     far: Scale | None = None
-    """Where they end. Default: where they leave the cube; 1000 in unbounded scenes."""
+    """Where rays end. Default: where they leave the cube; 1000 in unbounded scenes."""
 
     model: Annotated[Model, Section("Model"), Essential] = "fast"
     """fast: hash grid and occupancy grid. nerf: the original. mip-nerf: cones. mip-nerf-360: proposals and distortion
@@ -82,7 +82,7 @@ class NerfConfig(Config):
     proposal_width: Annotated[int | None, Positive, AtMost(4096)] = None
     """Units per layer of the proposal network."""
     proposal_layers: Annotated[int, Positive, AtMost(64)] = 4
-    """Its layers."""
+    """Layers of the proposal network."""
     coarse_samples: Annotated[int | None, Positive, AtMost(4096)] = None
     """Samples per ray of the first pass, or of each proposal."""
     fine_samples: Annotated[int | None, Positive, AtMost(4096)] = None
@@ -98,57 +98,58 @@ class NerfConfig(Config):
     march_steps: Annotated[int | None, Positive, AtMost(2**16)] = None
     """Samples across the diagonal of the scene's cube when marching through the occupancy grid."""
     srgb: bool = True
-    """Ref-NeRF: add light in linear colours, then convert to sRGB."""
+    """Ref-NeRF: add diffuse and specular light in linear colours, then convert to sRGB."""
     ide_levels: Annotated[int, Between(1, 5)] = 5
     """Ref-NeRF: levels of the directional encoding."""
 
     distortion_weight: Annotated[Weight | None, Section("Losses")] = None
-    """Weight of the loss that draws a ray's weights together."""
+    """Weight of the distortion loss of mip-NeRF 360, which concentrates the weights along a ray."""
     opacity_weight: Weight = 0.0
-    """Weight of the entropy of the rays' opacities, which makes an object solid."""
+    """Weight of the entropy of ray opacities, which makes objects opaque."""
     interlevel_weight: Weight = 1.0
-    """Weight of the proposals' loss."""
+    """Weight of the interlevel loss, by which proposals learn."""
     bottleneck_noise: Weight = 0.02
-    """Ref-NeRF: noise on what the second network sees, in training."""
+    """Ref-NeRF: standard deviation of noise on the bottleneck in training."""
     normal_weight: Weight = 3e-4
-    """Ref-NeRF: weight of the difference of predicted normals from the density's."""
+    """Ref-NeRF: weight of the difference between predicted normals and those of the density."""
     orientation_weight: Weight = 0.1
-    """Ref-NeRF: weight of the loss on visible normals that face away."""
+    """Ref-NeRF: weight of the loss on visible normals that face away from the camera."""
     prop_normal: bool = False
-    """Ref-NeRF: the proposal network's density shall agree with the predicted normals, too."""
+    """Ref-NeRF: apply the loss on predicted normals to the proposal network's density, too."""
 
     steps: Annotated[Count | None, Section("Schedule"), Essential] = None
-    """Updates."""
+    """Training steps."""
     rays: Annotated[int | None, Positive, AtMost(2**24), Essential] = None
-    """Rays per update, over all processes."""
+    """Rays per step, over all processes."""
     samples: Annotated[int | None, Positive, AtMost(2**28)] = None
-    """fast: places asked per update; the number of rays adapts to it, up to --rays."""
+    """fast: samples evaluated per step; the number of rays adapts to it, up to --rays."""
     learning_rate: Annotated[Scale | None, Essential, Formerly("lr")] = None
     """Adam's largest learning rate."""
     learning_rate_final: Annotated[float | None, Positive, AtMost(1), Formerly("lr_final")] = None
-    """Share of it at the end; it falls exponentially."""
+    """Final learning rate as a share of the largest; it falls exponentially."""
     warmup_steps: Natural | None = None
-    """Steps in which it rises, from 1%."""
+    """Steps over which the learning rate rises, from 1%."""
     gradient_clip: Annotated[float, Formerly("grad_clip")] = -1.0
-    """Largest norm of the gradient; negative: not limited."""
+    """Largest norm of the gradient; negative: not clipped."""
     center_crop_steps: Natural = 0
-    """Steps at the start that use the middle half of the pictures only."""
+    """First steps, which use only the middle half of the images."""
     checkpoint_interval: Count | None = None
     """Steps between checkpoints."""
 
     evaluate_interval: Annotated[Natural | None, Section("Evaluation")] = None
     """Steps between evaluations of some validation views; 0: only at the end."""
     evaluate_views: Natural | None = None
-    """Held-out views of each kind, evenly chosen, that are scored at the end; 0: all."""
+    """Validation and test views, each, that are scored at the end, evenly chosen; 0: all."""
     lpips: Path | None = None
-    """Weights of LPIPS (the state of lpips.LPIPS(net="alex"), .pth or safetensors): the final scores then have it."""
+    """Weights of LPIPS (state dictionary of lpips.LPIPS(net="alex"), .pth or safetensors): adds LPIPS to the final
+    scores."""
 
     video_frames: Annotated[int, NotNegative, AtMost(10**6), Section("Final images"), Essential] = 60
     """Frames of the orbit; 0: no videos."""
     video_scale: Scale | None = None
-    """Size of videos, as a share of the training pictures'. Default: 1; on a CPU at most 320 pixels."""
+    """Size of videos, as a share of the training images'. Default: 1; on a CPU at most 320 pixels."""
     video_format: VideoFormat = "mp4"
-    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    """Format of videos: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
     fps: Count = 24
     """Frames per second of videos."""
     render_depth: Annotated[bool, Essential] = False
@@ -160,15 +161,16 @@ class NerfConfig(Config):
     mesh_resolution: Annotated[MeshCells, Essential] = 128
     """Grid cells per axis of the mesh made at the end; 0: none."""
     mesh_level: Scale | None = None
-    """Density of its surface, per scene unit. Default: one that ends half of the light within two grid cells."""
+    """Density at the surface of the mesh, per scene unit. Default: one that absorbs half of the light within two
+    cells."""
 
     device: Annotated[Device, Section("Hardware"), Essential] = "auto"
     """auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "amp", "bf16", "fp16"] = "auto"
-    """Of the networks' products. amp: bf16, or fp16 where a GPU lacks it. auto: fp32 on a CPU and for
+    """Precision of the networks' matrix products. amp: bf16, or fp16 where a GPU lacks it. auto: fp32 on a CPU and for
     fast, else amp."""
     chunk_size: Annotated[int | None, Positive, AtMost(2**24), Formerly("chunk")] = None
-    """Rays at a time; more take more memory. On a CPU chunks run in parallel."""
+    """Rays processed at a time; more take more memory. On a CPU chunks run in parallel."""
 
     @property
     def scene(self) -> Path:

@@ -106,7 +106,7 @@ class NerfJob(Job):
         lens = self.views.cameras.distortion is not None
         self.valid = valid_pixels(self.views.cameras) if lens else None  # None: all
         self.middle = _middle_pixels(self.views.sizes, self.valid) if config.center_crop_steps else None
-        for pixels, which in ((self.valid, "pixel"), (self.middle, "pixel of the pictures' middles")):
+        for pixels, which in ((self.valid, "pixel"), (self.middle, "pixel of the images' middles")):
             if pixels is not None and len(pixels) == 0:
                 raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
@@ -309,7 +309,7 @@ class NerfJob(Job):
 def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
     """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
     if config.background == "white" and not scene.has_alpha:
-        raise UserError(f"{scene.path}: --background white needs pictures with alpha, but these have none")
+        raise UserError(f"{scene.path}: --background white needs images with alpha, but these have none")
     return float(scene.has_alpha and config.background != "black")
 
 
@@ -338,5 +338,5 @@ def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
     network = load_lpips(config.lpips).to(config.device)
     smallest = min((int(views.sizes.min()) for views in (scene.val, scene.test) if views), default=MIN_SIDE)
     if smallest < MIN_SIDE:
-        raise UserError(f"--lpips: pictures must be at least {MIN_SIDE} pixels wide and high, got {smallest}")
+        raise UserError(f"--lpips: images must be at least {MIN_SIDE} pixels wide and high, got {smallest}")
     return network

@@ -46,13 +46,13 @@ def _one_by_one(name: str, op: Any) -> Callable[..., Any]:
             return argument if dim is None else argument.select(dim, index).contiguous()
 
         if info.batch_size == 0:
-            raise RuntimeError(f"{name}: torch.func.vmap over nothing: there is no answer whose shape is known")
+            raise RuntimeError(f"{name}: torch.func.vmap over an empty batch: the shape of the result is not known")
         calls = [op(*map(of, [index] * len(arguments), arguments, in_dims)) for index in range(info.batch_size)]
         if isinstance(calls[0], Tensor):
             return torch.stack(calls), 0
         columns = list(zip(*calls, strict=True))
         if any(len({part.shape for part in column}) > 1 for column in columns):
-            raise RuntimeError(f"{name}: the answers under torch.func.vmap are of different sizes: call it for each")
+            raise RuntimeError(f"{name}: the results under torch.func.vmap have different sizes: call it for each")
         return tuple(map(torch.stack, columns)), (0,) * len(columns)
 
     return rule

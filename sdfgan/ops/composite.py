@@ -11,7 +11,7 @@ from ._library import LIBRARY, REAL, Checker, at_least_float32, native, register
 
 
 class Composited(NamedTuple):
-    """R rays, composited. What was not asked for is None."""
+    """R rays, composited. What was not requested is None."""
 
     weights: Tensor  # as densities: share of the ray's light that each sample sends
     opacity: Tensor  # [R] sum of the weights

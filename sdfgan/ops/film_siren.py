@@ -1,4 +1,4 @@
-"""FiLM-SIREN networks, fused: values at many points, their gradients by everything, and whole traced pictures.
+"""FiLM-SIREN networks, fused: values at many points, their gradients by everything, and whole traced images.
 
 `sdfgan.fields.FilmSirenSDF` says what the network is; its `network` packs one.
 """
@@ -129,7 +129,7 @@ def film_siren_trace(
     jitter: Tensor | None = None,
     max_layers: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, LayerState]:
-    """Trace one square picture per image, all levels in one call. Refuses tensors that require grad.
+    """Trace B square images, all levels in one call. Refuses tensors that require grad.
 
     Rays that end are replaced by waiting ones. On a CPU pixels are split as soon as their cone has ended, and idle
     threads take rays from busy ones; results do not depend on the number of threads. On CUDA each level is one launch,

@@ -15,17 +15,17 @@ Rays = tuple[Tensor, Tensor, Tensor, Tensor]
 def generate_rays(
     camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float | Tensor = 1.0
 ) -> Rays:
-    """The rays of some pixels of B pictures, and where they enter and leave the ball around the world origin.
+    """The rays of some pixels of B images, and where they enter and leave the ball around the world origin.
 
-    The camera looks along its -z; the picture is the plane [-aspect, aspect] x [-1, 1] at the distance
+    The camera looks along its -z; the image is the plane [-aspect, aspect] x [-1, 1] at the distance
     1/tan(fov/2), row 0 at the top, pixel centres at (i + 0.5). See sdfgan.cameras.
 
     Args:
         camera_to_world: [B, 3, 4] float32 or float64; columns are the camera's x, y, z and its centre.
-        pixels: [N] int64, (b * height + row) * width + column. A pixel of no picture gives NaN rays.
-        height, width: of the pictures, in pixels.
+        pixels: [N] int64, (b * height + row) * width + column. A pixel of no image gives NaN rays.
+        height, width: of the images, in pixels.
         fov: vertical field of view, radians, between 0 and pi.
-        radius: of the ball, > 0: a number, or a tensor [B] with one for each picture.
+        radius: of the ball, > 0: a number, or a tensor [B] with one for each image.
 
     Returns:
         origins [N, 3], unit directions [N, 3], near [N] and far [N], distances along the ray. Nothing behind

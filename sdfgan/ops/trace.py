@@ -1,4 +1,4 @@
-"""The rays of a picture, and one evaluation of many that march, with stable compaction of those that go on."""
+"""The rays of an image, and one evaluation of many that march, with stable compaction of those that go on."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def start_level(
     parent: tuple[TraceLevel, Tensor, Tensor] | None = None,
     jitter: Tensor | None = None,
 ) -> LevelRays:
-    """The rays of a level of square pictures: of all pixels, or of those within a split pixel of the level before.
+    """The rays of a level of square images: of all pixels, or of those within a split pixel of the level before.
 
     Nothing waits for the device.
 
@@ -138,16 +138,16 @@ def trace_step(
     layers: LayerState | None = None,
     last: bool = False,
 ) -> Step:
-    """Apply a field's answers to the rays that are alive, and give the points to ask for next.
+    """Apply a field's values to the rays that are alive, and give the points to evaluate next.
 
-    Entry k < count is ray r = alive[k] with the answer values[k] at its distance t; later entries are ignored, so a
+    Entry k < count is ray r = alive[k] with the value values[k] at its distance t; later entries are ignored, so a
     launch may be larger than the (device-side) count. `csrc/core/march.h` is what happens to a ray; `MarchRules` says
     it in words. A NaN ends a ray as INVALID.
 
     Mutates state, status and layers. Nothing waits for the device.
 
     Args:
-        values: [K] float32 or float64; a field may also answer in half precision, beside float32.
+        values: [K] float32 or float64; a field's values may also be in half precision, beside float32.
         alive: [K] int32, each ray at most once; entries that are no ray are dropped.
         count: [1] int32.
         origins, directions: [N, 3] float32 or float64, as all that follow.

@@ -1,4 +1,4 @@
-"""Surfaces of signed-distance fields: tracing rays to them and making differentiable pictures of them."""
+"""Surfaces of signed-distance fields: tracing rays to them and making differentiable images of them."""
 
 from sdfgan.raycast.lighting import Lighting
 from sdfgan.raycast.memory import evaluate

@@ -42,7 +42,7 @@ def _sides(across: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
 def edge_in_pixels(
     nearest: Tensor, normal: Tensor, right: Tensor, up: Tensor, pixel_size: Tensor
 ) -> tuple[Tensor, ...]:
-    """An edge as `half_plane_area` takes it: its distance [N] in pixels and its unit normal in the picture, 2 x [N].
+    """An edge as `half_plane_area` takes it: its distance [N] in pixels and its unit normal in the image, 2 x [N].
 
     Args:
         nearest: [N] sdf at the point of the ray nearest to the edge. The distance is differentiable in it alone.

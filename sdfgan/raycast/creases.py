@@ -3,7 +3,7 @@
 Where the normals of neighbouring pixels differ much, the surface is taken for its two tangent planes. They meet in a
 line; the share of a pixel that lies behind that line is the area of a half plane (`raycast.coverage`), takes the
 neighbour's colour, and moves as both planes do. A pixel's own ray alone knows nothing of a crease beside it, so without
-this a picture does not change where faces meet when they move.
+this an image does not change where faces meet when they move.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _STEEPEST_GRAZE = -0.1
 def blend_creases(
     colour: Tensor, depth: Tensor, normal: Tensor, solid: Tensor, axes: Tensor, resolution: int, fov: float
 ) -> tuple[Tensor, Tensor]:
-    """Colours and normals of the pixels of B pictures of side R, N = B R^2, with those beside creases mixed.
+    """Colours and normals of the pixels of B images of side R, N = B R^2, with those beside creases mixed.
 
     Args:
         colour: [N, 3].

@@ -48,7 +48,7 @@ def fuzzy_coverage(sdf: Tensor, resolution: int, brightness: Tensor) -> tuple[Te
 
 
 class DfrPoints(NamedTuple):
-    """Where the field is asked for pictures and for the eikonal term."""
+    """Where the field is evaluated, for images and for the eikonal term."""
 
     mask: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball
     rays: Rays  # of these N pixels
@@ -57,9 +57,9 @@ class DfrPoints(NamedTuple):
 
 @torch.no_grad()
 def dfr_points(field: Field, condition: Any, axes: Tensor, scales: Sequence[int], fov: float) -> DfrPoints:
-    """Trace pictures of the cumulated scales; a pixel that was not split takes the distance of the coarser one.
+    """Trace images of the cumulated scales; a pixel that was not split takes the distance of the coarser one.
 
-    Even empty pictures have points, from which the eikonal term learns.
+    Even empty images have points, from which the eikonal term learns.
     """
     camera = orbit_camera(axes.detach(), fov).contiguous()
     levels = dfr_levels(scales, fov)

@@ -1,4 +1,4 @@
-"""What the rays of a picture meet, front to back: edges that cover a pixel in part, then a surface that covers it.
+"""What the rays of an image meet, front to back: edges that cover a pixel in part, then a surface that covers it.
 
 A layer is a local minimum of the sdf along a ray. Its value F at the minimum t* decides how much of the pixel the layer
 covers (`raycast.coverage`); by the envelope theorem F moves with the field as the field does at t*. The march brackets
@@ -28,7 +28,7 @@ _MIN_SLOPE = 0.1  # of the sdf along a ray that enters a surface, in a Newton st
 
 @dataclass(frozen=True)
 class LayerSamples:
-    """Layers of some pixels of B pictures of side R: sorted by pixel, then front to back. None carries a gradient."""
+    """Layers of some pixels of B images of side R: sorted by pixel, then front to back. None carries a gradient."""
 
     pixel: Tensor  # [N] int64, (b R + row) R + column
     order: Tensor  # [N] int64, 0 for the first layer of a pixel
@@ -53,7 +53,7 @@ class LayerSamples:
 
     @property
     def image(self) -> Tensor:
-        """[N] int64: which picture each layer belongs to."""
+        """[N] int64: which image each layer belongs to."""
         return self.pixel // self.resolution**2
 
 
@@ -61,7 +61,7 @@ class LayerSamples:
 def trace_layers(
     tracer: Tracer, resolution: int, most: int, *, depth: float = OPAQUE_DEPTH, pixels: Tensor | None = None
 ) -> LayerSamples:
-    """Trace pictures and find the layers of their pixels.
+    """Trace images and find the layers of their pixels.
 
     Args:
         most: layers of a ray; it ends after so many.

@@ -1,4 +1,4 @@
-"""The resolutions at which a picture is traced, and the rules of each: cones first, then a ray for each pixel.
+"""The resolutions at which an image is traced, and the rules of each: cones first, then a ray for each pixel.
 
 A cone that holds the rays of all pixels within a coarse one advances so far that nothing in it is ever skipped (cone
 marching); where it may touch the surface, its pixel is split, and the finer cones start from the distance it reached.

@@ -44,7 +44,7 @@ class Lighting:
     def random(axes: Tensor, generator: torch.Generator | None = None) -> Lighting:
         """For each camera of `axes` [B, 3, 3] a fixed light anywhere on its side, and ambient light for the rest.
 
-        So that a picture's shading cannot be mistaken for its colours: for training.
+        So that an image's shading cannot be mistaken for its colours: for training.
         """
         check_axes("Lighting.random", axes)
         count, device = len(axes), None if generator is None else generator.device
@@ -74,7 +74,7 @@ class Lighting:
         return (*strengths, F.normalize(direction, dim=-1).expand(count, 3))
 
     def brightness(self, normals: Tensor, axes: Tensor, image: Tensor) -> Tensor:
-        """[N, 1] of unit normals [N, 3] in the pictures `image` [N]."""
+        """[N, 1] of unit normals [N, 3] in the images `image` [N]."""
         ambient, headlight, fixed, direction = (values[image] for values in self.of_images(axes))
 
         def lambert(towards: Tensor) -> Tensor:

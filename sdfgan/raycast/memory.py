@@ -157,7 +157,7 @@ def evaluate(
     memory: Memory = "auto",
     budget: int | None = None,
 ) -> FieldSample:
-    """`field.evaluate` at points [..., 3], with its graph in pieces; see `in_pieces`. For losses beside a picture."""
+    """`field.evaluate` at points [..., 3], with its graph in pieces; see `in_pieces`. For losses beside an image."""
 
     field, points = as_field(field), as_tensor("evaluate: points", points)
     shape = points.shape[:-1]

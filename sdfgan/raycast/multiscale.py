@@ -1,4 +1,4 @@
-"""Finding the surfaces in a batch of pictures: at increasing resolution, and only where coarser levels came near them.
+"""Finding the surfaces in a batch of images: at increasing resolution, and only where coarser levels came near them.
 
 A `FilmSirenSDF` is traced by one native call, any other field level by level; the march is the same.
 """
@@ -57,7 +57,7 @@ class SurfaceSamples:
 
     @property
     def image(self) -> Tensor:
-        """[N] int64: which picture each sample belongs to."""
+        """[N] int64: which image each sample belongs to."""
         return self.rays.image
 
     @property
@@ -87,12 +87,12 @@ def multiscale(
     generator: torch.Generator | None = None,
     condition: Any = None,
 ) -> SurfaceSamples:
-    """Trace B square pictures of fields from orbit cameras, at increasing resolution.
+    """Trace B square images of fields from orbit cameras, at increasing resolution.
 
     Args:
         axes: [B, 3, 3] float32 or float64, rows x, y, z of each camera (`cameras.rotate_axes`).
         scales: their product is the resolution; the march chooses its own levels ("seed": takes these).
-        latents: [B, L], one per picture, or None for a field that takes none.
+        latents: [B, L], one per image, or None for a field that takes none.
         sdf: a `Field`, or a function or module `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points
             alone, which is one shape for all latents; or with dfr's `mask` and `geomOnly`). Its
             values must not exceed the distance to the surface (times `lipschitz`).
@@ -181,7 +181,7 @@ class PixelTrace(NamedTuple):
 
 
 class Tracer:
-    """One field, seen from some orbit cameras: traces pictures of any levels, natively where it can."""
+    """One field, seen from some orbit cameras: traces images of any levels, natively where it can."""
 
     def __init__(
         self,
@@ -248,7 +248,7 @@ class Tracer:
     def trace(self, make_levels: MakeLevels, *, jitter: Tensor | None = None, max_layers: int = 0) -> PixelTrace:
         """March the rays of all levels; those of the last one collect layers, if any are wanted.
 
-        Images with other bounds are marched by themselves, as they would be alone: in a common march, the picture of
+        Images with other bounds are marched by themselves, as they would be alone: in a common march, the image of
         one would depend on what is beside it.
         """
         groups = self._groups()
@@ -340,7 +340,7 @@ class Tracer:
 
 
 def image_of(pixels: int, ray: Tensor) -> Tensor:
-    """Which picture rays belong to, if each has that many pixels."""
+    """Which image rays belong to, if each has that many pixels."""
     return (ray // pixels).long()
 
 

@@ -1,4 +1,4 @@
-"""Edges of hits from the misses beside them: the cheaper way to an unbiased silhouette, for whole pictures."""
+"""Edges of hits from the misses beside them: the cheaper way to an unbiased silhouette, for whole images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Differentiable pictures: rays are traced without a graph, then the field is evaluated once at each layer with one.
+"""Differentiable rendering: rays are traced without a graph, then the field is evaluated once at each layer with one.
 
 What moves: the surface under a ray (implicit differentiation), with it colour, normal and depth; and the edges of
 layers, hence coverage. See docs/raycasting.md.
@@ -61,13 +61,13 @@ def render(
     extent: float | None = None,
     condition: Any = None,
 ) -> Rendering:
-    """Render square pictures of a field from orbit cameras.
+    """Render square images of a field from orbit cameras.
 
     Args:
         sdf: a `Field` or a function of points (see `multiscale`).
-        axes: [B, 3, 3], one camera per picture (`cameras.rotate_axes`).
+        axes: [B, 3, 3], one camera per image (`cameras.rotate_axes`).
         latents: [B, L] or None.
-        resolution: side of the pictures in pixels.
+        resolution: side of the images in pixels.
         fov: field of view, radians.
         light: `Lighting`; None for a headlight; or a direction towards one light, [3] or [B, 3] (any length).
         background: RGB behind the object, [3] or [B, 3].
@@ -156,7 +156,7 @@ def render(
 
 
 class _Scene(NamedTuple):
-    """What a picture depends on beside its samples."""
+    """What an image depends on beside its samples."""
 
     field: Field
     condition: Any
@@ -211,7 +211,7 @@ class _Scene(NamedTuple):
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """Composited rows [P, 8] (premultiplied colour, alpha, depth, normal) of the pixels of the samples, in their order,
-    and the field's answer at each sample."""
+    and the field's values at each sample."""
     fuzz = scene.edge == "fuzz"
     origins, directions = scene.rays(samples)
     size = scene.pixel_size(samples, directions)

@@ -32,82 +32,82 @@ ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTran
 
 @dataclass(frozen=True)
 class SdfConfig(Config):
-    """Turn meshes into neural signed-distance fields: a file, or each file of a folder its own network."""
+    """Fit neural signed-distance fields to meshes: one network for a file, or one for each file of a folder."""
 
     input: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="MESH"), Section("Run"), Essential] = None
     """STL, OBJ, PLY, OFF or GLB, .npz of samples (points, distances; or DeepSDF's pos, neg), or a folder of these."""
     output_dir: Annotated[Path | None, Essential] = None
-    """Run folder; of a folder of meshes, one run folder per mesh in it. Default: the first free runs/sdf-NNN."""
+    """Run folder; for a folder of meshes it holds one run folder per mesh. Default: the first free runs/sdf-NNN."""
     resume: Annotated[Path | None, Essential] = None
     """Continue the run (or the folder of runs) in this folder, with its own settings."""
     preset: Annotated[Literal["low", "medium", "high", "ultra"], Essential] = "medium"
-    """How much time to spend; what is not given below comes from it (and from the network)."""
+    """How much time to spend: decides what is not given below (together with the network)."""
     seed: Annotated[int, NotNegative, AtMost(2**32 - 1), Essential] = 0
-    """Of samples and initial weights."""
+    """Random seed of samples and initial weights."""
 
     network: Annotated[Literal["hash", "mlp", "film-siren"] | None, Section("Network"), Essential] = None
     """hash: features of a hash grid and a small network, by far the fastest. mlp: layers of --activation. film-siren:
-    sine layers with a latent, which the fused tracer takes. Default: hash, or mlp where --num-layers, --width,
+    sine layers with a latent, which the fused tracer can render. Default: hash, or mlp where --num-layers, --width,
     --dam-arch or --octaves is given."""
     field: Annotated[Literal["auto", "signed", "unsigned"], Essential] = "auto"
-    """signed: negative inside. unsigned: the distance to a sheet, which has no inside. auto: unsigned for what is
-    mostly open sheets, or thinner than half a cell of the preset's mesh; else signed."""
+    """signed: negative inside. unsigned: the distance to an open surface, which has no inside. auto: unsigned for
+    meshes that are mostly open surfaces, or thinner than half a cell of the preset's mesh; else signed."""
     activation: Literal["relu", "leaky-relu", "softplus", "siren"] = "relu"
     """Non-linearity of hash and mlp."""
     num_layers: Annotated[int | None, Positive, AtMost(1000)] = None
     """Hidden layers. Default: 1 or 2 for hash, 8 for mlp, 4 for film-siren."""
     width: Annotated[int | None, Positive, AtMost(2**16)] = None
-    """Units of each. Default: 32 or 64 for hash, 256 for mlp, 64 for film-siren."""
+    """Units per hidden layer. Default: 32 or 64 for hash, 256 for mlp, 64 for film-siren."""
     dam_arch: Literal[0, 1] = 0
-    """1: the eleven hidden layers of 333 to 35 units that discriminative masking chose; --num-layers is not used."""
+    """1: eleven hidden layers of 333 to 35 units, as found by discriminative masking; --num-layers is not used."""
     init: Literal["he_uniform", "he_normal", "xavier_uniform", "xavier_normal"] = "he_uniform"
     """Initial weights of hash and mlp; siren layers have their own."""
     octaves: Annotated[int, NotNegative, AtMost(64)] = 0
     """Frequencies of a positional encoding before an mlp; 0: none."""
     levels: Annotated[int | None, Positive, AtMost(32)] = None
-    """Grids of hash."""
+    """Levels of the hash grid."""
     finest: Annotated[int | None, Positive, AtMost(2**20)] = None
-    """Cells along a side of the finest of them."""
+    """Cells along a side of the finest level."""
     log2_size: Annotated[int | None, NotNegative, AtMost(28)] = None
-    """Logarithm of the most entries of a grid."""
+    """Binary logarithm of the maximum number of entries of a level."""
     smooth: bool = False
-    """Interpolate in hash with a continuous slope: smoother normals."""
+    """Interpolate the hash grid with a continuous gradient: smoother normals."""
 
     normalise: Annotated[Literal["ball", "box"], Section("Samples")] = "ball"
-    """What a mesh is scaled into before training."""
+    """Shape that a mesh is scaled into before training: the unit sphere or the unit box."""
     num_points: Annotated[int | None, Positive, AtMost(10**9), Essential] = None
     """Training samples of each mesh."""
     sampling: Annotated[Literal["mixed", "importance", "surface", "uniform", "curvature"], Essential] = "mixed"
-    """Where they are; see docs/meshes.md."""
+    """Distribution of the samples; see docs/meshes.md."""
     beta: Weight = 30.0
-    """Of importance sampling: its density falls as exp(-beta |distance|)."""
+    """Importance sampling: the density falls as exp(-beta |distance|)."""
 
     loss: Annotated[Literal["l1", "l2", "clamped"], Section("Losses")] = "l1"
-    """Of distances; clamped: l1 of distances cut at --clamp (DeepSDF)."""
+    """Loss of distances; clamped: l1 of distances clamped at --clamp (DeepSDF)."""
     clamp: Scale = 0.1
-    """Where it cuts, in units of the normalised mesh."""
+    """Clamping distance, in units of the normalised mesh."""
     focus: Weight | None = None
-    """Errors count by 1 / (|distance| + this), so that near the surface they count most; 0: all alike. Default: 0.005
+    """Errors are weighted by 1 / (|distance| + focus), most near the surface; 0: all alike. Default: 0.005
     for hash, else 0."""
     weighted: bool = False
-    """Weigh samples by the inverse of their density: the mean is then that over the cube."""
+    """Weight samples by the inverse of their density: the mean is then that over the cube."""
     eikonal_weight: Weight = 0.0
     """Weight of (|gradient| - 1)^2."""
     normal_weight: Weight = 0.0
     """Weight of 1 - cosine of the gradient and the true normal, within 0.05 of the surface."""
     scaler: ScalerName = "none"
-    """Map values to a handier distribution."""
+    """Transform values to a distribution that is easier to learn."""
     scaler_of: Literal["targets", "inputs", "both"] = "targets"
     """Which values: distances, coordinates, or both."""
 
     epochs: Annotated[Count | None, Section("Schedule"), Essential] = None
-    """Passes over the samples, in another order each."""
+    """Passes over the samples, each in another order."""
     batch_size: Annotated[int | None, Positive, AtMost(10**8)] = None
     """Samples per step."""
     learning_rate: Scale | None = None
-    """Adam's; a hash grid's table takes five times as much."""
+    """Adam's learning rate; that of a hash grid's table is five times as large."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    """How it falls: cosine and linear to 2%, step to a tenth after 60% and 85% of the run."""
+    """How the learning rate falls: cosine and linear to 2%, step to a tenth after 60% and 85% of the run."""
     checkpoint_seconds: Scale = 120.0
     """Seconds between checkpoints."""
 
@@ -121,13 +121,13 @@ class SdfConfig(Config):
     ] = None
     """Grid cells along a side of the mesh made at the end; 0: none."""
     refine_thin: bool = True
-    """Make it with up to twice as many where more than 5% of the model is thinner than a cell."""
+    """Use up to twice as many cells where more than 5% of the model is thinner than a cell."""
     mesh_format: Annotated[Literal["glb", "stl", "obj", "ply"], Essential] = "glb"
-    """Its format."""
+    """Format of the mesh."""
     show_vis: Annotated[Literal[0, 1], Essential] = 0
     """1: also slices, error maps (PNG) and a turntable video."""
     video_format: VideoFormat = "mp4"
-    """Format of the turntable: mp4 needs ffmpeg; gif and webp do not, and show in web pages."""
+    """Format of the turntable: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
 
     device: Annotated[Device, Section("Hardware"), Essential] = "auto"
     """auto, cpu, cuda or cuda:N."""
@@ -206,9 +206,11 @@ class ResolvedSdfConfig(SdfConfig):
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""
         if self.network == "film-siren" and self.field == "unsigned":
-            raise UserError("--field unsigned is for --network hash and mlp: the fused kernels know no absolute values")
+            raise UserError(
+                "--field unsigned is for --network hash and mlp: the fused kernels do not support absolute values"
+            )
         if self.network == "film-siren" and self.scaler != "none":
-            raise UserError("--scaler is for --network hash and mlp: the fused kernels know no scalers")
+            raise UserError("--scaler is for --network hash and mlp: the fused kernels do not support scalers")
         if self.weighted and self.sampling in ("surface", "curvature"):
             raise UserError(f"--weighted: samples of --sampling {self.sampling} have no weights (all are 1)")
         if self.together > 1 and (self.eikonal_weight or self.normal_weight):

@@ -59,7 +59,7 @@ def device_here(saved: str, run: Path) -> str:
         resolve_device(saved)
         return saved
     except UserError:
-        print(f"{run}: was on {saved}, which is not here; it goes on where a new run would")
+        print(f"{run}: was on {saved}, which is not available; continuing on the default device")
         return "auto"
 
 

@@ -120,9 +120,11 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; what was saved before is intact") from error
+            raise UserError(f"{path}: no space left on the disk; everything saved before is intact") from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:  # which says only in words what the system said
         full = any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
-        reason = "no space left on the disk; what was saved before is intact" if full else f"cannot be written: {error}"
+        reason = (
+            "no space left on the disk; everything saved before is intact" if full else f"cannot be written: {error}"
+        )
         raise UserError(f"{path}: {reason}") from error

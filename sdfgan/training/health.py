@@ -38,49 +38,49 @@ SIGNS = (
         "collapse",
         {"variety"},
         lambda n: n["variety"] < 0.15,
-        "collapse: pictures differ {variety:.0%} as much as real ones do; try a larger --r1-gamma or --batch-size, "
-        "a smaller --learning-rate-generator, or go back to an earlier checkpoint with --load-dir",
+        "mode collapse: the variety of images is {variety:.0%} of that of real ones; try a larger --r1-gamma or "
+        "--batch-size, a smaller --learning-rate-generator, or go back to an earlier checkpoint with --load-dir",
     ),
     Sign(
         "discriminator wins",
         {"accuracy", "gap"},
         lambda n: n["accuracy"] > 0.99 and n["gap"] > 4,
-        "the discriminator tells {accuracy:.1%} of the pictures apart, so the generator learns little from it; try a "
+        "the discriminator classifies {accuracy:.1%} of the images correctly, so the generator learns little; try a "
         "larger --r1-gamma, a smaller --learning-rate-discriminator, --ada-target 0.6, or --blur 2 --blur-steps 1000",
     ),
     Sign(
         "discriminator vanished",
         {"logit_spread", "gradient_norm_d"},
         lambda n: n["logit_spread"] < 1e-3 and n["gradient_norm_d"] < 1e-4,
-        "the discriminator says the same of every picture (spread of logits {logit_spread:.1g}); try a smaller "
+        "the discriminator gives every image the same logit (spread of logits {logit_spread:.1g}); try a smaller "
         "--r1-gamma or a larger --learning-rate-discriminator",
     ),
     Sign(
         "discriminator at the pole",
         {"moments"},
         lambda n: n["moments"] < 1,
-        "the discriminator of the sphere loss sends reals and fakes alike to the pole (moments {moments:.2f} of 44), "
-        "where nothing tells them apart; try a smaller --learning-rate-discriminator, or --gan-loss logistic",
+        "the discriminator of the sphere loss maps reals and fakes alike to the pole (moments {moments:.2f} of 44), "
+        "where they cannot be distinguished; try a smaller --learning-rate-discriminator, or --gan-loss logistic",
     ),
     Sign(
         "empty",
         {"empty"},
         lambda n: n["empty"] > 0.5,
         "{empty:.0%} of the silhouettes are empty; try a smaller --learning-rate-generator or a larger "
-        "--eikonal-weight, and check that the pictures' objects are inside the view (--fov)",
+        "--eikonal-weight, and check that the images' objects are inside the view (--fov)",
     ),
     Sign(
         "full",
         {"full"},
         lambda n: n["full"] > 0.5,
-        "{full:.0%} of the silhouettes fill the picture; opaque photographs have no silhouette to learn from: give "
-        "pictures with alpha, --background R G B, or --channels 3",
+        "{full:.0%} of the silhouettes fill the image; opaque photographs have no silhouette to learn from: give "
+        "images with alpha, --background R G B, or --channels 3",
     ),
     Sign(
         "blobs",
         {"blobs", "real_blobs"},
         lambda n: n["blobs"] > n["real_blobs"] + 0.2,
-        "{blobs:.0%} of the shapes have separate parts ({real_blobs:.0%} of the real pictures do): floating blobs; try "
+        "{blobs:.0%} of the shapes have separate parts ({real_blobs:.0%} of the real images do): floating blobs; try "
         "a larger --r1-gamma or --eikonal-weight, or a smaller --omega-hidden",
     ),
     Sign(

@@ -83,7 +83,7 @@ class Steps:
             if self._skipped_in_a_row[name] > _MAX_SKIPPED_IN_A_ROW:
                 raise UserError(
                     f"training stopped at step {done}: gradients of the {name} were not finite "
-                    f"{self._skipped_in_a_row[name]} times in a row; what was saved before is good, "
+                    f"{self._skipped_in_a_row[name]} times in a row; earlier checkpoints are valid; "
                     f"lower {self._rates[name]}"
                 )
         for parameter in parameters:

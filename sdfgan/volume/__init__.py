@@ -1,4 +1,4 @@
-"""Volumes that emit and absorb light: sampling rays through them, and pictures of them."""
+"""Volumes that emit and absorb light: sampling rays through them, and images of them."""
 
 from sdfgan.fields.contraction import contract, contract_gaussians, expand
 from sdfgan.fields.volume import Radiance, RaySamples, VolumeField

@@ -1,4 +1,4 @@
-"""Pictures of volumes: along each ray levels of samples, each placed by the weights of the one before; the last one is
+"""Images of volumes: along each ray levels of samples, each placed by the weights of the one before; the last one is
 composited."""
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ def render(
         rays: with radii if `cones`, with image if a condition has more than one row.
         condition: what the field's `condition(latents)` gave.
         sampling: see `Sampling`; 64 samples, then 128 by default.
-        proposals: for each level but the last the volume it asks; none: `field` itself, without a gradient unless
-            its answers are used (`merge`, `pictures`).
+        proposals: for each level but the last the volume that it evaluates; none: `field` itself, without a gradient
+            unless its values are used (`merge`, `pictures`).
         background: colour [3] or [R, 3] behind the volume; None for black; "last": what the last sample's colour lacks.
-        cones: ask for Gaussians of pieces of cones or cylinders (`ops.frustum_gaussians`) instead of points.
+        cones: evaluate Gaussians of frustums of cones or cylinders (`ops.frustum_gaussians`) instead of points.
         full_covariance: give their covariances as matrices, not diagonals.
-        occupancy: the field is asked in occupied cells alone and counts as empty elsewhere; one level of samples.
+        occupancy: the field is evaluated in occupied cells only and counts as empty elsewhere; one level of samples.
         rays_at_once: render so many rays at a time and, for their gradient, again: the memory of a graph is that of so
             many. `samples` and `places` are None then.
         generator: of the random numbers of stratified sampling.

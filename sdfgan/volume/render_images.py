@@ -1,4 +1,4 @@
-"""Square pictures of volumes from orbit cameras, as `raycast.render` makes them of surfaces."""
+"""Square images of volumes from orbit cameras, as `raycast.render` makes them of surfaces."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def render_pictures(
     sampling: Sampling | None = None,
     generator: torch.Generator | None = None,
 ) -> Rendering:
-    """Pictures of a volume that is also a `Field`.
+    """Images of a volume that is also a `Field`.
 
     Args:
         field: rendered within the ball of its extent; normals are those of its `sdf`.
@@ -46,7 +46,7 @@ def render_pictures(
         generator: of the random numbers of stratified sampling.
 
     Returns:
-        `Rendering`; its field's answers are those at the expected depths of seen pixels, without a graph. Colour, alpha
+        `Rendering`; its field's values are those at the expected depths of seen pixels, without a graph. Colour, alpha
         and depth are differentiable in what the field and its condition depend on, not in cameras.
     """
     check_axes("render_pictures", axes)
@@ -87,7 +87,7 @@ def render_pictures(
 def _surface(
     field: Field, condition: Any, origins: Tensor, directions: Tensor, alpha: Tensor, depth: Tensor
 ) -> tuple[FieldSample, Tensor, Tensor]:
-    """The field at the expected depths of half-opaque pixels, and pictures of normals and of these pixels."""
+    """The field at the expected depths of half-opaque pixels, and images of normals and of these pixels."""
     hit = (alpha > 0.5) & depth.isfinite()
     index = hit.flatten().nonzero()[:, 0]
     points = origins[index] + depth.flatten()[index, None] * directions[index]

@@ -1,4 +1,4 @@
-"""Where along its ray a volume is asked: strata, then what the last weights say (NeRF, Mildenhall et al. 2020, sec. 5).
+"""Samples along rays: strata, then importance sampling by the last weights (NeRF, Mildenhall et al. 2020, sec. 5).
 
 A ray is measured by s in [0, 1], from near to far: linear in distance, or in its inverse for unbounded scenes.
 """
@@ -21,7 +21,7 @@ class Sampling:
     """How many samples each level takes, and how.
 
     Attributes:
-        counts: samples per ray of each level; the last one is the picture's.
+        counts: samples per ray of each level; the last one is the image's.
         spacing: of s: "linear" in distance, or "disparity", linear in 1 / distance.
         stratified: move samples at random within their strata, for training.
         merge: whether the last level also takes the places of the levels before (NeRF, pi-GAN).

@@ -91,7 +91,7 @@ def test_colmap_models(tmp_path: Path, binary: bool) -> None:
             r"width and height must be in \(0, ",
         ),
         ("images.bin", lambda data: struct.pack("<Q", 0), "0: the scene has 0 frames"),
-        ("images.bin", lambda data: data.replace(b"r_1.png", b"r_7.png"), "image r_7.png: no such picture"),
+        ("images.bin", lambda data: data.replace(b"r_1.png", b"r_7.png"), "image r_7.png: no such image"),
         ("images.bin", lambda data: data[:12] + struct.pack("<d", math.nan) + data[20:], "r_0.png: the pose must be"),
     ],
 )
@@ -158,7 +158,7 @@ def test_what_a_colmap_model_lacks_is_said(tmp_path: Path) -> None:
     assert scene.notes == (
         f"{model / 'images.txt'}: its head says 8 images, and there are 7",
         f"{model}: the model of most photographs, 7; not used: sparse/0 (2), sparse/10 (1)",
-        f"{model}: 2 pictures in {tmp_path / 'images'} have no pose and are left out",
+        f"{model}: 2 images in {tmp_path / 'images'} have no pose and are left out",
     )
 
 

@@ -123,7 +123,7 @@ def test_order_is_natural_and_other_files_are_ignored(tmp_path: Path) -> None:
         save(tmp_path / "deep" / "er" / f"{number}.png", "L", colour=number)
     save(tmp_path / ".hidden.png")
     save(tmp_path / ".cache" / "a.png")
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "labels.json").write_text("{}")
     calls: list[tuple[int, int]] = []
     found = load_images(tmp_path, 4, on_progress=lambda done, total: calls.append((done, total)))
@@ -137,7 +137,7 @@ def test_bad_pictures_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pyt
     whole = (tmp_path / "good.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "header.png").write_bytes(whole[:20])
-    (tmp_path / "text.png").write_text("this is no picture")
+    (tmp_path / "text.png").write_text("this is no image")
     (tmp_path / "empty.png").write_bytes(b"")
     save(tmp_path / "one.png", size=(1, 1), colour=(7, 8, 9))
     save(tmp_path / "thin.png", "RGBA", (300, 1), (1, 2, 3, 254))
@@ -148,8 +148,8 @@ def test_bad_pictures_are_skipped_with_a_reason(tmp_path: Path, monkeypatch: pyt
     found = load_images(tmp_path, 8)
     reasons = dict(found.skipped)
     assert set(reasons) == {"cut.png", "header.png", "text.png", "empty.png", "huge.png", "moves.gif"}
-    assert reasons["text.png"] == "not a picture" and reasons["empty.png"] == "empty file"
-    assert reasons["moves.gif"] == "animated: 3 frames, and a picture has one"
+    assert reasons["text.png"] == "not an image" and reasons["empty.png"] == "empty file"
+    assert reasons["moves.gif"] == "animated: 3 frames, and an image has one"
     assert "pixels" in reasons["huge.png"] and all("\n" not in reason for reason in reasons.values())
     assert len(found.images) == 3
     assert (found.images[1] == torch.tensor([7, 8, 9, 255])[:, None, None]).all()
@@ -172,7 +172,7 @@ def test_zip_is_read_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         archive.writestr("/etc/out.png", png())
         archive.writestr("C:\\out.png", png())
         archive.writestr("__MACOSX/._1.png", b"resource fork")
-        archive.writestr("readme.txt", "no picture")
+        archive.writestr("readme.txt", "no image")
         archive.writestr("zeros.bmp", bytes(20_000))
     monkeypatch.setattr(module, "MAX_BYTES", 10_000)
     before = set(tmp_path.rglob("*"))
@@ -206,8 +206,8 @@ def test_nothing_to_read(tmp_path: Path) -> None:
     (tmp_path / "photo.png").write_bytes(png())
     for name, message in (
         ("missing", "no such folder, zip or tar"),
-        ("empty", "no pictures in it"),
-        ("bad", r"no readable picture: 1 skipped, the first: a\.png \(not a picture\)"),
+        ("empty", "no images in it"),
+        ("bad", r"no readable image: 1 skipped, the first: a\.png \(not an image\)"),
         ("damaged.zip", "not a readable zip"),
         ("photo.png", r"expected a folder, a \.zip or a \.tar"),
     ):
@@ -272,7 +272,7 @@ def test_values_of_many_bits(tmp_path: Path) -> None:
         Image.fromarray(values).save(tmp_path / "bad.tif")
         assert said in str(decode_whole(tmp_path / "bad.tif"))
     Image.new("LAB", (4, 4)).save(tmp_path / "lab.tif")
-    assert decode_whole(tmp_path / "lab.tif") == "pictures of mode LAB are not read"
+    assert decode_whole(tmp_path / "lab.tif") == "images of mode LAB are not read"
     assert dict(load_images(tmp_path, 16).skipped).keys() == {"bad.tif", "lab.tif"}
 
 
@@ -281,7 +281,7 @@ def test_sound_files_that_are_not_read_are_named(tmp_path: Path) -> None:
         (b"II*\0\x08\0\0\0", "a TIFF of a kind that is not read: convert it to PNG"),
         (b"v/1\x01\x02\0\0\0", "OpenEXR is not read: convert it to PNG"),
         (b"\0\0\0\x20ftypavif", "HEIF or AVIF is not read: convert it to PNG"),
-        (b"text text text", "not a picture"),
+        (b"text text text", "not an image"),
     ):
         (tmp_path / "a.tif").write_bytes(start + bytes(40))
         assert decode_whole(tmp_path / "a.tif") == said == load_reason(tmp_path)

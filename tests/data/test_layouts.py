@@ -67,7 +67,7 @@ def test_stylegan_labels(tmp_path: Path) -> None:
         assert reds(found.pictures) == [10, 20, 30] and found.layout == "plain"
         assert found.pictures.labels.tolist() == [4, -1, 5]
         assert reds(open_data(path, 8, label=5).pictures) == [30]
-        with pytest.raises(UserError, match=r"no picture has the label 9; there are \[4, 5\]"):
+        with pytest.raises(UserError, match=r"no image has the label 9; there are \[4, 5\]"):
             open_data(path, 8, label=9)
     put(tmp_path / "bad", {"a.png": png((1, 2, 3)), "dataset.json": '{"labels": [1]}'})
     with pytest.raises(UserError, match=r"dataset\.json: expected"):
@@ -119,7 +119,7 @@ def test_labels_without_an_integer_are_said(tmp_path: Path, capsys: pytest.Captu
         put(tmp_path / "c", {"x/a.png": png((1, 0, 0)), "x/b.png": png((2, 0, 0)), "dataset.json": names}), 8
     )
     assert found.pictures.labels.tolist() == [1, 2]
-    assert found.notes == [f"{tmp_path / 'c'}: 1 labels belong to no picture, the first: x/none.png"]
+    assert found.notes == [f"{tmp_path / 'c'}: 1 labels belong to no image, the first: x/none.png"]
 
 
 def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
@@ -132,8 +132,8 @@ def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
     }
     found = open_data(put(tmp_path, files), 8)
     assert sorted(found.notes) == [
-        f"{tmp_path}: 1 poses belong to no picture, the first: c.png",
-        f"{tmp_path}: not used: 2 files beside the pictures, the first: a.json",
+        f"{tmp_path}: 1 poses belong to no image, the first: c.png",
+        f"{tmp_path}: not used: 2 files beside the images, the first: a.json",
     ]
 
 
@@ -142,8 +142,8 @@ def test_pictures_and_tables_of_other_kinds_are_counted(tmp_path: Path) -> None:
     found = open_data(put(tmp_path / "a", {"a.png": png((1, 0, 0)), "e.jfif": png((2, 0, 0)), **files}), 8)
     assert reds(found.pictures) == [1, 2]
     not_read, unused = sorted(found.notes)
-    assert not_read.startswith(f"{tmp_path / 'a'}: not read: 3 pictures (.dng, .exr, .heic): convert them to PNG")
-    assert "not used: 2 files beside the pictures" in unused
+    assert not_read.startswith(f"{tmp_path / 'a'}: not read: 3 images (.dng, .exr, .heic): convert them to PNG")
+    assert "not used: 2 files beside the images" in unused
 
 
 def test_a_label_belongs_to_all_pictures_of_its_name_and_there_is_one(tmp_path: Path) -> None:
@@ -230,7 +230,7 @@ def test_labels_of_eg3d_are_poses(tmp_path: Path, capsys: pytest.CaptureFixture[
     found = open_data(label_set(tmp_path / "b", [eg3d(0, 0), skewed, eg3d(3, 4, focal=2.0)]), 8)
     assert found.pictures.poses is None and found.pictures.labels is None
     assert "(13.37 to 28.07 degrees)" in found.notes[1] and "1 labels are no integers" in found.notes[0]
-    assert "1 of 3 pictures have no pose, so none is used" in found.notes[2]
+    assert "1 of 3 images have no pose, so none is used" in found.notes[2]
 
 
 def test_shapenet_renderings(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_link_in_a_tar_is_no_picture(tmp_path: Path) -> None:
         link = tarfile.TarInfo("passwords.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-    with pytest.raises(UserError, match="no pictures in it"):
+    with pytest.raises(UserError, match="no images in it"):
         open_data(path, 8)
 
 
@@ -308,12 +308,12 @@ def test_conventions_crop_and_flip(tmp_path: Path) -> None:
 
 
 def test_pictures_that_stay_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(5)} | {"2.png": b"no picture"})
+    put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(5)} | {"2.png": b"no image"})
     found = open_data(tmp_path, 8, cache="none")
     assert isinstance(found.pictures, OnDisk) and len(found.pictures) == 5
     assert reds(found.pictures) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
     told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1 and told[0].startswith("2.png: skipped (not a picture)")
+    assert len(told) == 1 and told[0].startswith("2.png: skipped (not an image)")
     assert reds(found.pictures.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is told once"
     some = found.pictures.select(torch.tensor([4, 0]))
     assert reds(some) == [4, 0] and some.batch(torch.tensor([0]), 16).shape == (1, 4, 16, 16)
@@ -334,13 +334,13 @@ def test_check_reports_what_is_bad(tmp_path: Path, capsys: pytest.CaptureFixture
     files = {"a.png": png((255, 0, 0, 128)), "b.png": png((255, 0, 0, 128)), "c.png": png((1, 2, 3)), "d.png": b"bad"}
     assert main(["dataset", "check", str(put(tmp_path, files))]) == 0
     said = capsys.readouterr().out
-    assert "bad: d.png: not a picture" in said
-    assert "3 good pictures, 1 bad, 1 duplicates; 1 without alpha" in said
+    assert "bad: d.png: not an image" in said
+    assert "3 good images, 1 bad, 1 duplicates; 1 without alpha" in said
     assert said.splitlines()[-1].startswith(f"checked {tmp_path}")
     (tmp_path / "only").mkdir()
     (tmp_path / "only" / "d.png").write_bytes(b"bad")
     assert main(["dataset", "check", str(tmp_path / "only")]) == 2
-    assert "no readable picture" in capsys.readouterr().err
+    assert "no readable image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["out.zip", "out.tar", "out"])
@@ -352,7 +352,7 @@ def test_convert_keeps_pictures_labels_and_poses(
     files |= {"x/poses.json": '{"a.png": [1, 2], "b.png": [3, 4]}', "x/dataset.json": '{"labels": [["a.png", 3]]}'}
     source, output = put(tmp_path / "in", files), tmp_path / target
     assert main(["dataset", "convert", str(source), str(output), "--resolution", "8"]) == 0
-    assert "wrote 2 pictures of 8 px" in capsys.readouterr().out.splitlines()[-1]
+    assert "wrote 2 images of 8 px" in capsys.readouterr().out.splitlines()[-1]
     before, after = open_data(source, 8), open_data(output, 8)
     assert after.names == ["00000/img00000000.png", "00000/img00000001.png"]
     images = [found.pictures.batch(torch.arange(2), 8).int() for found in (before, after)]
@@ -362,7 +362,7 @@ def test_convert_keeps_pictures_labels_and_poses(
     if output.is_file():
         again, first = tmp_path / f"again-{target}", output.read_bytes()
         assert main(["dataset", "convert", str(source), str(again), "--resolution", "8"]) == 0
-        assert again.read_bytes() == first, "the same pictures give the same bytes"
+        assert again.read_bytes() == first, "the same images give the same bytes"
         assert main(["dataset", "convert", str(output), str(output)]) == 2 and output.read_bytes() == first
     assert main(["dataset", "convert", str(source), str(output)]) == 2
     assert f"{output}: exists; name a new" in capsys.readouterr().err.splitlines()[-1]
@@ -453,8 +453,8 @@ def test_labels_and_poses_of_no_picture_are_told(
     output = [str(tmp_path / "out.zip")] if action == "convert" else []
     assert main(["dataset", action, str(source), *output]) == 0
     said = capsys.readouterr().out
-    assert "1 labels belong to no picture, the first: typo.png" in said
-    assert "1 poses belong to no picture, the first: A.png" in said
+    assert "1 labels belong to no image, the first: typo.png" in said
+    assert "1 poses belong to no image, the first: A.png" in said
     assert "1 labels, 1 different" in said or action == "convert"
 
 
@@ -463,7 +463,7 @@ def test_bad_pictures_are_an_error_if_so_wanted(tmp_path: Path, capsys: pytest.C
     assert main(["dataset", "check", str(tmp_path)]) == 0
     assert main(["dataset", "check", str(tmp_path), "--strict"]) == 2
     said = capsys.readouterr()
-    assert said.err == f"sdfgan dataset check: error: {tmp_path}: 2 of 3 pictures are bad\n"
+    assert said.err == f"sdfgan dataset check: error: {tmp_path}: 2 of 3 images are bad\n"
     assert "bad: b.png" in said.out
     (tmp_path / "b.png").unlink()
     (tmp_path / "c.png").unlink()
@@ -474,13 +474,13 @@ def test_opaque_pictures_are_refused_before_training(tmp_path: Path, capsys: pyt
     put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(3)})
     command = ["train-gan", "--data", str(tmp_path), "--resolution", "32", "--device", "cpu", "--dry-run"]
     assert main(command) == 2
-    assert "the pictures have no silhouette to learn from: give" in capsys.readouterr().err
+    assert "the images have no silhouette to learn from: give" in capsys.readouterr().err
     assert main([*command, "--channels", "3"]) == main([*command, "--background", "0", "0", "0"]) == 0
     assert main([*command, "--background", "1", "1", "1"]) == 2
-    assert "the pictures are not on --background: give" in capsys.readouterr().err
+    assert "the images are not on --background: give" in capsys.readouterr().err
     put(tmp_path, {"4.png": png((1, 2, 3, 100))})
     capsys.readouterr()
     assert main(command) == 0
-    assert "3 of 4 pictures looked at have no silhouette to learn from, and count as full" in capsys.readouterr().out
+    assert "3 of 4 images looked at have no silhouette to learn from, and count as full" in capsys.readouterr().out
     assert main(["dataset", "check", str(tmp_path)]) == 0
-    assert "3 of 4 pictures do not have alpha: train with --background" in capsys.readouterr().out
+    assert "3 of 4 images do not have alpha: train with --background" in capsys.readouterr().out

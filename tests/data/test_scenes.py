@@ -232,10 +232,10 @@ def test_masks_take_pixels_out(tmp_path: Path) -> None:
     half = shown.view(side // 2, 2, side // 2, 2).all(3).all(1).flatten()
     assert torch.equal(valid_pixels(small)[: half.sum()], half.nonzero()[:, 0])
     Image.new("L", (side, side + 1)).save(folder / "masks" / "a.png")
-    with pytest.raises(UserError, match=r"frame 0 .*a.png is 20 x 21 pixels, its picture 20 x 20"):
+    with pytest.raises(UserError, match=r"frame 0 .*a.png is 20 x 21 pixels, its image 20 x 20"):
         load_scene(folder)
     (folder / "masks" / "a.png").write_text("x")
-    with pytest.raises(UserError, match=r"frame 0 .*a.png: not a picture"):
+    with pytest.raises(UserError, match=r"frame 0 .*a.png: not an image"):
         load_scene(folder)
 
 
@@ -277,7 +277,7 @@ def frame(index: int, **values: Any) -> Callable[[dict], None]:
 
 NAN_POSE = [[math.nan] * 4] * 4
 BAD = [
-    (frame(1, file_path="./train/none"), r"transforms_train.json: frame 1 \(./train/none\): no such picture"),
+    (frame(1, file_path="./train/none"), r"transforms_train.json: frame 1 \(./train/none\): no such image"),
     (frame(1, file_path="../../outside.png"), r"frame 1 .*: file_path must stay inside"),
     (frame(1, file_path="a" * 5000), r"frame 1 .*: file_path is no path"),
     (frame(1, file_path=7), "frame 1: file_path must be a text"),
@@ -311,7 +311,7 @@ BAD = [
     (frame(2, transform_matrix=[*np.eye(3, 4).tolist(), [0, 0, 4, 1]]), "frame 2 .*: the last row of .* 0, 0, 0, 1"),
     (frame(2, transform_matrix=[*np.eye(3, 4).tolist(), [0, 0, 0, 2]]), "frame 2 .*: the last row of transform_matrix"),
     (frame(2, file_path="train/r_1.png"), "frame 2 .*: there are two frames of .*r_1.png"),
-    (frame(2, mask_path="masks/none.png"), "frame 2 .*: no such picture: .*none.png"),
+    (frame(2, mask_path="masks/none.png"), "frame 2 .*: no such image: .*none.png"),
     (frame(2, mask_path="../mask.png"), "frame 2 .*: mask_path must stay inside"),
     (frame(2, mask_path=3), "frame 2 .*: mask_path must be a text, got 3"),
 ]  # fmt: skip
@@ -345,7 +345,7 @@ def test_bad_files_are_named(blender: Path, tmp_path: Path) -> None:
         load_scene(tmp_path / "empty")
     picture = blender / "train" / "r_1.png"
     Image.open(picture).convert("RGB").save(picture)
-    with pytest.raises(UserError, match=r"frame 1 .*r_1.png has no alpha, but other pictures have"):
+    with pytest.raises(UserError, match=r"frame 1 .*r_1.png has no alpha, but other images have"):
         load_scene(blender)
     picture.write_bytes(picture.read_bytes()[:50])
     with pytest.raises(UserError, match=r"frame 1 \(./train/r_1\): .*r_1.png: "):

@@ -138,5 +138,5 @@ def test_the_cache_folder_follows_the_environment(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.warns(RuntimeWarning, match="cannot keep the pictures"):
+    with pytest.warns(RuntimeWarning, match="cannot keep the images"):
         assert len(shape_set(2, 8, 0, tmp_path / "file" / "cache").images) == 2

@@ -37,7 +37,7 @@ def test_a_verdict_on_each_picture(name: str, resolution: int) -> None:
     assert verdict.logit.std() > 0
     alone = DISCRIMINATORS[name]([resolution], 8)(torch.rand(2, 4, resolution, resolution))
     assert alone.latent.shape == (2, 0) and alone.direction.shape == (2, 0)
-    with pytest.raises(ValueError, match="pictures must be"):
+    with pytest.raises(ValueError, match="images must be"):
         network(torch.rand(6, 4, resolution, resolution))
 
 
@@ -59,7 +59,7 @@ def test_layers() -> None:
     assert minibatch_stddev(same).max() < 2e-4
     half = torch.zeros(4, 3, 4, 4, dtype=torch.float16, requires_grad=True)
     minibatch_stddev(half).sum().backward()
-    assert half.grad is not None and half.grad.isfinite().all(), "equal pictures, in half precision too"
+    assert half.grad is not None and half.grad.isfinite().all(), "equal images, in half precision too"
     mixed = same.clone()
     mixed[0] += 10  # groups are pictures 0, 2, 4, 6 and 1, 3, 5, 7
     spread = minibatch_stddev(mixed)[:, 0, 0, 0]

@@ -151,11 +151,11 @@ def test_pi_gan(tmp_path: Path) -> None:
         (["--curriculum", "CelebA"],
          ("gaussian", (-17.189, 17.189), 12, 64, (0.88, 1.12), "celeba", None), "12 degrees"),
         (["--curriculum", "carla", "--fov", "35", "--resolution", "32"],
-         ("spherical_uniform", (-180, 180), 35, 32, (0.7, 1.3), "carla", (1, 1, 1)), "asked between 0.7 and 1.3"),
+         ("spherical_uniform", (-180, 180), 35, 32, (0.7, 1.3), "carla", (1, 1, 1)), "sampled between 0.7 and 1.3"),
         (["--poses", "fixed", "--azimuth", "-9", "9", "--elevation", "0", "5", "--near-far", "0.9", "1"],
-         ("fixed", (-9, 9), 12, 64, (0.9, 1), "celeba", None), "assumed to be as in celeba"),
+         ("fixed", (-9, 9), 12, 64, (0.9, 1), "celeba", None), "assumed to be those of celeba"),
         (["--no-box-warp"],
-         ("spherical_uniform", (-180, 180), 30, 128, (0.7, 1.3), "carla", (1, 1, 1)), "assumed to be as in carla"),
+         ("spherical_uniform", (-180, 180), 30, 128, (0.7, 1.3), "carla", (1, 1, 1)), "assumed to be those of carla"),
     ],
 )  # fmt: skip
 def test_the_command_keeps_the_camera(
@@ -191,7 +191,7 @@ def test_the_command_names_what_is_bad(tmp_path: Path, capsys: pytest.CaptureFix
         assert not (tmp_path / "run").exists()
     assert main(arguments) == 0
     run = str(tmp_path / "run")
-    for flags, message in (([], "name real pictures by --real"), (["--shapes", "5"], "leave it out")):
+    for flags, message in (([], "give real images by --real"), (["--shapes", "5"], "leave it out")):
         assert main(["evaluate", run, *flags]) == 2
         assert message in capsys.readouterr().err
 

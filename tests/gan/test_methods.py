@@ -89,7 +89,7 @@ def test_losses(loss: str, steps: int, pictures: Tensor) -> None:
     if steps < LONG:
         return
     assert logs[-1]["eikonal"] < 0.1 and 0.02 < logs[-1]["coverage"] < 0.6
-    assert logs[-1].get("moments", 44) > 1, "not all pictures at the pole"
+    assert logs[-1].get("moments", 44) > 1, "not all images at the pole"
     # The discriminator has found something out: it puts reals above fakes.
     assert sum(log["gap"] for log in logs[-20:]) > 0
 

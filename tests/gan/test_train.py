@@ -122,10 +122,10 @@ def test_without_ffmpeg_a_run_ends_with_all_but_the_video(
 
 def test_pictures_that_fail_do_not_take_the_numbers_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(self: Report) -> dict[str, object]:
-        raise RuntimeError("no picture")
+        raise RuntimeError("no image")
 
     monkeypatch.setattr(Report, "final_images", fails)
-    with pytest.raises(RuntimeError, match="no picture"):
+    with pytest.raises(RuntimeError, match="no image"):
         train(GanConfig(output_dir=tmp_path / "run", steps=1, **{**TINY, "evaluate_images": 0}))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 1
 
@@ -278,7 +278,7 @@ def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(
     save_checkpoint(run, state["step"], tensors, {**state, "config": {**state["config"], "device": "cuda:99"}})
     here = "cuda" if torch.cuda.is_available() else "cpu"
     assert train(GanConfig(resume=run, dry_run=True))["config"]["device"] == here
-    assert f"{run}: was on cuda:99, which is not here" in capsys.readouterr().out
+    assert f"{run}: was on cuda:99, which is not available" in capsys.readouterr().out
     assert train(GanConfig(resume=run, device="cpu", dry_run=True))["config"]["device"] == "cpu"
 
 
@@ -308,7 +308,7 @@ def test_training_from_shards_with_poses_and_labels(
             poses[name], labels[name] = [10.0 + index, 5.0], index % 2
         write("poses.json", json.dumps(poses).encode())
         write("dataset.json", dataset_json(labels))
-        write("bad.png", b"no picture")
+        write("bad.png", b"no image")
     stages = [{"step": 0, "resolution": 16, "batch_size": 8}, {"step": 2, "resolution": 32, "batch_size": 4}]
     settings = {"discriminator": "strided", "channels": 3, "poses": "data", "data_cache": "none"}
     curriculum = tmp_path / "mine.json"
@@ -316,7 +316,7 @@ def test_training_from_shards_with_poses_and_labels(
     options = {**TINY, "data": tmp_path / "shard.tar", "label": 1, "curriculum": str(curriculum)}
     options |= dict.fromkeys(("resolution", "batch_size", "chunk_size"))  # the curriculum's
     train(GanConfig(output_dir=tmp_path / "run", steps=3, checkpoint_interval=1, **options))
-    assert "20 pictures to learn from" in capsys.readouterr().out
+    assert "20 images to learn from" in capsys.readouterr().out
     curriculum.unlink()  # a run needs it no more
     moved = (tmp_path / "shard.tar").rename(tmp_path / "moved.tar")
     train(GanConfig(device="cpu", resume=tmp_path / "run", steps=4, data=moved))

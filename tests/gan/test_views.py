@@ -134,7 +134,7 @@ def test_they_mean_nothing_for_surfaces(
     plain = seen(monkeypatch, str(tmp_path))
     assert capsys.readouterr().err == ""
     assert torch.equal(plain, seen(monkeypatch, str(tmp_path), "--lock_view_dependence", "--num_steps", "36"))
-    notes = [line for line in capsys.readouterr().err.splitlines() if "means nothing for a surface" in line]
+    notes = [line for line in capsys.readouterr().err.splitlines() if "has no effect on a surface" in line]
     assert [note.split()[0] for note in notes] == ["--lock-view-dependence", "--samples"]
     for wrong in (["--samples", "0"], ["--samples", "5000"], ["--azimuth-range", "3", "2"]):
         assert main(["render", str(tmp_path), *wrong]) == 2 and wrong[0] in capsys.readouterr().err

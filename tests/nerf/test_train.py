@@ -338,7 +338,7 @@ def test_lpips_is_checked_before_training(scene: Path, tmp_path: Path) -> None:
         train(NerfConfig(lpips=tmp_path / "none.pth", **options))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sdfgan.lpips.load_lpips", lambda path: torch.nn.Identity())
-        with pytest.raises(UserError, match="--lpips: pictures must be at least 35 pixels wide and high, got 20"):
+        with pytest.raises(UserError, match="--lpips: images must be at least 35 pixels wide and high, got 20"):
             train(NerfConfig(lpips=tmp_path / "some.pth", **options))
     assert not (tmp_path / "run").exists()
 
@@ -351,4 +351,4 @@ def test_alpha_is_needed_for_white(tmp_path: Path, capsys: pytest.CaptureFixture
         Image.open(path).convert("RGB").save(path)
     assert main(["train-nerf", "--data", str(folder), "--background", "white", "--device", "cpu"]) == 2
     said = capsys.readouterr().err
-    assert f"{folder}: --background white needs pictures with alpha, but these have none" in said
+    assert f"{folder}: --background white needs images with alpha, but these have none" in said

@@ -70,7 +70,7 @@ def test_no_wall_between_two_sheets() -> None:
 
 
 def test_a_box_without_a_sheet() -> None:
-    with pytest.raises(UserError, match="no sheet in the box from -1 to 1"):
+    with pytest.raises(UserError, match="no surface in the box from -1 to 1"):
         sheet_mesh(sheet_field(lambda points: points.norm(dim=1) + 1), resolution=16)
     with pytest.raises(UserError, match="not finite"):
         sheet_mesh(sheet_field(lambda points: points[:, 0] * torch.nan), resolution=16)

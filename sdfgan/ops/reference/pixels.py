@@ -44,7 +44,7 @@ def sample_pixels(views: PixelViews, pixels: Tensor, images: Tensor | None = Non
 
 
 def _undistort(x_seen: Tensor, y_seen: Tensor, lens: Tensor) -> tuple[Tensor, Tensor]:
-    """From the centre of the picture outwards, a little at a time, so that no other branch of the lens is met."""
+    """From the centre of the image outwards, a little at a time, so that no other branch of the lens is met."""
     k1, k2, p1, p2, k3, k4, k5, k6, a = F.pad(lens, (0, 9 - lens.shape[1])).unbind(1)
     x, y, good = torch.zeros_like(x_seen), torch.zeros_like(y_seen), torch.ones_like(x_seen, dtype=torch.bool)
     for share in torch.linspace(0, 1, 51)[1:].tolist():
