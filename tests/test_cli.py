@@ -25,7 +25,7 @@ from sdfgan.cli.commands import COMMANDS, Command
 from sdfgan.cli.parse import is_positional
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig
-from sdfgan.training.config import Setting, settings_of
+from sdfgan.training.config import Setting, settings_of, today
 from sdfgan.training.progress import progress
 
 ROOT = Path(__file__).parents[1]
@@ -235,13 +235,19 @@ def test_former_names_of_flags_work(trained: list[GanConfig]) -> None:
     assert trained == [
         GanConfig(learning_rate_generator=1e-4, learning_rate_discriminator=2e-4, discriminator_max_channels=8)
     ]
+    for name in ("train-nerf", "train-sdf", "fit-image"):
+        assert today(COMMANDS[name].load_config(), "lr") == "learning_rate"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--stepz", "3"], "unknown flag --stepz; did you mean --steps?"),
+        (["--lr", "3"], "unknown flag --lr; did you mean --learning-rate-generator?"),
         (["--learning-rates", "3"], "unknown flag --learning-rates"),
+        (["--output-dir", ""], "an argument is empty"),
+        (["--output-dir="], "--output-dir: is given without a value"),
+        (["--background", "1", "1"], "--background must be FLOAT FLOAT FLOAT, got '1', '1'"),
         (["--steps", "many"], "--steps"),
         (["--color-space", "cmyk"], "'cmyk' for argument '--color-space'"),
         (["--elevation", "5"], "--elevation"),

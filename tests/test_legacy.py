@@ -11,6 +11,7 @@ import pytest
 from sdfgan.cli import main
 from sdfgan.cli.commands import COMMANDS, Command
 from sdfgan.compat.flags import OLD_FLAGS, translate
+from sdfgan.errors import UserError
 
 
 @pytest.fixture
@@ -165,3 +166,8 @@ def test_every_flag_of_old_leads_to_one_of_today() -> None:
 def test_values_may_be_missing() -> None:
     assert translate("train-gan", ["--port"]) == ([], ["--port " + OLD_FLAGS["train-gan"]["--port"].note])
     assert translate("info", ["--port"]) == (["--port"], [])
+    note = "--decay-rate " + OLD_FLAGS["train-nerf"]["--decay-rate"].note
+    assert translate("train-nerf", ["--decay-rate", "--data", "lego"]) == (["--data", "lego"], [note])
+    for arguments in (["-d"], ["-d="], ["-d", "--steps", "3"]):  # an empty path would be this folder
+        with pytest.raises(UserError, match="-d, which is now --data, needs a value"):
+            translate("train-gan", arguments)

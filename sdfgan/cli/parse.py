@@ -20,15 +20,13 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     said = io.StringIO()
     try:
         given = [_today(config_type, argument) for argument in arguments]
+    except UserError as error:
+        raise UserError(f"{error} (see {program} --help)") from None
+    try:
         with redirect_stderr(said):
             return tyro.cli(config_type, prog=program, args=given)
     except SystemExit:
-        problem = _first_section(said.getvalue())
-    except UserError as error:
-        problem = str(error)
-        if not problem.startswith("unknown flag"):
-            raise
-    raise UserError(f"{problem} (see {program} --help)")
+        raise UserError(f"{_first_section(said.getvalue())} (see {program} --help)") from None
 
 
 def is_positional(setting: Setting) -> bool:
@@ -38,12 +36,16 @@ def is_positional(setting: Setting) -> bool:
 
 def closest(given: str, known: Iterable[str]) -> str:
     """'; did you mean ...?', where something known is like it."""
-    found = difflib.get_close_matches(given, list(known), 1)
+    known = sorted(known)
+    longer = [one for one in known if len(given) > 3 and one.startswith(given)]
+    found = longer or difflib.get_close_matches(given, known, 1)
     return f"; did you mean {found[0]}?" if found else ""
 
 
 def _today(config_type: type, argument: str) -> str:
     """The argument with its flag's name of today. UserError for a flag that there is not."""
+    if not argument:
+        raise UserError("an argument is empty, as of a variable that is not set")
     if not re.match(r"--|-[A-Za-z]", argument) or re.fullmatch(r"-(inf|nan|infinity)", argument, re.IGNORECASE):
         return argument
     given, equals, value = argument.partition("=")
@@ -55,12 +57,15 @@ def _today(config_type: type, argument: str) -> str:
                 if setting.hint is bool:
                     names[flag_of(f"no_{one}")] = flag_of(f"no_{name}")
     flag = given.replace("_", "-")
+    if equals and not value:
+        raise UserError(f"{given}: is given without a value")
     if flag in names:
         return names[flag] + equals + value
     by_place = [name for name, setting in settings_of(config_type).items() if is_positional(setting)]
     if flag[2:].replace("-", "_") in by_place:
         raise UserError(f"unknown flag {given}: {flag[2:].upper()} is given without a flag")
-    raise UserError(f"unknown flag {given}{closest(flag, set(names.values()))}")
+    former = next((today for one, today in names.items() if one != today and one.startswith(flag)), flag)
+    raise UserError(f"unknown flag {given}{closest(former, set(names.values()))}")
 
 
 def _first_section(box: str) -> str:
@@ -72,4 +77,10 @@ def _first_section(box: str) -> str:
             said.append(line)
         elif said:
             break
-    return " ".join(said) or "bad arguments"
+    text = " ".join(said)
+    if unfit := re.fullmatch(
+        r"Error parsing (--\S+): no type matching (.*) could be instantiated from \[(.*)\]\.?", text
+    ):
+        flag, wanted, given = unfit.groups()
+        return f"{flag} must be {re.sub(r'[{}]|None}[|]', '', wanted)}, got {given}"
+    return text or "bad arguments"

@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sdfgan.errors import UserError
+
 
 class Old(NamedTuple):
     """A flag of old: how many values it takes, the arguments that stand for it now ({} is its value), and why."""
@@ -149,7 +151,10 @@ def _kebab(argument: str) -> str:
 
 
 def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of today, and what to say about each old flag among those given."""
+    """The arguments of today, and what to say about each old flag among those given.
+
+    Raises UserError for one that has lost its value.
+    """
     known = dict(OLD_FLAGS.get(command, {}))
     trajectory = re.search(r"(?:^|\s)--trajectory(?:=|\s)(\w+)", " ".join(arguments))
     if command == "render" and trajectory:  # videos: where a folder was meant for them, not for single pictures
@@ -165,7 +170,9 @@ def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[s
             now.append(given)
             continue
         notes.append(f"{flag} {old.note}")
-        if old.values and not equals:
-            value = rest.pop(0) if rest else ""
+        if old.values and not equals and rest and not rest[0].startswith("--"):
+            value = rest.pop(0)
+        if not value and any("{}" in part for part in old.now):
+            raise UserError(f"{flag}, which {old.note}, needs a value")
         now += [part.format(value) for part in old.now]
     return now, notes

@@ -83,9 +83,9 @@ class FilmSirenSDF(Field):
         prior_radius: radius of the sphere that the untrained field represents.
 
     Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if the points are on a
-    CPU, the width is a multiple of 16 and neither autocast nor a `torch.func` transform is active. Else, and wherever
-    `native_gradients` is False, they come from torch's own operations: slower, with a graph that grows with the points
-    and differentiates to any order.
+    CPU, float32 or float64, the width is a multiple of 16 and neither autocast nor forward mode nor a `torch.func`
+    transform is active. Else, and wherever `native_gradients` is False, they come from torch's own operations: slower,
+    with a graph that grows with the points and differentiates to any order, also with `is_grads_batched`.
     """
 
     mixed_precision = True
@@ -182,7 +182,7 @@ class FilmSirenSDF(Field):
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
         if not self.sdf_head.is_cuda:
-            return None if self.width % 16 else self.width
+            return None if self.width % 16 or self.sdf_head.dtype.itemsize < 4 else self.width
         if not _C.cuda or self.sdf_head.dtype != torch.float32:
             return None
         return min((width for width in ops.CUDA_WIDTHS if width >= self.width), default=None)
@@ -215,11 +215,12 @@ class FilmSirenSDF(Field):
     def _for_kernels(self, points: Tensor, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
         """The network for `ops.film_siren` and `film_siren_sample` at these points, with a graph where gradients are
         enabled; None where torch's operations answer."""
+        if torch.autograd.forward_ad._current_level >= 0:  # the kernels know no tangents
+            return None
         if not torch.is_grad_enabled():
             return self.network(condition)
-        if points.is_cuda or self.width % 16 or not self.native_gradients or torch.is_autocast_enabled("cpu"):
-            return None
-        if torch._C._are_functorch_transforms_active():
+        native = self.native_gradients and not points.is_cuda and self._native_width() is not None
+        if not native or torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
             return None
         matrices = torch.stack(tuple(self.weights[1:]))
         return ops.FilmSirenNetwork(
@@ -374,7 +375,7 @@ def _rows(points: Tensor, condition: FilmCondition, image: Tensor | None) -> Ten
     if image is None:
         _check_one_image(len(condition))
         return torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    return image
+    return image.contiguous()
 
 
 def _dot(features: Tensor, head: Tensor) -> Tensor:

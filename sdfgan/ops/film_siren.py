@@ -336,8 +336,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _values_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
-    points, image, *network = ctx.saved_tensors
-    by_points, *others = _backward(ctx, grad, None, None)
+    points, image, *network = ctx.saved_tensors  # once: recomputing checkpoints unpack them only once
+    by_points, *others = _gradients(points, image, network, ctx.layers, grad, None, None)
     if torch.is_grad_enabled() and grad is not None:  # it is to be differentiated once more
         by_points = grad[:, None] * _film_siren_sample(points, image, network, ctx.layers)[1]
     return by_points, *others
@@ -345,10 +345,17 @@ def _values_backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     points, image, *network = ctx.saved_tensors
+    return _gradients(points, image, network, ctx.layers, *grads)
+
+
+def _gradients(
+    points: Tensor, image: Tensor, network: list[Tensor], layers: list[int], *grads: Tensor | None
+) -> tuple[Any, ...]:
+    """By the arguments of `film_siren` and `film_siren_sample`."""
     if all(grad is None for grad in grads):
         return None, None, [None] * len(network), None
     incoming = (None if grad is None else grad.contiguous() for grad in grads)
-    by_points, first, hidden, *others = _film_siren_backward(points, image, network, ctx.layers, *incoming)
+    by_points, first, hidden, *others = _film_siren_backward(points, image, network, layers, *incoming)
     return by_points, None, [first, hidden, None, *others], None
 
 

@@ -104,7 +104,7 @@ class SdfConfig(Config):
     """Passes over the samples, each in another order."""
     batch_size: Annotated[int | None, Positive, AtMost(10**8)] = None
     """Samples per step."""
-    learning_rate: Scale | None = None
+    learning_rate: Annotated[Scale | None, Formerly("lr")] = None
     """Adam's learning rate; that of a hash grid's table is five times as large."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
     """How the learning rate falls: cosine and linear to 2%, step to a tenth after 60% and 85% of the run."""

@@ -70,7 +70,7 @@ def train(config: SdfConfig) -> dict[str, Any]:
         done = _read(root / _SUMMARY)
         if resolved.resume is not None and _is_finished(done):
             print(f"{root}: is finished")
-            return done
+            return {**done, "folder": str(root)}  # which may have been moved since
         (summary,) = _Group(resolved, paths, [root]).run()
     if "error" in summary:
         raise UserError(summary["error"])

@@ -6,6 +6,8 @@ import copy
 
 import pytest
 import torch
+from torch.autograd import forward_ad
+from torch.utils.checkpoint import checkpoint
 
 from sdfgan.fields import Field, FilmSirenSDF
 from sdfgan.fields.film_siren import hsv_to_rgb
@@ -66,6 +68,57 @@ def test_native_gradients_are_those_of_torch(options: dict, name: str) -> None:
     assert not any("film_siren" in node for node in graphs[1])
     for a, e in zip(*found, strict=True):
         torch.testing.assert_close(a, e)
+
+
+def test_native_gradients_within_checkpoints() -> None:
+    field = make()
+    points, image = some_points((5, 9))
+    condition = field.condition(torch.randn(2, field.latent_size, dtype=torch.float64))
+    own = [points.requires_grad_(), *field.parameters()]
+
+    def gradients(answer: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        for tensor in own:
+            tensor.grad = None
+        answer.square().sum().backward(retain_graph=True)
+        return tuple(torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in own)
+
+    kept = checkpoint(lambda points: field.sdf(points, condition, image), points, use_reentrant=False)
+    for a, e in zip(gradients(kept), gradients(field.sdf(points, condition, image)), strict=True):
+        torch.testing.assert_close(a, e)
+
+
+def test_forward_mode_is_left_to_torch() -> None:
+    field = make()
+    points, image = some_points((5, 9))
+    condition, direction = field.condition(torch.randn(2, field.latent_size, dtype=torch.float64)), torch.rand(14, 3)
+    expected = (field.sdf_and_gradient(points, condition, image)[1] * direction).sum(-1)
+    for graph in (True, False):
+        with torch.set_grad_enabled(graph), forward_ad.dual_level():
+            dual = forward_ad.make_dual(points, direction.double())
+            tangent = forward_ad.unpack_dual(field.sdf(dual, condition, image)).tangent
+        torch.testing.assert_close(tangent, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("graph", [True, False])
+def test_fields_of_half_precision_are_left_to_torch(dtype: torch.dtype, graph: bool) -> None:
+    field = make()
+    points, image = some_points((5, 9))
+    latents = torch.randn(2, field.latent_size, dtype=torch.float64)
+    exact = field.sdf(points, field.condition(latents), image)
+    half = field.to(dtype)
+    with torch.set_grad_enabled(graph):
+        found = half.sdf(points.to(dtype), half.condition(latents.to(dtype)), image)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), exact, atol=0.1, rtol=0)
+
+
+def test_image_indices_may_have_strides() -> None:
+    field = make()
+    points, image = some_points((5, 9))
+    condition = field.condition(torch.randn(2, field.latent_size, dtype=torch.float64))
+    strided = torch.stack([image, image], 1)[:, 0]
+    assert torch.equal(field.sdf(points, condition, strided), field.sdf(points, condition, image))
 
 
 def nodes(answers: list[torch.Tensor]) -> set:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(
     summary = train(SdfConfig(resume=tmp_path / "half"))
     assert train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "half", tmp_path / "moved")
+    assert train(SdfConfig(resume=tmp_path / "moved"))["folder"] == str(tmp_path / "moved")
     whole, half = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "half"))
     assert whole.keys() == half.keys() and all(torch.equal(whole[name], half[name]) for name in whole)
 
