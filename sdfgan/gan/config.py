@@ -57,7 +57,7 @@ class GanConfig(Config):
     """Set everything up, say what would be done, and stop. No run is written; the built-in pictures are made and
     cached."""
     curriculum: Annotated[str | None, Essential] = None
-    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags that are given go before its
+    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags override its
     settings; what its stages change cannot be given."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
     """What changes at which step; it comes from the curriculum."""
