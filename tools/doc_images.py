@@ -86,6 +86,7 @@ def from_benchmark(image: Path, runs: list[Path]) -> None:
 MADE = {
     "solid.png": Made(from_readme, 0),
     "grid.png": Made(from_run, 1, ("python tools/train_gan.py --steps 7342 --seed 2",)),
+    "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py --shapes chairs",)),
     "grid-default.png": Made(from_run, 1, ("python tools/train_gan.py",)),
     "recipes.png": Made(
         from_both,
