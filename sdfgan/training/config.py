@@ -198,7 +198,7 @@ class Config:
 
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
-        return " ".join(f"{number:g}" for number in value)
+        return " ".join(f"{one:g}" if isinstance(one, float) else str(one)[:40] for one in value)
     return repr(value) if isinstance(value, str) else str(value)[:40]
 
 

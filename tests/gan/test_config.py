@@ -76,6 +76,17 @@ def test_json_round_trip() -> None:
         GanConfig.from_json({**config.to_json(), "steps": "many"}, Path("config.json"))
 
 
+def test_values_of_any_kind_are_refused_by_name(tmp_path: Path) -> None:
+    scene = NerfConfig(device="cpu").resolved().to_json()
+    for wrong in ({}, [], 3, None, "other"):
+        with pytest.raises(UserError, match=r"config.json: not a train-nerf configuration of this version: model "):
+            NerfConfig.from_json({**scene, "model": wrong}, Path("config.json"))
+    huge = {"settings": {"elevation": [10**400, 0]}, "stages": [{"step": 0, "batch_size": 4}]}
+    (tmp_path / "huge.json").write_text(json.dumps(huge))
+    with pytest.raises(UserError, match="--elevation must be LOW HIGH in degrees within -90 and 90, got 1000"):
+        GanConfig(device="cpu", curriculum=str(tmp_path / "huge.json")).resolved()
+
+
 def test_former_names_of_fields(tmp_path: Path) -> None:
     """In the runs, models and curricula of earlier versions."""
     saved = {**GanConfig(device="cpu").resolved().to_json(), "stages": [{"step": 0, "lr_generator": 1e-4}]}
