@@ -83,7 +83,7 @@ def test_the_image_of_the_readme_is_what_its_lines_draw(tmp_path: Path) -> None:
 
 
 def test_flags_of_all_commands_exist() -> None:
-    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures"}
+    flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures", "rounds", "threads"}
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
     for command in COMMANDS.values():
         names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
