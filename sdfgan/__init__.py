@@ -28,6 +28,7 @@ _SUBPACKAGES = (
     "metrics",
     "nerf",
     "ops",
+    "pictures",
     "raycast",
     "rendering",
     "sdf",

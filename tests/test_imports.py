@@ -21,6 +21,7 @@ LAYERS = (
     "training",
     "fields",
     "conditions rendering images",
+    "pictures",
     "raycast volume",
     "meshes",
     "data metrics lpips",

@@ -1,0 +1,3 @@
+"""The former name of `sdfgan.images`, for one version."""
+
+from sdfgan.images import *  # noqa: F403
