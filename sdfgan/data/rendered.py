@@ -129,6 +129,7 @@ def write_set(
                 np.savez_compressed(file, images=images, poses=poses)
         advance(path.stem)
     if len(failed) == len(paths):
+        shutil.rmtree(work)  # there is nothing to go on from
         raise UserError(
             f"{root}: none of its {len(paths)} meshes can be read; the first: {next(iter(failed.values()))}"
         )

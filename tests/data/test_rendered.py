@@ -105,6 +105,7 @@ def test_files_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
     assert len(made) == 1 and made[0].images == 24 and said[0].startswith(f"left out: {bad}: ")
     with pytest.raises(UserError, match=r"none of its 1 meshes can be read"):
         write(tmp_path / "shelf", [bad], tmp_path / "none.zip", share=0.0)
+    assert not list(tmp_path.glob("none.zip*"))
 
 
 def test_which_way_is_up(tmp_path: Path) -> None:
