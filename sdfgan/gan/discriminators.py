@@ -195,7 +195,8 @@ def _gained(x: Tensor) -> Tensor:
 
 def blur_down(x: Tensor) -> Tensor:
     """Features [B, C, H, W] blurred with [1, 3, 3, 1] / 8 in both directions and halved."""
-    taps = x.new_tensor((1.0, 3.0, 3.0, 1.0)) / 8
+    place = torch.arange(4, device=x.device)  # made there: a CUDA graph cannot record a copy of numbers in Python
+    taps = (1 + 2 * place.minimum(3 - place)).to(x.dtype) / 8
     channels = x.shape[1]
     kernel = (taps[:, None] * taps).expand(channels, 1, 4, 4)
     return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)

@@ -11,9 +11,11 @@ import torch
 
 from host_waits import HostWaits
 from sdfgan import build_info, cameras, fields, raycast
-from sdfgan.gan import GanConfig
+from sdfgan.gan import DISCRIMINATORS, GanConfig
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.job import GanJob
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES
+from sdfgan.gan.objective import Objective
 
 # Counted as here, at commit 7bf15be a render waited 72 times, 101 times with its gradient, and a step of training 95
 # times; they made 1185, 2333 and 2752 operations, and copied 7, 11 and 4 times from numbers in Python.
@@ -107,3 +109,22 @@ def test_what_is_counted() -> None:
     with HostWaits() as seen:
         y[mask].sum().backward()
     assert seen.waits.total() == 2  # the backward pass counts
+
+
+@pytest.mark.parametrize(("discriminator", "gan_loss"), [
+    *((name, "logistic") for name in DISCRIMINATORS), *(("small", name) for name in ADVERSARIAL_LOSSES),
+])  # fmt: skip
+def test_what_a_cuda_graph_records(discriminator: str, gan_loss: str) -> None:
+    """The discriminator's part of a step neither waits nor copies numbers of Python: a recording allows neither."""
+    options = {"discriminator": discriminator, "gan_loss": gan_loss, "r1_gamma": 1.0, "pose_weight": 1.0}
+    config = GanConfig(device="cpu", resolution=16, batch_size=4, latent_size=4, precision="bf16", **options)
+    objective = Objective.at(config.resolved(), 0)
+    network = DISCRIMINATORS[discriminator]([16], 8, latent_size=4, guess_direction=True)
+    images, latents, axes = torch.rand(4, 4, 16, 16), torch.randn(4, 4), torch.eye(3).expand(4, 3, 3)
+    with HostWaits() as seen:
+        loss, _ = objective.discriminator_loss(network, images, images.flip(0), latents, axes, torch.rand(4))
+        torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        leaf = images.clone().requires_grad_()
+        loss, _ = objective.adversarial_loss(network, leaf, latents, axes)
+        torch.autograd.grad(loss, leaf)
+    assert not seen.waits and not seen.uploads, (seen.waits, seen.uploads)
