@@ -163,6 +163,15 @@ COMMANDS = {
             ("csg", "pose, sizes, colours and blend of two spheres, from a wrong initial guess"),
         ),
     ),
+    "report": Command(
+        "Write a page about a run, or one that compares several.",
+        "sdfgan.cli.flags:ReportConfig",
+        "sdfgan.cli.report:run",
+        (
+            ("runs/gan-001", "report.html in the run's folder; finished runs have one already"),
+            ("runs/gan-001 runs/gan-002 --output both.html", "images, numbers and curves side by side"),
+        ),
+    ),
     "info": Command(
         "Show versions, the native build, threads and devices.",
         "sdfgan.cli.flags:InfoConfig",

@@ -315,6 +315,16 @@ class RenderSetConfig(Config):
 
 
 @dataclass(frozen=True)
+class ReportConfig(Config):
+    """Write report.html of a run, or one page that compares several; it needs no other file and no network."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
+    """Run folders, finished or not."""
+    output: Path | None = None
+    """File to write. Default: report.html in the run's folder; for several runs in this folder, or report-2.html ..."""
+
+
+@dataclass(frozen=True)
 class ImportWeightsConfig(Config):
     """Import the state dictionary of a generator of dfr or pi-GAN, for render, extract-mesh and the other commands."""
 

@@ -97,7 +97,7 @@ class GanJob(TrainingState):
         super().__init__(config, ranks, data.poses)
         self.data, self.inception = data, None if inception is None else inception.to(self.device)
         self.root = config.output_dir or Path()
-        self.runs = {self.root: config.to_json()}
+        self.runs = {self.root: config}
         self.dry_run = config.dry_run
         self.every = Intervals(
             sample=config.sample_interval, evaluate=config.evaluate_interval, checkpoint=config.checkpoint_interval
@@ -357,8 +357,8 @@ class GanJob(TrainingState):
         summary |= self.report.final_images()
         summary.write(self.root)
         made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
-        made += ["meshes"] if summary["meshes"] else []
-        print(f"done: look at {self.root}: {', '.join(made)}; numbers are in {self.root}/summary.json")
+        made += [*(["meshes"] if summary["meshes"] else []), "summary.json"]
+        print(f"done: open {self.root}/report.html, or look at {', '.join(made)} there")
         return summary
 
     @property

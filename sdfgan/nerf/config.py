@@ -208,13 +208,21 @@ class NerfConfig(Config):
         config.check()
         return config
 
+    def unused(self) -> set[str]:
+        """See `Config.unused`."""
+        return set(self._unused())
+
+    def _unused(self) -> dict[str, tuple[str, ...]]:
+        """The settings that the model has no use for, and the models that have."""
+        others = {models: names for models, names in _ONLY_OF.items() if self.model not in models}
+        return {name: models for models, names in others.items() for name in names.split()}
+
     def _check_used(self) -> None:
         """Raises UserError for a flag that the model has no use for."""
-        for models, names in _ONLY_OF.items():
-            for name in () if self.model in models else names.split():
-                usual = settings_of(NerfConfig)[name].field.default, *(one.get(name) for one in _MODELS[self.model])
-                if getattr(self, name) not in usual:
-                    raise UserError(f"{flag_of(name)} is for --model {' or '.join(models)}, got {self.model}")
+        for name, models in self._unused().items():
+            usual = settings_of(NerfConfig)[name].field.default, *(one.get(name) for one in _MODELS[self.model])
+            if getattr(self, name) not in usual:
+                raise UserError(f"{flag_of(name)} is for --model {' or '.join(models)}, got {self.model}")
 
     @classmethod
     def from_json(cls, values: Any, source: Path) -> ResolvedNerfConfig:

@@ -92,7 +92,7 @@ class NerfJob(Job):
         """`config` is resolved; `lpips` is the network that scores images at the end."""
         self.config, self.scene, self.lpips = config, scene, lpips
         self.root = config.output_dir or Path()
-        self.runs = {self.root: config.to_json()}
+        self.runs = {self.root: config}
         self.dry_run = config.dry_run
         self.ranks = ranks or Ranks()
         self.device = torch.device(config.device)
@@ -302,7 +302,7 @@ class NerfJob(Job):
         scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
         made = [Path(file).name for file in (*videos, mesh) if file is not None]
         made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
-        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(made)}")
+        print(f"done: {scores or 'no views held out'}; open {path}/report.html, or look at {', '.join(made)} there")
         return summary
 
 

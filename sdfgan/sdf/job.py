@@ -105,7 +105,7 @@ class SdfJob(Job):
         self.config, self.cases, self.talks = config, list(cases), talks
         self.fields = [fresh_field(config, case) for case in cases] if fields is None else list(fields)
         self.root = config.output_dir or Path()
-        self.runs = {case.folder: settings_of(config, case).to_json() for case in cases}
+        self.runs = {case.folder: settings_of(config, case) for case in cases}
         self.device, self.ranks = torch.device(config.device), Ranks()
         self.steps_per_epoch = math.ceil(len(cases[0].stream) / config.batch_size)
         self.steps, self.steps_done = config.epochs * self.steps_per_epoch, 0
@@ -239,7 +239,8 @@ class SdfJob(Job):
         for case, field in zip(self.cases, self.learnt(), strict=True):
             if case.path in self.failures:
                 continue
-            own = Summary(summary.started - sum(self.seconds.values()), summary)
+            told = {**summary, "command": self.command(case.folder)}
+            own = Summary(summary.started - sum(self.seconds.values()), told)
             try:
                 finish_case(self.config, settings_of(self.config, case), case, field, own)
                 summaries[str(case.path)] = dict(own)

@@ -16,12 +16,15 @@ import inspect
 import json
 import math
 import re
+import shlex
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import tyro
 
 from sdfgan.errors import UserError
 
@@ -190,6 +193,10 @@ class Config:
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""
 
+    def unused(self) -> set[str]:
+        """The settings that others leave without a use: a command that gives them is refused."""
+        return set()
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -210,6 +217,37 @@ def _check_size(flag: str, number: Any) -> None:
     largest = _MAX_FLOAT if is_float else _MAX_INT
     if isinstance(number, (int, float)) and abs(number) > largest:
         raise UserError(f"{flag} must be at most {largest:{'g' if is_float else ''}}, got {str(number)[:40]}")
+
+
+_OF_A_RUN_ALONE = ("output_dir", "resume", "dry_run")
+
+
+def command_line(command: str, config: Config) -> str:
+    """The command of these settings: what has been decided for a run, and what differs from the defaults.
+
+    What the stages of a curriculum change is left to them.
+    """
+    staged = {name for stage in getattr(config, "stages", ()) for name in stage.changes}
+    left_out = {*_OF_A_RUN_ALONE, *staged, *config.unused()}
+    words, flags = ["sdfgan", command], []
+    for name in settings_of(type(config)):
+        value, setting = getattr(config, name), _as_given(type(config), name)
+        if name in left_out or tyro.conf.Suppress in setting.marks or value in (None, setting.field.default):
+            continue
+        values = [f"{one}" for one in (value if isinstance(value, tuple) else (value,))]
+        if tyro.conf.Positional in setting.marks:
+            words += values
+        elif setting.hint is bool:
+            flags.append(setting.flag if value else flag_of(f"no_{name}"))
+        else:
+            flags += [setting.flag, *values]
+    return shlex.join([*words, *flags])
+
+
+def _as_given(cls: type[Config], name: str) -> Setting:
+    """A field as the command takes it, whose value may be left to be decided: that of the base that has it first."""
+    bases = (settings_of(base) for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
+    return next(settings[name] for settings in bases if name in settings)
 
 
 C = TypeVar("C", bound=Config)

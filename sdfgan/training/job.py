@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.training.checkpoint import Saved
+from sdfgan.training.config import Config, command_line
 from sdfgan.training.health import Health
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
@@ -41,7 +42,7 @@ class Job(ABC):
 
     kind: str  # in checkpoints and summary.json
     root: Path  # what --resume takes
-    runs: dict[Path, dict[str, Any]]  # run folders, each with its config.json; checkpoints are the first one's
+    runs: dict[Path, Config]  # run folders and their settings; checkpoints are the first one's
     device: torch.device
     ranks: Ranks
     modules: Sequence[nn.Module]  # which are alike in all processes
@@ -63,6 +64,10 @@ class Job(ABC):
     def total(self) -> int:
         """When training is over."""
         return self.steps
+
+    def command(self, run: Path) -> str:
+        """The command that repeats one of the runs."""
+        return command_line(f"train-{self.kind}", self.runs[run])
 
     @abstractmethod
     def step(self) -> Numbers:

@@ -14,6 +14,7 @@ from sdfgan.training.device import device_name
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.job import Job, Numbers
 from sdfgan.training.progress import progress
+from sdfgan.training.report import write_report
 from sdfgan.training.run import RunFolder, Summary
 
 _KEPT = 0.95  # of a smoothed number at each step
@@ -36,7 +37,7 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
     if job.dry_run:
         if job.ranks.first:
             print("dry run: everything is in place; no run was written")
-        return {"dry_run": True, "config": next(iter(job.runs.values()))}
+        return {"dry_run": True, "config": next(iter(job.runs.values())).to_json()}
     if saved is None:
         job.begin()
     job.ranks.broadcast(job.modules)  # processes on unlike machines may not have begun alike to the last bit
@@ -49,7 +50,13 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         running.train()
         summary = running.summary()
         job.ranks.part()  # the others need not wait for what the first one makes now
-        return job.finish(summary) if job.ranks.first else {}
+        if not job.ranks.first:
+            return {}
+        results = job.finish(summary)
+        for path in job.runs:
+            if (path / "summary.json").exists():  # a mesh among many may have failed
+                write_report(path)
+        return results
 
 
 class _Run:
@@ -62,7 +69,7 @@ class _Run:
         self.saved_at = -1 if saved is None else job.steps_done
         self.saved_when = time.monotonic()
         own = job.runs.items() if self.first else ()
-        self.folders = [RunFolder(path, config, job.steps_done) for path, config in own]
+        self.folders = [RunFolder(path, config.to_json(), job.steps_done) for path, config in own]
         self.recent: dict[str, list[float]] = {}  # numbers of the steps since the last line of the log
         self.smooth: Numbers = {}
 
@@ -136,7 +143,7 @@ class _Run:
         if self.first:
             path, config = next(iter(job.runs.items()))
             tensors, state = job.state()
-            header = {"kind": job.kind, "config": config, "elapsed_seconds": time.monotonic() - self.started}
+            header = {"kind": job.kind, "config": config.to_json(), "elapsed_seconds": time.monotonic() - self.started}
             self.checkpoint = save_checkpoint(path, job.steps_done, tensors, {**header, **state})
 
     def summary(self) -> Summary:
@@ -147,6 +154,7 @@ class _Run:
             self.started,
             {
                 "kind": job.kind,
+                **({"command": job.command(job.root)} if job.root in job.runs else {}),
                 "steps": job.steps_done,
                 "device": device_name(job.device),
                 "processes": job.ranks.count,

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ from torch import Tensor
 
 import sdfgan
 from sdfgan.training.checkpoint import Saved, list_checkpoints, read_checkpoint
+from sdfgan.training.config import Config
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
+
+
+@dataclass(frozen=True)
+class Steps(Config):
+    steps: int = 3
 
 
 class Counting(Job):
@@ -28,7 +35,7 @@ class Counting(Job):
     device, ranks, modules = torch.device("cpu"), Ranks(), ()
 
     def __init__(self, root: Path, steps: int = 6, stop_at: int = 0, **every: Any) -> None:
-        self.root, self.runs = root, {root: {"steps": steps}}
+        self.root, self.runs = root, {root: Steps(steps)}
         self.steps, self.steps_done, self.stop_at = steps, 0, stop_at
         self.every = Intervals(**{"log": 2, **every})
         self.sum, self.called = torch.zeros(()), list[str]()
@@ -79,7 +86,9 @@ def test_what_is_called_and_written(tmp_path: Path) -> None:
     assert json.loads((job.root / "config.json").read_text()) == {"steps": 6}
     assert [path.name for path in list_checkpoints(job.root)] == [f"step-000000{step}" for step in (2, 4, 6)]
     assert json.loads((job.root / "summary.json").read_text()) == summary
-    common = {"kind", "steps", "device", "processes", "threads", "torch", "training_seconds", "wall_seconds"}
+    assert summary["command"] == "sdfgan train-counting --steps 6"
+    assert "sdfgan train-counting --steps 6" in (job.root / "report.html").read_text()
+    common = {"kind", "command", "steps", "device", "processes", "threads", "torch", "training_seconds", "wall_seconds"}
     assert common | {"checkpoint", "sum"} == summary.keys() and summary["sum"] == 21 and summary["steps"] == 6
 
 
