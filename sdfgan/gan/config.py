@@ -165,8 +165,8 @@ class GanConfig(Config):
     gan_loss: Annotated[Literal["logistic", "hinge", "wgan-gp", "wgan-sn", "sphere"], Section("Losses")] = "logistic"
     """Adversarial loss."""
     r1_gamma: Annotated[Weight | None, Essential] = None
-    """Weight of R1, the penalty on the discriminator's gradient. At 1 or less surfaces ripple. Default: 5 for
-    logistic and hinge, 0 for the others."""
+    """Weight of R1, the penalty on the discriminator's gradient; too small, surfaces ripple and crumple. Default: 5
+    up to 32 pixels, 20 at 64, 80 at 128 for logistic and hinge, 0 for the others."""
     r1_interval: Count = 8
     """R1 is applied every so many steps (and as many times stronger)."""
     r1_of: Literal["logit", "probability"] = "logit"
@@ -262,16 +262,17 @@ class GanConfig(Config):
         """What is decided, where it is not given, by the device and by other settings."""
         first = self.stages[0].changes if self.stages else {}
         is_volume = self.generator == "pi-gan"
+        resolution = self.resolution or first.get("resolution", 32 if on_cpu else 64)
         return {
             "steps": 2800 if on_cpu else 20000,
             "batch_size": first.get("batch_size", 16 if on_cpu else 32),
-            "resolution": first.get("resolution", 32 if on_cpu else 64),
+            "resolution": resolution,
             "dataset_size": 8192 if on_cpu else 32768,
             "width": 64 if on_cpu else 128,
             "precision": "fp32" if on_cpu else "bf16",
             "trunk_layers": 8 if is_volume else 3,
             "eikonal_weight": 0.0 if is_volume else 0.5,
-            "r1_gamma": 5.0 if self.gan_loss in ("logistic", "hinge") else 0.0,
+            "r1_gamma": _r1_gamma(resolution) if self.gan_loss in ("logistic", "hinge") else 0.0,
         }
 
     def resolved(self) -> ResolvedGanConfig:
@@ -400,6 +401,14 @@ class ResolvedGanConfig(GanConfig):
             raise UserError(
                 f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
             )
+
+
+def _r1_gamma(resolution: int) -> float:
+    """5 up to 32 pixels, four times that at twice as many: the gradient by an image spreads over its pixels.
+
+    Karras et al. 2020 (StyleGAN2-ADA, `auto`) scale theirs likewise.
+    """
+    return 5.0 * max(1, resolution / 32) ** 2
 
 
 _ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
