@@ -15,7 +15,7 @@ class SharedSamples(NamedTuple):
 
     kept: Tensor  # [N] bool
     pixels: Tensor  # [P] all pixels that have a sample, ascending
-    row: Tensor  # [P] of those that keep theirs, in their order
+    source: Tensor  # [P] which is itself one that keeps its own
 
 
 def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
@@ -38,5 +38,4 @@ def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
     block, middle = block_and_middle(samples.pixel)
     kept = ~whole[block] | (samples.pixel == middle)
     block, middle = block_and_middle(pixels)
-    source = torch.where(whole[block], middle, pixels)
-    return SharedSamples(kept, pixels, torch.searchsorted(samples.pixel[first & kept], source))
+    return SharedSamples(kept, pixels, torch.where(whole[block], middle, pixels))
