@@ -21,8 +21,7 @@ class SharedSamples(NamedTuple):
 def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
     """Blocks of `density`^2 pixels that are opaque, without an edge in front, keep the sample of one in the middle."""
     side, blocks = samples.resolution, samples.resolution // density
-    first = torch.ones_like(samples.opaque)
-    first[1:] = samples.pixel[1:] != samples.pixel[:-1]
+    first = samples.first
     pixels = samples.pixel[first]
     images = int(pixels[-1]) // side**2 + 1 if len(pixels) else 0
     opaque = torch.zeros(images * side**2, dtype=torch.bool, device=pixels.device)

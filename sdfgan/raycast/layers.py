@@ -74,6 +74,11 @@ class LayerSamples:
         return self if self.sizes else replace(self, sizes=self._count(torch.ones_like(self.hit)))
 
     @cached_property
+    def first(self) -> Tensor:
+        """[N] bool: the first layer of its pixel."""
+        return first_of_each(self.pixel)
+
+    @cached_property
     def shares(self) -> Tensor:
         """[N, 2] of both edges in how the minimum moves; 0 for an opaque layer."""
         return torch.stack([self.share, 1 - self.share], -1) * ~self.opaque[:, None]
@@ -157,6 +162,12 @@ def _find(tracer: Tracer, rays: Rays, chosen: Tensor, search: ops.LayerSearch) -
         points, alive, count = ops.layer_step(*answer, alive, count, rays.origins, rays.directions, search)
         bound.see(count)
     return queries
+
+
+def first_of_each(sorted_values: Tensor) -> Tensor:
+    """[N] bool: where a value differs from the one before it."""
+    changes = sorted_values[1:] != sorted_values[:-1]
+    return torch.cat([changes.new_ones(min(len(sorted_values), 1)), changes])
 
 
 def positions(chosen: Tensor, count: int) -> Tensor:

@@ -25,7 +25,7 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
-from sdfgan.raycast.layers import LayerSamples, all_layers, positions, trace_layers
+from sdfgan.raycast.layers import LayerSamples, all_layers, first_of_each, positions, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
@@ -128,7 +128,7 @@ def render(
         source = torch.arange(len(hit), device=hit.device).index_put((shared.pixels,), shared.source)
         picture, hit = picture[source], hit[source]
     if edge != "fuzz" and shared is None:
-        solid = _pixels_of(samples, _alone(samples.pixel) & samples.opaque, len(axes))
+        solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
@@ -245,7 +245,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         else:
             alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
-    return _weights(alpha, samples.pixel)[:, None] * shaded, *answer
+    return _weights(alpha, samples.first)[:, None] * shaded, *answer
 
 
 @torch.no_grad()
@@ -283,9 +283,10 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     return (motion[:, 0] if motion.requires_grad else None), nearest
 
 
-def _weights(alpha: Tensor, pixel: Tensor) -> Tensor:
-    """The share [N] of each layer in its pixel: it covers `alpha` [N] of what the ones in front let through."""
-    row = _first_of_each(pixel).cumsum(0)
+def _weights(alpha: Tensor, first: Tensor) -> Tensor:
+    """The share [N] of each layer in its pixel, which begins with a `first` one: it covers `alpha` [N] of what those in
+    front let through."""
+    row = first.cumsum(0)
     offsets = torch.searchsorted(row, torch.arange(1, len(row) + 2, device=row.device))
     return ops.composite(alpha, offsets=offsets).weights
 
@@ -297,14 +298,13 @@ def _visible(scene: _Scene, samples: LayerSamples, near: Tensor) -> LayerSamples
     alpha = half_plane_area(*scene.edges(samples, samples.nearest)).masked_fill(samples.opaque, 1.0)
     opaque = near & (alpha >= 1)
     covered = torch.cat([samples.pixel.new_zeros(1), opaque.cumsum(0)])  # in front of each, in all pixels
-    first = _first_of_each(samples.pixel)
-    seen = covered[:-1] == (covered[:-1] * first).cummax(0).values
+    seen = covered[:-1] == (covered[:-1] * samples.first).cummax(0).values
     return replace(samples, opaque=opaque).where(near & seen & (alpha > 0))
 
 
 def _boundaries(samples: LayerSamples, edge: Edge) -> Tensor:
     """Where samples may be cut: pixels of one picture must stay together where they look at their neighbours."""
-    cuts = _first_of_each(samples.image if edge == "neighbour" else samples.pixel).nonzero()[:, 0]
+    cuts = (first_of_each(samples.image) if edge == "neighbour" else samples.first).nonzero()[:, 0]
     return torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
 
 
@@ -316,15 +316,8 @@ def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
     return marked[:-1]
 
 
-def _first_of_each(sorted_values: Tensor) -> Tensor:
-    """[N] bool: where a value differs from the one before it."""
-    changes = sorted_values[1:] != sorted_values[:-1]
-    return torch.cat([changes.new_ones(min(len(sorted_values), 1)), changes])
-
-
-def _alone(sorted_values: Tensor) -> Tensor:
-    """[N] bool: where a value differs from the ones beside it."""
-    first = _first_of_each(sorted_values)
+def _alone(first: Tensor) -> Tensor:
+    """[N] bool: layers beside which their pixel has no other."""
     return first & torch.cat([first[1:], first.new_ones(1)])[: len(first)]
 
 
