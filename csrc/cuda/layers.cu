@@ -16,7 +16,7 @@ struct Search {
 };
 
 template <class T>
-struct NextPoint {
+struct NextLayerPoint {
     LayerStep<T> p;
     __device__ void operator()(int64_t slot) const {
         slot < *p.count_out ? next_point(p, slot) : fill(slot, *p.count_out, p.alive_out, p.points);
@@ -27,8 +27,8 @@ struct NextPoint {
 
 template <class T>
 void launch(const LayerStep<T>& p, const Where& where) {
-    compact<Search<T>, NextPoint<T>>("layer_step", p, where, p.entries, p.alive, p.alive_out,
-                                     p.count_out);
+    compact<Search<T>, NextLayerPoint<T>>("layer_step", p, where, p.entries, p.alive,
+                                          p.alive_out, p.count_out);
 }
 
 SDFGAN_INSTANTIATE_LAUNCH(LayerStep)

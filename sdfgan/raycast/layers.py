@@ -56,9 +56,8 @@ class LayerSamples:
         return len(self.pixel)
 
     def __getitem__(self, chosen: Tensor | slice) -> LayerSamples:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        own = {k: v if k in ("counts", "resolution") else v[chosen] for k, v in values.items() if k != "sizes"}
-        return LayerSamples(**own)
+        of_each = [f.name for f in fields(self) if f.name not in ("counts", "resolution", "sizes")]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in of_each}, sizes=None)
 
     def where(self, chosen: Tensor) -> LayerSamples:
         """Those that are chosen [N], with their sizes, for which the host waits here, once."""
@@ -66,12 +65,12 @@ class LayerSamples:
         return replace(self[positions(chosen, sizes.samples)], sizes=sizes)
 
     def _count(self, chosen: Tensor) -> Sizes:
-        hits, sides = chosen & self.hit, chosen[:, None] & (self.moving)
+        hits, sides = chosen & self.hit, chosen[:, None] & self.moving
         return Sizes(*torch.stack([chosen.sum(), hits.sum(), sides.sum()]).tolist())
 
     def counted(self) -> LayerSamples:
         """With their sizes."""
-        return self if self.sizes else replace(self, sizes=self._count(torch.ones_like(self.hit)))
+        return self if self.sizes is not None else replace(self, sizes=self._count(torch.ones_like(self.hit)))
 
     @cached_property
     def first(self) -> Tensor:

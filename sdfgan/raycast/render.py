@@ -187,9 +187,8 @@ class _Scene(NamedTuple):
         inward = samples.nearest / length + inside
         middle = points - (inward / length)[:, None] * samples.normal
         before = samples.size  # where the surface does not bend
-        sizes = samples.counted().sizes
-        assert sizes is not None
-        miss = positions(~samples.hit, len(samples) - sizes.hits)
+        assert samples.sizes is not None
+        miss = positions(~samples.hit, len(samples) - samples.sizes.hits)
         with self.precision():
             nearer = (middle - before[:, None] * directions)[miss]
             value = self.field.sdf(nearer, self.condition, samples.image[miss]).to(points.dtype)
@@ -203,6 +202,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """What each sample adds to its pixel, [N, 8] (premultiplied colour, alpha, depth, normal), and the field's values
     there."""
     fuzz = scene.edge == "fuzz"
+    samples = samples if fuzz else samples.counted()
     origins, directions = scene.rays(samples)
     t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
     if not fuzz and torch.is_grad_enabled():
@@ -268,12 +268,11 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
 def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
     """What carries the gradient of the sdf: [N] zeros at the hits (None if there is no gradient), and the values [N] at
     the minima of layers that have an edge (else constants)."""
-    sizes = samples.counted().sizes
-    assert sizes is not None
+    assert samples.sizes is not None
     # Of each sample, where its ray hits, and the two sides of its minimum.
     moves = torch.cat([samples.hit[:, None], samples.moving], 1)
     at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
-    which = positions(moves.flatten(), sizes.hits + sizes.sides)
+    which = positions(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
     sample = which // 3
     points = origins[sample] + at[which, None] * directions[sample]
     with scene.precision():
