@@ -312,6 +312,32 @@ CHECKS["start_level, trace_step"] = partial(_check_march, layers=0)
 CHECKS["start_level, trace_step, 3 layers"] = partial(_check_march, layers=3)
 
 
+def layers_of_a_sphere(device: str) -> list[Tensor]:
+    """Its rim, found by `layer_step` for each evaluation: nearest value, entry, share and normal."""
+    heights = torch.linspace(0.45, 0.515, 1000)
+    origins = torch.stack([heights, torch.zeros(1000), torch.full((1000,), 3.0)], 1).to(device)
+    directions = torch.tensor([0.0, 0.0, -1.0]).repeat(1000, 1).to(device)
+    guess = 3 + 0.1 * torch.linspace(0, 40, 1000).sin().to(device)
+    reach, unseen, pixel_size = (torch.full_like(guess, number) for number in (0.2, math.nan, 0.02))
+    search = ops.start_layers(guess, reach, unseen, pixel_size)
+    alive = torch.arange(1000, dtype=torch.int32, device=device)
+    count, points = torch.full((1,), 1000, dtype=torch.int32, device=device), origins + guess[:, None] * directions
+    for _ in range(ops.LAYER_STEPS):
+        answer = fields.Sphere(0.5).sdf_and_gradient(points)
+        points, alive, count = ops.layer_step(*answer, alive, count, origins, directions, search)
+    return [search.nearest, search.t, search.normal, search.stage.float()]
+
+
+def _check_layers(device: str) -> Errors:
+    """To a fiftieth of a pixel, of .02: rounding may turn whether a ray is evaluated once more."""
+    actual, expected = layers_of_a_sphere(device), layers_of_a_sphere("cpu")
+    limits = {"nearest": 4e-4, "t": 2e-2, "normal": 2e-2, "stage": 0.0}
+    return {name: (_error(a, e), limit) for (name, limit), a, e in zip(limits.items(), actual, expected, strict=True)}
+
+
+CHECKS["layer_step"] = _check_layers
+
+
 def _network(net: RandomNetwork, precision: str, device: str) -> ops.FilmSirenNetwork:
     return net.on_cuda(precision) if device == "cuda" else net.on_cpu()
 

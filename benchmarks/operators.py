@@ -25,7 +25,12 @@ def operators(options: Options) -> Iterator[Comparison]:
     count = 2**14 if options.quick else 2**17 if options.device == "cpu" else 2**22
     on_gpu = options.device != "cpu" and not options.quick
     rays = count // 16 if on_gpu else 512 if options.quick else 4096
-    parts = [_trace_step(options, count), _generate_rays(options, count), _hash_encoding(options, count // 16)]
+    parts = [
+        _trace_step(options, count),
+        _layer_step(options, count),
+        _generate_rays(options, count),
+        _hash_encoding(options, count // 16),
+    ]
     parts += [_packed_compositing(options, rays), _grid_march(options, 512 if options.quick else 16384)]
     parts += [_compositing(options, rays, channels, with_compiled=False) for channels in ((4, 6) if on_gpu else ())]
     parts += [_sample_pdf(options, count // 16), _positional_encoding(options, count)]
@@ -179,6 +184,27 @@ def _trace_step(options: Options, count: int) -> Iterator[Comparison]:
             "sdfgan": ours,
             "torch": lambda: baselines.trace_step(values, long, origins, directions, far, state.clone(), 0.0),
         },
+    )
+
+
+def _layer_step(options: Options, count: int) -> Iterator[Comparison]:
+    """The second evaluation of brackets, of which one end is known."""
+    rand = _rand(options)
+    origins, directions = rand(count, 3), torch.nn.functional.normalize(rand(count, 3) - 0.5, dim=-1)
+    guess = 2 + rand(count)
+    search = ops.start_layers(guess, rand(count), torch.full_like(guess, torch.nan), 0.1 + rand(count))
+    alive = torch.arange(count, dtype=torch.int32, device=options.device)
+    number = torch.full((1,), count, dtype=torch.int32, device=options.device)
+    made = (alive, number, origins, directions)
+    ops.layer_step(rand(count) - 0.2, rand(count, 3) - 0.5, *made, search)
+    answer = rand(count) - 0.2, rand(count, 3) - 0.5
+
+    def run(function: Callable[..., Any]) -> Any:
+        return function(*answer, *made, ops.LayerSearch(*(part.clone() for part in search)))
+
+    yield _comparison(
+        {"op": "layer_step", "layers": count},
+        {"sdfgan": partial(run, ops.layer_step), "torch": partial(run, reference.layer_step)},
     )
 
 

@@ -149,6 +149,25 @@ class Kernels(Protocol):
         dims: int,
         octaves: int,
     ) -> None: ...
+    def layer_step(
+        self,
+        *,
+        values: Tensor | None,
+        gradients: Tensor | None,
+        alive: Tensor | None,
+        count: Tensor | None,
+        origins: Tensor | None,
+        directions: Tensor | None,
+        state: Tensor | None,
+        stage: Tensor | None,
+        points: Tensor | None,
+        alive_out: Tensor | None,
+        count_out: Tensor | None,
+        workspace: Tensor | None,
+        workspace_size: int,
+        entries: int,
+        layers: int,
+    ) -> None: ...
     def march_count(self, *, march: dict, counts: Tensor | None, next: Tensor | None, most: int) -> None: ...
     def march_reached(
         self,

@@ -52,6 +52,18 @@ int64_t compact(int64_t entries, int threads, int32_t* alive, T* points, int64_t
     return count;
 }
 
+// One evaluation of what is alive.
+template <class P, class Advance, class Write>
+void step(const P& p, const Where& where, Advance advance, Write write) {
+    *p.count_out = static_cast<int32_t>(compact(
+        std::clamp<int64_t>(*p.count, 0, p.entries), where.threads, p.alive_out, p.points,
+        p.entries,
+        [&](uint8_t* keep, int64_t begin, int64_t end) { return advance(p, keep, begin, end); },
+        [&](const uint8_t* keep, int64_t begin, int64_t end, int64_t slot) {
+            write(p, keep, begin, end, slot);
+        }));
+}
+
 }  // namespace
 
 #define SDFGAN_LAUNCH(Parameters, count, size, name)                                  \
@@ -96,16 +108,12 @@ void launch(const StartLevel<T>& p, const Where& where) {
 
 template <class T>
 void launch(const TraceStep<T>& p, const Where& where) {
-    const int64_t entries = std::clamp<int64_t>(*p.count, 0, p.entries);
-    const auto& k = kernels<T>();
-    *p.count_out = static_cast<int32_t>(compact(
-        entries, where.threads, p.alive_out, p.points, p.entries,
-        [&](uint8_t* keep, int64_t begin, int64_t end) {
-            return k.trace_advance(p, keep, begin, end);
-        },
-        [&](const uint8_t* keep, int64_t begin, int64_t end, int64_t slot) {
-            k.trace_compact(p, keep, begin, end, slot);
-        }));
+    step(p, where, kernels<T>().trace_advance, kernels<T>().trace_compact);
+}
+
+template <class T>
+void launch(const LayerStep<T>& p, const Where& where) {
+    step(p, where, kernels<T>().layers_advance, kernels<T>().layers_compact);
 }
 
 template <class T>

@@ -20,6 +20,9 @@ SDFGAN_LOOPS(SDFGAN_DECLARE)
     int64_t SDFGAN_LEVEL(trace_advance_)(const TraceStep<T>&, uint8_t*, int64_t, int64_t);       \
     void SDFGAN_LEVEL(trace_compact_)(const TraceStep<T>&, const uint8_t*, int64_t, int64_t,     \
                                       int64_t);                                                  \
+    int64_t SDFGAN_LEVEL(layers_advance_)(const LayerStep<T>&, uint8_t*, int64_t, int64_t);      \
+    void SDFGAN_LEVEL(layers_compact_)(const LayerStep<T>&, const uint8_t*, int64_t, int64_t,    \
+                                       int64_t);                                                 \
     void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<T>&, const PointGroup*, int64_t);       \
     void SDFGAN_LEVEL(film_siren_backward_)(const FilmSirenBackward<T>&, BackwardWork<T>&, int); \
     void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<T>&, int);
@@ -42,6 +45,8 @@ constexpr Kernels<T> kKernels = {
     SDFGAN_LEVEL(level_compact_),
     SDFGAN_LEVEL(trace_advance_),
     SDFGAN_LEVEL(trace_compact_),
+    SDFGAN_LEVEL(layers_advance_),
+    SDFGAN_LEVEL(layers_compact_),
     SDFGAN_LEVEL(film_siren_),
     SDFGAN_LEVEL(film_siren_backward_),
     SDFGAN_LEVEL(film_siren_trace_),

@@ -87,6 +87,10 @@ struct Kernels {
     // Writes the survivors among the entries to alive_out and points from `slot` on.
     void (*trace_compact)(const TraceStep<T>&, const uint8_t* keep, int64_t begin, int64_t end,
                           int64_t slot);
+    // The same of layers.
+    int64_t (*layers_advance)(const LayerStep<T>&, uint8_t* keep, int64_t begin, int64_t end);
+    void (*layers_compact)(const LayerStep<T>&, const uint8_t* keep, int64_t begin, int64_t end,
+                           int64_t slot);
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
     void (*film_siren_backward)(const FilmSirenBackward<T>&, BackwardWork<T>&, int threads);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);

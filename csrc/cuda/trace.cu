@@ -1,12 +1,9 @@
-// The march on CUDA: start or advance every ray and flag those that go on, select them in order
-// (cub), and write their next points. Counts stay on the device, so nothing waits for it.
+// The march on CUDA: start or advance every ray, and keep those that go on.
 #include "core/trace.h"
 
 #include <thrust/iterator/counting_iterator.h>
 
-#include <cub/device/device_select.cuh>
-
-#include "cuda/launch.cuh"
+#include "cuda/compact.cuh"
 
 namespace sdfgan::cuda {
 namespace {
@@ -27,13 +24,6 @@ struct Advance {
     }
 };
 
-// Past the count: the last ray again, at the origin.
-template <class T>
-__device__ void fill(int64_t slot, int32_t count, int32_t* alive, T* points) {
-    alive[slot] = count > 0 ? alive[count - 1] : 0;
-    for (int i = 0; i < 3; ++i) points[3 * slot + i] = 0;
-}
-
 template <class T>
 struct FirstPoint {
     StartLevel<T> p;
@@ -50,50 +40,16 @@ struct NextPoint {
     }
 };
 
-// The workspace: one flag per entry, then cub's storage at the next multiple of 256 bytes.
-int64_t flag_bytes(int64_t entries) { return (entries + 255) / 256 * 256; }
-
-template <class In>
-int64_t workspace(int device, int64_t entries, In in) {
-    const DeviceGuard guard(device);
-    size_t bytes = 0;
-    check(cub::DeviceSelect::Flagged(nullptr, bytes, in, static_cast<const uint8_t*>(nullptr),
-                                     static_cast<int32_t*>(nullptr), static_cast<int32_t*>(nullptr),
-                                     entries),
-          "workspace");
-    return flag_bytes(entries) + static_cast<int64_t>(bytes);
-}
-
-// Marks with Mark, selects from `in`, and writes points with Write.
-template <class Mark, class Write, class T, class In>
-void compact(const char* what, const T& p, const Where& where, int64_t entries, In in, int32_t* out,
-             int32_t* count) {
-    const DeviceGuard guard(where.device);
-    const auto stream = static_cast<cudaStream_t>(where.stream);
-    if (entries == 0) {
-        check(cudaMemsetAsync(count, 0, sizeof(int32_t), stream), what);
-        return;
-    }
-    uint8_t* keep = static_cast<uint8_t*>(p.workspace);
-    void* storage = keep + flag_bytes(entries);
-    size_t bytes = p.workspace_size - flag_bytes(entries);
-    for_each(what, entries, where, Mark{p, keep});
-    check(cub::DeviceSelect::Flagged(storage, bytes, in, static_cast<const uint8_t*>(keep), out,
-                                     count, entries, stream),
-          what);
-    for_each(what, entries, where, Write{p});
-}
-
 using Counter = thrust::counting_iterator<int32_t>;
 
 }  // namespace
 
 int64_t start_level_workspace(int device, int64_t rays) {
-    return workspace(device, rays, Counter(0));
+    return select_workspace(device, rays, Counter(0));
 }
 
 int64_t trace_step_workspace(int device, int64_t entries) {
-    return workspace(device, entries, static_cast<const int32_t*>(nullptr));
+    return select_workspace(device, entries, static_cast<const int32_t*>(nullptr));
 }
 
 template <class T>

@@ -11,6 +11,7 @@
 #include "kernels/hash.h"
 #include "kernels/histogram.h"
 #include "kernels/integrated.h"
+#include "kernels/layers.h"
 #include "kernels/mesh.h"
 #include "kernels/pdf.h"
 #include "kernels/perceptron.h"
@@ -32,6 +33,7 @@
     X(hash_table_gradient, HashTableGradient)                         \
     X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
+    X(layer_step, LayerStep)                                          \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \
     X(march_samples, MarchSamples)                                    \

@@ -18,6 +18,7 @@ from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Rendering, render
 from sdfgan.raycast.dfr import dfr_points, fuzzy_coverage
+from sdfgan.raycast.lighting import tensor_like
 from sdfgan.volume.render_images import render_pictures
 from sdfgan.volume.sampling import Sampling
 
@@ -40,7 +41,7 @@ class Picture(NamedTuple):
 def draw_lights(axes: Tensor, config: ResolvedGanConfig, random: torch.Generator) -> Tensor:
     """[B, 6] for pictures from `axes` [B, 3, 3]: ambient, head and fixed light, and the direction to that."""
     if config.light == "headlight":
-        return axes.new_tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0]).expand(len(axes), 6)
+        return tensor_like(axes, (0.0, 1.0, 0.0, 0.0, 1.0, 0.0)).expand(len(axes), 6)
     light = Lighting.random(axes, random)
     parts = [torch.as_tensor(x).expand(len(axes))[:, None] for x in (light.ambient, light.headlight, light.fixed)]
     return torch.cat([*parts, torch.as_tensor(light.direction)], 1)

@@ -17,6 +17,7 @@ from .grid_march import GridMarch, MarchSamples, march_count, march_reached, mar
 from .hash import hash_encoding, hash_table_begins
 from .histogram import distortion_loss, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
+from .layers import LAYER_STEPS, LayerSearch, layer_step, start_layers
 from .mesh import MeshDistance, MeshHits, MeshTree, mesh_distance, mesh_raycast, mesh_tree
 from .pdf import sample_pdf
 from .perceptron import pack_perceptron, perceptron
@@ -26,9 +27,11 @@ from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, sta
 
 __all__ = [
     "CUDA_WIDTHS",
+    "LAYER_STEPS",
     "Composited",
     "FilmSirenNetwork",
     "GridMarch",
+    "LayerSearch",
     "LayerState",
     "LevelRays",
     "MarchRules",
@@ -52,6 +55,7 @@ __all__ = [
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
+    "layer_step",
     "march_count",
     "march_reached",
     "march_samples",
@@ -65,6 +69,7 @@ __all__ = [
     "positional_encoding",
     "sample_pdf",
     "sample_pixels",
+    "start_layers",
     "start_level",
     "start_march",
     "trace_step",

@@ -9,6 +9,7 @@ this an image does not change where faces meet when they move.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan.cameras import camera_distance, pixel_rays
@@ -66,13 +67,13 @@ def _sharp_pairs(normal: Tensor, solid: Tensor, resolution: int) -> tuple[Tensor
     """Pixels [K] that have a neighbour [K], above, below, left or right, with a quite different normal."""
     shape = (-1, resolution, resolution)
     normals, solids = normal.view(*shape, 3), solid.view(shape)
-    # Of each pixel, whether it differs from the one below (0 and 1), and from the one to the right (2 and 3).
-    sharp = solids.new_zeros(4, *solids.shape)
-    sharp[:2, :, :-1] = _sharp(normals[:, :-1], normals[:, 1:], solids[:, :-1], solids[:, 1:])
-    sharp[2:, :, :, :-1] = _sharp(normals[:, :, :-1], normals[:, :, 1:], solids[:, :, :-1], solids[:, :, 1:])
-    kind, pixel = sharp.flatten(1).nonzero().unbind(-1)
-    step, back = torch.where(kind < 2, resolution, 1), kind % 2
-    return pixel + step * back, pixel + step * (1 - back)
+    # Of each pixel, whether it differs from the one below, and from the one to the right.
+    below = _sharp(normals[:, :-1], normals[:, 1:], solids[:, :-1], solids[:, 1:])
+    right = _sharp(normals[:, :, :-1], normals[:, :, 1:], solids[:, :, :-1], solids[:, :, 1:])
+    differs = torch.stack([F.pad(below, (0, 0, 0, 1)), F.pad(right, (0, 1))])
+    kind, pixel = differs.flatten(1).nonzero().unbind(-1)
+    neighbour = pixel + torch.where(kind == 0, resolution, 1)
+    return torch.cat([pixel, neighbour]), torch.cat([neighbour, pixel])
 
 
 def _sharp(normal: Tensor, other: Tensor, solid: Tensor, other_solid: Tensor) -> Tensor:

@@ -15,14 +15,13 @@ class SharedSamples(NamedTuple):
 
     kept: Tensor  # [N] bool
     pixels: Tensor  # [P] all pixels that have a sample, ascending
-    row: Tensor  # [P] of those that keep theirs, in their order
+    source: Tensor  # [P] which is itself one that keeps its own
 
 
 def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
     """Blocks of `density`^2 pixels that are opaque, without an edge in front, keep the sample of one in the middle."""
     side, blocks = samples.resolution, samples.resolution // density
-    first = torch.ones_like(samples.opaque)
-    first[1:] = samples.pixel[1:] != samples.pixel[:-1]
+    first = samples.first
     pixels = samples.pixel[first]
     images = int(pixels[-1]) // side**2 + 1 if len(pixels) else 0
     opaque = torch.zeros(images * side**2, dtype=torch.bool, device=pixels.device)
@@ -38,5 +37,4 @@ def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
     block, middle = block_and_middle(samples.pixel)
     kept = ~whole[block] | (samples.pixel == middle)
     block, middle = block_and_middle(pixels)
-    source = torch.where(whole[block], middle, pixels)
-    return SharedSamples(kept, pixels, torch.searchsorted(samples.pixel[first & kept], source))
+    return SharedSamples(kept, pixels, torch.where(whole[block], middle, pixels))

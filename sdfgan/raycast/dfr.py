@@ -36,7 +36,7 @@ def dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> Layer
     normal = torch.zeros(len(t), 3, dtype=t.dtype, device=t.device)
     return LayerSamples(
         pixel, nothing, hit, hit, t, torch.stack([t, t], -1), torch.zeros_like(t), traced.nearest[pixel], normal,
-        traced.counts, resolution,
+        torch.zeros_like(t), traced.counts, resolution,
     )  # fmt: skip
 
 

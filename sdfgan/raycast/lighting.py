@@ -57,34 +57,42 @@ class Lighting:
         ambient = ambient.to(axes)
         return Lighting(ambient, 0.0, 1 - ambient, direction)
 
-    def of_images(self, axes: Tensor) -> tuple[Tensor, ...]:
-        """Strengths [B] and directions [B, 3] of all lights, for cameras `axes` [B, 3, 3]. Raises ValueError."""
+    def of_images(self, axes: Tensor) -> tuple[float | Tensor, float | Tensor, float | Tensor, Tensor]:
+        """Strengths (numbers or [B]) and directions [B, 3] of all lights, for cameras `axes` [B, 3, 3]. Raises
+        ValueError."""
         count = len(axes)
-        strengths = []
-        for name in ("ambient", "headlight", "fixed"):
-            strength = tensor_like(axes, getattr(self, name))
-            if strength.shape not in ((), (count,)):
-                raise ValueError(f"render: light.{name} must be [] or [{count}], got {list(strength.shape)}")
-            strengths.append(strength.expand(count))
+
+        def strength(name: str) -> float | Tensor:
+            value = getattr(self, name)
+            if not isinstance(value, Tensor):
+                return value
+            if value.shape not in ((), (count,)):
+                raise ValueError(f"render: light.{name} must be [] or [{count}], got {list(value.shape)}")
+            return value.to(axes).expand(count)
+
+        ambient, headlight, fixed = strength("ambient"), strength("headlight"), strength("fixed")
         direction = tensor_like(axes, self.direction)
         if direction.shape not in ((3,), (count, 3)):
             raise ValueError(f"render: light must be [3] or [{count}, 3], got {list(direction.shape)}")
         if not self.wrap >= 0:
             raise ValueError(f"render: light.wrap must not be negative, got {self.wrap}")
-        return (*strengths, F.normalize(direction, dim=-1).expand(count, 3))
+        return ambient, headlight, fixed, F.normalize(direction, dim=-1).expand(count, 3)
 
     def brightness(self, normals: Tensor, axes: Tensor, image: Tensor) -> Tensor:
         """[N, 1] of unit normals [N, 3] in the images `image` [N]."""
-        ambient, headlight, fixed, direction = (values[image] for values in self.of_images(axes))
+        ambient, headlight, fixed, direction = self.of_images(axes)
+
+        def of(strength: float | Tensor) -> float | Tensor:
+            return strength[image] if isinstance(strength, Tensor) else strength
 
         def lambert(towards: Tensor) -> Tensor:
             return ((normals * towards).sum(-1) + self.wrap).clamp(min=0) / (1 + self.wrap)
 
-        total = ambient
-        if isinstance(self.headlight, Tensor) or self.headlight != 0:
-            total = total + headlight * lambert(axes[:, 2][image])
-        if isinstance(self.fixed, Tensor) or self.fixed != 0:
-            total = total + fixed * lambert(direction)
+        total = normals.new_zeros(len(normals)) + of(ambient)
+        if isinstance(headlight, Tensor) or headlight != 0:
+            total = total + of(headlight) * lambert(axes[:, 2][image])
+        if isinstance(fixed, Tensor) or fixed != 0:
+            total = total + of(fixed) * lambert(direction[image])
         return total[:, None]
 
 

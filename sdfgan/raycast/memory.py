@@ -62,7 +62,7 @@ def in_pieces(
     function: Function,
     given: Any,
     samples: Any,
-    boundaries: Tensor,
+    boundaries: Callable[[], Tensor],
     memory: Memory = "auto",
     budget: int | None = None,
     owner: Field | None = None,
@@ -74,8 +74,9 @@ def in_pieces(
             deterministic. Differentiable in whatever it uses.
         given: what the function depends on and was computed from other things: tensors, in sequences, dictionaries and
             dataclasses. The pieces' graphs end there.
-        samples: can be sliced and have a length.
-        boundaries: [K] int64 ascending, from 0 to the number of samples: where they may be cut.
+        samples: can be sliced and have a length and a device.
+        boundaries: gives [K] int64 ascending, from 0 to the number of samples: where they may be cut. It is called
+            only if they must be cut, or measured.
         memory: "unbounded": one graph; "bounded": in pieces; "auto": in pieces if one graph would exceed the budget.
         budget: bytes; None: half of what is free.
         owner: whose memory it is: what a sample takes is measured once for each and remembered ("auto").
@@ -86,11 +87,11 @@ def in_pieces(
         check_number("budget", budget)
     if budget is not None and budget <= 0:
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
-    total = len(samples)
+    total, device = len(samples), samples.device
     if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
         return function(given, samples)
     known = _kept_before.get(owner) if owner is not None else None
-    if memory == "auto" and known is not None and total <= _most(budget, known, boundaries.device):
+    if memory == "auto" and known is not None and total <= _most(budget, known, device):
         return function(given, samples)
     # Leaves instead of what was given, so that no graph reaches behind it.
     copies: list[Tensor] = []
@@ -104,16 +105,17 @@ def in_pieces(
         return copies[-1]
 
     own = map_tensors(copy, given)
-    few = int(boundaries[torch.searchsorted(boundaries, min(_PROBE, total))])
+    ends = boundaries()
+    few = int(ends[torch.searchsorted(ends, min(_PROBE, total))])
     kept, probed = _bytes_kept(partial(function, own), samples[:few])
     if owner is not None:
         _kept_before[owner] = kept / few
-    most = _most(budget, kept / few, boundaries.device)
+    most = _most(budget, kept / few, device)
     if memory == "auto" and total <= most:
         return function(given, samples)
     others = [leaf for leaf in _leaves(probed) if all(leaf is not tensor for tensor in copies)]
     del probed
-    pieces = _Pieces(partial(function, own), samples, _cuts(boundaries, max(most, 1)), [*copies, *others])
+    pieces = _Pieces(partial(function, own), samples, _cuts(ends, max(most, 1)), [*copies, *others])
     return _InPieces.apply(pieces, *originals, *others)
 
 
@@ -172,7 +174,7 @@ def evaluate(
         return field.evaluate(points[chosen], condition, None if image is None else image[chosen])
 
     indices = torch.arange(len(points), device=points.device)
-    boundaries = torch.arange(len(points) + 1, device=points.device)
+    boundaries = partial(torch.arange, len(points) + 1, device=points.device)
     answer = in_pieces(function, (points, condition), indices, boundaries, memory, budget)
     return FieldSample(*(values.reshape(*shape, *values.shape[1:]) for values in answer))
 

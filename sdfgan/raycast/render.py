@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdfgan.cameras import DEFAULT_FOV, camera_distance, pixel_rays
+from sdfgan import ops
+from sdfgan.cameras import DEFAULT_FOV, pixel_rays
 from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
@@ -24,7 +25,7 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
-from sdfgan.raycast.layers import LayerSamples, trace_layers
+from sdfgan.raycast.layers import LayerSamples, all_layers, first_of_each, positions, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
@@ -36,7 +37,6 @@ Edge = Literal["exact", "neighbour", "fuzz"]
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
 _TOWARDS_CAMERA = (1.0, 8.0)  # pixels before the middle of what a ray there would be in; at least one, and at most
-_MIN_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
 def render(
@@ -117,22 +117,18 @@ def render(
     elif edge == "neighbour":
         samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
     else:
-        samples = _visible(scene, trace_layers(tracer, size, layers, pixels=wanted))
+        samples = _visible(scene, *all_layers(tracer, size, layers, pixels=wanted))
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
-        samples = samples[shared.kept]
-    begin = _first_of_each(samples.pixel).nonzero()[:, 0]
-    # Pixels of one picture must stay together where they look at their neighbours.
-    cuts = _first_of_each(samples.image).nonzero()[:, 0] if edge == "neighbour" else begin
-    boundaries = torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
-    composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget, field)
-    rows = samples.pixel[begin]
+        samples = samples.where(shared.kept)
+    weighted, *answer = in_pieces(_picture, scene, samples, partial(_boundaries, samples, edge), memory, budget, field)
     hit = _pixels_of(samples, samples.hit, len(axes))
+    picture = weighted.new_zeros(len(hit), weighted.shape[1]).index_add(0, samples.pixel, weighted)
     if shared is not None:
-        composited, rows, hit[shared.pixels] = composited[shared.row], shared.pixels, hit[rows[shared.row]]
-    picture = composited.new_zeros(len(hit), composited.shape[1]).index_put((rows,), composited)
+        source = torch.arange(len(hit), device=hit.device).index_put((shared.pixels,), shared.source)
+        picture, hit = picture[source], hit[source]
     if edge != "fuzz" and shared is None:
-        solid = _pixels_of(samples, _alone(samples.pixel) & samples.opaque, len(axes))
+        solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
@@ -174,32 +170,25 @@ class _Scene(NamedTuple):
         """Origins and directions [N, 3], differentiable in the cameras."""
         return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
 
-    @torch.no_grad()
-    def pixel_size(self, samples: LayerSamples, directions: Tensor) -> Tensor:
-        """[N] side of a pixel at the layers' minima, world units, for the rays' directions [N, 3]."""
-        cosine = -(directions * self.axes[samples.image, 2]).sum(-1)
-        return 2 / (self.resolution * camera_distance(self.fov)) * samples.edge.mean(-1) * cosine
-
-    def edges(self, samples: LayerSamples, nearest: Tensor, pixel_size: Tensor) -> tuple[Tensor, ...]:
+    def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
         axes = self.axes.detach()[samples.image]
-        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], pixel_size)
+        return edge_in_pixels(nearest, samples.normal, axes[:, 0], axes[:, 1], samples.size)
 
     @torch.no_grad()
-    def beside_near_misses(
-        self, samples: LayerSamples, points: Tensor, directions: Tensor, pixel_size: Tensor, covered: Tensor
-    ) -> Tensor:
+    def beside_near_misses(self, samples: LayerSamples, points: Tensor, directions: Tensor, covered: Tensor) -> Tensor:
         """Points [N, 3] a little inside the edge and before it: the face that is seen there, not the edge's back.
 
         A ray that is so far inside the edge meets the surface sqrt(2 R inside) before its middle if the surface bends
         with a radius of R, which one more value tells: the sdf rises from -inside as the square of the way.
         """
         length = samples.normal.norm(dim=-1).clamp_min(1e-6)
-        inside = covered.clamp(*_INWARD) * pixel_size  # it is covered to that depth, if straight across
+        inside = covered.clamp(*_INWARD) * samples.size  # it is covered to that depth, if straight across
         inward = samples.nearest / length + inside
         middle = points - (inward / length)[:, None] * samples.normal
-        before = pixel_size  # where the surface does not bend
-        miss = (~samples.hit).nonzero()[:, 0]
+        before = samples.size  # where the surface does not bend
+        assert samples.sizes is not None
+        miss = positions(~samples.hit, len(samples) - samples.sizes.hits)
         with self.precision():
             nearer = (middle - before[:, None] * directions)[miss]
             value = self.field.sdf(nearer, self.condition, samples.image[miss]).to(points.dtype)
@@ -210,11 +199,11 @@ class _Scene(NamedTuple):
 
 
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
-    """Composited rows [P, 8] (premultiplied colour, alpha, depth, normal) of the pixels of the samples, in their order,
-    and the field's values at each sample."""
+    """What each sample adds to its pixel, [N, 8] (premultiplied colour, alpha, depth, normal), and the field's values
+    there."""
     fuzz = scene.edge == "fuzz"
+    samples = samples if fuzz else samples.counted()
     origins, directions = scene.rays(samples)
-    size = scene.pixel_size(samples, directions)
     t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
     if not fuzz and torch.is_grad_enabled():
         motion, nearest = _motion(scene, samples, origins, directions)
@@ -225,9 +214,9 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     points = origins + along[:, None] * directions
     if not fuzz:
         # Of a near miss, only the edge moves.
-        edges = scene.edges(samples, nearest, size)
+        edges = scene.edges(samples, nearest)
         covered = half_plane_area(*edges)
-        beside = scene.beside_near_misses(samples, points, directions, size, covered)
+        beside = scene.beside_near_misses(samples, points, directions, covered)
         points = torch.where(samples.hit[:, None], points, beside)
     with scene.precision():
         answer = scene.field.evaluate(points, scene.condition, samples.image)
@@ -256,7 +245,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         else:
             alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
-    return _composite(shaded, alpha, samples.pixel), *answer
+    return _weights(alpha, samples.first)[:, None] * shaded, *answer
 
 
 @torch.no_grad()
@@ -279,46 +268,43 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
 def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
     """What carries the gradient of the sdf: [N] zeros at the hits (None if there is no gradient), and the values [N] at
     the minima of layers that have an edge (else constants)."""
-    hit = samples.hit.nonzero()[:, 0]
-    shares = torch.stack([samples.share, 1 - samples.share], -1) * ~samples.opaque[:, None]
-    layer, side = (shares > _MIN_SHARE).nonzero().unbind(-1)
-    which = torch.cat([hit, layer])
-    at = torch.cat([samples.t[hit], samples.edge[layer, side]])
-    order = samples.image[which].argsort(stable=True)  # fields want the points of an image together
-    chosen = which[order]
-    points = origins[chosen] + at[order, None] * directions[chosen]
+    assert samples.sizes is not None
+    # Of each sample, where its ray hits, and the two sides of its minimum.
+    moves = torch.cat([samples.hit[:, None], samples.moving], 1)
+    at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
+    which = positions(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
+    sample = which // 3
+    points = origins[sample] + at[which, None] * directions[sample]
     with scene.precision():
-        value = scene.field.sdf(points, scene.condition, samples.image[chosen]).to(points.dtype)
-    value = value[order.argsort()]
-    motion = value - value.detach()
-    nearest = samples.nearest.index_add(0, layer, motion[len(hit) :] * shares[layer, side])
-    if not motion.requires_grad:
-        return None, nearest
-    return torch.zeros_like(samples.t).index_put((hit,), motion[: len(hit)]), nearest
+        value = scene.field.sdf(points, scene.condition, samples.image[sample]).to(points.dtype)
+    motion = torch.zeros_like(at).index_put((which,), value - value.detach()).view(-1, 3)
+    nearest = samples.nearest + (motion[:, 1:] * samples.shares).sum(1)
+    return (motion[:, 0] if motion.requires_grad else None), nearest
 
 
-def _composite(values: Tensor, alpha: Tensor, pixel: Tensor) -> Tensor:
-    """Rows [P, C] of P pixels from layers [N, C] that cover `alpha` [N] of them, front to back."""
-    begin, row = _segments(pixel)
-    slot = torch.arange(len(pixel), device=pixel.device) - begin
-    rows, slots = (torch.stack([row[-1], slot.max()]) + 1).tolist() if len(pixel) else (0, 1)
-    covered = alpha.new_zeros(rows, slots).index_put((row, slot), alpha)
-    through = [torch.ones_like(covered[:, 0])]
-    for layer in range(covered.shape[1] - 1):
-        through.append(through[-1] * (1 - covered[:, layer]))
-    weights = (covered * torch.stack(through, 1))[row, slot]
-    return values.new_zeros(rows, values.shape[1]).index_add(0, row, weights[:, None] * values)
+def _weights(alpha: Tensor, first: Tensor) -> Tensor:
+    """The share [N] of each layer in its pixel, which begins with a `first` one: it covers `alpha` [N] of what those in
+    front let through."""
+    row = first.cumsum(0)
+    offsets = torch.searchsorted(row, torch.arange(1, len(row) + 2, device=row.device))
+    return ops.composite(alpha, offsets=offsets).weights
 
 
 @torch.no_grad()
-def _visible(scene: _Scene, samples: LayerSamples) -> LayerSamples:
-    """Without layers that cover nothing, or are behind one that covers all; which then is opaque."""
-    size = scene.pixel_size(samples, scene.rays(samples)[1])
-    alpha = half_plane_area(*scene.edges(samples, samples.nearest, size)).masked_fill(samples.opaque, 1.0)
-    covered = torch.cat([samples.pixel.new_zeros(1), (alpha >= 1).cumsum(0)])  # in front of each, in all pixels
-    seen = covered[:-1] == covered[_segments(samples.pixel)[0]]
-    samples = replace(samples, opaque=alpha >= 1)
-    return samples[seen & (alpha > 0)]
+def _visible(scene: _Scene, samples: LayerSamples, near: Tensor) -> LayerSamples:
+    """Those that are `near` [N], without layers that cover nothing or are behind one that covers all; which then is
+    opaque."""
+    alpha = half_plane_area(*scene.edges(samples, samples.nearest)).masked_fill(samples.opaque, 1.0)
+    opaque = near & (alpha >= 1)
+    covered = torch.cat([samples.pixel.new_zeros(1), opaque.cumsum(0)])  # in front of each, in all pixels
+    seen = covered[:-1] == (covered[:-1] * samples.first).cummax(0).values
+    return replace(samples, opaque=opaque).where(near & seen & (alpha > 0))
+
+
+def _boundaries(samples: LayerSamples, edge: Edge) -> Tensor:
+    """Where samples may be cut: pixels of one picture must stay together where they look at their neighbours."""
+    cuts = (first_of_each(samples.image) if edge == "neighbour" else samples.first).nonzero()[:, 0]
+    return torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
 
 
 def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
@@ -329,22 +315,8 @@ def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
     return marked[:-1]
 
 
-def _first_of_each(sorted_values: Tensor) -> Tensor:
-    """[N] bool: where a value differs from the one before it."""
-    changes = sorted_values[1:] != sorted_values[:-1]
-    return torch.cat([changes.new_ones(min(len(sorted_values), 1)), changes])
-
-
-def _segments(sorted_values: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each value [N], where the first of those equal to it is, and how many different ones are before it."""
-    first = _first_of_each(sorted_values)
-    index = torch.arange(len(first), device=first.device)
-    return (index * first).cummax(0).values, first.cumsum(0) - 1
-
-
-def _alone(sorted_values: Tensor) -> Tensor:
-    """[N] bool: where a value differs from the ones beside it."""
-    first = _first_of_each(sorted_values)
+def _alone(first: Tensor) -> Tensor:
+    """[N] bool: layers beside which their pixel has no other."""
     return first & torch.cat([first[1:], first.new_ones(1)])[: len(first)]
 
 

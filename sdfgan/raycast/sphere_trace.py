@@ -113,7 +113,7 @@ def march(
     """
     points, alive, count = rays.points, rays.alive, rays.alive_count
     queries = torch.zeros(1, dtype=torch.int64, device=count.device)
-    bound = _Bound(count, len(alive))
+    bound = LaunchBound(count, len(alive))
     for step in range(level.steps):
         points, alive = points[: bound.value], alive[: bound.value]
         if len(alive) == 0:
@@ -132,8 +132,8 @@ def march(
     return queries
 
 
-class _Bound:
-    """The most rays that can be alive, as far as the host knows without waiting."""
+class LaunchBound:
+    """The most that can be alive, of what only ends, as far as the host knows without waiting."""
 
     def __init__(self, count: Tensor, most: int) -> None:
         self.value = most

@@ -317,6 +317,30 @@ def test_the_march_and_rays_match_the_cpu(emulated):
         torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
 
 
+def test_the_search_for_layers_matches_the_cpu(emulated):
+    """Of a sphere's rim, seen from the front: all steps, with a launch that is larger than the count."""
+    g = torch.Generator().manual_seed(6)
+    count, directions = 300, torch.tensor([0.0, 0.0, -1.0]).repeat(300, 1)
+    origins = torch.stack(
+        [0.47 + 0.04 * torch.rand(count, generator=g), torch.zeros(count), torch.full((count,), 3.0)], 1
+    )
+    guess, reach = 2.9 + 0.2 * torch.rand(count, generator=g), torch.full((count,), 0.2)
+
+    def run() -> list[Tensor]:
+        search = ops.start_layers(guess, reach, torch.full_like(guess, math.nan), torch.full_like(guess, 0.02))
+        alive, number = torch.arange(count, dtype=torch.int32), torch.tensor([count - 10], dtype=torch.int32)
+        points, results = origins + guess[:, None] * directions, []
+        for _ in range(ops.LAYER_STEPS):
+            length = points.norm(dim=1)
+            field = (length - 0.5, points / length.clamp_min(1e-6)[:, None])
+            points, alive, number = ops.layer_step(*field, alive, number, origins, directions, search)
+            results += [points, alive, number, search.stage.clone()]
+        return [*results, search.state]
+
+    for actual, expected in on_both(emulated, run):
+        torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
+
+
 @pytest.mark.parametrize("channels", [3, 4, 5, 6])
 def test_volume_kernels_match_the_cpu(emulated, channels):
     """Compositing and its gradient, pixels, Gaussians, encodings and histograms."""

@@ -89,7 +89,7 @@ def test_pieces_are_as_large_as_the_budget_allows() -> None:
         return (samples * weight,)
 
     samples = torch.rand(1000)
-    (out,) = in_pieces(function, (), samples, torch.arange(1001), "bounded", 4 * 2 * 300)
+    (out,) = in_pieces(function, (), samples, lambda: torch.arange(1001), "bounded", 4 * 2 * 300)
     probe, *forward = sizes
     assert probe == 256 and 200 < max(forward) <= 300 and sum(forward) == 1000
     out.sum().backward()

@@ -8,10 +8,35 @@ import numpy as np
 import pytest
 import torch
 
-from sdfgan import cameras, fields
+from sdfgan import cameras, fields, ops
+from sdfgan.ops import reference
 from sdfgan.raycast import render
 
 FRONT = cameras.rotate_axes((torch.zeros(1), torch.zeros(1)))
+
+
+def bumpy_image_and_gradients() -> list[torch.Tensor]:
+    """In float64: what a step of training makes of four bumpy shapes."""
+    torch.manual_seed(0)
+    field = fields.FilmSirenSDF(width=32, latent_size=8).double()
+    with torch.no_grad():
+        field.sdf_head.mul_(30)
+    latents, turn = torch.randn(4, 8, dtype=torch.float64), torch.linspace(0, 1, 4, dtype=torch.float64)
+    axes = cameras.rotate_axes((2 * turn - 0.8, 5 * turn)).requires_grad_()
+    made = render(sdf=field, axes=axes, latents=latents.requires_grad_(), resolution=24)
+    weights = torch.linspace(0.5, 1.5, made.normals.numel(), dtype=torch.float64).view_as(made.normals)
+    seen = made.depth.masked_fill(~made.hit, 0.0)
+    (made.rgba.square().mean() + (weights * made.normals).mean() + seen.mean()).backward()
+    gradients = [leaf.grad for leaf in (axes, latents, *field.parameters()) if leaf.grad is not None]
+    assert made.hit.any() and len(gradients) > 10
+    return [made.rgba.detach(), made.normals.detach(), seen.detach(), *gradients]
+
+
+def test_layers_found_in_plain_torch_give_the_same_image_and_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = bumpy_image_and_gradients()
+    monkeypatch.setattr(ops, "layer_step", reference.layer_step)
+    for actual, expected in zip(found, bumpy_image_and_gradients(), strict=True):
+        assert (actual - expected).abs().max() < 1e-9 * expected.abs().max().clamp(min=1e-6)
 
 
 def disc_area(radius: float, resolution: int) -> float:

@@ -10,6 +10,7 @@ from .grid_march import grid_march
 from .hash import hash_encoding
 from .histogram import distortion_loss, interlevel_bounds, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
+from .layers import layer_step
 from .mesh import mesh_distance, mesh_raycast
 from .pdf import sample_pdf
 from .perceptron import perceptron
@@ -30,6 +31,7 @@ __all__ = [
     "integrated_positional_encoding",
     "interlevel_bounds",
     "interlevel_loss",
+    "layer_step",
     "mesh_distance",
     "mesh_raycast",
     "perceptron",
