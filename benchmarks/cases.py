@@ -29,6 +29,7 @@ _POINTS_OF_GPU = 2**20  # on which one pass over 15,360 takes less time than to 
 _FREE = 32  # points of the eikonal term for each picture, besides those of its samples
 _WIDTHS = (64, 128, 256)
 _GRADIENT_POINTS = (2400, 20_000)  # of one chunk of a GAN's pictures at 32^2 and at 128^2, about
+_GRADIENT_POINTS_OF_GPU = (2400, 20_000, 200_000)
 
 
 def evaluate(options: Options) -> Iterator[Comparison]:
@@ -114,8 +115,11 @@ def _plain(field: FilmSirenSDF) -> FilmSirenSDF:
 def gradient(options: Options) -> Iterator[Comparison]:
     """A FiLM-SIREN's answers with their gradients by all weights, points and latents: the field in a training step."""
     for width in _WIDTHS[:1] if options.quick else _WIDTHS:
-        for count in _GRADIENT_POINTS[:1] if options.quick else _GRADIENT_POINTS:
+        counts = _GRADIENT_POINTS if options.device == "cpu" else _GRADIENT_POINTS_OF_GPU
+        for count in counts[:1] if options.quick else counts:
             yield _gradient(*options.blobs(width), count, even=True, values=False)
+            if options.device == "cuda":
+                continue
             for values in (False, True):
                 yield _gradient(*options.blobs(width), count, even=False, values=values)
 
@@ -129,6 +133,7 @@ def _gradient(field: FilmSirenSDF, latents: Tensor, count: int, even: bool, valu
     shapes = [image.shape] if values else [image.shape, points.shape, points.shape]
     weights = [torch.randn(shape, generator=random).to(latents) for shape in shapes]
     plain, latents = _plain(field.requires_grad_()), latents[:images].detach()
+    field.native_gradients = True  # on CUDA too
 
     def run(evaluate: Callable[..., Any]) -> list[Tensor]:
         with torch.enable_grad():
@@ -153,6 +158,10 @@ def _gradient(field: FilmSirenSDF, latents: Tensor, count: int, even: bool, valu
         "torch adjoint": by_torch,
         "torch compile": lazily(lambda: partial(run, torch.compile(getattr(plain, name)))),
     }
+    if points.is_cuda:
+        in_half = torch.autocast("cuda", torch.float16)
+        variants["fused fp16"] = partial(run, in_half(getattr(field, name)))
+        variants["torch adjoint fp16"] = partial(run, in_half(getattr(plain, name)))
     outputs = "sdf" if values else "sdf, gradient, colour"
     config = {"outputs": outputs, "width": field.width, "points": len(image), "images": "even" if even else "uneven"}
     return Comparison("gradient", config, variants, ("torch adjoint", "torch compile"), examine=examine)

@@ -25,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpu_records import keep, parser
-from networks import RandomNetwork, some_cameras, some_points
+from networks import RandomNetwork, some_cameras, some_grads, some_points, worst_error
 from sdfgan import fields, ops, raycast
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.raycast.levels import march_levels
@@ -355,6 +355,22 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
     return {name: (_error(a, e), limit) for name, a, e in zip(names, found, exact, strict=True)}
 
 
+def _check_gradients(device: str, width: int, precision: str) -> Errors:
+    """Of points, weights and FiLM, against float64; of the same call again, to the last bit."""
+    net = RandomNetwork(4, width, _LAYERS)
+    points, image = (tensor.to(device) for tensor in some_points([5, 0, 2000, 37]))
+    grads = [grad.to(device) for grad in some_grads(len(points))]
+    exact = net.exact_gradients(points, image, grads)
+    if device != "cuda":
+        return {}
+    found = net.gradients_on_cuda(points, image, grads, precision)
+    names = ("points", "first", "matrices", "sdf head", "texture head", "constants", "scale", "shift")
+    limit = 1e-5 if precision == "fp32" else 2e-3
+    errors = {name: (worst_error([a], [e]), limit) for name, a, e in zip(names, found, exact, strict=True)}
+    again = net.gradients_on_cuda(points, image, grads, precision)
+    return errors | {"again": (max(_error(a, e.cpu()) for a, e in zip(again, found, strict=True)), 0.0)}
+
+
 def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -> Errors:
     """Against the march of a CPU, of the same levels."""
     net, cameras = RandomNetwork(3, width, _LAYERS), some_cameras(3)
@@ -399,6 +415,7 @@ for _width in ops.CUDA_WIDTHS:
         _name, _settings = f"{_precision}, width {_width}", {"width": _width, "precision": _precision}
         CHECKS[f"film_siren, {_name}"] = partial(_check_values, **_settings, with_gradient=False)
         CHECKS[f"film_siren_sample, {_name}"] = partial(_check_values, **_settings, with_gradient=True)
+        CHECKS[f"film_siren_backward, {_name}"] = partial(_check_gradients, **_settings)
         CHECKS[f"film_siren_trace, {_name}"] = partial(_check_trace, **_settings)
         CHECKS[f"film_siren_trace, 4 layers, {_name}"] = partial(_check_trace, **_settings, max_layers=4)
 for _width in ops.CUDA_WIDTHS:

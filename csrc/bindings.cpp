@@ -209,6 +209,7 @@ template <class T>
 void add_kernels(py::module_ module) {
 #define SDFGAN_ADD(name, Parameters) add_kernel<Parameters<T>>(module, #name);
     SDFGAN_KERNELS(SDFGAN_ADD)
+    SDFGAN_GRADIENT_KERNELS(SDFGAN_ADD)
     SDFGAN_CPU_KERNELS(SDFGAN_ADD)
 #undef SDFGAN_ADD
 }
@@ -273,6 +274,9 @@ PYBIND11_MODULE(_C, module) {
                py::arg("rays"));
     module.def("trace_step_workspace", cuda::trace_step_workspace, py::arg("device"),
                py::arg("entries"));
+    module.def("film_siren_backward_workspace", cuda::film_siren_backward_workspace,
+               py::arg("device"), py::arg("count"), py::arg("images"), py::arg("width"),
+               py::arg("layers"), py::arg("half"));
     module.def("film_siren_trace_workspace", cuda::film_siren_trace_workspace, py::arg("device"),
                py::arg("images"), py::arg("sizes"));
 #else

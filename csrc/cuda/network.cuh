@@ -47,17 +47,9 @@ __host__ __device__ inline int64_t film_size(const FilmSiren<float>& n) {
     return (n.trunk_layers + n.sdf_layers + n.texture_layers) * n.width;
 }
 
-// Calls f(Type<...>) with the class for the network's width and precision.
-template <bool kTangents, int kHeads, class F>
-void with_network(const char* what, const FilmSiren<float>& network, const Where& where, F&& f) {
-    const auto pick = [&](auto width) {
-        constexpr int W = decltype(width)::value;
-        if (network.matrices == Matrices::kHalf) {
-            f(Type<HalfNetwork<W, kTangents, kHeads>>{});
-        } else {
-            f(Type<FullNetwork<W, kTangents, kHeads>>{});
-        }
-    };
+// Calls f(integral_constant) with the network's width, if the device can run it.
+template <class F>
+void with_width(const char* what, const FilmSiren<float>& network, const Where& where, F&& f) {
     int major = 0;
     check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, where.device), what);
     if (network.matrices == Matrices::kHalf && major < 8) {
@@ -66,10 +58,23 @@ void with_network(const char* what, const FilmSiren<float>& network, const Where
     if (network.images * film_size(network) > UINT32_MAX) {
         throw std::runtime_error(std::string(what) + ": too many images");
     }
-    if (network.width == 64) return pick(std::integral_constant<int, 64>{});
-    if (network.width == 128) return pick(std::integral_constant<int, 128>{});
-    if (network.width == 256) return pick(std::integral_constant<int, 256>{});
+    if (network.width == 64) return f(std::integral_constant<int, 64>{});
+    if (network.width == 128) return f(std::integral_constant<int, 128>{});
+    if (network.width == 256) return f(std::integral_constant<int, 256>{});
     throw std::runtime_error(std::string(what) + ": the width must be 64, 128 or 256");
+}
+
+// Calls f(Type<...>) with the class for the network's width and precision.
+template <bool kTangents, int kHeads, class F>
+void with_network(const char* what, const FilmSiren<float>& network, const Where& where, F&& f) {
+    with_width(what, network, where, [&](auto width) {
+        constexpr int W = decltype(width)::value;
+        if (network.matrices == Matrices::kHalf) {
+            f(Type<HalfNetwork<W, kTangents, kHeads>>{});
+        } else {
+            f(Type<FullNetwork<W, kTangents, kHeads>>{});
+        }
+    });
 }
 
 inline Path sdf_path(const FilmSiren<float>& n) {

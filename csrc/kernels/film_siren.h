@@ -19,7 +19,7 @@ template <class T>
 struct FilmSiren {
     const T* first;          // [width, 3]
     const void* hidden;      // [layers - 1, width, width], packed
-    const void* transposed;  // the transposed matrices, for the gradient; CPU only
+    const void* transposed;  // the transposed matrices, packed alike, for the gradient
     const T* sdf_head;       // [width]
     const T* texture_head;   // [3, width]
     const T* constants;      // [2]
@@ -51,7 +51,7 @@ struct FilmSirenSample {
 };
 
 // The gradient of a loss by all that the answers of a FilmSirenSample depend on, from its gradient
-// by these answers; on a CPU only, with matrices that are kFull. Images may come in any order.
+// by these answers; on a CPU with matrices that are kFull. Images may come in any order.
 template <class T>
 struct FilmSirenBackward {
     FilmSiren<T> network;
@@ -62,17 +62,20 @@ struct FilmSirenBackward {
     const T* grad_texture;   // [count, 3], or null
     T* grad_points;          // [count, 3]
     T* grad_first;           // these and the following as in `network`
-    T* grad_hidden;          // packed as `hidden`; `transposed` are the same numbers
+    T* grad_hidden;          // packed as `hidden`; on CUDA [layers - 1, outputs, inputs]
     T* grad_sdf_head;
     T* grad_texture_head;
     T* grad_constants;
     T* grad_scale;
     T* grad_shift;
+    const int64_t* order;  // [count] points by image, those of none last; CUDA only
+    const int64_t* begin;  // [images + 1] where each image's begin in `order`; CUDA only
+    void* workspace;       // film_siren_backward_workspace() bytes; CUDA only
     int64_t count;
 
     SDFGAN_FIELDS(network, points, image, grad_sdf, grad_gradient, grad_texture, grad_points,
                   grad_first, grad_hidden, grad_sdf_head, grad_texture_head, grad_constants,
-                  grad_scale, grad_shift, count)
+                  grad_scale, grad_shift, order, begin, workspace, count)
 };
 
 // One resolution of FilmSirenTrace.

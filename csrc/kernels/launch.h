@@ -44,10 +44,11 @@
     X(start_level, StartLevel)                                        \
     X(trace_step, TraceStep)
 
+// Also of both; in a file of its own on a CPU.
+#define SDFGAN_GRADIENT_KERNELS(X) X(film_siren_backward, FilmSirenBackward)
+
 // Those of a CPU alone.
-#define SDFGAN_CPU_KERNELS(X)                 \
-    X(film_siren_backward, FilmSirenBackward) \
-    X(perceptron, Perceptron)
+#define SDFGAN_CPU_KERNELS(X) X(perceptron, Perceptron)
 
 // Each is defined where SDFGAN_INSTANTIATE_LAUNCH stands.
 #define SDFGAN_DECLARE_LAUNCH(name, Parameters) \
@@ -68,6 +69,7 @@ struct Where {
 namespace cpu {
 
 SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)
+SDFGAN_GRADIENT_KERNELS(SDFGAN_DECLARE_LAUNCH)
 SDFGAN_CPU_KERNELS(SDFGAN_DECLARE_LAUNCH)
 void launch(const MeshDistance&, const Where&);
 void launch(const MeshRaycast&, const Where&);
@@ -84,11 +86,14 @@ double multiply_adds(int threads, bool bf16);
 namespace cuda {
 
 SDFGAN_KERNELS(SDFGAN_DECLARE_LAUNCH)  // those of FiLM-SIRENs throw for double
+SDFGAN_GRADIENT_KERNELS(SDFGAN_DECLARE_LAUNCH)
 void launch(const MeshDistance&, const Where&);
 void launch(const MeshRaycast&, const Where&);
 
 int64_t start_level_workspace(int device, int64_t rays);    // bytes
 int64_t trace_step_workspace(int device, int64_t entries);  // bytes
+int64_t film_siren_backward_workspace(int device, int64_t count, int64_t images, int64_t width,
+                                      int64_t layers, bool half);  // bytes
 int64_t film_siren_trace_workspace(int device, int64_t images,
                                    const std::vector<int64_t>& sizes);  // bytes
 

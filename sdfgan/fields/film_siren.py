@@ -6,7 +6,9 @@ from a mapping network that runs once per image. A shared trunk feeds an SDF bra
 
 from __future__ import annotations
 
+import functools
 import math
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -86,10 +88,14 @@ class FilmSirenSDF(Field):
     CPU, float32 or float64, the width is a multiple of 16 and neither autocast nor forward mode nor a `torch.func`
     transform is active. Else, and wherever `native_gradients` is False, they come from torch's own operations: slower,
     with a graph that grows with the points and differentiates to any order, also with `is_grads_batched`.
+
+    On CUDA the same holds for float32 and widths up to 256 if `native_gradients` is True or, when it is None, the
+    environment variable SDFGAN_CUDA_GRADIENT is "native" ("torch" unless set; read once); under autocast products are
+    then those of float16 matrices, on GPUs that have them (sm_80), and torch's on others.
     """
 
     mixed_precision = True
-    native_gradients = True
+    native_gradients: bool | None = None
 
     def __init__(
         self,
@@ -196,12 +202,13 @@ class FilmSirenSDF(Field):
         versions = [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in used]
         if precision not in packs or packs[precision].versions != versions:
             transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
-            hidden = ops.pack_matrices(transposed.transpose(1, 2).contiguous(), precision)
+            matrices = transposed.transpose(1, 2).contiguous()
+            hidden = ops.pack_matrices(matrices, precision)
             no_images = self.sdf_head.new_empty(0, len(self.omegas), width)
             network = ops.FilmSirenNetwork(
                 _widen(self.weights[0].detach().t(), width).t().contiguous(),
                 hidden,
-                hidden if hidden.is_cuda else ops.pack_matrices(transposed.contiguous(), precision),
+                matrices if hidden.is_cuda else ops.pack_matrices(transposed.contiguous(), precision),
                 _widen(self.sdf_head.detach(), width).contiguous(),
                 _widen(self.texture_head.detach(), width).contiguous(),
                 self._constants(),
@@ -219,19 +226,30 @@ class FilmSirenSDF(Field):
             return None
         if not torch.is_grad_enabled():
             return self.network(condition)
-        native = self.native_gradients and not points.is_cuda and self._native_width() is not None
-        if not native or torch.is_autocast_enabled("cpu") or torch._C._are_functorch_transforms_active():
+        native, width = self.native_gradients, self._native_width()
+        if native is None:
+            native = not points.is_cuda or _native_on_cuda()
+        if not native or width is None or torch._C._are_functorch_transforms_active():
             return None
-        matrices = torch.stack(tuple(self.weights[1:]))
+        shortened = torch.is_autocast_enabled(points.device.type)
+        if shortened and not (points.is_cuda and torch.cuda.get_device_capability(points.device) >= (8, 0)):
+            return None
+        more = width - self.width  # units that do nothing
+        matrices = _padded(torch.stack(tuple(self.weights[1:])), 0, more, 0, more)
+        if points.is_cuda:
+            hidden, transposed = ops.pack_matrices(matrices.detach(), "fp16" if shortened else "fp32"), matrices
+        else:
+            hidden = ops.pack_matrices(matrices)
+            transposed = ops.pack_matrices(matrices.detach().transpose(1, 2).contiguous())
         return ops.FilmSirenNetwork(
-            self.weights[0],
-            ops.pack_matrices(matrices),
-            ops.pack_matrices(matrices.detach().transpose(1, 2).contiguous()),
-            self.sdf_head,
-            self.texture_head,
+            _padded(self.weights[0], 0, 0, 0, more),
+            hidden,
+            transposed,
+            _padded(self.sdf_head, 0, more),
+            _padded(self.texture_head, 0, more),
             self._constants(),
-            condition.scales.contiguous(),
-            condition.shifts.contiguous(),
+            _padded(condition.scales, 0, more).contiguous(),
+            _padded(condition.shifts, 0, more).contiguous(),
             layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
         )
 
@@ -334,9 +352,23 @@ class FilmSirenSDF(Field):
         return hsv_to_rgb(color) if self.color_space == "hsv" else color
 
 
+@functools.cache
+def _native_on_cuda() -> bool:
+    """What SDFGAN_CUDA_GRADIENT says. ValueError for what it cannot say."""
+    value = os.environ.get("SDFGAN_CUDA_GRADIENT", "torch")
+    if value not in ("native", "torch"):
+        raise ValueError(f"SDFGAN_CUDA_GRADIENT must be 'native' or 'torch', got {value!r}")
+    return value == "native"
+
+
 def _widen(values: Tensor, width: int) -> Tensor:
     """Zeros behind, so that the last dimension has `width`."""
-    return torch.nn.functional.pad(values, (0, width - values.shape[-1]))
+    return nn.functional.pad(values, (0, width - values.shape[-1]))
+
+
+def _padded(values: Tensor, *sizes: int) -> Tensor:
+    """As `torch.nn.functional.pad` with zeros, but what needs none stays as it is."""
+    return nn.functional.pad(values, sizes) if any(sizes) else values
 
 
 def hsv_to_rgb(hsv: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class FilmSirenNetwork(NamedTuple):
 
     first: Tensor  # [W, 3]
     hidden: Tensor  # [layers - 1, W, W], packed by `pack_matrices`
-    transposed: Tensor  # the same of the transposed matrices; on CUDA not used
+    transposed: Tensor  # the same of the transposed matrices; on CUDA always float32: [layers - 1, W, W] as they are
     sdf_head: Tensor  # [W]
     texture_head: Tensor  # [3, W]
     constants: Tensor  # [2]: the sdf is head . features + sqrt(|x|^2 + constants[0]) + constants[1]
@@ -89,7 +89,7 @@ def pack_film(scale: Tensor, shift: Tensor) -> Tensor:
 
 
 def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
-    """Signed distances [N] at points [N, 3]; on a CPU differentiable as `film_siren_sample`, by the points twice.
+    """Signed distances [N] at points [N, 3]; differentiable as `film_siren_sample`, by the points twice.
 
     On a CPU, a tile of up to 48 points passes through all layers in cache; the float32 sine is a polynomial (error
     below 2e-7 for phases below 100). Results do not depend on the number of threads. On CUDA the same, for 32 to 256
@@ -110,12 +110,14 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
 
     With float16 matrices derivatives of features are rounded to float16 too: above 65504 they become infinite.
 
-    On a CPU, all three are differentiable once, by points and by every tensor of the network but `transposed`: what is
-    due to the matrices is given to `hidden`, and `transposed` must be made of the same ones. Nothing is kept for it:
-    the gradient is one call that goes through all layers again, forward and back, tile by tile
-    (csrc/cpu/film_siren_backward.cpp has the formulas). The images may come in any order; points of no image have NaN
-    as gradient and add nothing. The gradient does not depend on the number of threads.
-    Not differentiable on CUDA and with bfloat16 matrices: RuntimeError for tensors that require grad.
+    All three are differentiable once, by points and by every tensor of the network. `hidden` and `transposed` must be
+    made of the same matrices; what is due to these is given to `hidden` on a CPU, and on CUDA to `transposed`, where
+    they are float32 (RuntimeError if `hidden` requires grad there). Nothing is kept for it: the gradient is one call
+    that goes through all layers again, forward and back, tile by tile (csrc/cpu/film_siren_backward.cpp has the
+    formulas). The images may come in any order; points of no image have NaN as gradient and add nothing. The gradient
+    does not depend on the number of threads; on CUDA it has the same bits in each run, and nothing waits for the
+    device. With float16 matrices its products are those of tensor cores too, and all sums are float32.
+    Not differentiable with bfloat16 matrices: RuntimeError for tensors that require grad.
     """
     tensors = _tensors("film_siren_sample", network, points=points, image=image)
     return _film_siren_sample(points, image, tensors, list(network.layers))
@@ -165,7 +167,7 @@ def _tensors(op: str, network: FilmSirenNetwork, points: Tensor, image: Tensor) 
     named = {"points": points, "image": image, **_named(network)}
     require_tensors(op, **named)
     if points.is_cuda:
-        refuse_gradient(op, " on CUDA", **named)
+        refuse_gradient(op, " by packed matrices on CUDA, but by `transposed`", hidden=network.hidden)
     elif network.hidden.dtype == torch.bfloat16:
         refuse_gradient(op, " with bfloat16 matrices", **named)
     return list(network[:-1])
@@ -182,8 +184,9 @@ def _check_network(check: Checker, network: list[Tensor], layers: list[int], lik
         raise ValueError(f"{check.op}: on CUDA the width must be one of {CUDA_WIDTHS}, got {width}")
     shape, matrices = _packed_shape(sum(layers) - 1, width, hidden.dtype, like)
     check("hidden", hidden, shape, matrices)
-    if not like.is_cuda:
-        check("transposed", transposed, shape, matrices)
+    if like.is_cuda:
+        shape, matrices = (sum(layers) - 1, width, width), real
+    check("transposed", transposed, shape, matrices)
     check("sdf_head", sdf_head, ("W",), real)
     check("texture_head", texture_head, (3, "W"), real)
     check("constants", constants, (2,), real)
@@ -285,17 +288,16 @@ def _backward_fake(
     grad_texture: Tensor | None,
 ) -> tuple[Tensor, ...]:
     op = "film_siren_backward"
-    if points.is_cuda or network[1].dtype != points.dtype:
-        raise ValueError(
-            f"{op}: on a CPU only, with matrices of the points' dtype, got points on {points.device} and "
-            f"matrices of {str(network[1].dtype).removeprefix('torch.')}"
-        )
+    if not points.is_cuda and network[1].dtype != points.dtype:
+        got = str(network[1].dtype).removeprefix("torch.")
+        raise ValueError(f"{op}: on a CPU the matrices must have the points' dtype, got {got}")
     check = _check_points(op, points, image, network, layers)
     for name, tensor in (("sdf", grad_sdf), ("gradient", grad_gradient), ("texture", grad_texture)):
         if tensor is not None:
             check(f"grad_{name}", tensor, ("N",) if name == "sdf" else ("N", 3), (points.dtype,))
-    first, hidden, _, *others = network
-    return tuple(torch.empty_like(tensor) for tensor in (points, first, hidden, *others))
+    first, hidden, transposed, *others = network
+    matrices = transposed if points.is_cuda else hidden
+    return tuple(torch.empty_like(tensor) for tensor in (points, first, matrices, *others))
 
 
 def _backward_kernel(
@@ -309,6 +311,10 @@ def _backward_kernel(
 ) -> tuple[Tensor, ...]:
     outputs = _backward_fake(points, image, network, layers, grad_sdf, grad_gradient, grad_texture)
     grad_points, first, hidden, sdf_head, texture_head, constants, scale, shift = outputs
+    if points.is_cuda:
+        network, on_cuda = for_cuda_gradient(points, image, network)
+    else:
+        on_cuda = dict.fromkeys(("order", "begin", "workspace"))
     native(points).film_siren_backward(
         network=native_network(network, layers),
         points=points,
@@ -324,9 +330,27 @@ def _backward_kernel(
         grad_constants=constants,
         grad_scale=scale,
         grad_shift=shift,
+        **on_cuda,
         count=points.shape[0],
     )
     return outputs
+
+
+def for_cuda_gradient(
+    points: Tensor, image: Tensor, network: list[Tensor]
+) -> tuple[list[Tensor], dict[str, Tensor | None]]:
+    """The network with both kinds of matrices packed, and what `FilmSirenBackward` needs on CUDA alone."""
+    first, hidden, transposed, *_, scale, _ = network
+    images, layers, width = scale.shape
+    half = hidden.dtype == torch.float16
+    if half:
+        matrices = pack_matrices(transposed.transpose(1, 2).contiguous(), "fp16", "cuda")
+        network = [first, hidden, matrices, *network[3:]]
+    known = torch.where((image < 0) | (image >= images), images, image)
+    by_image, order = known.sort(stable=True)
+    begin = torch.searchsorted(by_image, torch.arange(images + 1, device=image.device))
+    memory = workspace(points, "film_siren_backward", points.shape[0], images, width, layers, half)
+    return network, {"order": order, "begin": begin, "workspace": memory}
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -355,8 +379,9 @@ def _gradients(
     if all(grad is None for grad in grads):
         return None, None, [None] * len(network), None
     incoming = (None if grad is None else grad.contiguous() for grad in grads)
-    by_points, first, hidden, *others = _film_siren_backward(points, image, network, layers, *incoming)
-    return by_points, None, [first, hidden, None, *others], None
+    by_points, first, matrices, *others = _film_siren_backward(points, image, network, layers, *incoming)
+    by_matrices = [None, matrices] if points.is_cuda else [matrices, None]
+    return by_points, None, [first, *by_matrices, *others], None
 
 
 def _no_second_derivative(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 
-from sdfgan.fields import Field, FilmSirenSDF
+from sdfgan.fields import Field, FilmSirenSDF, film_siren
 from sdfgan.fields.film_siren import hsv_to_rgb
 
 
@@ -68,6 +68,36 @@ def test_native_gradients_are_those_of_torch(options: dict, name: str) -> None:
     assert not any("film_siren" in node for node in graphs[1])
     for a, e in zip(*found, strict=True):
         torch.testing.assert_close(a, e)
+
+
+@pytest.mark.parametrize(("value", "native"), [("native", True), ("torch", False), (None, False)])
+def test_the_environment_chooses_gradients_on_cuda(monkeypatch: pytest.MonkeyPatch, value: str | None, native: bool):
+    """Asked for once; a field that says itself does not ask."""
+    monkeypatch.delenv("SDFGAN_CUDA_GRADIENT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("SDFGAN_CUDA_GRADIENT", value)
+    assert film_siren._native_on_cuda.__wrapped__() == native
+    monkeypatch.setenv("SDFGAN_CUDA_GRADIENT", "yes")
+    with pytest.raises(ValueError, match="SDFGAN_CUDA_GRADIENT must be 'native' or 'torch', got 'yes'"):
+        film_siren._native_on_cuda.__wrapped__()
+
+
+def test_a_network_with_a_graph_is_padded_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the CUDA kernels are given, made here on a CPU; gradients come back through the padding."""
+    field = make().float()
+    monkeypatch.setattr(film_siren._C, "cuda", True)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(film_siren, "_native_on_cuda", lambda: True)
+    points, condition = torch.rand(4, 3), field.condition(torch.randn(2, field.latent_size))
+    network = field._for_kernels(points, condition)
+    assert network is not None
+    width, layers = film_siren.ops.CUDA_WIDTHS[0], len(field.omegas)
+    assert network.first.shape == (width, 3) and network.scale.shape == (2, layers, width)
+    assert network.transposed.shape == (layers - 1, width, width) and not network.hidden.requires_grad
+    assert torch.equal(network.transposed[0, : field.width, : field.width], field.weights[1])
+    monkeypatch.undo()
+    sum(tensor.sum() for tensor in network[:-1] if tensor.requires_grad).backward()
+    assert all((weight.grad == 1).all() for weight in field.weights)
 
 
 def test_native_gradients_within_checkpoints() -> None:

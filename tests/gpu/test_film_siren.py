@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 import torch
 
-from networks import RandomNetwork, some_cameras, some_points
+from networks import RandomNetwork, some_cameras, some_grads, some_points, worst_error
 from sdfgan import build_info, ops
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.fields import FilmSirenSDF
@@ -46,6 +46,102 @@ def test_samples_match_the_reference(precision, width, layers, counts):
         assert (a.cpu().double() - e).abs().max() < tolerance * max(float(e.abs().max()), 1)
     image[0] = -1
     assert ops.film_siren(points.cuda(), image.cuda(), on_gpu)[0].isnan()
+
+
+def gradient_limit(precision: str, layers: tuple[int, int, int]) -> float:
+    """Of the largest number of each gradient."""
+    return (1e-5 if precision == "fp32" else 2e-3) * 1.5 ** max(sum(layers) - 5, 0)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+@pytest.mark.parametrize("layers", [(3, 1, 1), (1, 1, 0), (2, 2, 3)])
+@pytest.mark.parametrize("counts", [[1], [64, 64], [5, 0, 2000, 37], [30_011]])  # the last: several chunks
+def test_gradients_match_the_reference(precision, width, layers, counts):
+    net = RandomNetwork(len(counts), width, layers)
+    points, image = (tensor.cuda() for tensor in some_points(counts))
+    grads = [grad.cuda() for grad in some_grads(len(points))]
+    for answers in ((0, 1, 2), (0,), (1, 2)):
+        some = [grad if i in answers else None for i, grad in enumerate(grads)]
+        expected = net.exact_gradients(points, image, some)
+        found = net.gradients_on_cuda(points, image, some, precision)
+        assert worst_error(found, expected) < gradient_limit(precision, layers), answers
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("zero", [0.0, 1e-30])
+def test_gradients_at_scales_of_zero(precision, zero):
+    points, image = (tensor.cuda() for tensor in some_points([20, 900]))
+    grads = [grad.cuda() for grad in some_grads(len(points))]
+    for rows in ((0, 0, 3), (1, 2), (0,)):
+        net = RandomNetwork(2, 128, (2, 1, 1))
+        net.rest[3][rows] = zero
+        expected = net.exact_gradients(points, image, grads)
+        found = net.gradients_on_cuda(points, image, grads, precision)
+        assert worst_error(found, expected) < gradient_limit(precision, net.layers)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("size", [1e-30, 1e-6, 1e4])
+def test_gradients_of_losses_of_any_size(precision, size):
+    net = RandomNetwork(2, 64, (3, 1, 1))
+    points, image = (tensor.cuda() for tensor in some_points([300, 20]))
+    grads = [grad.cuda() for grad in some_grads(len(points), size)]
+    found = net.gradients_on_cuda(points, image, grads, precision)
+    assert worst_error(found, net.exact_gradients(points, image, grads)) < gradient_limit(precision, net.layers)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("width", CUDA_WIDTHS)
+def test_gradients_wait_for_nothing_and_have_the_same_bits(precision, width):
+    """Also images in any order and points of none, and in a captured graph."""
+    net = RandomNetwork(3, width, (3, 1, 1)).on_cuda(precision)
+    points, image = (tensor.cuda() for tensor in some_points([3000, 7, 4000]))
+    order = torch.randperm(len(points), device="cuda")
+    points, image, grads = points[order], image[order], [grad.cuda() for grad in some_grads(len(points))]
+    image[5] = -1
+
+    def run() -> tuple[torch.Tensor, ...]:
+        return torch.ops.sdfgan.film_siren_backward(points, image, list(net[:-1]), list(net.layers), *grads)
+
+    expected = run()
+    assert expected[0][5].isnan().all() and not any(e.isnan().any() for e in expected[1:])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        again = run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = run()
+    graph.replay()
+    for results in (again, captured):
+        for a, e in zip(results, expected, strict=True):
+            assert torch.equal(a.nan_to_num(9.0), e.nan_to_num(9.0))
+
+
+@pytest.mark.parametrize("name", ["sdf", "sdf_and_gradient", "rgb", "evaluate"])
+@pytest.mark.parametrize("width", [64, 80])
+def test_a_field_differentiates_natively_as_by_torch(width, name):
+    torch.manual_seed(0)
+    field = FilmSirenSDF(width=width, latent_size=8).cuda()
+    points, image = (t.cuda() for t in some_points([50, 0, 300]))
+    latents = torch.randn(3, 8, device="cuda", requires_grad=True)
+    own = [points.requires_grad_(), latents, *field.parameters()]
+
+    def gradients(native: bool, autocast: bool) -> list[torch.Tensor]:
+        field.native_gradients = native
+        with torch.autocast("cuda", torch.float16, enabled=autocast):
+            answers = getattr(field, name)(points, field.condition(latents), image)
+        answers = [answers] if isinstance(answers, torch.Tensor) else list(answers)
+        loss = sum((answer * (1 + answer.detach().cos())).sum() for answer in answers)
+        return list(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))
+
+    expected = [tensor.double() for tensor in gradients(native=False, autocast=False)]
+    assert worst_error(gradients(native=True, autocast=False), expected) < 1e-4
+    if TENSOR_CORES:
+        assert worst_error(gradients(native=True, autocast=True), expected) < 5e-3
 
 
 @pytest.mark.parametrize("width", CUDA_WIDTHS)

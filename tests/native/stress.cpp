@@ -128,11 +128,12 @@ void differentiate(const Network<T>& network, int64_t count) {
         std::vector<T> by_points(3 * count), first(network.first), hidden(network.hidden),
             sdf_head(network.sdf_head), texture_head(network.texture_head),
             constants(network.constants), scale(network.scale), shift(network.shift);
-        cpu::launch(FilmSirenBackward<T>{view, points.data(), image.data(), s.data(), g.data(),
-                                         t.data(), by_points.data(), first.data(), hidden.data(),
-                                         sdf_head.data(), texture_head.data(), constants.data(),
-                                         scale.data(), shift.data(), count},
-                    {-1, nullptr, threads});
+        cpu::launch(
+            FilmSirenBackward<T>{view, points.data(), image.data(), s.data(), g.data(), t.data(),
+                                 by_points.data(), first.data(), hidden.data(), sdf_head.data(),
+                                 texture_head.data(), constants.data(), scale.data(), shift.data(),
+                                 nullptr, nullptr, nullptr, count},
+            {-1, nullptr, threads});
         std::vector<T> all;
         for (const auto* part :
              {&by_points, &first, &hidden, &sdf_head, &texture_head, &constants, &scale, &shift}) {

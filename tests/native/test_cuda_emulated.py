@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import platform
 import shutil
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
-from emulation import AMPERE, HOPPER, TURING, build, on_both
+from emulation import AMPERE, HOPPER, TURING, on_both
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
@@ -29,11 +27,6 @@ pytestmark = [
         not (shutil.which("cmake") and shutil.which("ninja")), reason="needs pip install cmake ninja pybind11"
     ),
 ]
-
-
-@pytest.fixture(scope="module")
-def emulated(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    return build(Path(os.environ.get("SDFGAN_EMULATED", tmp_path_factory.mktemp("emulated"))))
 
 
 def described(net: FilmSirenNetwork) -> dict:

@@ -299,7 +299,8 @@ def test_rejections(monkeypatch):
     with FakeTensorMode() as mode:
         cuda = [torch.empty_like(mode.from_tensor(t), device="cuda") for t in plain[2]]
         points, image = torch.rand(9, 3, device="cuda"), torch.zeros(9, dtype=torch.int64, device="cuda")
-        with pytest.raises(RuntimeError, match="film_siren_sample: not differentiable on CUDA, but points"):
-            film_siren_sample(points.requires_grad_(), image, FilmSirenNetwork(*cuda, layers=case.layers))
-        with pytest.raises(ValueError, match="film_siren_backward: on a CPU only"):
-            backward(points.detach(), image, cuda, list(case.layers), None, None, None)
+        network = FilmSirenNetwork(*cuda, layers=case.layers)._replace(hidden=cuda[1].requires_grad_())
+        with pytest.raises(RuntimeError, match="not differentiable by packed matrices on CUDA, but by `transposed`"):
+            film_siren_sample(points, image, network)
+        with pytest.raises(ValueError, match="film_siren_backward: on CUDA the width must be one of"):
+            backward(points, image, [tensor.detach() for tensor in cuda], list(case.layers), None, None, None)

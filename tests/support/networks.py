@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,7 +39,7 @@ class RandomNetwork:
     def for_cuda(self, precision: str) -> FilmSirenNetwork:
         """As CUDA kernels take it, but on the CPU."""
         hidden = ops.pack_matrices(self.matrices, precision, "cuda")
-        return FilmSirenNetwork(self.first, hidden, hidden, *self.rest, layers=self.layers)
+        return FilmSirenNetwork(self.first, hidden, self.matrices, *self.rest, layers=self.layers)
 
     def on_cuda(self, precision: str, device: str = "cuda") -> FilmSirenNetwork:
         network = self.for_cuda(precision)
@@ -47,6 +49,48 @@ class RandomNetwork:
         """Values, gradients and textures in float64."""
         double = FilmSirenNetwork(*(tensor.double() for tensor in self.on_cpu()[:-1]), self.layers)
         return reference.film_siren_sample(points.double(), image, double)
+
+    def exact_gradients(self, points: Tensor, image: Tensor, grads: Sequence[Tensor | None]) -> list[Tensor]:
+        """In float64, from gradients by the three answers: by points, first, matrices, heads, constants and FiLM."""
+        given = (points, self.first, self.matrices, *self.rest)
+        own = [tensor.detach().to(points.device, torch.float64).requires_grad_() for tensor in given]
+        packed = ops.pack_matrices(own[2], device="cpu")
+        network = FilmSirenNetwork(own[1], packed, packed, *own[3:], layers=self.layers)
+        answers = reference.film_siren_sample(own[0], image, network)
+        loss = sum((a * g.double()).sum() for a, g in zip(answers, grads, strict=True) if g is not None)
+        return list(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))  # type: ignore[arg-type]
+
+    def gradients_on_cuda(
+        self, points: Tensor, image: Tensor, grads: Sequence[Tensor | None], precision: str
+    ) -> list[Tensor]:
+        """The same by the kernels of a GPU, where the other tensors are."""
+        hidden = self.on_cuda(precision).hidden
+        given = (points, self.first, self.matrices, *self.rest)
+        own = [tensor.detach().to("cuda").requires_grad_() for tensor in given]
+        network = FilmSirenNetwork(own[1], hidden, own[2], *own[3:], layers=self.layers)
+        answers = ops.film_siren_sample(own[0], image, network)
+        some = [(answer, grad) for answer, grad in zip(answers, grads, strict=True) if grad is not None]
+        given_grads = [grad for _, grad in some]
+        return list(torch.autograd.grad([a for a, _ in some], own, given_grads, materialize_grads=True))
+
+
+def some_grads(count: int, size: float = 1.0) -> list[Tensor]:
+    """Gradients by the three answers at `count` points."""
+    random = torch.Generator().manual_seed(2)
+    shapes = ((count,), (count, 3), (count, 3))
+    return [size * (2 * torch.rand(shape, generator=random) - 1) for shape in shapes]
+
+
+def worst_error(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+    """Of some tensors, the largest error against the largest number of the same tensor."""
+    worst = 0.0
+    for a, e in zip(actual, expected, strict=True):
+        assert a.shape == e.shape and a.isfinite().all()
+        if e.numel() and (size := e.abs().max()) > 0:
+            worst = max(worst, ((a.detach().to(e) - e).abs().max() / size).item())
+        else:
+            assert (a == 0).all()
+    return worst
 
 
 def some_points(counts: list[int]) -> tuple[Tensor, Tensor]:

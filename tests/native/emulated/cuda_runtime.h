@@ -29,6 +29,9 @@
 struct uint4 {
     uint32_t x, y, z, w;
 };
+struct uint2 {
+    uint32_t x, y;
+};
 struct float2 {
     float x, y;
 };
@@ -141,7 +144,7 @@ class Launch {
             runnable_.pop_back();
             Thread& thread = self();
             if (!thread.stack) {
-                thread.stack = std::make_unique<char[]>(kStack);
+                thread.stack.reset(new char[kStack]);  // without zeros
                 getcontext(&thread.context);
                 thread.context.uc_stack.ss_sp = thread.stack.get();
                 thread.context.uc_stack.ss_size = kStack;
@@ -352,6 +355,13 @@ template <class T>
 T atomicAdd(T* target, T value) {
     const T before = *target;
     *target = before + value;
+    return before;
+}
+
+template <class T>
+T atomicMax(T* target, T value) {
+    const T before = *target;
+    *target = std::max(before, value);
     return before;
 }
 

@@ -109,12 +109,21 @@ inline uint16_t to_half(float value) {
     return static_cast<uint16_t>(sign + ((exponent + 14) << 10) + static_cast<int>(steps));
 }
 
-inline float from_half(uint16_t half) {
+inline float half_value(uint16_t half) {
     const int exponent = half >> 10 & 31, fraction = half & 1023;
     float size = exponent == 31 ? (fraction ? NAN : INFINITY)
                  : exponent     ? std::ldexp(1024.f + fraction, exponent - 25)
                                 : std::ldexp(1.f * fraction, -24);
     return half & 0x8000 ? -size : size;
+}
+
+inline float from_half(uint16_t half) {
+    static const std::vector<float> all = [] {
+        std::vector<float> values(1 << 16);
+        for (int i = 0; i < 1 << 16; ++i) values[i] = half_value(static_cast<uint16_t>(i));
+        return values;
+    }();
+    return all[half];
 }
 
 inline uint32_t pack_halves(float low, float high) {
