@@ -237,7 +237,8 @@ class FilmSirenSDF(Field):
         more = width - self.width  # units that do nothing
         matrices = _padded(torch.stack(tuple(self.weights[1:])), 0, more, 0, more)
         if points.is_cuda:
-            hidden, transposed = ops.pack_matrices(matrices.detach(), "fp16" if shortened else "fp32"), matrices
+            precision = "fp16" if shortened else "fp32"
+            hidden, transposed = ops.pack_matrices(matrices.detach(), precision, "cuda"), matrices
         else:
             hidden = ops.pack_matrices(matrices)
             transposed = ops.pack_matrices(matrices.detach().transpose(1, 2).contiguous())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from emulation import AMPERE, HOPPER, TURING, on_gpu
 from networks import RandomNetwork, some_grads, some_points, worst_error
+from sdfgan.fields import FilmSirenSDF, film_siren
 from sdfgan.ops.film_siren import for_cuda_gradient, native_network
 
 pytestmark = [
@@ -182,3 +183,34 @@ def test_tensor_cores_are_asked_for_in_vain(emulated):
         gradients(emulated, net, points, image, some_grads(3), "fp16", TURING)
     found = gradients(emulated, net, points, image, some_grads(3), "fp32", TURING)
     assert worst_error(found, net.exact_gradients(points, image, some_grads(3))) < LIMITS["fp32"]
+
+
+@pytest.mark.parametrize("name", ["sdf", "evaluate"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_field_differentiates_by_these_kernels(emulated, monkeypatch, name, precision):
+    """Its tensors say that they are on a GPU; under autocast products are those of fp16."""
+    torch.manual_seed(0)
+    field = FilmSirenSDF(width=48, latent_size=4, mapping_width=8, trunk_layers=2)
+    with torch.no_grad():
+        field.sdf_head.mul_(30)
+    points, image = some_points([9, 0, 4])
+    latents = torch.randn(3, 4, requires_grad=True)
+    own = [points.requires_grad_(), latents, *field.parameters()]
+
+    def by_everything() -> list[Tensor]:
+        with torch.autocast("cpu", enabled=precision == "fp16" and field.native_gradients is True):
+            answers = getattr(field, name)(points, field.condition(latents), image)
+        answers = [answers] if isinstance(answers, Tensor) else list(answers)
+        loss = sum((answer * (1 + answer.detach().cos())).sum() for answer in answers)
+        return list(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))
+
+    field.native_gradients = False
+    expected = [tensor.double() for tensor in by_everything()]
+    field.native_gradients = True
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(film_siren._C, "cuda", True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    with on_gpu(emulated):
+        found = by_everything()
+    monkeypatch.undo()
+    assert worst_error(found, expected) < (2e-5 if precision == "fp32" else 5e-3)
