@@ -130,7 +130,7 @@ def render_model(
             face, weights, onward = hits.face[met].long(), hits.barycentric[met], directions[met]
             ray, clear = ray[met], clear[met]
             colour = model.albedo(face, weights)
-            normal = _towards_the_eye(model, face, weights, onward)
+            normal = facing_normals(model, face, weights, onward)
             bright = light.brightness(normal, axes, torch.full((len(met),), index))
             seen = (clear * colour[:, 3])[:, None]
             canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
@@ -264,7 +264,7 @@ def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
     return (1 - v) * top + v * ((1 - u) * texture[y1, x0] + u * texture[y1, x1])
 
 
-def _towards_the_eye(model: Model, face: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
+def facing_normals(model: Model, face: Tensor, weights: Tensor, directions: Tensor) -> Tensor:
     """Unit normals [N, 3], interpolated, on the side of the faces that is seen; those of faces where there is none."""
     a, b, c = model.tree.vertices[model.tree.faces[face].long()].unbind(1)
     flat = F.normalize(torch.linalg.cross(b - a, c - a), dim=-1, eps=1e-30)

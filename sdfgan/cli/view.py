@@ -1,0 +1,60 @@
+"""`sdfgan view`: a page in the browser for any result."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import importlib.util
+import socket
+import time
+
+from sdfgan.cli.arguments import run_folder
+from sdfgan.cli.flags import ViewConfig
+from sdfgan.errors import UserError
+
+_PORT, _TRIES = 8080, 50  # where no port is given: the first that is free of so many
+
+
+def run(config: ViewConfig) -> None:
+    """Serve the page until Ctrl-C. Raises UserError."""
+    if importlib.util.find_spec("viser") is None:
+        raise UserError('needs viser: pip install "sdfgan[viewer]"')
+    port = free_port(config.host, config.port)
+    from sdfgan.training.device import resolve_device
+    from sdfgan.viewer.page import Viewer
+    from sdfgan.viewer.runs import Progress, find_result, open_scene
+
+    load = functools.partial(
+        open_scene,
+        device=resolve_device(config.device),
+        weights=config.weights.replace("-", "_"),  # type: ignore[arg-type]
+    )
+    viewer = Viewer(
+        functools.partial(find_result, config.path),
+        load,
+        Progress(run_folder(config.path)),
+        host=config.host,
+        port=port,
+        resolution=config.resolution,
+        mesh_resolution=config.mesh_resolution,
+    )
+    shown = f"[{config.host}]" if ":" in config.host else config.host
+    try:
+        print(f"{viewer.scene.title}: http://{shown}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
+        while True:
+            time.sleep(3600)
+    finally:
+        viewer.close()
+
+
+def free_port(host: str, port: int | None) -> int:
+    """`port`, or the first free one from 8080 on. Raises UserError where none can be had, or not at that address."""
+    for wanted in range(_PORT, _PORT + _TRIES) if port is None else (port,):
+        try:
+            family = socket.getaddrinfo(host, wanted)[0][0]
+            with socket.create_server((host, wanted), family=family) as server:
+                return int(server.getsockname()[1])
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or port is not None:
+                raise UserError(f"--host {host} --port {wanted}: {error.strerror}") from error
+    raise UserError(f"--port: none of {_PORT} to {_PORT + _TRIES - 1} is free")
