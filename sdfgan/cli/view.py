@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import importlib.util
 import socket
 import time
@@ -18,29 +17,24 @@ _PORT, _TRIES = 8080, 50  # where no port is given: the first that is free of so
 def run(config: ViewConfig) -> None:
     """Serve the page until Ctrl-C. Raises UserError."""
     if importlib.util.find_spec("viser") is None:
-        raise UserError('needs viser: pip install "sdfgan[viewer]"')
+        raise UserError('the viewer needs viser: pip install "sdfgan[viewer]"')
     port = free_port(config.host, config.port)
     from sdfgan.training.device import resolve_device
     from sdfgan.viewer.page import Viewer
-    from sdfgan.viewer.runs import Progress, find_result, open_scene
 
-    load = functools.partial(
-        open_scene,
-        device=resolve_device(config.device),
-        weights=config.weights.replace("-", "_"),  # type: ignore[arg-type]
-    )
     viewer = Viewer(
-        functools.partial(find_result, config.path),
-        load,
-        Progress(run_folder(config.path)),
+        config.path,
+        run_folder(config.path),
+        resolve_device(config.device),
+        config.weights.replace("-", "_"),  # type: ignore[arg-type]
         host=config.host,
         port=port,
         resolution=config.resolution,
-        mesh_resolution=config.mesh_resolution,
+        cells=config.mesh_resolution,
     )
-    shown = f"[{config.host}]" if ":" in config.host else config.host
     try:
-        print(f"{viewer.scene.title}: http://{shown}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        print(f"{viewer.scene.title}: http://{host}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
         while True:
             time.sleep(3600)
     finally:

@@ -18,7 +18,7 @@ from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
-from sdfgan.viewer.scenes import Check, FieldScene
+from sdfgan.viewer.scenes import FieldScene
 from sdfgan.viewer.view import View
 
 SLIDERS = 5  # principal directions of the shape, and of the texture where that has latents of its own
@@ -30,10 +30,10 @@ class Choice:
     """One shape of a generator."""
 
     seed: int = 0
-    texture_seed: int = 0  # for generators with latents of the texture
-    psi: float = 1.0  # StyleGAN's truncation
-    other: int | None = None  # a second seed, and
+    texture_seed: int = 0  # of latents that the texture has of its own
+    other: int = 0  # a second seed, and
     share: float = 0.0  # how far the shape is on the way to it
+    psi: float = 1.0  # StyleGAN's truncation
     moves: tuple[float, ...] = ()  # along the directions of the shape, then of the texture; standard deviations
 
 
@@ -66,11 +66,9 @@ class GeneratorScene(FieldScene):
         """
         found = []
         for index in range(len(self.groups)):
-            latents = sample_latents(self.config, range(_LATENTS))
-            split = self.config.latent_size
-            if len(self.groups) > 1:
-                latents[:, split:] *= float(index == 1)
-                latents[:, :split] *= float(index == 0)
+            latents, split = sample_latents(self.config, range(_LATENTS)), self.config.latent_size
+            latents[:, split:] *= index == 1
+            latents[:, :split] *= index == 0
             flat = _flat(self.field.condition(latents.to(self.device)))
             _, deviations, rows = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
             found.append(rows[:SLIDERS] * deviations[:SLIDERS, None] / math.sqrt(_LATENTS - 1))
@@ -79,31 +77,24 @@ class GeneratorScene(FieldScene):
     @torch.no_grad()
     def condition(self, choice: Choice = Choice()) -> Any:
         """The condition [1, ...] of a choice."""
-        made = self._truncated([choice.seed], choice.texture_seed, choice.psi)
-        if choice.other is not None and choice.share:
-            made = conditions.lerp(made, self._truncated([choice.other], choice.texture_seed, choice.psi), choice.share)
+        made = self._truncated(choice.seed, choice.texture_seed, choice.psi)
+        if choice.share:
+            made = conditions.lerp(made, self._truncated(choice.other, choice.texture_seed, choice.psi), choice.share)
         if any(choice.moves):
-            moves = self.directions.new_tensor([choice.moves])
-            made = _unflat(made, _flat(made) + moves @ self.directions[: moves.shape[1]])
+            made = _unflat(made, _flat(made) + self.directions.new_tensor([choice.moves]) @ self.directions)
         return made
 
     @torch.no_grad()
-    def wall(self, first: int, count: int, side: int, psi: float, check: Check) -> Tensor:
-        """Images [count, 3, side, side] of as many seeds, on white."""
-        viewer = ImageRenderer(self.field, self.fov)
-        axes = View(*self.start).axes
-        images = []
-        for seed in range(first, first + count):
-            check()
-            images += viewer.look(self._truncated([seed], seed, psi), axes, side)
-        return torch.cat([image.rgb for image in images]).clamp(0, 1).cpu()
+    def wall(self, seeds: range, side: int, psi: float) -> Tensor:
+        """Images [len(seeds), 3, side, side] of shapes on white."""
+        viewer, axes = ImageRenderer(self.field, self.fov), View(*self.start).axes
+        images = [viewer.look(self._truncated(seed, seed, psi), axes, side)[0].rgb for seed in seeds]
+        return torch.cat(images).clamp(0, 1).cpu()
 
-    def _truncated(self, seeds: list[int], texture_seed: int, psi: float) -> Any:
-        latents = sample_latents(self.config, seeds)
-        if len(self.groups) > 1:
-            split = self.config.latent_size
-            latents[:, split:] = sample_latents(self.config, [texture_seed])[:, split:]
-        condition = self.field.condition(latents.to(self.device))
+    def _truncated(self, seed: int, texture_seed: int, psi: float) -> Any:
+        latents, texture = sample_latents(self.config, [seed, texture_seed]).split(1)
+        split = self.config.latent_size  # where those of the texture begin
+        condition = self.field.condition(torch.cat([latents[:, :split], texture[:, split:]], 1).to(self.device))
         return condition if psi == 1 else conditions.lerp(self.mean, condition, psi)
 
 

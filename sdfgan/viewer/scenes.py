@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,14 +43,9 @@ class Scene:
     """Something to view. Its `subject` is which of its shapes: a generator's condition, else None."""
 
     title: str
-    lit: ClassVar[bool] = True  # whether light matters to it
+    lit = sliced = True  # whether light matters to it, and whether it has distances
     fov = DEFAULT_FOV
     start = (math.radians(20), math.radians(30))  # elevation and azimuth to begin with
-
-    @property
-    def sliced(self) -> bool:
-        """Whether it has distances to slice."""
-        return True
 
     def condition(self, choice: Any = None) -> Any:
         """The subject of a choice, where there are several."""
@@ -149,13 +144,8 @@ class FieldScene(Scene):
 
     def __init__(self, field: Field, title: str, fov: float = DEFAULT_FOV) -> None:
         self.field, self.title, self.fov = field, title, fov
-        # what can be rendered: a sheet has no inside
-        self.solid: Field = field.shell() if isinstance(field, MeshSDF) and field.unsigned else field
-
-    @property
-    def sliced(self) -> bool:
-        """See `Scene.sliced`."""
-        return not isinstance(self.field, PiGanField)
+        self.solid: Field = field.shell() if isinstance(field, MeshSDF) and field.unsigned else field  # to be rendered
+        self.lit = self.sliced = not isinstance(field, PiGanField)
 
     @torch.no_grad()
     def condition(self, choice: Any = None) -> Any:
@@ -171,7 +161,7 @@ class FieldScene(Scene):
         """See `Scene.look`."""
         window, axes, field = view.window, view.axes.to(self.device), self.solid
         options: dict[str, Any] = {"resolution": window.side, "fov": view.fov}
-        if not isinstance(field, PiGanField):
+        if self.lit:
             options["light"] = style.light
             rows, columns = window.inside
             pixels = torch.zeros(1, window.side, window.side, dtype=torch.bool)
@@ -202,16 +192,11 @@ class FieldScene(Scene):
 class NerfScene(Scene):
     """A radiance field of `train-nerf`. Zooming brings the camera nearer."""
 
-    lit = False
+    lit = sliced = False
     fov = math.radians(40)
 
     def __init__(self, model: SceneModel, config: ResolvedNerfConfig, title: str) -> None:
         self.model, self.config, self.title = model, config, title
-
-    @property
-    def sliced(self) -> bool:
-        """See `Scene.sliced`: densities are no distances."""
-        return False
 
     def look(self, view: View, style: Style, subject: Any, check: Check) -> Seen:
         """See `Scene.look`."""

@@ -98,6 +98,9 @@ class Scheduler:
             except Exception as error:
                 if self._wishes.get(client) is wish:
                     client.fail(error)
+            with self._changed:
+                if self._wishes.get(client) is wish:  # the others come first now
+                    self._wishes[client] = self._wishes.pop(client)
 
     def _wait(self) -> tuple[Client, _Wish, Callable[[], None]] | None:
         """The next thing to do; None at the end."""
@@ -108,7 +111,6 @@ class Scheduler:
                     still = wish.asked + self._settled - now
                     work = self._due(client, wish, still)
                     if work is not None:
-                        self._wishes[client] = self._wishes.pop(client)  # the others come first now
                         return client, wish, work
                     if wish.full < wish.version:
                         pause = still if pause is None else min(pause, still)
