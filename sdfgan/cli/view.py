@@ -50,5 +50,6 @@ def free_port(host: str, port: int | None) -> int:
                 return int(server.getsockname()[1])
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port is not None:
-                raise UserError(f"--host {host} --port {wanted}: {error.strerror}") from error
+                words = str(error.strerror).partition(" (")[0]  # Python adds the address
+                raise UserError(f"--host {host} --port {wanted}: {words}") from error
     raise UserError(f"--port: none of {_PORT} to {_PORT + _TRIES - 1} is free")

@@ -6,7 +6,6 @@ import math
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,13 @@ from sdfgan.fields import Field, PiGanField
 from sdfgan.fields.base import Bound, bound_of
 from sdfgan.gan import drawing
 from sdfgan.images import colour_depth, colour_normals
-from sdfgan.meshes import Placement, export_mesh, marching_cubes, read_mesh, read_model, render_model, sheet_mesh
-from sdfgan.meshes.appearance import facing_normals
+from sdfgan.meshes import Placement, export_mesh, marching_cubes, read_mesh, read_model, sheet_mesh
+from sdfgan.meshes.appearance import trace_model
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_surface
 from sdfgan.nerf.models import SceneModel
 from sdfgan.nerf.report import Look, SceneRenderer, depth_span
 from sdfgan.ops.pixels import sample_pixels
-from sdfgan.raycast import Lighting
 from sdfgan.sdf.evaluation import to_original
 from sdfgan.sdf.model import MeshSDF
 from sdfgan.sdf.report import colour_distance
@@ -76,7 +74,8 @@ class Scene:
         if style.show == "depth":
             solid = (seen.alpha > 0.5) & seen.depth.isfinite()
             depth = torch.where(solid, seen.depth, torch.inf)
-            image = torch.where(solid, colour_depth(depth[None], self.span(seen, view))[0], behind)
+            grey = colour_depth(depth[None], self.span(seen, view))[0]  # near is bright: on white it is dark
+            image = torch.where(solid, 1 - grey if behind.mean() > 0.5 else grey, behind)
         else:
             colour = colour_normals(seen.normals, seen.alpha) if style.show == "normals" else seen.rgb
             image = colour + (1 - seen.alpha) * behind
@@ -104,9 +103,9 @@ class Scene:
             return path.read_bytes()
 
 
-def rays(view: View) -> tuple[Tensor, Tensor]:
-    """Origins and unit directions [H W, 3] of a view's pixels."""
-    found = sample_pixels(view.cameras(), torch.arange(view.height * view.width))
+def rays(view: View, side: int = 1) -> tuple[Tensor, Tensor]:
+    """Origins and unit directions [N, 3] of side^2 rays per pixel of a view, row by row."""
+    found = sample_pixels(view.cameras(supersample=side), torch.arange(side**2 * view.height * view.width))
     return found.origins, found.directions
 
 
@@ -232,33 +231,23 @@ class MeshScene(Scene):
         self.model, self.notes = read_model(path)
 
     def look(self, view: View, style: Style, subject: Any, check: Check) -> Seen:
-        """See `Scene.look`. Surfaces are opaque but for colours without a slice."""
-        supersample = 2 if style.fine else 1
-        large = replace(view, height=supersample * view.height, width=supersample * view.width)
-        origins, directions = rays(large)
-        begin = torch.zeros(len(origins))
+        """See `Scene.look`."""
+        check()
+        side = 2 if style.fine else 1  # rays per pixel
+        origins, directions = rays(view, side)
+        begin = torch.zeros(len(origins), 1)
         if style.cut is not None:
-            begin = until_slice(origins, directions, style.cut)
-            begin = torch.where(begin > 0, begin, 2 * view.distance).clamp(max=2 * view.distance)  # all is cut away
-            origins = origins + begin[:, None] * directions
-        hits = ops.mesh_raycast(self.model.tree, origins, directions)
-        met = (hits.face >= 0).nonzero()[:, 0]
-        face, weights = hits.face[met].long(), hits.barycentric[met]
-        normals = facing_normals(self.model, face, weights, directions[met])
-        light = (style.light or Lighting()).brightness(normals, view.axes, torch.zeros_like(face))
-        colour = self.model.albedo(face, weights)[:, :3] * light
-        depth = (begin + hits.distance)[met, None]
-        flat = torch.zeros(len(origins), 8)
-        flat[met] = torch.cat([colour, torch.ones_like(depth), depth, normals], 1)
-        canvas = F.avg_pool2d(flat.T.reshape(1, 8, large.height, large.width), supersample)[0]
-        rgb, alpha, depth, normals = canvas.split([3, 1, 1, 3])
-        if style.show == "colour" and style.cut is None:  # with what is transparent
-            check()
-            side = view.window.side
-            options: dict[str, Any] = {"fov": view.fov, "supersample": supersample, "light": style.light}
-            rgb, alpha = view.window.cut_from(render_model(self.model, view.axes, side, **options)[0]).split([3, 1])
-        depth = torch.where(alpha > 0, depth / alpha, math.inf)
-        return Seen(rgb, alpha, depth, F.normalize(normals, dim=0))
+            begin = until_slice(origins, directions, style.cut)[:, None]
+            end = 2 * view.distance  # behind everything: nothing is left of what never meets the plane
+            begin = torch.where(begin > 0, begin, end).clamp(max=end)
+            origins = origins + begin * directions
+        made = trace_model(self.model, origins, directions, view.axes, style.light)
+        solid = made.depth.isfinite()[:, None]
+        depth = torch.where(solid, begin + made.depth[:, None], 0.0)
+        flat = torch.cat([made.rgba, solid, depth, made.normals], 1)
+        canvas = F.avg_pool2d(flat.T.reshape(1, 9, side * view.height, side * view.width), side)[0]
+        rgb, alpha, solid, depth, normals = canvas.split([3, 1, 1, 1, 3])
+        return Seen(rgb, alpha, torch.where(solid > 0, depth / solid, math.inf), F.normalize(normals, dim=0))
 
     def distance(self, points: Tensor, subject: Any) -> Tensor:
         """See `Scene.distance`."""

@@ -63,7 +63,7 @@ class View:
         left, top = round(side / 2 * (1 + right) - self.width / 2), round(side / 2 * (1 - up) - self.height / 2)
         return Window(side, top, left, self.height, self.width)
 
-    def cameras(self, device: str = "cpu", approach: bool = False) -> PixelViews:
+    def cameras(self, device: str = "cpu", approach: bool = False, supersample: int = 1) -> PixelViews:
         """Its camera, for rays of any pixels. `approach`: it moves to its target and, where it zooms, nearer."""
         side, top, left, height, width = self.window
         z = self.axes[0, 2]
@@ -73,7 +73,8 @@ class View:
             side = height
         focal = side / 2 * self.distance
         pose = torch.cat([self.axes[0].T, position[:, None]], 1)[None]
-        intrinsics, sizes = torch.tensor([[focal, focal, *middle]]), torch.tensor([[height, width]])
+        intrinsics = supersample * torch.tensor([[focal, focal, *middle]])
+        sizes = supersample * torch.tensor([[height, width]])
         return pixel_views(*(tensor.to(device) for tensor in (pose, intrinsics, sizes)))
 
 
