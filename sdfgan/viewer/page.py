@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ _WALL, _COLUMNS, _TILE = 24, 4, 96  # shapes to choose from, and the pixels of e
 _WIDEST = 4.0  # images, in their heights
 _QUALITY = (70, 92)  # of the JPEGs of coarse and full pictures
 _EMPTY = np.full((8, 8, 3), 255, np.uint8)
+_BUSY = 1.25  # load per core: our own threads make 1
 _WATCH = 2.0  # seconds between looks at a run
 
 
@@ -50,6 +52,7 @@ class Viewer:
         cells: int,
     ) -> None:  # fmt: skip
         self.path, self.device, self.weights, self.resolution, self.cells = path, device, weights, resolution, cells
+        self.threads = torch.get_num_threads()
         self.progress, self._result = Progress(run), find_result(path)
         self.scene = open_scene(self._result, device, weights)
         self.scheduler, self._pages, self._closed = Scheduler(), dict[int, Page](), threading.Event()
@@ -79,6 +82,7 @@ class Viewer:
             self.scheduler.drop(page)
 
     def _watch(self) -> None:
+        said = ""
         while not self._closed.wait(_WATCH):
             pages = list(self._pages.values())
             try:
@@ -88,9 +92,11 @@ class Viewer:
                         page.ask()
                 for page in pages:
                     page.follow()
+                said = ""
             except Exception as error:
-                for page in pages:
-                    page.fail(error)
+                if str(error) != said:
+                    said = str(error)
+                    say(error, pages)
 
 
 class Page:
@@ -272,6 +278,7 @@ class Page:
 
     def draw(self, height: int | None, check: Check) -> np.ndarray:
         """The picture as it is wanted now, uint8 [H, W, 3]."""
+        torch.set_num_threads(self.viewer.threads if machine_is_free() else 1)  # of this thread alone
         scene, camera, style = self.viewer.scene, self.client.camera, self._style(self.viewer.scene, height is None)
         size = height or int(self.height.value)
         width = max(2, round(size * min(camera.aspect, _WIDEST)))
@@ -287,12 +294,23 @@ class Page:
 
     def fail(self, error: Exception) -> None:
         """Say on the page and on the terminal, once, what went wrong."""
-        words = " ".join(str(error).split())
-        words = words if isinstance(error, UserError) else f"{type(error).__name__}: {words}"
-        if words != self._error:
-            self._error = words
-            print(f"sdfgan view: error: {words}", file=sys.stderr, flush=True)
-            self.client.add_notification("Something went wrong", words[:500], color="red", auto_close_seconds=20)
+        if str(error) != self._error:
+            self._error = str(error)
+            say(error, [self])
+
+
+def say(error: Exception, pages: Sequence[Page]) -> None:
+    """What went wrong, on the terminal and on pages."""
+    words = " ".join(str(error).split())
+    words = words if isinstance(error, UserError) else f"{type(error).__name__}: {words}"
+    print(f"sdfgan view: error: {words}", file=sys.stderr, flush=True)
+    for page in pages:
+        page.client.add_notification("Something went wrong", words[:500], color="red", auto_close_seconds=20)
+
+
+def machine_is_free() -> bool:
+    """Whether a picture may use all cores. Beside a training its threads would spin while they wait for one another."""
+    return not hasattr(os, "getloadavg") or os.getloadavg()[0] < _BUSY * (os.cpu_count() or 1)
 
 
 def numbered(images: Tensor, first: int) -> np.ndarray:
