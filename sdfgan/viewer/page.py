@@ -179,7 +179,8 @@ class Page:
 
     def _add_wall(self) -> None:
         def draw(_: Any = None) -> None:
-            self.viewer.scheduler.do(self, self._draw_wall)
+            first = int(self.first.value)
+            self.viewer.scheduler.do(self, lambda: self._draw_wall(first))
 
         self.first = self._seed("From seed", 0, draw, step=_WALL)
         self.chosen = self._seed("Take seed", 0, lambda _: None)
@@ -213,10 +214,16 @@ class Page:
         start = self.viewer.server.initial_camera
         self.client.camera.position, self.client.camera.look_at = start.position, start.look_at
 
-    def _draw_wall(self) -> None:
-        scene, first = self.viewer.scene, int(self.first.value)
-        assert isinstance(scene, GeneratorScene)
-        self.wall.image = numbered(scene.wall(range(first, first + _WALL), _TILE, float(self.psi.value)), first)
+    def _draw_wall(self, first: int, row: int = 0) -> None:
+        """A row of it, and then the next, so that pictures come between."""
+        scene = self.viewer.scene
+        if row == 0:
+            self._wall = np.full((_WALL // _COLUMNS * _TILE, _COLUMNS * _TILE, 3), 255, np.uint8)
+        if row < _WALL // _COLUMNS and first == self.first.value and isinstance(scene, GeneratorScene):
+            seeds = range(first + row * _COLUMNS, first + (row + 1) * _COLUMNS)
+            self._wall[row * _TILE :][:_TILE] = numbered(scene.wall(seeds, _TILE, float(self.psi.value)), seeds)
+            self.wall.image = self._wall
+            self.viewer.scheduler.do(self, lambda: self._draw_wall(first, row + 1))
 
     def _save_picture(self) -> None:
         file = io.BytesIO()
@@ -313,13 +320,12 @@ def machine_is_free() -> bool:
     return not hasattr(os, "getloadavg") or os.getloadavg()[0] < _BUSY * (os.cpu_count() or 1)
 
 
-def numbered(images: Tensor, first: int) -> np.ndarray:
-    """Images [N, 3, S, S] as a sheet, uint8 [H, W, 3], each with its number, counted from `first`."""
-    sheet = Image.fromarray(to_bytes(image_grid(images, _COLUMNS, fill=1.0)))
-    draw, side = ImageDraw.Draw(sheet), images.shape[-1]
-    for index in range(len(images)):
-        corner = index % _COLUMNS * side + 3, index // _COLUMNS * side + 2
-        draw.text(corner, str(first + index), fill=(90, 90, 90))
+def numbered(images: Tensor, seeds: range) -> np.ndarray:
+    """Images [N, 3, S, S] side by side, uint8 [S, N S, 3], with their seeds."""
+    sheet = Image.fromarray(to_bytes(image_grid(images, len(images))))
+    draw = ImageDraw.Draw(sheet)
+    for index, seed in enumerate(seeds):
+        draw.text((index * images.shape[-1] + 3, 2), str(seed), fill=(90, 90, 90))
     return np.asarray(sheet)
 
 

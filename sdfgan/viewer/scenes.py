@@ -34,6 +34,7 @@ from sdfgan.viewer.view import Seen, Style, View
 
 Check = Callable[[], None]  # raises where the image is not wanted any more
 _RAYS_AT_ONCE = 2**13  # of a NeRF, between two looks at whether the image is still wanted
+_VOLUME_SIDE = 256  # pixels of a generator's volume, which is drawn in one go
 _BEHIND = 0.02  # how far a slice may lie behind the surface that it cuts
 
 
@@ -42,6 +43,7 @@ class Scene:
 
     title: str
     lit = sliced = True  # whether light matters to it, and whether it has distances
+    max_side = 2048  # pixels of the square that a part is seen of: what is zoomed in further is drawn coarser
     fov = DEFAULT_FOV
     start = (math.radians(20), math.radians(30))  # elevation and azimuth to begin with
 
@@ -68,7 +70,7 @@ class Scene:
     @torch.no_grad()
     def image(self, view: View, style: Style, subject: Any = None, check: Check = lambda: None) -> Tensor:
         """[3, H, W] in [0, 1] on the CPU; smaller than the view where it is zoomed in very far."""
-        view = view.limited()
+        view = view.limited(self.max_side)
         seen = self.look(view, style, subject, check)
         behind = torch.tensor(style.background)[:, None, None]
         if style.show == "depth":
@@ -145,6 +147,7 @@ class FieldScene(Scene):
         self.field, self.title, self.fov = field, title, fov
         self.solid: Field = field.shell() if isinstance(field, MeshSDF) and field.unsigned else field  # to be rendered
         self.lit = self.sliced = not isinstance(field, PiGanField)
+        self.max_side = Scene.max_side if self.lit else _VOLUME_SIDE
 
     @torch.no_grad()
     def condition(self, choice: Any = None) -> Any:

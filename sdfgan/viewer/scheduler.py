@@ -71,7 +71,7 @@ class Scheduler:
             self._changed.notify()
 
     def do(self, client: Client, task: Callable[[], None]) -> None:
-        """Do something once, before the client's next picture."""
+        """Do something once, when no picture of the client's is due."""
         with self._changed:
             self._wishes.setdefault(client, _Wish()).tasks.append(task)
             self._changed.notify()
@@ -81,7 +81,7 @@ class Scheduler:
         with self._changed:
             self._wishes.pop(client, None)
 
-    def close(self, patience: float = 2.0) -> None:
+    def close(self, patience: float = 1.0) -> None:
         """Stop drawing; waits so many seconds for what is being drawn."""
         with self._changed:
             self._closed = True
@@ -118,15 +118,13 @@ class Scheduler:
             return None
 
     def _due(self, client: Client, wish: _Wish, still: float) -> Callable[[], None] | None:
-        if wish.tasks:
-            return wish.tasks.popleft()
         if wish.coarse < wish.version:
             wish.coarse = wish.version
             return lambda: self._draw_coarse(client, wish)
         if wish.full < wish.version and still <= 0:
             wish.full = version = wish.version
             return lambda: self._draw_full(client, wish, version)
-        return None
+        return wish.tasks.popleft() if wish.tasks else None
 
     def _draw_coarse(self, client: Client, wish: _Wish) -> None:
         begin = time.perf_counter()

@@ -16,7 +16,7 @@ from sdfgan.ops.pixels import PixelViews, pixel_views
 from sdfgan.raycast import Lighting
 
 Show = Literal["colour", "normals", "depth"]
-_MAX_SIDE = 2048  # pixels of the square that a part is seen of: what is zoomed in further is drawn coarser
+_ZOOM = 64.0  # at most, and as its inverse at least
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class View:
     def of(cls, position: Sequence[float], target: Sequence[float], seen: float, **options: Any) -> View:
         """That of a browser's camera with a vertical field of view `seen`; the view's own `fov` is an option."""
         apart = [float(a) - float(b) for a, b in zip(position, target, strict=True)]
-        distance = max(math.hypot(*apart), 1e-6)
-        elevation, azimuth = math.asin(apart[1] / distance), math.atan2(apart[0], apart[2])
+        elevation = math.atan2(apart[1], math.hypot(apart[0], apart[2]))
+        zoom = 1 / max(math.hypot(*apart) * math.tan(seen / 2), 1 / _ZOOM)
         x, y, z = map(float, target)
-        return cls(elevation, azimuth, 1 / (distance * math.tan(seen / 2)), (x, y, z), **options)
+        return cls(elevation, math.atan2(apart[0], apart[2]), max(zoom, 1 / _ZOOM), (x, y, z), **options)
 
     @property
     def axes(self) -> Tensor:
@@ -50,9 +50,9 @@ class View:
         """Of the camera from the origin."""
         return camera_distance(self.fov)
 
-    def limited(self) -> View:
-        """The same, of fewer pixels where its square would be too large."""
-        share = min(1.0, _MAX_SIDE / (self.zoom * self.height))
+    def limited(self, side: int) -> View:
+        """The same, of fewer pixels where its square would have a larger side."""
+        share = min(1.0, side / (self.zoom * self.height))
         return replace(self, height=max(2, int(share * self.height)), width=max(2, int(share * self.width)))
 
     @property

@@ -103,7 +103,10 @@ def test_a_browsers_camera() -> None:
     assert replace(view, zoom=round(view.zoom, 9)) == View(math.pi / 2, 0.0, 0.25, fov=0.7, height=10, width=20)
     view = View.of((3.0, 0.5, -1.0), (1.0, 0.5, -1.0), math.pi / 2)
     assert (view.elevation, view.azimuth, *view.target) == pytest.approx((0.0, math.pi / 2, 1.0, 0.5, -1.0))
-    assert View.of((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 1.0).zoom > 1e5, "a camera on its target is no error"
+    assert View.of((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), 1.0).zoom == pytest.approx(64), (
+        "a camera on its target is no error"
+    )
+    assert View.of((0.0, 0.0, 1e9), (0.0, 0.0, 0.0), 1.0).zoom == pytest.approx(1 / 64)
 
 
 @pytest.mark.parametrize("kind", ["gan", "sdf", "mesh"])

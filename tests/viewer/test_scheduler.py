@@ -168,7 +168,7 @@ def test_errors_are_said_and_it_goes_on(scheduler: Scheduler, log: Log) -> None:
     client.wait("full")
 
 
-def test_tasks_are_done_once_before_pictures(scheduler: Scheduler, log: Log) -> None:
+def test_tasks_are_done_once_when_nothing_is_to_be_drawn(scheduler: Scheduler, log: Log) -> None:
     client = Client(log)
     client.hold()
     scheduler.ask(client)
@@ -177,7 +177,7 @@ def test_tasks_are_done_once_before_pictures(scheduler: Scheduler, log: Log) -> 
     scheduler.do(client, lambda: client.write("mesh"))
     client.gate.set()
     client.wait("full")
-    assert shown(log) == ["coarse", "mesh", "coarse", "full"]
+    assert shown(log) == ["coarse", "coarse", "mesh", "full"]
 
 
 def test_coarse_pictures_are_as_fine_as_is_quick(scheduler: Scheduler, log: Log) -> None:
