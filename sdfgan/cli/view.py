@@ -5,21 +5,24 @@ from __future__ import annotations
 import errno
 import importlib.util
 import socket
+import sys
 import time
 
 from sdfgan.cli.arguments import run_folder
 from sdfgan.cli.flags import ViewConfig
 from sdfgan.errors import UserError
 
+_NAP = 0.2  # seconds between looks at whether it is to end
 _PORT, _TRIES = 8080, 50  # where no port is given: the first that is free of so many
 
 
 def run(config: ViewConfig) -> None:
-    """Serve the page until Ctrl-C. Raises UserError."""
+    """Serve the page until Ctrl-C or SIGTERM, and then raise SystemExit. Raises UserError."""
     if importlib.util.find_spec("viser") is None:
         raise UserError('the viewer needs viser: pip install "sdfgan[viewer]"')
     port = free_port(config.host, config.port)
     from sdfgan.training.device import resolve_device
+    from sdfgan.training.interrupt import StopSignals
     from sdfgan.viewer.page import Viewer
 
     viewer = Viewer(
@@ -32,13 +35,16 @@ def run(config: ViewConfig) -> None:
         resolution=config.resolution,
         cells=config.mesh_resolution,
     )
-    try:
+    for note in viewer.scene.notes:
+        print(note, file=sys.stderr)
+    with StopSignals() as signals:
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"{viewer.scene.title}: http://{host}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
-        while True:
-            time.sleep(3600)
-    finally:
-        viewer.close()
+        while signals.received is None:
+            time.sleep(_NAP)
+    viewer.close()
+    print("stopped")
+    raise SystemExit(128 + signals.received)
 
 
 def free_port(host: str, port: int | None) -> int:

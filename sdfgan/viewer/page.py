@@ -76,9 +76,12 @@ class Viewer:
 
     def _connect(self, client: viser.ClientHandle) -> None:
         self._pages[client.client_id] = Page(self, client)
+        if client.client_id not in self.server.get_clients():  # it has left meanwhile
+            self._disconnect(client)
 
     def _disconnect(self, client: viser.ClientHandle) -> None:
         if (page := self._pages.pop(client.client_id, None)) is not None:
+            page.has_left = True
             self.scheduler.drop(page)
 
     def _watch(self) -> None:
@@ -87,9 +90,11 @@ class Viewer:
             pages = list(self._pages.values())
             try:
                 if (result := find_result(self.path)) != self._result:
+                    if result.kind != self._result.kind:
+                        raise UserError(f"{self.path}: holds another kind of result now; start sdfgan view again")
                     self.scene, self._result = open_scene(result, self.device, self.weights), result
                     for page in pages:
-                        page.ask()
+                        page.renew()
                 for page in pages:
                     page.follow()
                 said = ""
@@ -104,6 +109,7 @@ class Page:
 
     def __init__(self, viewer: Viewer, client: viser.ClientHandle) -> None:
         self.viewer, self.client, self.gui = viewer, client, client.gui
+        self.has_left = False
         self._error, self._sample = "", Path()  # what was said and shown last
         self._kept: tuple[Any, Any, Any] = (None, None, None)  # scene, choice and its condition
         scene = viewer.scene
@@ -126,7 +132,14 @@ class Page:
 
     def ask(self, _: Any = None) -> None:
         """Something has changed."""
-        self.viewer.scheduler.ask(self)
+        if not self.has_left:
+            self.viewer.scheduler.ask(self)
+
+    def renew(self) -> None:
+        """There is another scene."""
+        self.ask()
+        if isinstance(self.viewer.scene, GeneratorScene):
+            self._begin_wall()
 
     # ----------------------------------------------------------------------------------------------------- controls
 
@@ -146,7 +159,11 @@ class Page:
         return seed
 
     def _button(self, label: str, task: Callable[[], None]) -> None:
-        self.gui.add_button(label).on_click(lambda _: self.viewer.scheduler.do(self, task))
+        self.gui.add_button(label).on_click(lambda _: self._do(task))
+
+    def _do(self, task: Callable[[], None]) -> None:
+        if not self.has_left:
+            self.viewer.scheduler.do(self, task)
 
     def _add_view(self, scene: Scene) -> None:
         self.kind = self._choice("Show", ("colour", "normals", "depth"))
@@ -178,15 +195,11 @@ class Page:
         self._button("Sliders to 0", self._zero)
 
     def _add_wall(self) -> None:
-        def draw(_: Any = None) -> None:
-            first = int(self.first.value)
-            self.viewer.scheduler.do(self, lambda: self._draw_wall(first))
-
-        self.first = self._seed("From seed", 0, draw, step=_WALL)
+        self.first = self._seed("From seed", 0, self._begin_wall, step=_WALL)
         self.chosen = self._seed("Take seed", 0, lambda _: None)
         self._button("Take it", self._take)
         self.wall = self.gui.add_image(_EMPTY)
-        draw()
+        self._begin_wall()
 
     def _add_run(self) -> None:
         names = tuple(self.viewer.progress.curves()) or ("none yet",)
@@ -204,26 +217,29 @@ class Page:
     def _zero(self) -> None:
         for slider in (*self.moves, self.share):
             slider.value = 0.0
+        self.ask()
 
     def _take(self) -> None:
         self.seed.value = self.texture_seed.value = self.chosen.value
         self._zero()
-        self.ask()
 
     def _reset(self) -> None:
         start = self.viewer.server.initial_camera
         self.client.camera.position, self.client.camera.look_at = start.position, start.look_at
 
-    def _draw_wall(self, first: int, row: int = 0) -> None:
+    def _begin_wall(self, _: Any = None) -> None:
+        first = int(self.first.value)
+        self._wall = np.full((_WALL // _COLUMNS * _TILE, _COLUMNS * _TILE, 3), 255, np.uint8)
+        self._do(lambda: self._draw_wall(first, 0))
+
+    def _draw_wall(self, first: int, row: int) -> None:
         """A row of it, and then the next, so that pictures come between."""
         scene = self.viewer.scene
-        if row == 0:
-            self._wall = np.full((_WALL // _COLUMNS * _TILE, _COLUMNS * _TILE, 3), 255, np.uint8)
         if row < _WALL // _COLUMNS and first == self.first.value and isinstance(scene, GeneratorScene):
             seeds = range(first + row * _COLUMNS, first + (row + 1) * _COLUMNS)
             self._wall[row * _TILE :][:_TILE] = numbered(scene.wall(seeds, _TILE, float(self.psi.value)), seeds)
             self.wall.image = self._wall
-            self.viewer.scheduler.do(self, lambda: self._draw_wall(first, row + 1))
+            self._do(lambda: self._draw_wall(first, row + 1))
 
     def _save_picture(self) -> None:
         file = io.BytesIO()
@@ -276,9 +292,8 @@ class Page:
         light, cut = Lighting(), None
         if scene.lit:
             ambient, direction = float(self.ambient.value), _LIGHTS[self.light.value]
-            light = (
-                Lighting(ambient, 1 - ambient) if direction is None else Lighting(ambient, 0, 1 - ambient, direction)
-            )
+            rest = 1 - ambient
+            light = Lighting(ambient, rest) if direction is None else Lighting(ambient, 0, rest, direction)
         if scene.sliced and (axis := _PLANES[self.plane.value]) is not None:
             cut = (axis, float(self.plane_at.value))
         return Style(self.kind.value, _BACKGROUNDS[self.background.value], light, cut, fine)

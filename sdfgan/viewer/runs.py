@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,6 +83,7 @@ class Progress:
         self.run = run
         self._read = 0  # bytes of metrics.jsonl
         self._values: dict[str, list[tuple[float, float]]] = {}
+        self._lock = threading.Lock()
 
     @property
     def exists(self) -> bool:
@@ -90,11 +92,10 @@ class Progress:
 
     def curves(self, most: int = 500) -> dict[str, np.ndarray]:
         """Steps and values [2, N] of each number, N at most about `most`; names in order of appearance."""
-        self._follow()
-        found = {}
-        for name, pairs in self._values.items():
-            found[name] = np.array(pairs[:: max(1, len(pairs) // most)], np.float64).T
-        return found
+        with self._lock:
+            self._follow()
+            thinned = {name: pairs[:: max(1, len(pairs) // most)] for name, pairs in self._values.items()}
+        return {name: np.array(pairs, np.float64).T for name, pairs in thinned.items()}
 
     def newest_sample(self) -> Path | None:
         """The image of the last step in samples/."""

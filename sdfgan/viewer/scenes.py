@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ _VOLUME_SIDE = 256  # pixels of a generator's volume, which is drawn in one go
 _BEHIND = 0.02  # how far a slice may lie behind the surface that it cuts
 
 
-class Scene:
+class Scene(ABC):
     """Something to view. Its `subject` is which of its shapes: a generator's condition, else None."""
 
     title: str
+    notes: Sequence[str] = ()  # what a user should know of it
     lit = sliced = True  # whether light matters to it, and whether it has distances
     max_side = 2048  # pixels of the square that a part is seen of: what is zoomed in further is drawn coarser
     fov = DEFAULT_FOV
