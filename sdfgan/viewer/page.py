@@ -243,7 +243,7 @@ class Page:
 
     def _save_picture(self) -> None:
         file = io.BytesIO()
-        Image.fromarray(self.draw(None, lambda: None)).save(file, "PNG")
+        Image.fromarray(self.draw(None, lambda: None)[0]).save(file, "PNG")
         self._send("png", file.getvalue())
 
     def _save_mesh(self) -> None:
@@ -298,20 +298,19 @@ class Page:
             cut = (axis, float(self.plane_at.value))
         return Style(self.kind.value, _BACKGROUNDS[self.background.value], light, cut, fine)
 
-    def draw(self, height: int | None, check: Check) -> np.ndarray:
-        """The picture as it is wanted now, uint8 [H, W, 3]."""
+    def draw(self, height: int | None, check: Check) -> tuple[np.ndarray, int]:
+        """The picture as it is wanted now, uint8 [H, W, 3], and the quality of its JPEG."""
         torch.set_num_threads(self.viewer.threads if machine_is_free() else 1)  # of this thread alone
         scene, camera, style = self.viewer.scene, self.client.camera, self._style(self.viewer.scene, height is None)
         size = height or int(self.height.value)
         width = max(2, round(size * min(camera.aspect, _WIDEST)))
         fov = math.radians(self.fov.value)
         view = View.of(camera.position, camera.look_at, camera.fov, fov=fov, height=size, width=width)
-        return to_bytes(scene.image(view, style, self._condition(scene), check))
+        return to_bytes(scene.image(view, style, self._condition(scene), check)), _QUALITY[style.fine]
 
-    def show(self, picture: np.ndarray) -> None:
+    def show(self, picture: tuple[np.ndarray, int]) -> None:
         """Send it to the browser."""
-        quality = _QUALITY[len(picture) >= int(self.height.value)]
-        self.client.scene.set_background_image(picture, "jpeg", jpeg_quality=quality)
+        self.client.scene.set_background_image(picture[0], "jpeg", jpeg_quality=picture[1])
         self._error = ""
 
     def fail(self, error: Exception) -> None:
