@@ -93,9 +93,7 @@ MADE = {
         2,
         ('python benchmarks/gan.py recipes --minutes 30 --seeds 0 1 2 --only default "dfr, our size"',),
     ),
-    "inversion.png": Made(
-        from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)
-    ),
+    "inversion.png": Made(from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)),
     "view.png": Made(from_file, 1, ("python tools/train_gan.py --shapes chairs", "python tools/view.py runs/gan-001")),
 }
 
