@@ -33,6 +33,7 @@ _SUBPACKAGES = (
     "rendering",
     "sdf",
     "training",
+    "viewer",
     "volume",
 )
 

@@ -28,6 +28,7 @@ LAYERS = (
     "inception compat",
     "sdf nerf gan inverse",
     "compat.importers",
+    "viewer",
     "cli",
     "__main__",
 )

@@ -78,8 +78,8 @@ def from_both(image: Path, runs: list[Path]) -> None:
     save_image(image, torch.cat(grids, 1))
 
 
-def from_benchmark(image: Path, runs: list[Path]) -> None:
-    """The sheet that benchmarks/inversion.py leaves beside its records."""
+def from_file(image: Path, runs: list[Path]) -> None:
+    """An image as it is: the sheet of a benchmark, or a screenshot."""
     shutil.copyfile(runs[0], image)
 
 
@@ -93,9 +93,8 @@ MADE = {
         2,
         ('python benchmarks/gan.py recipes --minutes 30 --seeds 0 1 2 --only default "dfr, our size"',),
     ),
-    "inversion.png": Made(
-        from_benchmark, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)
-    ),
+    "inversion.png": Made(from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)),
+    "view.png": Made(from_file, 1, ("python tools/train_gan.py --shapes chairs", "python tools/view.py runs/gan-001")),
 }
 
 

@@ -163,6 +163,16 @@ COMMANDS = {
             ("csg", "pose, sizes, colours and blend of two spheres, from a wrong initial guess"),
         ),
     ),
+    "view": Command(
+        "Show any result in the browser, also while it trains: turn it, change it, save pictures and meshes.",
+        "sdfgan.cli.flags:ViewConfig",
+        "sdfgan.cli.view:run",
+        (
+            ("runs/gan-001", "shapes of a generator; a run that goes on is followed"),
+            ("part.glb", "a mesh"),
+            ("runs/nerf-001 --host 0.0.0.0 --port 8000", "a scene, for everyone in the network"),
+        ),
+    ),
     "report": Command(
         "Write a page about a run, or one that compares several.",
         "sdfgan.cli.flags:ReportConfig",

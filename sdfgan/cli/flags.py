@@ -361,6 +361,29 @@ class ImportWeightsConfig(Config):
 
 
 @dataclass(frozen=True)
+class ViewConfig(Config):
+    """Show any result in the browser: a trained generator, a fitted mesh, a radiance field, a mesh; also of a run that
+    goes on, whose new checkpoints and numbers appear as they are written. Needs the extra sdfgan[viewer].
+    """
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
+    """Run folder (its newest checkpoint is shown), checkpoint folder, model.safetensors or mesh file."""
+    host: str = "127.0.0.1"
+    """Address to listen at. By default only this machine can see the page; 0.0.0.0: whoever reaches this machine can,
+    without a password."""
+    port: Annotated[int | None, Between(0, 65535)] = None
+    """Port to listen at; 0: any. Default: 8080, or the next that is free."""
+    resolution: Literal[256, 512, 768, 1024] = 512
+    """Height in pixels of the image when nothing moves; the page can change it."""
+    mesh_resolution: Annotated[int, Between(MIN_CELLS, MAX_CELLS)] = 128
+    """Grid cells along each side of the box from -1 to 1, for meshes to download."""
+    weights: Literal["ema", "ema-slow", "raw"] = "ema"
+    """Weights of a generator: the moving average, the slower one, or those of the last step."""
+    device: Device = "auto"
+    """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
 class InfoConfig(Config):
     """Show versions, what the native build holds, threads and devices."""
 

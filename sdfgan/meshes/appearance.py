@@ -118,31 +118,52 @@ def render_model(
     check_axes("render_model", axes)
     check_whole("render_model", 1, resolution=resolution, supersample=supersample)
     check_fov("render_model", fov)
-    axes, light, side = axes.float().cpu(), light or Lighting(), resolution * supersample
+    axes, side = axes.float().cpu(), resolution * supersample
     images = []
-    for index, camera in enumerate(axes):
-        origins, directions = (part.reshape(-1, 3).contiguous() for part in ray_grid(camera[None], side, fov=fov))
-        canvas = torch.zeros(side * side, 4)
-        ray, clear = torch.arange(side * side), torch.ones(side * side)  # that go on, and how much is seen of them
-        for _ in range(_MAX_LAYERS):
-            hits = ops.mesh_raycast(model.tree, origins, directions)
-            met = (hits.face >= 0).nonzero()[:, 0]
-            face, weights, onward = hits.face[met].long(), hits.barycentric[met], directions[met]
-            ray, clear = ray[met], clear[met]
-            colour = model.albedo(face, weights)
-            normal = _towards_the_eye(model, face, weights, onward)
-            bright = light.brightness(normal, axes, torch.full((len(met),), index))
-            seen = (clear * colour[:, 3])[:, None]
-            canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
-            clear = clear * (1 - colour[:, 3])
-            through = (clear > 1 - _OPAQUE).nonzero()[:, 0]
-            if len(through) == 0:
-                break
-            distance = hits.distance[met][through, None] + _BEHIND
-            origins = origins[met][through] + distance * onward[through]
-            directions, ray, clear = onward[through], ray[through], clear[through]
-        images.append(F.avg_pool2d(canvas.T.view(1, 4, side, side), supersample)[0])
+    for camera in axes.split(1):
+        origins, directions = (part.reshape(-1, 3).contiguous() for part in ray_grid(camera, side, fov=fov))
+        rgba = trace_model(model, origins, directions, camera, light).rgba
+        images.append(F.avg_pool2d(rgba.T.view(1, 4, side, side), supersample)[0])
     return torch.stack(images)
+
+
+class ModelHits(NamedTuple):
+    """What N rays see of a model."""
+
+    rgba: Tensor  # [N, 4] premultiplied; transparent surfaces are blended
+    depth: Tensor  # [N] of the first surface, in lengths of the direction; infinite where there is none
+    normals: Tensor  # [N, 3] unit normals of it, on the side that is seen; 0 where there is none
+
+
+@torch.no_grad()
+def trace_model(
+    model: Model, origins: Tensor, directions: Tensor, axes: Tensor, light: Lighting | None = None
+) -> ModelHits:
+    """What rays [N, 3], float32 and contiguous, see from a camera with `axes` [1, 3, 3], as `render_model` does."""
+    light, found = light or Lighting(), None
+    canvas = torch.zeros(len(origins), 4)
+    ray, clear = torch.arange(len(origins)), torch.ones(len(origins))  # that go on, and how much is seen of them
+    for _ in range(_MAX_LAYERS):
+        hits = ops.mesh_raycast(model.tree, origins, directions)
+        met = (hits.face >= 0).nonzero()[:, 0]
+        face, weights, onward = hits.face[met].long(), hits.barycentric[met], directions[met]
+        ray, clear = ray[met], clear[met]
+        colour = model.albedo(face, weights)
+        normal = _towards_the_eye(model, face, weights, onward)
+        if found is None:
+            found = hits.distance, torch.zeros(len(canvas), 3).index_copy(0, ray, normal)
+        bright = light.brightness(normal, axes, torch.zeros_like(face))
+        seen = (clear * colour[:, 3])[:, None]
+        canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
+        clear = clear * (1 - colour[:, 3])
+        through = (clear > 1 - _OPAQUE).nonzero()[:, 0]
+        if len(through) == 0:
+            break
+        distance = hits.distance[met][through, None] + _BEHIND
+        origins = origins[met][through] + distance * onward[through]
+        directions, ray, clear = onward[through], ray[through], clear[through]
+    assert found is not None
+    return ModelHits(canvas, *found)
 
 
 def render_mesh(

@@ -50,16 +50,22 @@ class DensitySurface(Field):
         return RaySamples(points, down, covariances)
 
 
-def export_scene_mesh(model: SceneModel, config: ResolvedNerfConfig, scene: Scene, path: Path) -> Path:
-    """Write the surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none.
+def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> DensitySurface:
+    """The surface of a scene, for meshes of so many cells along a side.
 
     Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of
     cones are asked for Gaussians whose deviation is half a cell.
     """
-    level = config.mesh_level or math.log(2) * config.mesh_resolution / 4
-    deviation = 1 / config.mesh_resolution if model.cones else None
+    level = config.mesh_level or math.log(2) * cells / 4
+    deviation = 1 / cells if model.cones else None
     surface = DensitySurface(model.field, level, getattr(model, "occupancy", None), deviation)
     surface.register_buffer("place", torch.zeros((), device=config.device))  # says where to evaluate
+    return surface
+
+
+def export_scene_mesh(model: SceneModel, config: ResolvedNerfConfig, scene: Scene, path: Path) -> Path:
+    """Write `scene_surface` in the cube [-1, 1]^3, in the file's units, y up. Raises UserError where there is none."""
+    surface = scene_surface(model, config, config.mesh_resolution)
     mesh = marching_cubes(surface, resolution=config.mesh_resolution)
     mesh.apply_scale(float(scene.to_file[0, 0]))
     mesh.apply_translation(scene.to_file[:, 3].numpy())
