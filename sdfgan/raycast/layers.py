@@ -8,10 +8,12 @@ a kink, at sharp edges, tangents from both sides meet in the minimum and both si
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from sdfgan import ops
 from sdfgan.cameras import camera_distance
@@ -23,6 +25,7 @@ _TOLERANCE = 0.02  # pixels, of F
 _ASIDE = 0.001  # pixels
 _ROUNDS = 5
 _ENTRY_ROUNDS = 3
+_COMMON = ("counts", "resolution", "slots")  # of all samples
 _MIN_SLOPE = 0.1  # of the sdf along a ray that enters a surface, in a Newton step
 
 
@@ -35,12 +38,14 @@ class LayerSamples:
     hit: Tensor  # [N] bool: the ray through the pixel's centre meets the surface
     opaque: Tensor  # [N] bool: the layer covers its pixel whole, and its ray ends there
     t: Tensor  # [N] where the ray enters the surface, or passes nearest to it
+    edge_pixel: Tensor  # [N] int64, on whose ray the minimum is: the pixel's own, or a neighbour's
     edge: Tensor  # [N, 2] just before and after the minimum, where the sdf's derivatives are taken
     share: Tensor  # [N] in [0, 1], of the first of these
     nearest: Tensor  # [N] sdf at the minimum
     normal: Tensor  # [N, 3] gradient of the sdf at the minimum
     counts: Tensor  # [2] int64: points evaluated for rays, and in all
     resolution: int
+    slots: int  # orders are below
 
     def __len__(self) -> int:
         return len(self.pixel)
@@ -49,7 +54,7 @@ class LayerSamples:
         if isinstance(chosen, Tensor) and chosen.dtype == torch.bool:
             chosen = chosen.nonzero()[:, 0]  # here, once: each tensor that a mask indexes waits for the device
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return LayerSamples(**{k: v if k in ("counts", "resolution") else v[chosen] for k, v in values.items()})
+        return LayerSamples(**{k: v if k in _COMMON else v[chosen] for k, v in values.items()})
 
     @property
     def image(self) -> Tensor:
@@ -66,30 +71,31 @@ def trace_layers(
     Args:
         most: layers of a ray; it ends after so many.
         depth: pixels inside a surface at which a ray ends.
-        pixels: [B, R, R] bool: the pixels that are wanted; None: all.
+        pixels: [B, R, R] bool: the pixels that are wanted, whose neighbours are traced as well; None: all.
     """
     levels = tracer.levels(resolution, _HIT_TOLERANCE * 2 / resolution, margin=OPAQUE_DEPTH, inset=depth)
     traced = tracer.trace(levels, max_layers=most)
     assert traced.layers is not None
-    wanted = torch.ones_like(traced.status, dtype=torch.bool) if pixels is None else pixels.flatten()
+    wanted = torch.ones_like(traced.status, dtype=torch.bool)
+    if pixels is not None:
+        wanted = max_pool2d(pixels[:, None].float(), 3, stride=1, padding=1).flatten() > 0
     count, opaque = traced.layers.complete * wanted, (traced.status == int(ops.RayStatus.HIT)) & wanted
     slots = torch.arange(most, device=count.device)
     pixel, order = (slots < count[:, None]).nonzero().unbind(-1)
     guess, _, reach, enter = traced.layers.layers[order, :, pixel].unbind(-1)
     minima = _Minima(tracer, pixel, resolution, guess, reach)
     minima.refine()
-    partial = minima.samples(order, enter, traced.counts)
-    return _merge(partial, _opaque_layers(traced.distance, opaque, count, partial), most)
+    partial = minima.samples(order, enter, traced.counts, most + 1)
+    return _merge(partial, _opaque_layers(traced.distance, opaque, count, partial))
 
 
 class _End:
-    """One end of the bracket of each minimum: where, the sdf and its slope along the ray there, and its gradient."""
+    """One end of the bracket of each minimum: where, the sdf and its slope along the ray there."""
 
     def __init__(self, rows: Tensor) -> None:
-        """rows: [N, 6]."""
-        self.t, self.value, self.slope = rows[:, 0], rows[:, 1], rows[:, 2]  # [N]
-        self.gradient = rows[:, 3:]  # [N, 3]
-        self.known = self.value.isfinite()  # infinite where nothing was evaluated yet
+        """rows: [N, 6], the sdf's gradient last."""
+        self.t, self.value, self.slope, *_ = rows.unbind(-1)  # [N]
+        self.known = self.value.abs() < torch.inf  # infinite where nothing was evaluated yet
 
 
 _FALLING, _RISING, _NEITHER = 0, 1, 2  # the ends by their slope; the last is where NaN goes
@@ -127,13 +133,15 @@ class _Minima:
 
     def evaluate(self, which: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [K], slopes [K] and gradients [K, 3] of the sdf at the distances t [K] of the rays `which` [K]."""
-        rays, tracer = self.rays[which], self._tracer
+        rays, tracer = self.rays, self._tracer
+        directions = rays.directions[which]
+        points = rays.origins[which] + t[:, None] * directions
         self.queries += len(which)
         with tracer.full_precision():
-            value, gradient = tracer.field.sdf_and_gradient(rays.at(t), tracer.condition, rays.image)
-        return value, (gradient * rays.directions).sum(-1), gradient
+            value, gradient = tracer.field.sdf_and_gradient(points, tracer.condition, rays.image[which])
+        return value, (gradient * directions).sum(-1), gradient
 
-    def samples(self, order: Tensor, enter: Tensor, counts: Tensor) -> LayerSamples:
+    def samples(self, order: Tensor, enter: Tensor, counts: Tensor, slots: int) -> LayerSamples:
         """The minima as layers, those of them that are near enough to matter."""
         a, b = map(_End, self._ends[:2])
         both = a.known & b.known
@@ -144,13 +152,14 @@ class _Minima:
         lower = (doubt / 2).masked_fill(~both, 0.0)  # the middle of what is possible
         nearest = torch.minimum(a.value, b.value) - lower
         at = torch.where(a.value < b.value, a.t, b.t)
-        normal = share[:, None] * a.gradient + (1 - share[:, None]) * b.gradient
+        normal = share[:, None] * self._ends[_FALLING, :, 3:] + (1 - share[:, None]) * self._ends[_RISING, :, 3:]
         hit = nearest < 0
         t = torch.where(hit, self._entry(hit, enter, middle, a, b), at)
         counts = counts + self.queries
         return LayerSamples(
-            self.pixel, order, hit, torch.zeros_like(hit), t, torch.stack([first, second], -1), share, nearest, normal,
-            counts, self.resolution,
+            self.pixel, order, hit, torch.zeros_like(hit), t, self.pixel,
+            torch.stack([first, second], -1), share, nearest, normal,
+            counts, self.resolution, slots,
         )[nearest < self.pixel_size * self._tracer.lipschitz_of(self.rays.image)]  # fmt: skip
 
     def _entry(self, hit: Tensor, enter: Tensor, middle: Tensor, falling: _End, rising: _End) -> Tensor:
@@ -176,7 +185,7 @@ class _Minima:
             low, high = torch.where(outside, here, low), torch.where(outside, high, torch.minimum(high, here))
             newton = here - value / slope.clamp(max=-_MIN_SLOPE)
             inside = falls & (newton >= low) & (newton <= high)
-            halved = torch.where(low.isfinite(), (low + high) / 2, here - 2 * size - tolerance)
+            halved = torch.where(low > -torch.inf, (low + high) / 2, here - 2 * size - tolerance)
             state[:, which] = torch.stack([torch.where(inside, newton, halved), low, high, tolerance])
             which = which[(~inside | (size > tolerance)).nonzero()[:, 0]]
         return state[0]
@@ -210,16 +219,16 @@ def _opaque_layers(distance: Tensor, opaque: Tensor, count: Tensor, like: LayerS
     yes, t = torch.ones_like(pixel, dtype=torch.bool), distance[pixel]
     nothing = torch.zeros_like(t)
     return LayerSamples(
-        pixel, count[pixel].long(), yes, yes, t, torch.stack([t, t], -1), nothing, -torch.ones_like(t),
-        torch.zeros(len(t), 3, dtype=t.dtype, device=t.device), like.counts, like.resolution,
+        pixel, count[pixel].long(), yes, yes, t, pixel, torch.stack([t, t], -1), nothing, -torch.ones_like(t),
+        torch.zeros(len(t), 3, dtype=t.dtype, device=t.device), like.counts, like.resolution, like.slots,
     )  # fmt: skip
 
 
-def _merge(a: LayerSamples, b: LayerSamples, most: int) -> LayerSamples:
-    both = {
+def _merge(a: LayerSamples, b: LayerSamples) -> LayerSamples:
+    both: dict[str, Any] = {
         f.name: torch.cat([getattr(a, f.name), getattr(b, f.name)])
         for f in fields(LayerSamples)
-        if f.name not in ("counts", "resolution")
+        if f.name not in _COMMON
     }
-    merged = LayerSamples(**both, counts=a.counts, resolution=a.resolution)
-    return merged[(merged.pixel * (most + 1) + merged.order).argsort()]
+    merged = replace(a, **both)
+    return merged[(merged.pixel * merged.slots + merged.order).argsort()]

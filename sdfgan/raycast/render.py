@@ -24,11 +24,11 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
-from sdfgan.raycast.layers import LayerSamples, trace_layers
+from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, trace_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
-from sdfgan.raycast.neighbours import edges_of_hits
+from sdfgan.raycast.neighbours import edges_of_misses
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "fuzz"]
@@ -114,17 +114,16 @@ def render(
     scene = _Scene(field, condition, axes, fov, lighting, size, edge)
     if edge == "fuzz":
         samples = dfr_samples(tracer, size, wanted)
-    elif edge == "neighbour":
-        samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
     else:
-        samples = _visible(scene, trace_layers(tracer, size, layers, pixels=wanted))
+        most, depth = (1, 0.0) if edge == "neighbour" else (layers, OPAQUE_DEPTH)
+        samples = _visible(scene, trace_layers(tracer, size, most, depth=depth, pixels=wanted))
+        if wanted is not None:
+            samples = samples[wanted.flatten()[samples.pixel]]
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
         samples = samples[shared.kept]
     begin = _first_of_each(samples.pixel).nonzero()[:, 0]
-    # Pixels of one picture must stay together where they look at their neighbours.
-    cuts = _first_of_each(samples.image).nonzero()[:, 0] if edge == "neighbour" else begin
-    boundaries = torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
+    boundaries = torch.cat([begin.new_zeros(1), begin[1:], begin.new_full((1,), len(samples))])
     composited, *answer = in_pieces(_picture, scene, samples, boundaries, memory, budget, field)
     rows = samples.pixel[begin]
     hit = _pixels_of(samples, samples.hit, len(axes))
@@ -170,9 +169,9 @@ class _Scene(NamedTuple):
         """Autocast is for fields that know what it may shorten."""
         return nullcontext() if self.field.mixed_precision else torch.autocast(self.axes.device.type, enabled=False)
 
-    def rays(self, samples: LayerSamples) -> tuple[Tensor, Tensor]:
-        """Origins and directions [N, 3], differentiable in the cameras."""
-        return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
+    def rays(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Origins and directions [N, 3] of pixels [N], differentiable in the cameras."""
+        return pixel_rays(self.axes, pixel, self.resolution, fov=self.fov)
 
     @torch.no_grad()
     def pixel_size(self, samples: LayerSamples, directions: Tensor) -> Tensor:
@@ -213,11 +212,11 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """Composited rows [P, 8] (premultiplied colour, alpha, depth, normal) of the pixels of the samples, in their order,
     and the field's values at each sample."""
     fuzz = scene.edge == "fuzz"
-    origins, directions = scene.rays(samples)
+    origins, directions = scene.rays(samples.pixel)
     size = scene.pixel_size(samples, directions)
     t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
     if not fuzz and torch.is_grad_enabled():
-        motion, nearest = _motion(scene, samples, origins, directions)
+        motion, nearest = _motion(scene, samples)
     if motion is not None:
         # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
         # known only once the field has been evaluated there, and a hook puts it into the gradient.
@@ -251,10 +250,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     if fuzz:
         alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
     else:
-        if scene.edge == "neighbour":
-            alpha = half_plane_area(*edges_of_hits(samples, *edges))
-        else:
-            alpha = covered.masked_fill(samples.opaque, 1.0)
+        alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
     return _composite(shaded, alpha, samples.pixel), *answer
 
@@ -276,7 +272,7 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
     return share.masked_fill(~samples.hit | samples.opaque, 1.0)
 
 
-def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
+def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor]:
     """What carries the gradient of the sdf: [N] zeros at the hits (None if there is no gradient), and the values [N] at
     the minima of layers that have an edge (else constants)."""
     hit = samples.hit.nonzero()[:, 0]
@@ -286,7 +282,8 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     at = torch.cat([samples.t[hit], samples.edge[layer, side]])
     order = samples.image[which].argsort(stable=True)  # fields want the points of an image together
     chosen = which[order]
-    points = origins[chosen] + at[order, None] * directions[chosen]
+    origins, directions = scene.rays(torch.cat([samples.pixel[hit], samples.edge_pixel[layer]])[order])
+    points = origins + at[order, None] * directions
     with scene.precision():
         value = scene.field.sdf(points, scene.condition, samples.image[chosen]).to(points.dtype)
     value = value[order.argsort()]
@@ -313,8 +310,12 @@ def _composite(values: Tensor, alpha: Tensor, pixel: Tensor) -> Tensor:
 @torch.no_grad()
 def _visible(scene: _Scene, samples: LayerSamples) -> LayerSamples:
     """Without layers that cover nothing, or are behind one that covers all; which then is opaque."""
-    size = scene.pixel_size(samples, scene.rays(samples)[1])
-    alpha = half_plane_area(*scene.edges(samples, samples.nearest, size)).masked_fill(samples.opaque, 1.0)
+    size = scene.pixel_size(samples, scene.rays(samples.pixel)[1])
+    edges = scene.edges(samples, samples.nearest, size)
+    change = torch.linalg.cross(samples.normal, scene.axes[samples.image, 2]).norm(dim=-1)
+    all_hits = scene.edge == "neighbour"
+    samples, edges = edges_of_misses(samples, edges, change, size, len(scene.axes), all_hits=all_hits)
+    alpha = half_plane_area(*edges).masked_fill(samples.opaque, 1.0)
     covered = torch.cat([samples.pixel.new_zeros(1), (alpha >= 1).cumsum(0)])  # in front of each, in all pixels
     seen = covered[:-1] == covered[_segments(samples.pixel)[0]]
     samples = replace(samples, opaque=alpha >= 1)
