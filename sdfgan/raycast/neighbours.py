@@ -14,7 +14,7 @@ from torch import Tensor
 from sdfgan.raycast.layers import LayerSamples
 
 _FARTHEST_MISS = 2.0  # pixels between a miss and its edge
-_MIN_EDGE = 0.2  # pixels that a hit may lie outside of its neighbour's edge
+_FARTHEST_HIT = 0.2  # pixels that a hit may lie outside of its neighbour's edge: beyond, it is another part's
 _ASIDE = 4.0  # pixels of depth between a layer and the one of a neighbour that has its contour
 _THIN = 0.8  # of what the sdf changes by outside: inside, it changes by less from pixel to pixel
 
@@ -53,7 +53,7 @@ def edges_of_misses(
     known = torch.stack([*edges, change, samples.edge[:, 0]])
     distance, across, up, beside, t = known[:, other]
     edge = distance - dx * across + dy * up
-    usable = (other >= 0) & (distance < _FARTHEST_MISS)
+    usable = (other >= 0) & (distance < _FARTHEST_MISS) & (edge < _FARTHEST_HIT)
     if not all_hits:
         own_distance, _, _, own_change, own_t = known[:, own, None]
         usable &= ((t - own_t).abs() < _ASIDE * pixel_size[own, None]) & (own_change < _THIN * beside)
@@ -62,7 +62,7 @@ def edges_of_misses(
     least, best = cost.min(-1)
     found = (least < torch.inf).nonzero()[:, 0]
     own, best = own[found], best[found]
-    source, edge = other[found, best], edge[found, best].clamp(max=_MIN_EDGE)
+    source, edge = other[found, best], edge[found, best]
     taken = index.index_put((own,), source)
     nearest = samples.nearest[source] + (edge - distance[found, best]) * pixel_size[source] * change[source]
     return replace(

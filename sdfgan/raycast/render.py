@@ -263,13 +263,14 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
     c(x) = c0 + k sqrt(x). As the contour moves, a pixel of coverage a changes by
     g c0 + k (sqrt(x + 1/2) - sqrt(x - 1/2)), where g = da/dx and the second root is 0 for x < 1/2. Its ray sees c(x),
     so that the edge adds g c(x); what is missing is this share of a c'(x), which is what following the surface along
-    the ray would add.
+    the ray would add. A hit that has its edge from a neighbour is on a face that bends away in less than a pixel.
     """
     x = (-distance).clamp(min=0)
     root = x.sqrt()
     roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * root
     share = 2 * root * roots / covered.clamp_min(0.5)
-    return share.masked_fill(~samples.hit | samples.opaque, 1.0)
+    whole = ~samples.hit | samples.opaque | (samples.edge_pixel != samples.pixel)
+    return share.masked_fill(whole, 1.0)
 
 
 def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor]:
