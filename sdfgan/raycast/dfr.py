@@ -35,8 +35,8 @@ def dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> Layer
     hit, t, nothing = traced.status[pixel] == int(ops.RayStatus.HIT), traced.distance[pixel], torch.zeros_like(pixel)
     normal = torch.zeros(len(t), 3, dtype=t.dtype, device=t.device)
     return LayerSamples(
-        pixel, nothing, hit, hit, t, torch.stack([t, t], -1), torch.zeros_like(t), traced.nearest[pixel], normal,
-        torch.zeros_like(t), traced.counts, resolution,
+        pixel, nothing, hit, hit, t, pixel, torch.stack([t, t], -1), torch.zeros_like(t), traced.nearest[pixel], normal,
+        torch.zeros_like(t), traced.counts, resolution, 1,
     )  # fmt: skip
 
 

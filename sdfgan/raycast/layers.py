@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from sdfgan import ops
 from sdfgan.cameras import camera_distance
@@ -23,6 +24,7 @@ from sdfgan.raycast.sphere_trace import LaunchBound, Rays
 
 OPAQUE_DEPTH = 0.75  # pixels inside: an edge so far from a pixel's centre is outside the pixel, whatever its direction
 _HIT_TOLERANCE = 0.05  # pixels
+_COMMON = ("counts", "resolution", "slots", "sizes")  # of all samples
 _MIN_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
@@ -43,6 +45,7 @@ class LayerSamples:
     hit: Tensor  # [N] bool: the ray through the pixel's centre meets the surface
     opaque: Tensor  # [N] bool: the layer covers its pixel whole, and its ray ends there
     t: Tensor  # [N] where the ray enters the surface, or passes nearest to it
+    edge_pixel: Tensor  # [N] int64, on whose ray the minimum is: the pixel's own, or a neighbour's
     edge: Tensor  # [N, 2] just before and after the minimum, where the sdf's derivatives are taken
     share: Tensor  # [N] in [0, 1], of the first of these
     nearest: Tensor  # [N] sdf at the minimum
@@ -50,13 +53,14 @@ class LayerSamples:
     size: Tensor  # [N] side of a pixel there, world units
     counts: Tensor  # [2] int64: points evaluated for rays, and in all
     resolution: int
+    slots: int  # orders are below
     sizes: Sizes | None = None  # None: not counted yet
 
     def __len__(self) -> int:
         return len(self.pixel)
 
     def __getitem__(self, chosen: Tensor | slice) -> LayerSamples:
-        of_each = [f.name for f in fields(self) if f.name not in ("counts", "resolution", "sizes")]
+        of_each = [f.name for f in fields(self) if f.name not in _COMMON]
         return replace(self, **{name: getattr(self, name)[chosen] for name in of_each}, sizes=None)
 
     def where(self, chosen: Tensor) -> LayerSamples:
@@ -106,7 +110,7 @@ def trace_layers(
     Args:
         most: layers of a ray; it ends after so many.
         depth: pixels inside a surface at which a ray ends.
-        pixels: [B, R, R] bool: the pixels that are wanted; None: all.
+        pixels: [B, R, R] bool: the pixels that are wanted, whose neighbours are traced as well; None: all.
     """
     samples, near = all_layers(tracer, resolution, most, depth=depth, pixels=pixels)
     return samples.where(near)
@@ -120,7 +124,9 @@ def all_layers(
     levels = tracer.levels(resolution, _HIT_TOLERANCE * 2 / resolution, margin=OPAQUE_DEPTH, inset=depth)
     traced = tracer.trace(levels, max_layers=most)
     assert traced.layers is not None
-    wanted = torch.ones_like(traced.status, dtype=torch.bool) if pixels is None else pixels.flatten()
+    wanted = torch.ones_like(traced.status, dtype=torch.bool)
+    if pixels is not None:
+        wanted = max_pool2d(pixels[:, None].float(), 3, stride=1, padding=1).flatten() > 0
     minima, opaque = traced.layers.complete * wanted, (traced.status == int(ops.RayStatus.HIT)) & wanted
     # Of each pixel its minima, and then the surface at which its ray ends.
     pixel, order = (torch.arange(most + 1, device=wanted.device) < (minima + opaque)[:, None]).nonzero().unbind(-1)
@@ -135,8 +141,8 @@ def all_layers(
     cosine = -(rays.directions * tracer.camera[rays.image, :, 2]).sum(-1)
     near = search.nearest < pixel_size * tracer.lipschitz_of(rays.image)
     return LayerSamples(
-        pixel, order, search.nearest < 0, solid, search.t, search.edge, search.share, search.nearest, search.normal,
-        footprint * search.edge.mean(-1) * cosine, counts, resolution,
+        pixel, order, search.nearest < 0, solid, search.t, pixel, search.edge, search.share, search.nearest,
+        search.normal, footprint * search.edge.mean(-1) * cosine, counts, resolution, most + 1,
     ), near  # fmt: skip
 
 

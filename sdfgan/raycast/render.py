@@ -25,11 +25,11 @@ from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
 from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
-from sdfgan.raycast.layers import LayerSamples, all_layers, first_of_each, positions, trace_layers
+from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers, positions
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
-from sdfgan.raycast.neighbours import edges_of_hits
+from sdfgan.raycast.neighbours import edges_of_misses
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "fuzz"]
@@ -114,14 +114,13 @@ def render(
     scene = _Scene(field, condition, axes, fov, lighting, size, edge)
     if edge == "fuzz":
         samples = dfr_samples(tracer, size, wanted)
-    elif edge == "neighbour":
-        samples = trace_layers(tracer, size, 1, depth=0.0, pixels=wanted)
     else:
-        samples = _visible(scene, *all_layers(tracer, size, layers, pixels=wanted))
+        most, depth = (1, 0.0) if edge == "neighbour" else (layers, OPAQUE_DEPTH)
+        samples = _visible(scene, *all_layers(tracer, size, most, depth=depth, pixels=wanted), wanted)
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
         samples = samples.where(shared.kept)
-    weighted, *answer = in_pieces(_picture, scene, samples, partial(_boundaries, samples, edge), memory, budget, field)
+    weighted, *answer = in_pieces(_picture, scene, samples, partial(_boundaries, samples), memory, budget, field)
     hit = _pixels_of(samples, samples.hit, len(axes))
     picture = weighted.new_zeros(len(hit), weighted.shape[1]).index_add(0, samples.pixel, weighted)
     if shared is not None:
@@ -166,9 +165,9 @@ class _Scene(NamedTuple):
         """Autocast is for fields that know what it may shorten."""
         return nullcontext() if self.field.mixed_precision else torch.autocast(self.axes.device.type, enabled=False)
 
-    def rays(self, samples: LayerSamples) -> tuple[Tensor, Tensor]:
-        """Origins and directions [N, 3], differentiable in the cameras."""
-        return pixel_rays(self.axes, samples.pixel, self.resolution, fov=self.fov)
+    def rays(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
+        """Origins and directions [N, 3] of pixels [N], differentiable in the cameras."""
+        return pixel_rays(self.axes, pixel, self.resolution, fov=self.fov)
 
     def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
@@ -203,10 +202,10 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     there."""
     fuzz = scene.edge == "fuzz"
     samples = samples if fuzz else samples.counted()
-    origins, directions = scene.rays(samples)
+    origins, directions = scene.rays(samples.pixel)
     t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
     if not fuzz and torch.is_grad_enabled():
-        motion, nearest = _motion(scene, samples, origins, directions)
+        motion, nearest = _motion(scene, samples)
     if motion is not None:
         # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
         # known only once the field has been evaluated there, and a hook puts it into the gradient.
@@ -240,10 +239,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     if fuzz:
         alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
     else:
-        if scene.edge == "neighbour":
-            alpha = half_plane_area(*edges_of_hits(samples, *edges))
-        else:
-            alpha = covered.masked_fill(samples.opaque, 1.0)
+        alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
     return _weights(alpha, samples.first)[:, None] * shaded, *answer
 
@@ -256,16 +252,17 @@ def _share_of_motion(samples: LayerSamples, covered: Tensor, distance: Tensor, a
     c(x) = c0 + k sqrt(x). As the contour moves, a pixel of coverage a changes by
     g c0 + k (sqrt(x + 1/2) - sqrt(x - 1/2)), where g = da/dx and the second root is 0 for x < 1/2. Its ray sees c(x),
     so that the edge adds g c(x); what is missing is this share of a c'(x), which is what following the surface along
-    the ray would add.
+    the ray would add. A hit that has its edge from a neighbour is on a face that bends away in less than a pixel.
     """
     x = (-distance).clamp(min=0)
     root = x.sqrt()
     roots = (x + 0.5).sqrt() - (x - 0.5).clamp(min=0).sqrt() - half_plane_slope(distance, across, up) * root
     share = 2 * root * roots / covered.clamp_min(0.5)
-    return share.masked_fill(~samples.hit | samples.opaque, 1.0)
+    whole = ~samples.hit | samples.opaque | (samples.edge_pixel != samples.pixel)
+    return share.masked_fill(whole, 1.0)
 
 
-def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: Tensor) -> tuple[Tensor | None, Tensor]:
+def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor]:
     """What carries the gradient of the sdf: [N] zeros at the hits (None if there is no gradient), and the values [N] at
     the minima of layers that have an edge (else constants)."""
     assert samples.sizes is not None
@@ -274,7 +271,9 @@ def _motion(scene: _Scene, samples: LayerSamples, origins: Tensor, directions: T
     at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
     which = positions(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
     sample = which // 3
-    points = origins[sample] + at[which, None] * directions[sample]
+    pixel = torch.where(which % 3 == 0, samples.pixel[sample], samples.edge_pixel[sample])
+    origins, directions = scene.rays(pixel)
+    points = origins + at[which, None] * directions
     with scene.precision():
         value = scene.field.sdf(points, scene.condition, samples.image[sample]).to(points.dtype)
     motion = torch.zeros_like(at).index_put((which,), value - value.detach()).view(-1, 3)
@@ -291,19 +290,25 @@ def _weights(alpha: Tensor, first: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _visible(scene: _Scene, samples: LayerSamples, near: Tensor) -> LayerSamples:
-    """Those that are `near` [N], without layers that cover nothing or are behind one that covers all; which then is
-    opaque."""
-    alpha = half_plane_area(*scene.edges(samples, samples.nearest)).masked_fill(samples.opaque, 1.0)
+def _visible(scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor | None) -> LayerSamples:
+    """Those of the wanted `pixels` [B, R, R] that are `near` [N], without layers that cover nothing or are behind one
+    that covers all; which then is opaque."""
+    edges = scene.edges(samples, samples.nearest)
+    change = torch.linalg.cross(samples.normal, scene.axes[samples.image, 2]).norm(dim=-1)
+    all_hits = scene.edge == "neighbour"
+    samples, edges = edges_of_misses(samples, near, edges, change, len(scene.axes), all_hits=all_hits)
+    if pixels is not None:
+        near = near & pixels.flatten()[samples.pixel]
+    alpha = half_plane_area(*edges).masked_fill(samples.opaque, 1.0)
     opaque = near & (alpha >= 1)
     covered = torch.cat([samples.pixel.new_zeros(1), opaque.cumsum(0)])  # in front of each, in all pixels
     seen = covered[:-1] == (covered[:-1] * samples.first).cummax(0).values
     return replace(samples, opaque=opaque).where(near & seen & (alpha > 0))
 
 
-def _boundaries(samples: LayerSamples, edge: Edge) -> Tensor:
-    """Where samples may be cut: pixels of one picture must stay together where they look at their neighbours."""
-    cuts = (first_of_each(samples.image) if edge == "neighbour" else samples.first).nonzero()[:, 0]
+def _boundaries(samples: LayerSamples) -> Tensor:
+    """Where samples may be cut: between pixels."""
+    cuts = samples.first.nonzero()[:, 0]
     return torch.cat([cuts.new_zeros(1), cuts[1:], cuts.new_full((1,), len(samples))])
 
 

@@ -34,10 +34,10 @@ EXACT = {
     "plane": Plane((1.0, 2.0, -0.5), 0.2),
     "moved": Box((0.3, 0.2, 0.4)).scaled(1.5).rotated(axis=(1, 2, 3), angle=0.7).translated((0.1, -0.2, 0.3)),
     "round_ellipsoid": Ellipsoid((0.5, 0.5, 0.5)),
+    "flat_ellipsoid": Ellipsoid((0.7, 0.1, 0.5)),
 }
 OTHER = {
     "ellipsoid": Ellipsoid((0.3, 0.5, 0.7)),
-    "flat_ellipsoid": Ellipsoid((0.7, 0.1, 0.5)),
     "union": Sphere(0.4) | Box((0.5, 0.2, 0.2)),
     "intersection": Sphere(0.4) & Box((0.5, 0.2, 0.2)),
     "subtraction": Sphere(0.4) - Box((0.5, 0.2, 0.2)),
@@ -115,6 +115,35 @@ def test_ellipsoid_bounds(ratio):
         torch.testing.assert_close(gradient, normal, atol=1e-6, rtol=0)
         for distance in (0.01, 0.3, 3.0):  # convex: so far along the normal is so far from the surface
             assert (field.sdf(on_surface + distance * normal) <= distance + 1e-12).all()
+
+
+@pytest.mark.parametrize("radii", [(0.5, 0.5, 0.01), (0.5, 0.3, 0.01), (0.8, 0.005, 0.1), (0.5, 0.1, 0.1)])
+def test_flat_ellipsoids_are_exact(radii):
+    """Outside, so far along a normal is so far from the surface; inside too, up to the surface's centre of curvature.
+    In the plane of the longer axes all that is near is the distance of the faces."""
+    size, seeds = torch.tensor(radii, dtype=torch.float64), cloud(20000)
+    surface = torch.nn.functional.normalize(seeds, dim=-1) * size
+    normal = torch.nn.functional.normalize(surface / size**2, dim=-1)
+    field = Ellipsoid(radii)
+    depth = size.min() ** 2 / size.max()  # the smallest radius of curvature
+    for distance in (1.0, 0.1, 1e-3, 1e-9, 0.0, -0.1 * depth, -0.5 * depth):
+        value = field.sdf(surface + distance * normal)
+        torch.testing.assert_close(value, torch.full_like(value, distance), atol=1e-9, rtol=0)
+    middle = (seeds / 4).clamp(-1, 1) * size * (size > size.min())
+    middle = middle[((middle / size).square().sum(-1) < 1)]
+    value, gradient = field.sdf_and_gradient(middle)
+    assert (gradient.norm(dim=-1) > 0.9999).all()
+    foot = middle - value[:, None] * gradient
+    torch.testing.assert_close((foot / size).square().sum(-1), torch.ones_like(value), atol=1e-4, rtol=0)
+
+
+def test_a_batch_of_flat_and_round_ellipsoids():
+    radii, points = torch.tensor([[0.5, 0.4, 0.3], [0.5, 0.4, 0.02]]), cloud(100).float()
+    together = Ellipsoid(radii)
+    assert together.lipschitz[1] == 1 < together.lipschitz[0]
+    for image, row in enumerate(radii):
+        alone = Ellipsoid(row).sdf(points)
+        assert torch.equal(together.sdf(points, None, torch.full((100,), image)), alone)
 
 
 def test_known_distances():

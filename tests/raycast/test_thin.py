@@ -60,6 +60,52 @@ def test_thin_solids_have_no_speck(shape: str, pixels: float, resolution: int) -
     assert towards[inner].max() < 0
 
 
+VIEWS = [(0.3, 0.2), (0.1, 0.9), (0.7, -0.4)]
+
+
+def ellipsoid_area(radius: Tensor, half: float, axes: Tensor) -> Tensor:
+    """Pixels of 64^2 whose centres' rays meet an ellipsoid at the origin: those (x, y, 1) with v^T quadric v > 0."""
+    distance = 1 / math.tan(math.radians(25) / 2)
+    radii = torch.stack([radius, radius, torch.full_like(radius, half)])
+    rays, origin = torch.stack([axes[0], axes[1], -distance * axes[2]]) / radii, distance * axes[2] / radii
+    quadric = torch.outer(rays @ origin, rays @ origin) - rays @ rays.T * (origin.square().sum() - 1)
+    block, side = quadric[:2, :2], quadric[:2, 2]
+    level = quadric[2, 2] - side @ torch.linalg.solve(block, side)
+    return math.pi * level.abs() / torch.linalg.det(block).sqrt() * 32**2
+
+
+@pytest.mark.parametrize("half", [0.5, 0.05, 0.02, 0.01])
+@pytest.mark.parametrize("view", VIEWS)
+def test_rims_thinner_than_a_pixel_have_the_area_they_have(half: float, view: tuple[float, float]) -> None:
+    """A pixel is .031 wide; the rim of an ellipsoid of half height h bends with a radius of 2 h^2."""
+    axes = cameras.rotate_axes((torch.tensor(view[:1]), torch.tensor(view[1:])))
+    radius, exact_radius = (torch.tensor(0.5, dtype=d, requires_grad=True) for d in (torch.float32, torch.float64))
+    exact = ellipsoid_area(exact_radius, half, axes[0].double())
+    exact.backward()
+    solid = fields.Ellipsoid(torch.stack([radius, radius, torch.tensor(half)]))
+    area = raycast.render(sdf=solid, axes=axes, resolution=64).alpha.sum()
+    area.backward()
+    assert area.item() == pytest.approx(exact.item(), rel=5e-4 if half == 0.5 else 2e-3)
+    assert radius.grad is not None and exact_radius.grad is not None
+    assert radius.grad.item() == pytest.approx(exact_radius.grad.item(), rel=0.03)
+
+
+@pytest.mark.parametrize("shape", ["plate", "disc"])
+@pytest.mark.parametrize("pixels", [0.2, 0.5])
+def test_thin_solids_that_face_the_camera_have_edges(shape: str, pixels: float) -> None:
+    """Inside, the sdf is that of the faces: edges are known from the misses beside them."""
+    for view in VIEWS:
+        axes = cameras.rotate_axes((torch.tensor(view[:1]), torch.tensor(view[1:])))
+        t = first_hit(shape, pixels / 64, *cameras.ray_grid(axes.double(), 64 * 16))
+        with torch.no_grad():
+            whole = raycast.render(sdf=field_of(shape, pixels / 64), axes=axes, resolution=64)
+            some = torch.zeros(1, 64, 64, dtype=torch.bool)
+            some[:, 20:40, :34] = True
+            part = raycast.render(sdf=field_of(shape, pixels / 64), axes=axes, resolution=64, pixels=some)
+        assert whole.alpha.sum().item() == pytest.approx(t.isfinite().sum().item() / 16**2, rel=3e-3)
+        assert torch.equal(part.alpha, whole.alpha * some[:, None])
+
+
 @pytest.mark.parametrize("bound", [1, 10, 50])
 @pytest.mark.parametrize("fov", [25, 90])
 def test_a_larger_bound_of_the_slope_loses_nothing(bound: float, fov: float) -> None:
