@@ -20,7 +20,7 @@ LAYERS = (
     "cameras",
     "training",
     "fields",
-    "conditions rendering images",
+    "conditions rendering images compat.dfr",
     "pictures",
     "raycast volume",
     "meshes",

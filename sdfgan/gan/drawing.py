@@ -1,8 +1,6 @@
 """Pictures of a generator as training sees them: with what its losses need besides colours.
 
-`--renderer dfr` is how dfr, an older project, makes pictures, kept so that its recipe can be compared with ours: hits
-do not move, and a pixel's opacity is 1 where the sdf at its sample is negative and falls over one pixel's width
-outside, so silhouettes are too large. The field is asked, and the eikonal term learns, at every pixel of the disc.
+`--renderer dfr` is how dfr, an older project, makes images, kept so that its recipe can be compared with ours.
 """
 
 from __future__ import annotations
@@ -13,15 +11,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Rendering, render
-from sdfgan.raycast.dfr import dfr_points, fuzzy_coverage
 from sdfgan.volume.render_images import render_pictures
 from sdfgan.volume.sampling import Sampling
-
-_DFR_COARSEST = 16
 
 
 class Picture(NamedTuple):
@@ -60,7 +56,7 @@ def draw(
     """
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
-        return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
+        return Picture(*dfr_images(generator, condition, axes, config.resolution, fov))
     if isinstance(generator, PiGanField):
         return _draw_volume(generator, condition, axes, config, fov, seed)
     rendering = render(
@@ -93,20 +89,3 @@ def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rend
     if isinstance(generator, PiGanField):
         return render_pictures(generator, axes, condition, near_far=generator.near_far, **options)
     return render(sdf=generator, axes=axes, condition=condition, **options)
-
-
-def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
-    scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution % _DFR_COARSEST == 0 else (resolution,)
-    mask, rays, distances = dfr_points(generator, condition, axes, scales, fov)
-    answer = generator.evaluate(rays.at(distances), condition, rays.image)
-    normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
-    light = ((normals * axes[rays.image, 2]).sum(-1, keepdim=True) + 1) / 2
-    alpha, light = fuzzy_coverage(answer.sdf, resolution, light)
-    pixels = mask.flatten().nonzero()[:, 0]
-
-    def picture(values: Tensor) -> Tensor:
-        flat = values.new_zeros(mask.numel(), values.shape[1]).index_put((pixels,), values)
-        return flat.view(*mask.shape, -1).permute(0, 3, 1, 2)
-
-    rgb = picture(light * answer.rgb * alpha[:, None])
-    return Picture(rgb, picture(alpha[:, None]), picture(normals), answer.gradient)

@@ -24,7 +24,7 @@ from sdfgan.errors import UserError
 from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
 from sdfgan.gan.batches import Batches
 from sdfgan.gan.config import DEFAULTS
-from sdfgan.gan.curricula import Stage, load_curriculum, names
+from sdfgan.gan.curricula import Stage, curricula, load_curriculum
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.discriminators import logits_of
 from sdfgan.gan.job import GanJob
@@ -355,7 +355,7 @@ def shrunk(name: str, each: int) -> GanConfig:
 
 
 @pytest.mark.parametrize("each", [1, pytest.param(15, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", curricula())
 def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     config = shrunk(name, each)
@@ -368,7 +368,7 @@ def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> Non
     check(logs)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", curricula())
 def test_curricula_as_they_are(name: str) -> None:
     """They resolve and pass every check, and what they say is in force at its step."""
     config = GanConfig(device="cpu", curriculum=name.upper()).resolved()
