@@ -82,14 +82,6 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], reals: Tensor, f
     return (torch.sqrt(gradient.square().sum((1, 2, 3)) + 1e-12) - 1).square().mean()
 
 
-def eikonal_loss(gradients: Tensor) -> Tensor:
-    """Mean of (|gradient| - 1)^2 over gradients [N, 3]; 0 for none."""
-    if len(gradients) == 0:
-        return gradients.sum()
-    # The tiny constant keeps the derivative finite where the gradient vanishes.
-    return (torch.sqrt(gradients.square().sum(-1) + 1e-12) - 1).square().mean()
-
-
 def back_face_loss(normals: Tensor, alpha: Tensor, axes: Tensor) -> Tensor:
     """Mean over seen pixels of max(0, -n.l) / 2: how far visible normals turn away from the camera.
 

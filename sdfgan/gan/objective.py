@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdfgan.fields import Field
+from sdfgan.fields import Field, eikonal_loss
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.batches import Fake, View
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Discriminator, Verdict, logits_of
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, eikonal_loss, gradient_penalty, r1_penalty
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, gradient_penalty, r1_penalty
 from sdfgan.training.device import autocast
 
 Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a step waits for them once

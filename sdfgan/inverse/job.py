@@ -22,9 +22,10 @@ from sdfgan.images import image_grid, save_image
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.inverse.model import START, TRUTH, csg_scene, make_field
 from sdfgan.inverse.objective import image_loss, mesh_loss
-from sdfgan.inverse.report import beside, look, on_white, open_video, psnr, report, save_mesh
+from sdfgan.inverse.report import beside, look, on_white, open_video, report, save_mesh
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
+from sdfgan.metrics import psnr
 from sdfgan.raycast import render
 from sdfgan.training.device import resolve_device
 from sdfgan.training.job import Intervals, Job, Numbers

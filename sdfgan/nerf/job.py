@@ -20,6 +20,7 @@ from torch import Tensor
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
+from sdfgan.metrics import decibels
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import export_scene_mesh
 from sdfgan.nerf.models import SceneModel, config_of, make_model
@@ -153,7 +154,7 @@ class NerfJob(Job):
             self.rays_now = self.chunks * min(max(wanted // self.chunks, _MIN_RAYS), self.max_rays)
         mse = log.pop("mse")
         return {
-            "psnr": -10 * math.log10(max(mse, 1e-10)),
+            "psnr": decibels(mse),
             "learning_rate": rate,
             "rays": len(chunks[0].pixels) * self.chunks,
             **log,

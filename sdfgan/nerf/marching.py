@@ -6,13 +6,13 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Rays, RaySamples, VolumeField, VolumeRendering
+from sdfgan.volume.render import composite_packed
 
 _MEMORY = 0.75  # of a cell's density each time that it is asked again
 _FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
@@ -111,11 +111,5 @@ class MarchingGrid(OccupancyGrid):
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:
     """What R rays see over a background [3] or [R, 3]; differentiable in the field."""
-    answer = field.radiance(packed.places)
-    parts = answer.rgb if answer.normals is None else torch.cat((answer.rgb, answer.normals), 1)
-    done = ops.composite(answer.density, packed.deltas, parts.float(), packed.distances, offsets=packed.offsets)
-    assert done.colors is not None and done.depth is not None
-    rgb = done.colors[:, :3] + (1 - done.opacity[:, None]) * background
-    normals = None if answer.normals is None else F.normalize(done.colors[:, 3:], dim=1)
-    depth = torch.where(done.opacity > 0, done.depth / done.opacity.clamp(min=1e-10), torch.inf)
-    return VolumeRendering(rgb, done.opacity, depth, normals, None, (), answer, packed.places)
+    places, offsets, distances, deltas, _ = packed
+    return composite_packed(field.radiance(places), places, deltas, distances, offsets, background)[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sdfgan.fields.base import eikonal_loss
 from sdfgan.fields.coordinate import CoordinateSDF
 from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.sampling import Samples
@@ -49,9 +50,9 @@ class Objective(nn.Module):
 
     def _gradient_loss(self, samples: Samples) -> Tensor:
         _, gradient = self.field.sdf_and_gradient(samples.points)
-        length = gradient.norm(dim=1)
-        loss = self.config.eikonal_weight * (length - 1).square().mean()
+        loss = self.config.eikonal_weight * eikonal_loss(gradient)
         if self.config.normal_weight:
+            length = gradient.norm(dim=1)
             near = (samples.distances.abs() < _NORMAL_BAND).to(length.dtype)
             cosine = (gradient * samples.normals).sum(1) / length.clamp(min=1e-6)
             loss = loss + self.config.normal_weight * (near * (1 - cosine)).sum() / near.sum().clamp(min=1)

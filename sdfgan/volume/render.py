@@ -185,13 +185,28 @@ def _occupied(
     counts = inside.view(shape).sum(1)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     middles = ((edges[:, 1:] + edges[:, :-1]) / 2).flatten()[chosen]
-    rgb, depth, normals, extras, done = _composite(
-        answer, answer.density, edges.diff(dim=1).flatten()[chosen], middles, offsets
-    )
+    seen, weights = composite_packed(answer, own, edges.diff(dim=1).flatten()[chosen], middles, offsets, background)
+    weights = torch.zeros_like(inside, dtype=weights.dtype).index_put((chosen,), weights)
+    return seen._replace(levels=(Level(spans, edges, weights.view(shape), seen.rgb),))
+
+
+def composite_packed(
+    answer: Radiance,
+    places: RaySamples,
+    deltas: Tensor,
+    distances: Tensor,
+    offsets: Tensor,
+    background: Background,
+) -> tuple[VolumeRendering, Tensor]:
+    """What R rays see of a field's answers at N places, one ray after the other, and the places' weights [N].
+
+    `deltas` and `distances` [N] are the lengths and middles of the places' bins; ray r has those from `offsets` [R+1]
+    [r] to [r + 1]. The background is a colour, [3] or [R, 3], or None. Differentiable in the answers.
+    """
+    rgb, depth, normals, extras, done = _composite(answer, answer.density, deltas, distances, offsets)
     rgb = _over(rgb, done.opacity, rgb, background)
-    weights = torch.zeros_like(inside, dtype=rgb.dtype).index_put((chosen,), done.weights)
-    level = Level(spans, edges, weights.view(shape), rgb)
-    return VolumeRendering(rgb, done.opacity, _expected(depth, done.opacity), normals, extras, (level,), answer, own)
+    seen = VolumeRendering(rgb, done.opacity, _expected(depth, done.opacity), normals, extras, (), answer, places)
+    return seen, done.weights
 
 
 def _centres(
@@ -306,7 +321,7 @@ def _composite(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, ops.Composited]:
     """Colour, depth, unit normals and extras of rays, and the rest."""
     parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
-    colors = torch.cat(parts, 1).view(*density.shape, sum(part.shape[1] for part in parts))
+    colors = torch.cat(parts, 1).to(density).view(*density.shape, sum(part.shape[1] for part in parts))
     done = ops.composite(density, deltas, colors, middles, offsets=offsets)
     assert done.colors is not None and done.depth is not None
     composited = iter(done.colors.split([part.shape[1] for part in parts], 1))

@@ -21,6 +21,7 @@ from torch import Tensor
 from sdfgan.data.image_sets import InMemory, Pictures, shrink
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
+from sdfgan.fields import eikonal_loss
 from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
 from sdfgan.gan.batches import Batches
 from sdfgan.gan.config import DEFAULTS
@@ -28,7 +29,7 @@ from sdfgan.gan.curricula import Stage, curricula, load_curriculum
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.discriminators import logits_of
 from sdfgan.gan.job import GanJob
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss, r1_penalty
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, r1_penalty
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.objective import Objective
 from sdfgan.training.checkpoint import Saved
