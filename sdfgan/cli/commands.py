@@ -155,13 +155,10 @@ COMMANDS = {
         ),
     ),
     "fit-image": Command(
-        "Inverse rendering: fit a field to images of a mesh, or the parameters of a scene to its images.",
+        "Inverse rendering: fit a field to images of a mesh.",
         "sdfgan.inverse.config:FitImageConfig",
         "sdfgan.inverse:train",
-        (
-            ("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),
-            ("csg", "pose, sizes, colours and blend of two spheres, from a wrong initial guess"),
-        ),
+        (("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),),
     ),
     "info": Command(
         "Show versions, the native build, threads and devices.",

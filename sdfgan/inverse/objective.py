@@ -20,9 +20,4 @@ def mesh_loss(
     image = render(sdf=field, axes=axes, condition=condition, resolution=target.shape[-1], steps=100)
     free = (2 * torch.rand(_EIKONAL_POINTS, 3, generator=random) - 1).to(axes)
     gradients = torch.cat([image.field.gradient, evaluate(field, free, field.condition(latents)).gradient])
-    return image_loss(image.rgba, target) + eikonal_weight * eikonal_loss(gradients)
-
-
-def image_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of premultiplied RGBA [B, 4, R, R], a scalar."""
-    return (found - wanted).square().mean()
+    return (image.rgba - target).square().mean() + eikonal_weight * eikonal_loss(gradients)
