@@ -128,7 +128,7 @@ class ImageRenderer:
     def views(self, condition: Any, count: int, sides: ViewRange) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
         axes = rotate_axes(sides.spread(count))
-        shapes = len(next(iter(conditions.tensors_of(condition).values())))
+        shapes = conditions.count(condition)
         repeated = torch.arange(shapes).repeat_interleave(count)
         return conditions.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
@@ -150,7 +150,7 @@ class ImageRenderer:
         with VideoWriter(path, fps) as video, progress(len(all_axes), "frames") as bar:
             for index, axes in enumerate(all_axes):
                 condition = condition_at(index)
-                shapes = len(next(iter(conditions.tensors_of(condition).values())))
+                shapes = conditions.count(condition)
                 pictures = self.look(condition, axes.expand(shapes, 3, 3), resolution)
                 video.add(sheet(shown(pictures, show, self.span), math.ceil(math.sqrt(shapes)), show))
                 bar.advance()

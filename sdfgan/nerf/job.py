@@ -20,9 +20,10 @@ from torch import Tensor
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
+from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
-from sdfgan.nerf.mesh import export_scene_mesh
+from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.nerf.models import SceneModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, scene_loss
 from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
@@ -293,7 +294,9 @@ class NerfJob(Job):
         mesh = None
         if config.mesh_resolution:
             try:
-                mesh = str(export_scene_mesh(self.model, config, scene, path / "mesh.glb"))
+                made = scene_mesh(scene_surface(self.model, config), config.mesh_resolution, scene)
+                export_mesh(made, path / "mesh.glb")
+                mesh = str(path / "mesh.glb")
             except UserError as error:
                 print(f"no mesh: {error}")
         videos = write_videos(self.renderer, config, scene, path) if config.video_frames else []
@@ -301,9 +304,9 @@ class NerfJob(Job):
         summary.write(path)
         scored = {name: values for name, values in summary["scores"].items() if values["views"]}
         scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
-        made = [Path(file).name for file in (*videos, mesh) if file is not None]
-        made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
-        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(made)}")
+        names = [Path(file).name for file in (*videos, mesh) if file is not None]
+        names = [*(["views.png"] if summary["scores"] else []), *names, "summary.json"]
+        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(names)}")
         return summary
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 from torch import Tensor
 
 from sdfgan.cameras import orbit_path, rotate_axes
@@ -63,9 +64,8 @@ def finish_case(
     if config.mesh_resolution:
         try:
             cells = summary["reconstruction_res"] = mesh_cells(config, case)
-            mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
             name = f"{MESH}.{config.mesh_format}"
-            export_mesh(to_original(mesh, case.placement), folder / name)
+            export_mesh(solid_mesh(field, cells), folder / name)
             summary["mesh"] = name
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
                 written = to_normalised(read_mesh(folder / name), case.placement)
@@ -84,6 +84,12 @@ def finish_case(
         summary["turntable"] = turntable and turntable.name
     summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
     summary.write(folder)
+
+
+def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
+    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none."""
+    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, field.condition(None), cells)
+    return to_original(mesh, field.placement)
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
