@@ -28,6 +28,7 @@ from sdfgan.gan.views import ImageRenderer, ViewRange, shown
 from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.training.config import chosen
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
@@ -42,14 +43,7 @@ def run(config: InvertConfig) -> None:
     output_path(folder / "found.png", folder, reads=[config.image])  # the only picture there
     generator = generator.to(device)
     viewer = viewer_of(config, generator, trained)
-    effort = Effort(
-        candidates=config.candidates,
-        starts=config.starts,
-        latent_steps=config.latent_steps,
-        code_steps=config.code_steps,
-        mask_weight=config.mask_weight,
-        perceptual_weight=config.perceptual_weight,
-    )
+    effort = Effort(**chosen(config, "candidates starts latent_steps code_steps mask_weight perceptual_weight"))
     poses = poses_of(trained)
     if config.frames:
         say_if_no_video(folder / f"turntable.{config.video_format}")

@@ -141,6 +141,11 @@ def flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+def chosen(config: object, names: str) -> dict[str, Any]:
+    """Some of a configuration's fields as keyword arguments: what goes on to something under the same names."""
+    return {name: getattr(config, name) for name in names.split()}
+
+
 def _settings_of(cls: type) -> dict[str, Setting]:
     """The fields of a configuration in their order. A subclass that says nothing new of a field keeps what was said."""
     marks: dict[str, tuple[Any, ...]] = {}
