@@ -40,7 +40,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 512, seed: int =
     return total / projections
 
 
-# ----------------------------------------------------------------------------------------- pictures [C, H, W] in [0, 1]
+# ----------------------------------------------------------------------------------------- images [C, H, W] in [0, 1]
 
 
 def psnr(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:

@@ -1,4 +1,4 @@
-"""`sdfgan dataset`: checks, previews and converts sets of pictures."""
+"""`sdfgan dataset`: checks, previews and converts sets of images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from sdfgan.cli.arguments import output_path
 from sdfgan.cli.flags import CheckConfig, ConvertConfig, DatasetFlags, PreviewConfig
 from sdfgan.data.archives import Archive, Entry, open_archive
-from sdfgan.data.convert import dataset_json, encode, picture_name, writer
+from sdfgan.data.convert import dataset_json, encode, image_name, writer
 from sdfgan.data.images import decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
@@ -42,11 +42,11 @@ class _Set(NamedTuple):
 
 
 def run(config: DatasetFlags) -> None:
-    """Do it, and say what came of it. A set without a readable picture is an error."""
+    """Do it, and say what came of it. A set without a readable image is an error."""
     with announced(f"reading {config.data}"):
         archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
-    require_some(config.data, len(archive.pictures), archive.refused)
+    require_some(config.data, len(archive.images), archive.refused)
     entries = _chosen(config, archive, layout)
     labels, notes = read_labels(archive, layout, config.data)
     poses, more = read_poses(archive, config.data)
@@ -62,9 +62,9 @@ def run(config: DatasetFlags) -> None:
 
 
 def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
-    """The pictures that are wanted; random choices are without replacement."""
+    """The images that are wanted; random choices are without replacement."""
     random = np.random.default_rng(config.seed)
-    entries = archive.pictures
+    entries = archive.images
     if config.views_per_object:
         if layout != "shapenet":
             raise UserError("--views-per-object is for the shapenet layout (OBJECT/rendering/00.png ...)")
@@ -80,8 +80,8 @@ def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
     return entries
 
 
-def _pictures(config: DatasetFlags, data: _Set) -> Iterator[tuple[Entry, np.ndarray | str]]:
-    """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
+def _images(config: DatasetFlags, data: _Set) -> Iterator[tuple[Entry, np.ndarray | str]]:
+    """Each entry with its image, or the reason why there is none; a few are decoded ahead."""
     Image.init()  # loads the decoders here, once, rather than in every thread
     entries = data.entries
     with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -100,7 +100,7 @@ def _check(config: CheckConfig, data: _Set) -> None:
     labels, poses = data.labels, data.poses
     bad, coverage, opaque = list(data.archive.refused), [], 0
     digests: Counter[bytes] = Counter()
-    for entry, found in _pictures(config, data):
+    for entry, found in _images(config, data):
         if isinstance(found, str):
             bad.append((entry.name, found))
         else:
@@ -142,10 +142,10 @@ def _preview(config: PreviewConfig, data: _Set) -> None:
     output = output_path(config.output, Path("preview.png"))
     if output.suffix.lower() not in (".png", ".jpg") or output.exists():
         raise UserError(f"{output}: {'exists; ' if output.exists() else ''}name a new .png or .jpg")
-    found = [picture for _, picture in _pictures(config, data) if not isinstance(picture, str)]
+    found = [image for _, image in _images(config, data) if not isinstance(image, str)]
     require_some(config.data, len(found), [])
-    pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
-    on_white = pictures[:, :3] + 1 - pictures[:, 3:]
+    images = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+    on_white = images[:, :3] + 1 - images[:, 3:]
     save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found))), fill=1.0))
     print(f"wrote {len(found)} images to {output}")
 
@@ -156,11 +156,11 @@ def _convert(config: ConvertConfig, data: _Set) -> None:
     written: dict[str, str] = {}
     bad = list(data.archive.refused)
     with writer(config.output) as write:
-        for entry, found in _pictures(config, data):
+        for entry, found in _images(config, data):
             if isinstance(found, str):
                 bad.append((entry.name, found))
             else:
-                name = picture_name(len(written))
+                name = image_name(len(written))
                 write(name, encode(found))
                 written[name] = entry.name
         require_some(config.data, len(written), bad)

@@ -1,4 +1,4 @@
-"""`sdfgan invert`: the shape and camera behind a picture, as a generator knows shapes."""
+"""`sdfgan invert`: the shape and camera behind an image, as a generator knows shapes."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def run(config: InvertConfig) -> None:
     """Write what was found, and say where."""
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
-    target = _target(config, trained)
+    target = target_image(config, trained)
     folder = output_path(config.output_dir, run_folder(config.run) / "inverted" / config.image.stem, folder=True)
-    output_path(folder / "found.png", folder, reads=[config.image])  # the only picture there
+    output_path(folder / "found.png", folder, reads=[config.image])  # the only image there
     generator = generator.to(device)
     viewer = viewer_of(config, generator, trained)
     effort = Effort(**chosen(config, "candidates starts latent_steps code_steps mask_weight perceptual_weight"))
@@ -73,8 +73,8 @@ def run(config: InvertConfig) -> None:
         print(f"{config.image}: {warning}", file=sys.stderr)
 
 
-def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
-    """The picture [4, R, R] as the run's data would have it. Raises UserError."""
+def target_image(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
+    """The image [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such image")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
@@ -106,7 +106,7 @@ def _write(
 ) -> None:
     """The sheet and the videos."""
     size = config.view_resolution
-    pair = torch.stack([target, found.picture])
+    pair = torch.stack([target, found.image])
     compared = pair[:, :3] if found.silhouette_iou is None else pair[:, :3] + 1 - pair[:, 3:]
     seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
     views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))

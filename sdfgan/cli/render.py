@@ -26,7 +26,7 @@ _MAX_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whol
 
 
 def run(config: RenderConfig) -> None:
-    """Write the pictures or video, and say where they are."""
+    """Write the images or video, and say where they are."""
     if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
         raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
     kind = run_kind(config.run)
@@ -47,7 +47,7 @@ def run(config: RenderConfig) -> None:
     generator, trained, seeds, condition = shapes[:4] if shapes else _solid(config)
     viewer, sides = viewer_of(config, generator, trained), sides_of(config, trained)
     if config.mode in _VIDEOS:
-        viewer.video(output, lambda frame: condition, _path(config, sides), config.resolution, config.fps, show)
+        viewer.video(output, lambda frame: condition, camera_path(config, sides), config.resolution, config.fps, show)
     elif config.mode in ("seeds", "images"):
         _single(viewer, config, seeds, condition, sides, show, output)
     else:
@@ -74,7 +74,7 @@ def _output(config: RenderConfig) -> Path:
     return output
 
 
-def _path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
+def camera_path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
     if config.mode == "front":
         reach = sides.reach if config.azimuth is None else math.radians(config.azimuth)
         phase = 2 * math.pi * torch.arange(config.frames) / config.frames
@@ -95,13 +95,13 @@ def _single(
     axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(seeds), 3, 3)
     with progress(len(axes), config.mode) as bar:
         if config.mode == "seeds":
-            pictures = shown(viewer.look(condition, axes, config.resolution, bar.advance), show)
-            save_image(output, sheet(pictures, math.ceil(math.sqrt(len(pictures))), show))
+            images = shown(viewer.look(condition, axes, config.resolution, bar.advance), show)
+            save_image(output, sheet(images, math.ceil(math.sqrt(len(images))), show))
             return
         names = iter(seeds)
         for batch in viewer.batches(condition, axes, config.resolution, bar.advance):
-            for picture in shown([batch], show, viewer.span):
-                save_image(output / f"shape-{next(names)}.png", picture)
+            for image in shown([batch], show, viewer.span):
+                save_image(output / f"shape-{next(names)}.png", image)
 
 
 def _grid(

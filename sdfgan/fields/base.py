@@ -58,9 +58,7 @@ class Field(nn.Module):
     latent_size: int = 0
     unsigned: bool = False  # whether distances are of a sheet, which has no inside: nowhere negative
     lipschitz: Bound = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
-    mixed_precision: bool = (
-        False  # whether autocast may shorten it where pictures are made; never where rays are traced
-    )
+    mixed_precision: bool = False  # whether autocast may shorten it where images are made; never where rays are traced
 
     @property
     def extent(self) -> Bound:

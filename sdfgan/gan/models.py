@@ -38,7 +38,7 @@ def make_generator(config: ResolvedGanConfig) -> Field:
             gain=_DENSITY_GAIN,
             prior=_DENSITY_PRIOR,
             activation=config.activation,
-            extent=1.0 if config.channels == 4 else _reach(config),  # photographs with a background fill the picture
+            extent=1.0 if config.channels == 4 else _reach(config),  # photographs with a background fill the image
             near_far=config.near_far,
         )
     layers = chosen(config, "width trunk_layers sdf_layers texture_layers latent_size texture_latent_size")
@@ -49,7 +49,7 @@ def make_generator(config: ResolvedGanConfig) -> Field:
 
 
 def _reach(config: ResolvedGanConfig) -> float:
-    """How far from the origin the rays of a picture can ask a volume that fills it."""
+    """How far from the origin the rays of an image can ask a volume that fills it."""
     if config.near_far is None:
         return math.sqrt(3)
     distance = camera_distance(math.radians(config.fov))

@@ -78,7 +78,7 @@ class TrainingState(Job):
                 config.resolutions,
                 config.discriminator_channels,
                 config.discriminator_max_channels,
-                picture_channels=config.channels,
+                image_channels=config.channels,
                 latent_size=self.generator.latent_size if _ever(config, "latent_weight") else 0,
                 guess_direction=_ever(config, "pose_weight"),
                 sphere=self.loss.sphere,
@@ -107,7 +107,7 @@ class TrainingState(Job):
 
     @property
     def average(self) -> Field:
-        """The moving average of the generator that pictures are made from."""
+        """The moving average of the generator that images are made from."""
         return self.averages["ema"]
 
     def _parts(self) -> list[dict[str, Any]]:

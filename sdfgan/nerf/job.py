@@ -311,14 +311,14 @@ class NerfJob(Job):
 
 
 def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
-    """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
+    """What is behind the images: 1 or 0. Raises UserError where they have no alpha but need one."""
     if config.background == "white" and not scene.has_alpha:
         raise UserError(f"{scene.path}: --background white needs images with alpha, but these have none")
     return float(scene.has_alpha and config.background != "black")
 
 
 def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
-    """Those of the valid pixels, or of all, that are in the middle halves of their pictures of sizes [B, 2]."""
+    """Those of the valid pixels, or of all, that are in the middle halves of their images of sizes [B, 2]."""
     counts = sizes.prod(1)
     starts = counts.cumsum(0) - counts
     total = int(counts.sum()) if valid is None else len(valid)
@@ -334,7 +334,7 @@ def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
-    """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
+    """The network, if one is asked for. Raises UserError where it cannot compare the images."""
     if config.lpips is None:
         return None
     from sdfgan.lpips import MIN_SIDE, load_lpips

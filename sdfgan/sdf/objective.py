@@ -18,8 +18,8 @@ class Objective(nn.Module):
 
     Distances are compared in the range of the target scaler; gradients are those of the true distance. l1 and l2 are
     means of |d| and d^2 (clamped: l1 with both sides cut at `clamp`, Park et al. 2019), weighted by the inverse
-    density of the samples if asked, and by 1 / (|distance| + focus), divided by its mean, if that is not 0; eikonal is
-    (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
+    density of the samples if `weighted`, and by 1 / (|distance| + focus), divided by its mean, if that is not 0;
+    eikonal is (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
     """
 
     def __init__(self, field: CoordinateSDF, config: ResolvedSdfConfig) -> None:

@@ -128,14 +128,14 @@ def save_slices(folder: Path, field: Field, truth: GroundTruth | None) -> list[P
     device = next(field.parameters()).device
     planes = [slice_points(axis, _SIDE, device) for axis in range(3)]
     found = torch.stack([evaluate(field, plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
-    pictures, written = colour_distance(found), [folder / "slices.png"]
+    images, written = colour_distance(found), [folder / "slices.png"]
     if truth is not None:
         true = torch.stack([truth.signed_distance(plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
-        pictures = torch.cat([pictures, colour_distance(true)])
+        images = torch.cat([images, colour_distance(true)])
         error = (found - true).abs()
         written.append(folder / "error.png")
         save_image(written[-1], image_grid(colour_heat(error / error.flatten().quantile(0.999).clamp(min=1e-9)), 3))
-    save_image(written[0], image_grid(pictures, 3))
+    save_image(written[0], image_grid(images, 3))
     return written
 
 
@@ -164,6 +164,6 @@ def save_turntable(path: Path, field: Field) -> None:
     condition = field.condition(None)
     with VideoWriter(path) as video:
         for axes in rotate_axes(orbit_path(_FRAMES, _ELEVATION)).to(device).split(4):
-            picture = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
-            for frame in picture.rgb:
+            image = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
+            for frame in image.rgb:
                 video.add(frame.cpu())

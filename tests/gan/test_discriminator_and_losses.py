@@ -30,7 +30,7 @@ from sdfgan.gan.losses import (
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 @pytest.mark.parametrize("resolution", [16, 64])
 def test_a_verdict_on_each_picture(name: str, resolution: int) -> None:
-    network = DISCRIMINATORS[name]([resolution], 8, 32, picture_channels=3, latent_size=5, guess_direction=True)
+    network = DISCRIMINATORS[name]([resolution], 8, 32, image_channels=3, latent_size=5, guess_direction=True)
     verdict = network(torch.rand(6, 3, resolution, resolution))
     assert [tuple(part.shape) for part in verdict] == [(6,), (6, 5), (6, 3)]
     assert verdict.logit.std() > 0

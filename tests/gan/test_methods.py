@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfgan.data.image_sets import InMemory, Pictures, shrink
+from sdfgan.data.image_sets import Images, InMemory, shrink
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import eikonal_loss
@@ -61,7 +61,7 @@ def pictures() -> Tensor:
 
 
 def trained(
-    pictures: Pictures | Tensor, steps: int = LONG, augmented: float = 0.0, **options: Any
+    pictures: Images | Tensor, steps: int = LONG, augmented: float = 0.0, **options: Any
 ) -> tuple[GanJob, list[dict[str, float]]]:
     """A trainer after some steps, and the numbers of each. `augmented` is the probability of ADA at the start."""
     train = InMemory(pictures) if isinstance(pictures, Tensor) else pictures
