@@ -74,10 +74,7 @@ COMMANDS = {
             ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
             ("runs/gan-001 --mode images --seeds 0-99 --psi 0.7", "a hundred typical shapes as files"),
             ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
-            (
-                "runs/sdf-001 --mode turntable",
-                "a video of what train-sdf learned, or train-nerf",
-            ),
+            ("runs/sdf-001 --mode turntable", "a video of what train-sdf learned, or train-nerf"),
         ),
     ),
     "interpolate": Command(
@@ -123,12 +120,7 @@ COMMANDS = {
         "Resize and crop a data set into a zip, tar or folder for training.",
         "sdfgan.cli.flags:ConvertConfig",
         "sdfgan.cli.dataset:run",
-        (
-            (
-                "ShapeNet/03001627 chairs.zip --resolution 64 --views-per-object 4",
-                "ShapeNet renderings as a zip",
-            ),
-        ),
+        (("ShapeNet/03001627 chairs.zip --resolution 64 --views-per-object 4", "ShapeNet renderings as a zip"),),
     ),
     "dataset render": Command(
         "Render a training set from meshes: random views, poses, labels, objects held out.",

@@ -154,12 +154,7 @@ class NerfJob(Job):
             wanted = int(self.config.samples / max(log["samples"], 0.1))
             self.rays_now = self.chunks * min(max(wanted // self.chunks, _MIN_RAYS), self.max_rays)
         mse = log.pop("mse")
-        return {
-            "psnr": decibels(mse),
-            "learning_rate": rate,
-            "rays": len(chunks[0].pixels) * self.chunks,
-            **log,
-        }
+        return {"psnr": decibels(mse), "learning_rate": rate, "rays": len(chunks[0].pixels) * self.chunks, **log}
 
     def _draw(self) -> list[_Chunk]:
         """The chunks of a step, alike in all processes."""

@@ -10,17 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import (
-    HALF,
-    LIBRARY,
-    REAL,
-    Checker,
-    at_least_float32,
-    native,
-    refuse_gradient,
-    register,
-    require_tensors,
-)
+from ._library import HALF, LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
 
 _DTYPES = (*HALF, *REAL)
 _MAX_LEVELS = 5

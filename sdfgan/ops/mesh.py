@@ -179,11 +179,7 @@ def _morton(points: Tensor) -> Tensor:
     return code
 
 
-_op = register(
-    f"mesh_distance({_TREE}, Tensor points) -> (Tensor, Tensor, Tensor, Tensor)",
-    _kernel,
-    _fake,
-)
+_op = register(f"mesh_distance({_TREE}, Tensor points) -> (Tensor, Tensor, Tensor, Tensor)", _kernel, _fake)
 
 
 def _raycast_fake(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:

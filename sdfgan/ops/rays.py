@@ -45,13 +45,7 @@ def one_radius_or_each(op: str, radius: float | Tensor) -> tuple[float, Tensor |
 
 
 def _fake(
-    camera_to_world: Tensor,
-    pixels: Tensor,
-    height: int,
-    width: int,
-    fov: float,
-    radius: float,
-    radii: Tensor | None,
+    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float, radii: Tensor | None
 ) -> Rays:
     check = Checker("generate_rays")
     check("camera_to_world", camera_to_world, ("B", 3, 4), REAL)

@@ -191,12 +191,7 @@ def _occupied(
 
 
 def composite_packed(
-    answer: Radiance,
-    places: RaySamples,
-    deltas: Tensor,
-    distances: Tensor,
-    offsets: Tensor,
-    background: Background,
+    answer: Radiance, places: RaySamples, deltas: Tensor, distances: Tensor, offsets: Tensor, background: Background
 ) -> tuple[VolumeRendering, Tensor]:
     """What R rays see of a field's answers at N places, one ray after the other, and the places' weights [N].
 
