@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
 from sdfgan.training.config import (
     AtMost,
@@ -188,8 +189,6 @@ class ResolvedSdfConfig(SdfConfig):
     @property
     def widths(self) -> tuple[int, ...]:
         """Hidden layers."""
-        from sdfgan.fields.coordinate import DAM_WIDTHS
-
         return DAM_WIDTHS if self.dam_arch else (self.width,) * self.num_layers
 
     @property
