@@ -9,7 +9,8 @@ import torch
 
 from measure import Comparison
 from sdfgan import ops
-from sdfgan.fields.coordinate import DAM_WIDTHS, Perceptron
+from sdfgan.compat.dam import DAM_WIDTHS
+from sdfgan.fields.coordinate import Perceptron
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.ops import reference
 

@@ -23,7 +23,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from sdfgan.fields.coordinate import DAM_WIDTHS
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import marching_cubes, normalise, repair
 from sdfgan.sdf import GroundTruth, Placement, SampleStream, evaluation, read_mesh
