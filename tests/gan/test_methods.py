@@ -433,7 +433,7 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         now = straight.config.at(straight.steps_done)
         assert drawing.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
     finally:
-        for trainer in (straight, halted, resumed):
+        for trainer in (resumed, halted, straight):
             trainer.close()
     a, b = straight.state()[0], resumed.state()[0]
     assert all(torch.equal(a[name], b[name]) for name in a)
