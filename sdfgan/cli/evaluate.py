@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
 
 from sdfgan import conditions
-from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
+from sdfgan.cameras import Empirical, PoseDistribution
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import EvaluateConfig
 from sdfgan.data.image_sets import Images, InMemory
@@ -20,7 +19,7 @@ from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.data import load_training_data
 from sdfgan.gan.evaluation import image_scores, random_images, real_images, set_scores
-from sdfgan.gan.models import load_generator
+from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
@@ -122,5 +121,4 @@ def _poses(config: ResolvedGanConfig, reals: Images) -> PoseDistribution:
         if reals.poses is None:
             raise UserError("the run took its poses from its data, and these images have none (poses.json)")
         return Empirical.of(reals.poses)
-    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-    return pose_distribution(config.poses, *spans)
+    return poses_of(config)

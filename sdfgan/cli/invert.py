@@ -14,7 +14,7 @@ from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import InvertConfig
-from sdfgan.cli.shapes import poses_of, viewer_of
+from sdfgan.cli.shapes import viewer_of
 from sdfgan.data.archives import Entry
 from sdfgan.data.images import decode
 from sdfgan.data.layouts import CONVENTIONS
@@ -23,7 +23,7 @@ from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
-from sdfgan.gan.models import load_generator
+from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
 from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import torch
 
 from sdfgan import conditions
-from sdfgan.cameras import DEFAULT_FOV, PoseDistribution, pose_distribution
+from sdfgan.cameras import DEFAULT_FOV
 from sdfgan.cli.arguments import parse_seeds
 from sdfgan.cli.flags import CameraFlags, ShapeFlags, VolumeFlags
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.gan.models import load_generator, sample_latents
+from sdfgan.gan.models import load_generator, poses_of, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
 from sdfgan.training.device import resolve_device
@@ -52,12 +52,6 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
         mean = truncation.cached_mean(checkpoint, generator, config, weights)
         condition = conditions.lerp(mean, condition, flags.psi)
     return Shapes(generator, config, seeds, condition, mean)
-
-
-def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
-    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
-    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
 
 
 def sides_of(flags: CameraFlags, config: ResolvedGanConfig | None) -> ViewRange:

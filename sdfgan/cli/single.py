@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.cli.flags import CameraFlags, RenderConfig, ShapeFlags, VolumeFlags
+from sdfgan.cli.flags import RenderConfig, ShapeFlags
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import image_grid, save_image
@@ -26,6 +26,7 @@ from sdfgan.training.device import resolve_device
 
 Kind = Literal["gan", "sdf", "nerf"]
 _RAYS_AT_ONCE = 8192
+_OF_GENERATORS = "seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
 
 
 def run_kind(run: Path) -> Kind:
@@ -42,7 +43,7 @@ def run_kind(run: Path) -> Kind:
 
 def load_solid(flags: ShapeFlags) -> MeshSDF:
     """The field of a run of train-sdf. Raises UserError for flags that it has no use for."""
-    _refuse(flags, "train-sdf", ShapeFlags, VolumeFlags)
+    _refuse(flags, "train-sdf", _OF_GENERATORS)
     return load(flags.run, resolve_device(flags.device))
 
 
@@ -56,7 +57,7 @@ class SceneRun(NamedTuple):
     @classmethod
     def load(cls, flags: ShapeFlags) -> SceneRun:
         """With the scene that it learned from. Raises UserError, also for flags that it has no use for."""
-        _refuse(flags, "train-nerf", ShapeFlags, VolumeFlags, CameraFlags)
+        _refuse(flags, "train-nerf", f"{_OF_GENERATORS} elevation azimuth azimuth_range")
         model, config = load_model(flags.run, str(resolve_device(flags.device)))
         scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
         return cls(model, config, scene)
@@ -72,11 +73,10 @@ class SceneRun(NamedTuple):
         if frames is not None:
             renderer.video(output, cameras, show, flags.fps)
             return
-        looks = (renderer.look(cameras, index, show == "normals") for index in range(len(cameras.widths)))
-        images: list[Tensor] = []
-        for seen in looks:
-            if not images:
-                span = depth_span(seen)
+        images, span = list[Tensor](), None
+        for index in range(len(cameras.widths)):
+            seen = renderer.look(cameras, index, show == "normals")
+            span = span or depth_span(seen)  # of the first, so that all are comparable
             images.append(shown(seen, show, span).cpu())
         if flags.mode == "images":
             for index, image in enumerate(images):
@@ -85,11 +85,8 @@ class SceneRun(NamedTuple):
             save_image(output, image_grid(torch.stack(images), len(images)))
 
 
-def _refuse(flags: ShapeFlags, trainer: str, *unused: type) -> None:
-    """Raises UserError for a flag of these types that is given."""
-    if trainer == "train-nerf" and getattr(flags, "azimuth", None) is not None:
-        raise UserError(f"--azimuth: has no effect on {flags.run}, a run of train-nerf")
-    defaults = {field.name: field.default for field in dataclasses.fields(flags)}
-    for name in (field.name for kind in unused for field in dataclasses.fields(kind)):
-        if name not in ("run", "device") and name in defaults and getattr(flags, name) != defaults[name]:
-            raise UserError(f"{flag_of(name)}: has no effect on {flags.run}, a run of {trainer}")
+def _refuse(flags: ShapeFlags, trainer: str, names: str) -> None:
+    """Raises UserError for one of these flags that is given."""
+    for field in dataclasses.fields(flags):
+        if field.name in names.split() and getattr(flags, field.name) != field.default:
+            raise UserError(f"{flag_of(field.name)}: has no effect on {flags.run}, a run of {trainer}")

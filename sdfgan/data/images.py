@@ -138,10 +138,7 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
                 return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
-                refused = _refused(image)
-                if refused:
-                    return refused
-                return _square(_premultiplied(image, turn=True), resolution, background, crop)
+                return _refused(image) or _square(_premultiplied(image, turn=True), resolution, background, crop)
     except UnidentifiedImageError:
         return _no_image(head)
     except Exception as error:  # decoders raise almost anything on damaged data

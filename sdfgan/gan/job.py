@@ -166,9 +166,7 @@ class GanJob(TrainingState):
         compared = self.threads.map(chunk, fakes, reals, fake_views, real_views, shares)
         log = self._mean([numbers for numbers, _ in compared])
         norm, finite = self.apply(
-            "discriminator",
-            [gradients for _, gradients in compared],
-            config.gradient_clip_discriminator or math.inf,
+            "discriminator", [gradients for _, gradients in compared], config.gradient_clip_discriminator or math.inf
         )
         seen = torch.cat([fake.images(config.channels).detach() for fake in fakes])
         alpha = torch.cat([fake.made.alpha.detach() for fake in fakes if fake.made is not None])

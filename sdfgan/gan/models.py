@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import camera_distance
+from sdfgan.cameras import PoseDistribution, camera_distance, pose_distribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
@@ -83,6 +83,12 @@ def config_of(saved: Saved) -> ResolvedGanConfig:
         found = json.dumps(kind)
         raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {found}{where}")
     return GanConfig.from_json(config, saved.folder)
+
+
+def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
+    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
+    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
+    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
 
 
 def sample_latents(config: ResolvedGanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,11 +64,9 @@ def _fake(
     return new((n, 3)), new((n, 3)), new((n,)), new((n,))
 
 
-def _kernel(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float, radii: Tensor | None
-) -> Rays:
-    rays = _fake(camera_to_world, pixels, height, width, fov, radius, radii)
-    origins, directions, near, far = rays
+def _kernel(*arguments: Any) -> Rays:
+    rays = origins, directions, near, far = _fake(*arguments)
+    camera_to_world, pixels, height, width, fov, radius, radii = arguments
     native(camera_to_world).generate_rays(
         cameras=camera_to_world,
         pixels=pixels,
