@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from functools import partial
 
@@ -57,7 +56,7 @@ def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
     cells = config.mesh_resolution
     if kind == "nerf":
         run = SceneRun.load(config)
-        surface = scene_surface(run.model, dataclasses.replace(run.config, mesh_resolution=cells))
+        surface = scene_surface(run.model, run.config, cells)
         field: Field = surface
         make = partial(scene_mesh, surface, cells, run.scene)
     else:

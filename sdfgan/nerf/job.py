@@ -289,8 +289,8 @@ class NerfJob(Job):
         mesh = None
         if config.mesh_resolution:
             try:
-                made = scene_mesh(scene_surface(self.model, config), config.mesh_resolution, scene)
-                export_mesh(made, path / "mesh.glb")
+                surface = scene_surface(self.model, config, config.mesh_resolution)
+                export_mesh(scene_mesh(surface, config.mesh_resolution, scene), path / "mesh.glb")
                 mesh = str(path / "mesh.glb")
             except UserError as error:
                 print(f"no mesh: {error}")
@@ -299,9 +299,9 @@ class NerfJob(Job):
         summary.write(path)
         scored = {name: values for name, values in summary["scores"].items() if values["views"]}
         scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
-        names = [Path(file).name for file in (*videos, mesh) if file is not None]
-        names = [*(["views.png"] if summary["scores"] else []), *names, "summary.json"]
-        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(names)}")
+        made = [Path(file).name for file in (*videos, mesh) if file is not None]
+        made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
+        print(f"done: {scores or 'no views held out'}; look at {path}: {', '.join(made)}")
         return summary
 
 

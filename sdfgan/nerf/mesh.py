@@ -50,14 +50,14 @@ class DensitySurface(Field):
         return RaySamples(points, down, covariances)
 
 
-def scene_surface(model: SceneModel, config: ResolvedNerfConfig) -> DensitySurface:
-    """The surface to be meshed with `mesh_resolution` cells.
+def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> DensitySurface:
+    """The surface of a scene, for meshes of so many cells along a side.
 
     Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of
     cones are evaluated for Gaussians whose deviation is half a cell.
     """
-    level = config.mesh_level or math.log(2) * config.mesh_resolution / 4
-    deviation = 1 / config.mesh_resolution if model.cones else None
+    level = config.mesh_level or math.log(2) * cells / 4
+    deviation = 1 / cells if model.cones else None
     surface = DensitySurface(model.field, level, getattr(model, "occupancy", None), deviation)
     surface.register_buffer("place", torch.zeros((), device=config.device))  # says where to evaluate
     return surface
