@@ -127,20 +127,18 @@ def evaluators(field: FilmSirenSDF, latents: Tensor, names: tuple[str, ...]) -> 
 
 
 @dataclass
-class SeedTrace:
-    """What the seed's raycaster finds at the last level."""
+class DfrTrace:
+    """What dfr's raycaster finds at the last level."""
 
     hit: Tensor  # [B, R, R] bool
     distance: Tensor  # [B, R, R]; 0 where no ray was traced
     queries: int
-    shaded: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball, all of which the seed shades
+    shaded: Tensor  # [B, R, R] bool: pixels of the coarsest rays that meet the unit ball, all of which dfr shades
     start: Tensor  # [B, R, R] where the ray of each of these ended, or that of the coarser pixel it is in
 
 
-def trace_seed(
-    evaluate: Evaluate, axes: Tensor, scales: tuple[int, ...], fov: float = cameras.DEFAULT_FOV
-) -> SeedTrace:
-    """Plain sphere tracing at each of the cumulated scales; see `sdfgan.raycast.multiscale(algorithm="seed")`."""
+def trace_dfr(evaluate: Evaluate, axes: Tensor, scales: tuple[int, ...], fov: float = cameras.DEFAULT_FOV) -> DfrTrace:
+    """Plain sphere tracing at each of the cumulated scales; see `sdfgan.raycast.multiscale(algorithm="dfr")`."""
     distance = cameras.camera_distance(fov)
     batch, size, queries = len(axes), 1, 0
     camera = cameras.orbit_camera(axes, fov)
@@ -178,19 +176,19 @@ def trace_seed(
             k = 2 * best_t * math.tan(fov / (2 * size))
             mask = mask.masked_scatter(mask, best <= 0.5 * (2 * k.square() + 1 / 256).sqrt())
     hit = torch.zeros_like(mask).masked_scatter(mask, best <= 5e-3)
-    return SeedTrace(hit, axes.new_zeros(mask.shape).masked_scatter(mask, best_t), queries, shaded, start)
+    return DfrTrace(hit, axes.new_zeros(mask.shape).masked_scatter(mask, best_t), queries, shaded, start)
 
 
-def seed_losses(
+def dfr_losses(
     field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...], per_point: bool
 ) -> tuple[Tensor, Tensor]:
-    """What the seed trains a generator with: a loss of its RGBA pictures (mean square), and the eikonal term at points.
+    """What dfr trains a generator with: a loss of its RGBA pictures (mean square), and the eikonal term at points.
 
     Every pixel of the coarsest rays that meet the unit ball is shaded, with the gradient of the sdf by autograd; FiLM
     is computed per point, as it does, or else gathered.
     """
     with torch.no_grad():
-        found = trace_seed((faithful if per_point else gather)(field, latents), axes, scales)
+        found = trace_dfr((faithful if per_point else gather)(field, latents), axes, scales)
     batch, size = len(axes), found.hit.shape[1]
     directions = cameras.ray_grid(cameras.orbit_camera(axes), size, size)[1].reshape(batch, size, size, 3)
     image = found.shaded.nonzero()[:, 0]
@@ -222,20 +220,20 @@ def seed_losses(
     return picture.square().mean(), (length - 1).square().mean()
 
 
-class CapturedSeed:
-    """`trace_seed` of a field, with products in float16, recorded once and replayed when called."""
+class CapturedDfr:
+    """`trace_dfr` of a field, with products in float16, recorded once and replayed when called."""
 
     def __init__(self, field: FilmSirenSDF, latents: Tensor, axes: Tensor, scales: tuple[int, ...]) -> None:
         self.evaluate, self.scales, self.camera = batched(field, latents), scales, cameras.orbit_camera(axes)
         self.replay = recorded(self.run, axes.device)
         self.queries = len(axes) * sum(15 * math.prod(scales[: i + 1]) ** 2 for i in range(len(scales)))
 
-    def __call__(self) -> CapturedSeed:
+    def __call__(self) -> CapturedDfr:
         self.hit, self.distance = self.replay()
         return self
 
     def run(self, fov: float = cameras.DEFAULT_FOV) -> tuple[Tensor, Tensor]:
-        """Hits and distances [B, R, R]; see `trace_seed`."""
+        """Hits and distances [B, R, R]; see `trace_dfr`."""
         distance, size = cameras.camera_distance(fov), 1
         batch = len(self.camera)
         mask = self.camera.new_ones(batch, 1, 1, dtype=torch.bool)

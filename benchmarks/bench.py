@@ -197,8 +197,8 @@ def _table(title: str, records: list[Record]) -> Table:
             more.append(f"error {record['largest_error']:.0e}")
         if "queries" in record:
             more.append(f"{record['queries']} queries")
-        if "queries_of_seed" in record:
-            more.append(f"({record['queries_of_seed']:.3f})")
+        if "queries_of_dfr" in record:
+            more.append(f"({record['queries_of_dfr']:.3f})")
         if "useful_lanes" in record:
             more.append(f"lanes {record['useful_lanes']:.3f}")
         if "iou" in record:

@@ -183,16 +183,14 @@ def any_field(options: Options) -> Iterator[Comparison]:
             scales = SCALES[resolution]
             variants = {
                 "march": lambda axes=axes, scales=scales, f=foreign: raycast.multiscale(axes, scales, None, f),
-                "torch, seed's march": lambda axes=axes, scales=scales, f=function: baselines.trace_seed(
-                    f, axes, scales
-                ),
+                "torch, dfr's march": lambda axes=axes, scales=scales, f=function: baselines.trace_dfr(f, axes, scales),
             }
             config = {"field": name, "images": images, "side": resolution}
             yield Comparison(
                 "field",
                 config,
                 variants,
-                ("torch, seed's march",),
+                ("torch, dfr's march",),
                 examine=lambda _, answer: {"queries": answer.queries},
             )
 
@@ -280,8 +278,8 @@ def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor) -> Comparison:
         "render": partial(ours, field),
         "render, generic trace": partial(ours, _WithoutNetwork(field)),
         "torch gradients": partial(ours, _plain(field)),
-        "torch seed, faithful": partial(baselines.seed_losses, field, latents, axes, scales, True),
-        "torch seed, gather": partial(baselines.seed_losses, field, latents, axes, scales, False),
+        "torch dfr, faithful": partial(baselines.dfr_losses, field, latents, axes, scales, True),
+        "torch dfr, gather": partial(baselines.dfr_losses, field, latents, axes, scales, False),
     }
     config = {"images": len(axes), "side": 64, "width": field.width}
     variants = {name: partial(run, made) for name, made in losses.items()}

@@ -9,7 +9,8 @@ import torch
 
 from measure import Comparison
 from sdfgan import ops
-from sdfgan.fields.coordinate import DAM_WIDTHS, Perceptron
+from sdfgan.compat.dam import DAM_WIDTHS
+from sdfgan.fields.coordinate import Perceptron
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.ops import reference
 
@@ -17,7 +18,7 @@ _POINTS = 2**15
 
 
 def comparisons(quick: bool, device: str) -> Iterator[Comparison]:
-    """The hash grid of the medium preset, forward and back; networks of the seed and of the presets, forward."""
+    """The hash grid of the medium preset, forward and back; networks of dfr and of the presets, forward."""
     points = torch.rand(_POINTS // (8 if quick else 1), 3, generator=torch.Generator().manual_seed(0)).to(device)
     grid = HashGrid(levels=4, log2_size=19, coarsest=8, finest=64).to(device)
     table = grid.table.detach().requires_grad_()

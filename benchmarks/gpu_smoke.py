@@ -424,7 +424,7 @@ for _width in ops.CUDA_WIDTHS:
         CHECKS[f"captured trace, {_precision}, width {_width}"] = partial(_check_captured, **_settings)
 
 
-def _check_render(device: str, edge: Literal["exact", "neighbour", "fuzz"]) -> Errors:
+def _check_render(device: str, edge: Literal["exact", "neighbour", "dfr"]) -> Errors:
     """A picture and its gradients."""
     torch.manual_seed(0)
     field, latents = fields.FilmSirenSDF(width=64, latent_size=8), torch.randn(2, 8)
@@ -443,7 +443,7 @@ def _check_render(device: str, edge: Literal["exact", "neighbour", "fuzz"]) -> E
     return {"mean of pixels": ((pictures[1] - pictures[0]).abs().mean().item(), 1e-4), "gradient": (apart, 2e-2)}
 
 
-for _edge in ("exact", "neighbour", "fuzz"):
+for _edge in ("exact", "neighbour", "dfr"):
     CHECKS[f"render, edge {_edge}"] = partial(_check_render, edge=_edge)
 
 

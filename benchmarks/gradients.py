@@ -39,7 +39,7 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "exact": {},
     "layers=1": {"layers": 1},
     "neighbour": {"edge": "neighbour"},
-    "seed's fuzz": {"edge": "fuzz"},
+    "dfr": {"edge": "dfr"},
 }
 _BOX, _BOX_AXIS, _BOX_ANGLE = (0.8, 0.6, 0.9), (1.0, 2.0, 3.0), 0.7
 Record = dict[str, Any]

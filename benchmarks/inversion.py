@@ -40,9 +40,9 @@ def main() -> None:
     for index, picture in enumerate(pictures):
         started = time.perf_counter()
         found = invert(generator, config, picture, poses)
-        ious.append(silhouette_iou(found.picture[3], picture[3]))
+        ious.append(silhouette_iou(found.image[3], picture[3]))
         seconds.append(time.perf_counter() - started)
-        sheet += [picture[:3], found.picture[:3]]
+        sheet += [picture[:3], found.image[:3]]
         print(
             f"{index + 1}/{len(pictures)}  IoU {ious[-1]:.3f}  loss {found.loss:.4f}  {seconds[-1]:.1f} s", flush=True
         )

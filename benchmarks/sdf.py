@@ -23,7 +23,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from sdfgan.fields.coordinate import DAM_WIDTHS
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import marching_cubes, normalise, repair
 from sdfgan.sdf import GroundTruth, Placement, SampleStream, evaluation, read_mesh
@@ -79,7 +79,7 @@ def ours(truth: GroundTruth, preset: str, scaler: str, device: str) -> nn.Module
     return field.requires_grad_(False)
 
 
-def judged(network: nn.Module, truth: GroundTruth) -> dict[str, float]:
+def scored(network: nn.Module, truth: GroundTruth) -> dict[str, float]:
     """Metrics of a network, and of the mesh made from it."""
     with torch.no_grad():
         metrics = evaluation.field_metrics(network, truth)
@@ -121,7 +121,7 @@ def main() -> None:
             begin, used = time.perf_counter(), time.process_time()
             network = train(truth)
             seconds, used = time.perf_counter() - begin, time.process_time() - used
-            metrics = judged(network, truth)
+            metrics = scored(network, truth)
             numbers = " | ".join(f"{metrics[column]:.4f}" for column in columns.values())
             print(f"| {path.stem} | {name} | {seconds:.1f} | {used:.1f} | {numbers} |", flush=True)
             record = {

@@ -95,29 +95,29 @@ def _trace(field: FilmSirenSDF, latents: Tensor, axes: Tensor, resolution: int, 
             )
         if trained:
             variants[f"march {precision}, safe"] = ours(precision=precision, lipschitz=lipschitz)
-        variants[f"seed's march, fused {precision}"] = ours(precision=precision, algorithm="seed", lipschitz=1.0)
+        variants[f"dfr's march, fused {precision}"] = ours(precision=precision, algorithm="dfr", lipschitz=1.0)
     names = ("faithful", "gather", "seg", "compile", *(("bf16",) if axes.is_cuda or _C.has_bf16() else ()))
     for name, make in baselines.evaluators(field, latents, names).items():
         # Compiled once, with its FiLM folded once; the others fold it anew each time, as ours do.
         variants[f"torch {name}"] = (
-            lazily(lambda make=make: partial(baselines.trace_seed, make(), axes, scales))
+            lazily(lambda make=make: partial(baselines.trace_dfr, make(), axes, scales))
             if name == "compile"
-            else lambda make=make: baselines.trace_seed(make(), axes, scales)
+            else lambda make=make: baselines.trace_dfr(make(), axes, scales)
         )
     if axes.is_cuda:
-        variants["torch graph"] = lazily(partial(baselines.CapturedSeed, field, latents, axes, scales))
+        variants["torch graph"] = lazily(partial(baselines.CapturedDfr, field, latents, axes, scales))
 
-    same_march = ours(precision="fp32", algorithm="seed", lipschitz=1.0)  # as what it is compared with
-    seed = functools.cache(lambda: _found(same_march(), images, resolution))
+    same_march = ours(precision="fp32", algorithm="dfr", lipschitz=1.0)  # as what it is compared with
+    dfr = functools.cache(lambda: _found(same_march(), images, resolution))
 
     def examine(name: str, answer: Any) -> dict[str, Any]:
         found = _found(answer, images, resolution)
         facts: dict[str, Any] = {"queries": found.queries, **_agreement(found, truth())}
-        facts["queries_of_seed"] = found.queries / seed().queries
+        facts["queries_of_dfr"] = found.queries / dfr().queries
         if found.lanes:
             facts["useful_lanes"] = found.queries / found.lanes
         if name == "torch seg":
-            facts |= {f"{key}_with_fused": value for key, value in _agreement(seed(), found).items()}
+            facts |= {f"{key}_with_fused": value for key, value in _agreement(dfr(), found).items()}
         return facts
 
     config = {"weights": "trained" if trained else "blobs", "width": field.width, "images": images, "side": resolution}

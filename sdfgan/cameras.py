@@ -308,12 +308,7 @@ def _is_range(span: Any) -> bool:
 
 
 def orbit_path(
-    frames: int,
-    elevation: float = math.radians(20.0),
-    *,
-    start: float = 0.0,
-    turns: float = 1.0,
-    swing: float = 0.0,
+    frames: int, elevation: float = math.radians(20.0), *, start: float = 0.0, turns: float = 1.0, swing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """Elevations and azimuths, [frames] float32 each, of a turntable that loops without a repeated frame.
 

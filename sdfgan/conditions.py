@@ -1,6 +1,7 @@
 """Arithmetic on conditions: what a mapping network makes of latents is the space (w, FiLM codes) to move shapes in.
 
-A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to.
+A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to; None, of a field
+that takes no latents, is of one shape.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ from torch import Tensor
 
 def tensors_of(condition: Any) -> dict[str, Tensor]:
     """The tensors [B, ...] of a condition by name."""
+    if condition is None:
+        return {}
     values = {field.name: getattr(condition, field.name) for field in dataclasses.fields(condition)}
     return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 def with_tensors(condition: Any, tensors: dict[str, Tensor]) -> Any:
     """A condition of the same kind with other tensors."""
-    return dataclasses.replace(condition, **tensors)
+    return dataclasses.replace(condition, **tensors) if tensors else condition
+
+
+def count(condition: Any) -> int:
+    """How many shapes it is of."""
+    return next((len(tensor) for tensor in tensors_of(condition).values()), 1)
 
 
 def rows(condition: Any, index: Tensor | slice) -> Any:

@@ -42,12 +42,12 @@ def save_image(path: str | Path, image: Tensor) -> None:
     path, pixels = Path(path), to_bytes(image)
     if pixels.shape[2] not in (1, 3, 4):
         raise ValueError(f"image must be [1, 3 or 4, H, W], got {list(image.shape)}")
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    written = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     known = Image.registered_extensions().get(path.suffix.lower())
     if known not in Image.SAVE:
         raise UserError(f"{path}: the suffix must be that of an image, such as .png or .jpg")
     with atomic_file(path) as partial:
-        picture.save(partial, known)
+        written.save(partial, known)
 
 
 def image_grid(images: Tensor, columns: int, fill: float = 0.0) -> Tensor:
@@ -133,9 +133,9 @@ class VideoWriter:
         if self._writer is not None:
             self._writer.append_data(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
             return
-        picture = Image.fromarray(to_bytes(frame))
-        self._frames.append(picture.quantize() if self.path.suffix.lower() == ".gif" else picture)
-        check_animation(self.path, len(self._frames) * picture.width * picture.height)
+        image = Image.fromarray(to_bytes(frame))
+        self._frames.append(image.quantize() if self.path.suffix.lower() == ".gif" else image)
+        check_animation(self.path, len(self._frames) * image.width * image.height)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

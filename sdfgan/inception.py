@@ -163,16 +163,16 @@ class Inception(nn.Module):
         self.Mixed_7a, self.Mixed_7b, self.Mixed_7c = MixedD(768), MixedE(1280, False), MixedE(2048, True)
         self.requires_grad_(False).eval()
 
-    def early(self, pictures: Tensor) -> Tensor:
+    def early(self, images: Tensor) -> Tensor:
         """[N, 192, 35, 35]: what the first five convolutions see. Differentiable in the images."""
-        x = F.interpolate(pictures, (299, 299), mode="bilinear", align_corners=False) * 2 - 1
+        x = F.interpolate(images, (299, 299), mode="bilinear", align_corners=False) * 2 - 1
         x = self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(x))
         x = F.max_pool2d(self.Conv2d_2b_3x3(x, (1, 1)), 3, 2)
         return F.max_pool2d(self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(x)), 3, 2)
 
     @torch.no_grad()
-    def forward(self, pictures: Tensor) -> Tensor:
-        x = self.early(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.early(images)
         x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(x)))
         x = self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
         x = self.Mixed_7c(self.Mixed_7b(self.Mixed_7a(x)))

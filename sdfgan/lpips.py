@@ -1,4 +1,4 @@
-"""LPIPS, a distance of pictures by features of AlexNet (Zhang et al. 2018, arXiv:1801.03924), version 0.1.
+"""LPIPS, a distance of images by features of AlexNet (Zhang et al. 2018, arXiv:1801.03924), version 0.1.
 
 The weights are not part of this package: the file holds the state dictionary of `lpips.LPIPS(net="alex")`.
 """
@@ -28,7 +28,7 @@ MIN_SIDE = 35  # pixels that all layers need
 
 
 class Lpips(nn.Module):
-    """The distance of two pictures [3, H, W] in [0, 1], at least 35 pixels wide and high."""
+    """The distance of two images [3, H, W] in [0, 1], at least 35 pixels wide and high."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,15 +37,15 @@ class Lpips(nn.Module):
 
     @torch.no_grad()
     def forward(self, a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
-        """0 for equal pictures. Raises ValueError for other shapes.
+        """0 for equal images. Raises ValueError for other shapes.
 
         With `known` [H, W] bool the other pixels are the same grey in both, and in each layer a place counts by the
-        share of known pixels in its part of the picture; 0 where none is known.
+        share of known pixels in its part of the image; 0 where none is known.
         """
         if a.shape != b.shape or a.ndim != 3 or a.shape[0] != 3 or min(a.shape[1:]) < MIN_SIDE:
             raise ValueError(f"lpips: both must be [3, H, W], H and W >= 35, got {list(a.shape)}, {list(b.shape)}")
         if known is not None:
-            a, b = (torch.where(known, picture, 0.5) for picture in (a, b))
+            a, b = (torch.where(known, image, 0.5) for image in (a, b))
         x = torch.stack((a, b)) * 2 - 1
         x = (x - x.new_tensor(_SHIFT)[:, None, None]) / x.new_tensor(_SCALE)[:, None, None]
         total = x.new_zeros(())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.spatial import cKDTree  # a hundred times faster than all distances
 from torch import Tensor
 
 _PROJECTIONS_AT_ONCE = 64
@@ -39,7 +40,7 @@ def sliced_wasserstein(a: Tensor, b: Tensor, projections: int = 512, seed: int =
     return total / projections
 
 
-# ----------------------------------------------------------------------------------------- pictures [C, H, W] in [0, 1]
+# ----------------------------------------------------------------------------------------- images [C, H, W] in [0, 1]
 
 
 def psnr(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
@@ -53,7 +54,12 @@ def psnr(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
     if known is not None:
         _check_known("psnr", known, a)
         square = square.movedim(-3, -1)[known]
-    return -10 * math.log10(max(square.mean().item(), 1e-30))
+    return decibels(square.mean().item())
+
+
+def decibels(mean_squared_error: float) -> float:
+    """PSNR of values in [0, 1]."""
+    return -10 * math.log10(max(mean_squared_error, 1e-30))
 
 
 def ssim(a: Tensor, b: Tensor, known: Tensor | None = None) -> float:
@@ -193,14 +199,6 @@ class ShapeScores(NamedTuple):
     one_nna: float  # accuracy of a nearest-neighbour classifier between the sets; 0.5 is best
 
 
-def chamfer(a: Tensor, b: Tensor) -> Tensor:
-    """Chamfer distances [N] of point clouds [N, P, 3] and [N, Q, 3]: mean nearest distance, averaged over both ways."""
-    if a.ndim != 3 or b.ndim != 3 or len(a) != len(b) or a.shape[2] != b.shape[2] or 0 in (a.shape[1], b.shape[1]):
-        raise ValueError(f"chamfer: must be [N, P, 3] and [N, Q, 3], P, Q > 0, got {list(a.shape)} and {list(b.shape)}")
-    distances = _distances(a, b)
-    return (distances.amin(2).mean(1) + distances.amin(1).mean(1)) / 2
-
-
 def shape_scores(generated: Tensor, true: Tensor) -> ShapeScores:
     """Set metrics of point clouds [N, P, 3] and [M, P, 3] under the Chamfer distance."""
     across = pairwise_chamfer(generated, true)
@@ -217,16 +215,16 @@ def shape_scores(generated: Tensor, true: Tensor) -> ShapeScores:
     )
 
 
+def chamfer(a: cKDTree, b: cKDTree) -> float:
+    """Chamfer distance of two point clouds: the mean distance to the other's nearest point, averaged over both."""
+    return float(a.query(b.data)[0].mean() + b.query(a.data)[0].mean()) / 2
+
+
 def pairwise_chamfer(a: Tensor, b: Tensor) -> Tensor:
     """Chamfer distances [N, M] of point clouds [N, P, 3] and [M, Q, 3]."""
-    from scipy.spatial import cKDTree  # a hundred times faster than all distances
-
     trees_a, trees_b = ([cKDTree(cloud) for cloud in clouds.cpu().numpy()] for clouds in (a, b))
     result = np.zeros((len(a), len(b)), np.float32)
     for i, tree in enumerate(trees_a):
         for j, other in enumerate(trees_b):
-            if a is b and j <= i:  # the same as [j, i], or 0
-                result[i, j] = result[j, i]
-                continue
-            result[i, j] = (tree.query(other.data)[0].mean() + other.query(tree.data)[0].mean()) / 2
+            result[i, j] = result[j, i] if a is b and j <= i else chamfer(tree, other)  # the same, or 0 of itself
     return torch.from_numpy(result)

@@ -22,7 +22,7 @@ import models
 import traces
 from measure import Comparison, DeviceLost, measure
 from sdfgan import cameras, fields, ops, raycast
-from sdfgan.raycast.dfr import dfr_points
+from sdfgan.compat.dfr_images import dfr_points
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -44,12 +44,12 @@ def test_evaluators_give_the_values_of_the_field(name: str) -> None:
 
 
 @pytest.mark.parametrize("scales", [(16, 4), (8, 2, 2)])
-def test_the_seeds_march_is_the_seeds(scales: tuple[int, ...]) -> None:
+def test_dfrs_march_is_dfrs(scales: tuple[int, ...]) -> None:
     field, latents = some_network()
     axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
     with torch.no_grad():
-        plain = baselines.trace_seed(baselines.gather(field, latents), axes, scales)
-    ours = raycast.multiscale(axes, scales, latents, field, algorithm="seed")
+        plain = baselines.trace_dfr(baselines.gather(field, latents), axes, scales)
+    ours = raycast.multiscale(axes, scales, latents, field, algorithm="dfr")
     found = ours.mask.masked_scatter(ours.mask, ours.hit)
     assert (found & plain.hit).sum() / (found | plain.hit).sum() > 0.999
     assert abs(ours.queries - plain.queries) <= 1e-3 * plain.queries
@@ -65,20 +65,20 @@ def test_the_captured_march_is_the_same() -> None:
     field, latents = some_network()
     axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
     with torch.no_grad():
-        plain = baselines.trace_seed(baselines.gather(field, latents), axes, (8, 2))
-        captured = baselines.CapturedSeed(field, latents, axes, (8, 2))()
+        plain = baselines.trace_dfr(baselines.gather(field, latents), axes, (8, 2))
+        captured = baselines.CapturedDfr(field, latents, axes, (8, 2))()
     assert (captured.hit != plain.hit).sum() <= 2
     both = captured.hit & plain.hit
     assert both.sum() > 50 and (captured.distance - plain.distance)[both].abs().median() < 1e-3
 
 
 @pytest.mark.parametrize("per_point", [True, False])
-def test_the_seeds_training_step_makes_the_seeds_picture(per_point: bool) -> None:
+def test_dfrs_training_step_makes_dfrs_image(per_point: bool) -> None:
     field, latents = some_network()
     field.requires_grad_()
     axes = cameras.rotate_axes((torch.tensor([-0.5, 0.1, 0.7]), torch.tensor([0.0, 2, 4])))
-    picture = raycast.render(sdf=field, axes=axes, latents=latents, resolution=64, edge="fuzz").rgba
-    of_picture, eikonal = baselines.seed_losses(field, latents, axes, (16, 4), per_point)
+    picture = raycast.render(sdf=field, axes=axes, latents=latents, resolution=64, edge="dfr").rgba
+    of_picture, eikonal = baselines.dfr_losses(field, latents, axes, (16, 4), per_point)
     torch.testing.assert_close(of_picture, picture.square().mean(), rtol=1e-3, atol=0)
     eikonal.backward()
     assert all(weight.grad.abs().sum() > 0 for weight in field.weights[: field.trunk_layers + field.sdf_layers])

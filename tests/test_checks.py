@@ -19,7 +19,7 @@ from sdfgan.fields.function import as_field
 from sdfgan.sdf import load
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.job import train
-from sdfgan.volume.render_images import render_pictures
+from sdfgan.volume.render_images import render_images
 
 AXES = cameras.rotate_axes((0.3, 0.5))
 BALL = fields.Sphere(0.5)
@@ -126,7 +126,7 @@ CASES = [
     (lambda: render(light=(0, 0, 0)), "render: light must not be zero, got (0, 0, 0)"),
     (lambda: render(light="sun"), "render: light must be numbers or a Tensor, got 'sun'"),
     (lambda: raycast.evaluate(BALL, torch.zeros(4, 2), None), "evaluate: points must be [..., 3], got [4, 2]"),
-    (lambda: render_pictures(fields.PiGanField(latent_size=4, width=8), AXES[0]), "axes must be [B, 3, 3]"),
+    (lambda: render_images(fields.PiGanField(latent_size=4, width=8), AXES[0]), "axes must be [B, 3, 3]"),
     (lambda: BALL(torch.zeros(4, 2)), "points must be [..., 3], got [4, 2]"),
     (lambda: FAMILY(torch.zeros(4, 5, 3), torch.zeros(2, 4)), "latents must be [1, L], or [B, L] for points"),
     (lambda: march(scales=8), "multiscale: scales must be a sequence, such as (8, 4), got 8"),

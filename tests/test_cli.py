@@ -209,7 +209,7 @@ def test_numbers_out_of_range_are_refused(name: str) -> None:
     [
         "train-gan --batch-size 0", "train-gan --batch-size -4", "train-gan --fov nan", "train-nerf --steps 0",
         "train-sdf a --epochs -1", "train-sdf a --beta -inf", "render a --samples 0", "interpolate a --fps 0",
-        "invert a b --starts 0", "evaluate a --images 1e9", "dataset check a --resolution 0", "fit-image csg --steps 0",
+        "invert a b --starts 0", "evaluate a --images 1e9", "dataset check a --resolution 0", "fit-image a --steps 0",
         "import-weights a b --level nan", "extract-mesh a --resolution 1", f"dataset preview a --seed {10**30}",
     ],
 )  # fmt: skip
@@ -333,7 +333,7 @@ def test_hidden_gpus_are_none(
     devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    for command in ("train-gan --dry-run", "train-sdf a.stl", "train-nerf --data a", "fit-image csg", "evaluate a"):
+    for command in ("train-gan --dry-run", "train-sdf a.stl", "train-nerf --data a", "fit-image a.stl", "evaluate a"):
         assert main([*command.split(), "--device", "cuda"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.endswith("--device cuda: this machine (or this build of torch) has no CUDA device")

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sdfgan.cli.shapes import poses_of
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
+from sdfgan.gan.models import poses_of
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.images import save_image
 from sdfgan.training.files import write_json

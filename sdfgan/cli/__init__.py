@@ -17,13 +17,11 @@ from sdfgan.errors import UserError
 from sdfgan.training.interrupt import STATUS, Interrupts
 
 
-def program() -> int:
-    """`main` as a program of its own, which Ctrl-C may end at once while nothing is begun."""
-    return main(as_program=True)
-
-
 def main(argv: Sequence[str] | None = None, as_program: bool = False) -> int:
-    """Run `sdfgan` with `argv` (default: the command line's) and return its exit status."""
+    """Run `sdfgan` with `argv` (default: the command line's) and return its exit status.
+
+    `as_program`: Ctrl-C may end the process at once while nothing is begun.
+    """
     open_streams()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["help"]:

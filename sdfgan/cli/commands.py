@@ -66,7 +66,7 @@ COMMANDS = {
         ),
     ),
     "render": Command(
-        "Render images and turntable videos of a trained generator's shapes.",
+        "Render images and turntable videos of what a run has learned.",
         "sdfgan.cli.flags:RenderConfig",
         "sdfgan.cli.render:run",
         (
@@ -74,6 +74,7 @@ COMMANDS = {
             ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
             ("runs/gan-001 --mode images --seeds 0-99 --psi 0.7", "a hundred typical shapes as files"),
             ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
+            ("runs/sdf-001 --mode turntable", "a video of what train-sdf learned, or train-nerf"),
         ),
     ),
     "interpolate": Command(
@@ -119,12 +120,7 @@ COMMANDS = {
         "Resize and crop a data set into a zip, tar or folder for training.",
         "sdfgan.cli.flags:ConvertConfig",
         "sdfgan.cli.dataset:run",
-        (
-            (
-                "ShapeNet/03001627 chairs.zip --resolution 64 --views-per-object 4",
-                "ShapeNet renderings as a zip",
-            ),
-        ),
+        (("ShapeNet/03001627 chairs.zip --resolution 64 --views-per-object 4", "ShapeNet renderings as a zip"),),
     ),
     "dataset render": Command(
         "Render a training set from meshes: random views, poses, labels, objects held out.",
@@ -145,23 +141,21 @@ COMMANDS = {
         ),
     ),
     "extract-mesh": Command(
-        "Extract coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of a trained generator's shapes.",
+        "Extract coloured meshes (GLB, OBJ, PLY, STL) or volumes (.mrc) of what a run has learned.",
         "sdfgan.cli.flags:ExtractMeshConfig",
         "sdfgan.cli.extract_mesh:run",
         (
             ("runs/gan-001", "three meshes for any 3D viewer"),
             ("runs/gan-001 --seeds 0-999 --format stl", "a thousand shapes"),
             ("runs/gan-001 --seeds 7 --mesh-resolution 256 --format ply", "one shape, finer"),
+            ("runs/nerf-001 --mesh-resolution 256", "the mesh of a scene, finer than training makes it"),
         ),
     ),
     "fit-image": Command(
-        "Inverse rendering: fit a field to images of a mesh, or the parameters of a scene to its images.",
+        "Inverse rendering: fit a field to images of a mesh.",
         "sdfgan.inverse.config:FitImageConfig",
         "sdfgan.inverse:train",
-        (
-            ("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),
-            ("csg", "pose, sizes, colours and blend of two spheres, from a wrong initial guess"),
-        ),
+        (("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),),
     ),
     "view": Command(
         "Show any result in the browser, also while it trains: turn it, change it, save pictures and meshes.",

@@ -1,4 +1,4 @@
-"""`sdfgan dataset`: checks, previews and converts sets of pictures."""
+"""`sdfgan dataset`: checks, previews and converts sets of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from PIL import Image
 from sdfgan.cli.arguments import output_path
 from sdfgan.cli.flags import CheckConfig, ConvertConfig, DatasetFlags, PreviewConfig
 from sdfgan.data.archives import Archive, Entry, open_archive
-from sdfgan.data.convert import dataset_json, encode, picture_name, writer
+from sdfgan.data.convert import dataset_json, encode, image_name, writer
 from sdfgan.data.images import decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
@@ -30,30 +30,41 @@ _BAD_SHOWN = 20
 _AT_ONCE = 256
 
 
+class _Set(NamedTuple):
+    """What there is in a data set."""
+
+    archive: Archive
+    entries: list[Entry]  # those that are wanted
+    layout: str
+    crop: float
+    labels: dict[str, int]  # by name
+    poses: dict[str, tuple[float, float]]  # likewise
+
+
 def run(config: DatasetFlags) -> None:
-    """Do it, and say what came of it. A set without a readable picture is an error."""
+    """Do it, and say what came of it. A set without a readable image is an error."""
     with announced(f"reading {config.data}"):
         archive = open_archive(config.data)
     layout = config.layout if config.layout != "auto" else "shapenet" if is_shapenet(archive) else "plain"
-    require_some(config.data, len(archive.pictures), archive.refused)
+    require_some(config.data, len(archive.images), archive.refused)
     entries = _chosen(config, archive, layout)
     labels, notes = read_labels(archive, layout, config.data)
     poses, more = read_poses(archive, config.data)
     for note in notes + more:
         print(note)
-    crop = crop_of(archive, layout, config.data)
+    data = _Set(archive, entries, layout, crop_of(archive, layout, config.data), labels, poses)
     if isinstance(config, ConvertConfig):
-        _convert(config, archive, entries, crop, crop < 1 or is_cropped(archive, config.data), labels, poses)
+        _convert(config, data)
     elif isinstance(config, PreviewConfig):
-        _preview(config, entries, crop)
+        _preview(config, data)
     elif isinstance(config, CheckConfig):
-        _check(config, archive, entries, layout, crop, labels, poses)
+        _check(config, data)
 
 
 def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
-    """The pictures that are wanted; random choices are without replacement."""
+    """The images that are wanted; random choices are without replacement."""
     random = np.random.default_rng(config.seed)
-    entries = archive.pictures
+    entries = archive.images
     if config.views_per_object:
         if layout != "shapenet":
             raise UserError("--views-per-object is for the shapenet layout (OBJECT/rendering/00.png ...)")
@@ -69,13 +80,14 @@ def _chosen(config: DatasetFlags, archive: Archive, layout: str) -> list[Entry]:
     return entries
 
 
-def _pictures(config: DatasetFlags, entries: list[Entry], crop: float) -> Iterator[tuple[Entry, np.ndarray | str]]:
-    """Each entry with its picture, or the reason why there is none; a few are decoded ahead."""
+def _images(config: DatasetFlags, data: _Set) -> Iterator[tuple[Entry, np.ndarray | str]]:
+    """Each entry with its image, or the reason why there is none; a few are decoded ahead."""
     Image.init()  # loads the decoders here, once, rather than in every thread
+    entries = data.entries
     with progress(len(entries), config.action) as bar, ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
 
         def read(entry: Entry) -> np.ndarray | str:
-            return decode(entry, config.resolution, config.background, crop)
+            return decode(entry, config.resolution, config.background, data.crop)
 
         for start in range(0, len(entries), _AT_ONCE):
             group = entries[start : start + _AT_ONCE]
@@ -84,18 +96,11 @@ def _pictures(config: DatasetFlags, entries: list[Entry], crop: float) -> Iterat
                 bar.advance()
 
 
-def _check(
-    config: CheckConfig,
-    archive: Archive,
-    entries: list[Entry],
-    layout: str,
-    crop: float,
-    labels: dict[str, int],
-    poses: dict[str, tuple[float, float]],
-) -> None:
-    bad, coverage, opaque = list(archive.refused), [], 0
+def _check(config: CheckConfig, data: _Set) -> None:
+    labels, poses = data.labels, data.poses
+    bad, coverage, opaque = list(data.archive.refused), [], 0
     digests: Counter[bytes] = Counter()
-    for entry, found in _pictures(config, entries, crop):
+    for entry, found in _images(config, data):
         if isinstance(found, str):
             bad.append((entry.name, found))
         else:
@@ -110,7 +115,7 @@ def _check(
     good = len(coverage)
     require_some(config.data, good, bad)
     duplicates = sum(count - 1 for count in digests.values())
-    print(f"layout {layout}; {good} good images, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
+    print(f"layout {data.layout}; {good} good images, {len(bad)} bad, {duplicates} duplicates; {opaque} without alpha")
     if opaque < good:
         empty = sum(value < 0.002 for value in coverage)
         print(f"alpha covers {np.mean(coverage):.3f} of an image (minimum {min(coverage):.3f}), {empty} are empty")
@@ -133,35 +138,29 @@ def _check(
     print(f"checked {config.data}: {'good' if not bad else 'the bad images will be left out'}")
 
 
-def _preview(config: PreviewConfig, entries: list[Entry], crop: float) -> None:
+def _preview(config: PreviewConfig, data: _Set) -> None:
     output = output_path(config.output, Path("preview.png"))
     if output.suffix.lower() not in (".png", ".jpg") or output.exists():
         raise UserError(f"{output}: {'exists; ' if output.exists() else ''}name a new .png or .jpg")
-    found = [picture for _, picture in _pictures(config, entries, crop) if not isinstance(picture, str)]
+    found = [image for _, image in _images(config, data) if not isinstance(image, str)]
     require_some(config.data, len(found), [])
-    pictures = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
-    on_white = pictures[:, :3] + 1 - pictures[:, 3:]
+    images = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
+    on_white = images[:, :3] + 1 - images[:, 3:]
     save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found))), fill=1.0))
     print(f"wrote {len(found)} images to {output}")
 
 
-def _convert(
-    config: ConvertConfig,
-    archive: Archive,
-    entries: list[Entry],
-    crop: float,
-    cropped: bool,
-    labels: dict[str, int],
-    poses: dict[str, tuple[float, float]],
-) -> None:
+def _convert(config: ConvertConfig, data: _Set) -> None:
+    cropped = data.crop < 1 or is_cropped(data.archive, config.data)
+    labels, poses = data.labels, data.poses
     written: dict[str, str] = {}
-    bad = list(archive.refused)
+    bad = list(data.archive.refused)
     with writer(config.output) as write:
-        for entry, found in _pictures(config, entries, crop):
+        for entry, found in _images(config, data):
             if isinstance(found, str):
                 bad.append((entry.name, found))
             else:
-                name = picture_name(len(written))
+                name = image_name(len(written))
                 write(name, encode(found))
                 written[name] = entry.name
         require_some(config.data, len(written), bad)

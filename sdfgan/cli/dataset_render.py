@@ -47,7 +47,8 @@ def run(config: RenderSetConfig) -> None:
         raise KeyboardInterrupt(f"the same command goes on with what is in {work}" if work.exists() else "") from None
     for one in made:
         print(f"wrote {one.images} images of {one.objects} objects to {one.path}")
-    print(f"train with: sdfgan train-gan --data {config.output} --resolution {_power_of_two(config.resolution)}")
+    power_of_two = max(16, 1 << config.resolution.bit_length() - 1)
+    print(f"train with: sdfgan train-gan --data {config.output} --resolution {power_of_two}")
 
 
 def _meshes(path: Path) -> tuple[Path, list[Path]]:
@@ -60,8 +61,3 @@ def _meshes(path: Path) -> tuple[Path, list[Path]]:
     if not found:
         raise UserError(f"{path}: a folder without meshes ({', '.join(READ_SUFFIXES)})")
     return path, found
-
-
-def _power_of_two(side: int) -> int:
-    """The largest that `side` holds, and at least 16, as training asks."""
-    return max(16, 1 << side.bit_length() - 1)

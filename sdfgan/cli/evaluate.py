@@ -1,26 +1,25 @@
-"""`sdfgan evaluate`: how far a trained generator's pictures and shapes are from real ones."""
+"""`sdfgan evaluate`: how far a trained generator's images and shapes are from real ones."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import torch
 
 from sdfgan import conditions
-from sdfgan.cameras import Empirical, PoseDistribution, pose_distribution
+from sdfgan.cameras import Empirical, PoseDistribution
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import EvaluateConfig
-from sdfgan.data.image_sets import InMemory, Pictures
+from sdfgan.data.image_sets import Images, InMemory
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.data import load_training_data
-from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
-from sdfgan.gan.models import load_generator
+from sdfgan.gan.evaluation import image_scores, random_images, real_images, set_scores
+from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
@@ -28,7 +27,7 @@ from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
 
-_UNSEEN = 1_000_003  # seed of the built-in pictures that no run has learned from
+_UNSEEN = 1_000_003  # seed of the built-in images that no run has learned from
 
 
 def run(config: EvaluateConfig) -> None:
@@ -68,11 +67,11 @@ def run(config: EvaluateConfig) -> None:
             return conditions.lerp(mean, condition, config.psi)
 
     poses = _poses(now, reals)
-    fakes = random_pictures(generator, now, poses, count, seed=config.seed, truncate=truncate)
-    true = real_pictures(reals, count, now)
-    scores: dict[str, Any] = {**picture_scores(fakes, true, inception)}
+    fakes = random_images(generator, now, poses, count, seed=config.seed, truncate=truncate)
+    true = real_images(reals, count, now)
+    scores: dict[str, Any] = {**image_scores(fakes, true, inception)}
     if len(reals) >= 2 * count:
-        others = real_pictures(reals, count, now, start=count)
+        others = real_images(reals, count, now, start=count)
         scores["swd_floor"] = sliced_wasserstein(true, others)
     if config.shapes:
         scores |= set_scores(generator, now, config.shapes, config.seed)
@@ -95,14 +94,14 @@ def run(config: EvaluateConfig) -> None:
     print(f"{count} images on each side at {now.resolution} px; wrote {output}")
 
 
-def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures, str]:
-    """The real pictures to compare with, and what they are."""
+def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Images, str]:
+    """The real images to compare with, and what they are."""
     if config.real is not None:
         layout, background = trained.data_layout, trained.background
         found = open_data(config.real, trained.resolution, layout=layout, background=background)
         for note in found.notes:
             print(note)
-        return found.pictures, "given"
+        return found.images, "given"
     if trained.data is not None:
         return load_training_data(trained, talk=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor
@@ -117,10 +116,9 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Pictures,
     return InMemory(made.images), "built-in, not learned from"
 
 
-def _poses(config: ResolvedGanConfig, reals: Pictures) -> PoseDistribution:
+def _poses(config: ResolvedGanConfig, reals: Images) -> PoseDistribution:
     if config.poses == "data":
         if reals.poses is None:
             raise UserError("the run took its poses from its data, and these images have none (poses.json)")
         return Empirical.of(reals.poses)
-    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-    return pose_distribution(config.poses, *spans)
+    return poses_of(config)

@@ -1,8 +1,9 @@
-"""`sdfgan extract-mesh`: coloured meshes, or volumes, of the shapes that a trained generator makes."""
+"""`sdfgan extract-mesh`: coloured meshes, or volumes, of what a run has learned: shapes, one shape, or a scene."""
 
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import torch
 
@@ -10,14 +11,22 @@ from sdfgan import conditions
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import ExtractMeshConfig
 from sdfgan.cli.shapes import load_shapes
+from sdfgan.cli.single import Kind, SceneRun, load_solid, run_kind
 from sdfgan.errors import UserError
+from sdfgan.fields.base import Field
 from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
+from sdfgan.nerf.mesh import scene_mesh, scene_surface
+from sdfgan.sdf.report import solid_mesh
 from sdfgan.training.progress import progress
 
 
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
+    kind = run_kind(config.run)
+    if kind != "gan":
+        _write_one(config, kind)
+        return
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0
@@ -40,3 +49,25 @@ def run(config: ExtractMeshConfig) -> None:
     if made == 0:
         raise UserError(f"{config.run}: none of the {len(shapes.seeds)} shapes has a surface")
     print(f"wrote {made} of {len(shapes.seeds)} meshes to {folder}")
+
+
+def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
+    """The mesh of a run that has learned one shape, where the file's mesh or cameras lie. Raises UserError for none."""
+    cells = config.mesh_resolution
+    if kind == "nerf":
+        run = SceneRun.load(config)
+        surface = scene_surface(run.model, run.config, cells)
+        field: Field = surface
+        make = partial(scene_mesh, surface, cells, run.scene)
+    else:
+        field = solid = load_solid(config)
+        if solid.unsigned and config.format == "mrc":
+            raise UserError(f"--format mrc: {config.run} has an unsigned field, which has no inside")
+        make = partial(solid_mesh, solid, cells)
+    folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
+    path = folder / f"mesh.{config.format}"
+    if config.format == "mrc":
+        export_volume(-sample_grid(field, field.condition(None), cells), path)
+    else:
+        export_mesh(make(), path)
+    print(f"wrote {path}")

@@ -22,6 +22,7 @@ from sdfgan.training.config import (
     FieldOfView,
     Formerly,
     Frames,
+    Frequency,
     MeshCells,
     Natural,
     NearFar,
@@ -81,7 +82,11 @@ class CameraFlags(VolumeFlags, ShapeFlags):
 
 @dataclass(frozen=True)
 class RenderConfig(CameraFlags):
-    """Render shapes of a trained generator: grids, single images, videos; colours, depth or normals."""
+    """Render what a run has learned: grids, single images, videos; colours, depth or normals.
+
+    Of a run of train-gan its shapes, one for each seed; of train-sdf its one shape; of train-nerf its scene, along the
+    orbit that training ends with.
+    """
 
     mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
     """grid: one row per seed, seen from several sides. seeds: one view of each. images: the same as separate files.
@@ -134,7 +139,11 @@ class InterpolateConfig(CameraFlags):
 
 @dataclass(frozen=True)
 class ExtractMeshConfig(ShapeFlags):
-    """Extract coloured meshes of a trained generator's shapes by marching cubes, in world units; or volumes."""
+    """Extract coloured meshes of what a run has learned by marching cubes; or volumes.
+
+    Of a run of train-gan its shapes, one for each seed, in world units; of train-sdf and train-nerf one, where the mesh
+    or the scene of the file lies.
+    """
 
     seeds: tuple[str, ...] = ("0-2",)
     """Seeds of the shapes: numbers and ranges, such as 0,3,8-12 or 0 3 8-12."""
@@ -144,7 +153,8 @@ class ExtractMeshConfig(ShapeFlags):
     """File format; glb, obj and ply hold colours. mrc: the field sampled on the grid and negated, so that the surface
     is at level 0 and the inside above it."""
     output_dir: Path | None = None
-    """Folder to write shape-SEED.FORMAT to. Default: meshes in the run folder, or meshes-2 ..."""
+    """Folder to write shape-SEED.FORMAT to (train-sdf, train-nerf: mesh.FORMAT). Default: meshes in the run folder, or
+    meshes-2 ..."""
 
 
 @dataclass(frozen=True)
@@ -352,9 +362,9 @@ class ImportWeightsConfig(Config):
     level: Weight = 10.0
     """Density of the surface that extract-mesh takes from pi-GAN's radiance field; images are rendered from the
     volume."""
-    omega_first: Scale = 5.0
+    omega_first: Frequency = 5.0
     """Frequency of dfr's first layer."""
-    omega_hidden: Scale = 15.0
+    omega_hidden: Frequency = 15.0
     """Frequency of dfr's other layers."""
     box_warp: bool = True
     """Whether the pi-GAN is one of the spatial variants, whose coordinates are scaled by 2 / 0.24 (carla's is not)."""

@@ -7,7 +7,7 @@ from sdfgan.compat.importers import import_generator
 
 
 def run(config: ImportWeightsConfig) -> None:
-    """Write the run, and say where it is and how its pictures are taken."""
+    """Write the run, and say where it is and how its images are taken."""
     names = ("poses", "elevation", "azimuth", "fov", "near_far", "resolution")
     camera = {name: getattr(config, name) for name in names}
     made = import_generator(

@@ -1,4 +1,4 @@
-"""`sdfgan invert`: the shape and camera behind a picture, as a generator knows shapes."""
+"""`sdfgan invert`: the shape and camera behind an image, as a generator knows shapes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import InvertConfig
-from sdfgan.cli.shapes import poses_of, viewer_of
+from sdfgan.cli.shapes import viewer_of
 from sdfgan.data.archives import Entry
 from sdfgan.data.images import decode
 from sdfgan.data.layouts import CONVENTIONS
@@ -23,11 +23,12 @@ from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
-from sdfgan.gan.models import load_generator
+from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
 from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.training.config import chosen
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
 from sdfgan.training.progress import progress
@@ -37,19 +38,12 @@ def run(config: InvertConfig) -> None:
     """Write what was found, and say where."""
     device = resolve_device(config.device)
     generator, trained = load_generator(config.run, config.weights.replace("-", "_"))  # type: ignore[arg-type]
-    target = _target(config, trained)
+    target = target_image(config, trained)
     folder = output_path(config.output_dir, run_folder(config.run) / "inverted" / config.image.stem, folder=True)
-    output_path(folder / "found.png", folder, reads=[config.image])  # the only picture there
+    output_path(folder / "found.png", folder, reads=[config.image])  # the only image there
     generator = generator.to(device)
     viewer = viewer_of(config, generator, trained)
-    effort = Effort(
-        candidates=config.candidates,
-        starts=config.starts,
-        latent_steps=config.latent_steps,
-        code_steps=config.code_steps,
-        mask_weight=config.mask_weight,
-        perceptual_weight=config.perceptual_weight,
-    )
+    effort = Effort(**chosen(config, "candidates starts latent_steps code_steps mask_weight perceptual_weight"))
     poses = poses_of(trained)
     if config.frames:
         say_if_no_video(folder / f"turntable.{config.video_format}")
@@ -79,8 +73,8 @@ def run(config: InvertConfig) -> None:
         print(f"{config.image}: {warning}", file=sys.stderr)
 
 
-def _target(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
-    """The picture [4, R, R] as the run's data would have it. Raises UserError."""
+def target_image(config: InvertConfig, trained: ResolvedGanConfig) -> torch.Tensor:
+    """The image [4, R, R] as the run's data would have it. Raises UserError."""
     if not config.image.is_file():
         raise UserError(f"{config.image}: no such image")
     entry = Entry(config.image.name, lambda: config.image.open("rb"))
@@ -112,7 +106,7 @@ def _write(
 ) -> None:
     """The sheet and the videos."""
     size = config.view_resolution
-    pair = torch.stack([target, found.picture])
+    pair = torch.stack([target, found.image])
     compared = pair[:, :3] if found.silhouette_iou is None else pair[:, :3] + 1 - pair[:, 3:]
     seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
     views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))

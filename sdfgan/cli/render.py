@@ -1,9 +1,10 @@
-"""`sdfgan render`: pictures and videos of the shapes that a trained generator makes."""
+"""`sdfgan render`: images and videos of what a run has learned: a generator's shapes, one shape, or a scene."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,36 +12,54 @@ from torch import Tensor
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import RenderConfig
-from sdfgan.cli.shapes import Shapes, load_shapes, sides_of, viewer_of
+from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
+from sdfgan.cli.single import SceneRun, load_solid, run_kind
 from sdfgan.errors import UserError
+from sdfgan.fields import Field
 from sdfgan.gan.views import ImageRenderer, Show, ViewRange, sheet, shown
 from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
 from sdfgan.training.progress import progress
 
+_GRIDS = ("grid", "depth", "normals")
 _VIDEOS = ("turntable", "orbit", "front")
 _MAX_AT_ONCE = 2**27  # pixels of a sheet or frame, which is in memory as a whole: some gigabytes
 
 
 def run(config: RenderConfig) -> None:
-    """Write the pictures or video, and say where they are."""
+    """Write the images or video, and say where they are."""
     if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
         raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
-    shapes = load_shapes(config)
+    kind = run_kind(config.run)
+    scene = SceneRun.load(config) if kind == "nerf" else None
+    shapes = load_shapes(config) if kind == "gan" else None
     output = _output(config)
-    count = len(shapes.seeds) * (config.views if config.mode in ("grid", "depth", "normals") else 1)
+    count = (1 if shapes is None else len(shapes.seeds)) * (config.views if config.mode in _GRIDS else 1)
     if config.mode != "images" and count * config.resolution**2 > _MAX_AT_ONCE:
         most = math.isqrt(_MAX_AT_ONCE // count)
         raise UserError(f"--resolution: {count} images in one can have {most} px each, got {config.resolution}")
-    viewer, sides = viewer_of(config, shapes.generator, shapes.config), sides_of(config, shapes.config)
     show: Show = config.mode if config.mode in ("depth", "normals") else config.show
     if config.mode in _VIDEOS:
         check_animation(output, config.frames * count * config.resolution**2)
-        viewer.video(output, lambda frame: shapes.condition, _path(config, sides), config.resolution, config.fps, show)
+    if scene is not None:
+        scene.render(config, show, config.frames if config.mode in _VIDEOS else None, output)
+        print(f"wrote {output}")
+        return
+    generator, trained, seeds, condition = shapes[:4] if shapes else _solid(config)
+    viewer, sides = viewer_of(config, generator, trained), sides_of(config, trained)
+    if config.mode in _VIDEOS:
+        viewer.video(output, lambda frame: condition, camera_path(config, sides), config.resolution, config.fps, show)
     elif config.mode in ("seeds", "images"):
-        _single(viewer, config, shapes, sides, show, output)
+        _single(viewer, config, seeds, condition, sides, show, output)
     else:
-        _grid(viewer, config, shapes, sides, show, output)
+        _grid(viewer, config, condition, sides, show, output)
     print(f"wrote {output}")
+
+
+def _solid(config: RenderConfig) -> tuple[Field, None, list[int], Any]:
+    """The one shape of a run of train-sdf, as if it were that of seed 0."""
+    field = load_solid(config)
+    shown = field.shell() if field.unsigned else field
+    return shown, None, [0], shown.condition(None)
 
 
 def _output(config: RenderConfig) -> Path:
@@ -55,7 +74,7 @@ def _output(config: RenderConfig) -> Path:
     return output
 
 
-def _path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
+def camera_path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
     if config.mode == "front":
         reach = sides.reach if config.azimuth is None else math.radians(config.azimuth)
         phase = 2 * math.pi * torch.arange(config.frames) / config.frames
@@ -64,25 +83,31 @@ def _path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]:
 
 
 def _single(
-    viewer: ImageRenderer, config: RenderConfig, shapes: Shapes, sides: ViewRange, show: Show, output: Path
+    viewer: ImageRenderer,
+    config: RenderConfig,
+    seeds: list[int],
+    condition: Any,
+    sides: ViewRange,
+    show: Show,
+    output: Path,
 ) -> None:
     azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
-    axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(shapes.seeds), 3, 3)
+    axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(seeds), 3, 3)
     with progress(len(axes), config.mode) as bar:
         if config.mode == "seeds":
-            pictures = shown(viewer.look(shapes.condition, axes, config.resolution, bar.advance), show)
-            save_image(output, sheet(pictures, math.ceil(math.sqrt(len(pictures))), show))
+            images = shown(viewer.look(condition, axes, config.resolution, bar.advance), show)
+            save_image(output, sheet(images, math.ceil(math.sqrt(len(images))), show))
             return
-        seeds = iter(shapes.seeds)
-        for batch in viewer.batches(shapes.condition, axes, config.resolution, bar.advance):
-            for picture in shown([batch], show, viewer.span):
-                save_image(output / f"shape-{next(seeds)}.png", picture)
+        names = iter(seeds)
+        for batch in viewer.batches(condition, axes, config.resolution, bar.advance):
+            for image in shown([batch], show, viewer.span):
+                save_image(output / f"shape-{next(names)}.png", image)
 
 
 def _grid(
-    viewer: ImageRenderer, config: RenderConfig, shapes: Shapes, sides: ViewRange, show: Show, output: Path
+    viewer: ImageRenderer, config: RenderConfig, condition: Any, sides: ViewRange, show: Show, output: Path
 ) -> None:
-    wanted = viewer.views(shapes.condition, config.views, sides)
+    wanted = viewer.views(condition, config.views, sides)
     with progress(len(wanted[1]), config.mode) as bar:
         renderings = viewer.look(*wanted, config.resolution, on_progress=bar.advance)
     save_image(output, sheet(shown(renderings, show), config.views, show))

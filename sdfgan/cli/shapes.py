@@ -10,20 +10,21 @@ from typing import Any, NamedTuple
 import torch
 
 from sdfgan import conditions
-from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.cameras import DEFAULT_FOV
 from sdfgan.cli.arguments import parse_seeds
 from sdfgan.cli.flags import CameraFlags, ShapeFlags, VolumeFlags
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.gan.models import load_generator, sample_latents
+from sdfgan.gan.models import load_generator, poses_of, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
 from sdfgan.training.device import resolve_device
 from sdfgan.volume.sampling import Sampling
 
 _MAX_SAMPLES = 4096
+_ELEVATION = 20.0  # degrees, of cameras around one shape
 
 
 class Shapes(NamedTuple):
@@ -53,27 +54,25 @@ def load_shapes(flags: ShapeFlags) -> Shapes:
     return Shapes(generator, config, seeds, condition, mean)
 
 
-def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
-    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
-    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
-
-
-def sides_of(flags: CameraFlags, config: ResolvedGanConfig) -> ViewRange:
+def sides_of(flags: CameraFlags, config: ResolvedGanConfig | None) -> ViewRange:
     """From where a run's shapes are looked at. Raises UserError for invalid angles."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
-    if azimuths is not None:
-        config = dataclasses.replace(config, azimuth=azimuths)
-    sides = ViewRange.of(poses_of(config))
+    if config is None:
+        low, high = map(math.radians, azimuths or (0, 360))
+        sides = ViewRange(math.radians(_ELEVATION), (low, high))
+    else:
+        if azimuths is not None:
+            config = dataclasses.replace(config, azimuth=azimuths)
+        sides = ViewRange.of(poses_of(config))
     return sides if elevation is None else dataclasses.replace(sides, elevation=math.radians(elevation))
 
 
-def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig) -> ImageRenderer:
+def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig | None) -> ImageRenderer:
     """Who looks at shapes as the flags say; says which of them mean nothing for a surface. Raises UserError."""
     samples = flags.samples * flags.ray_step_multiplier
     if samples > _MAX_SAMPLES:
         raise UserError(f"--samples: at most {_MAX_SAMPLES} along a ray, got {samples:g}")
-    fov = math.radians(config.fov)
+    fov = DEFAULT_FOV if config is None else math.radians(config.fov)
     if isinstance(generator, PiGanField):
         generator.view_locked = flags.lock_view_dependence
         count = max(1, round(samples))

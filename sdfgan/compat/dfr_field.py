@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.checks import check_whole
-from sdfgan.fields.base import Field
+from sdfgan.fields.base import Field, eikonal_loss
 
 _TRUNK, _BRANCH = 4, 3
 LAYERS = _TRUNK + 2 * _BRANCH
@@ -122,8 +122,7 @@ class DfrSDF(Field):
             latents = latent_std * torch.randn(batch, self.latent_size, generator=random).to(device)
             image = torch.arange(batch, device=device)
             value, gradient = self.sdf_and_gradient(points, self.condition(latents), image)
-            eikonal = ((gradient.square().sum(-1) + 1e-12).sqrt() - 1).square().mean()
-            loss = (value - (points.norm(dim=-1) - 0.4)).square().mean() + 5 * eikonal
+            loss = (value - (points.norm(dim=-1) - 0.4)).square().mean() + 5 * eikonal_loss(gradient)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -157,7 +157,7 @@ def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[s
     """
     known = dict(OLD_FLAGS.get(command, {}))
     trajectory = re.search(r"(?:^|\s)--trajectory(?:=|\s)(\w+)", " ".join(arguments))
-    if command == "render" and trajectory:  # videos: where a folder was meant for them, not for single pictures
+    if command == "render" and trajectory:  # videos: where a folder was meant for them, not for single images
         known["--output-dir"] = Old(1, ("--output", f"{{}}/{trajectory[1]}.mp4"), "is now --output")
     now: list[str] = []
     notes: list[str] = []

@@ -50,7 +50,7 @@ def import_generator(
     """Write the generator in a file as the checkpoint of a new run folder.
 
     Args:
-        curriculum: whose pictures it learned from, by name or as a file: `_CAMERA` are taken from it. Default: dfr;
+        curriculum: whose images it learned from, by name or as a file: `_CAMERA` are taken from it. Default: dfr;
             for pi-GAN celeba, or carla without `box_warp`.
         camera: what goes before that.
         level: density of pi-GAN's surface.

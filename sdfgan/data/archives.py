@@ -18,7 +18,7 @@ from typing import BinaryIO, NamedTuple
 from sdfgan.errors import UserError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
-NOT_READ = (  # pictures of other kinds
+NOT_READ = (  # images of other kinds
     ".exr", ".hdr", ".pfm", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".psd", ".svg", ".dds", ".pam", ".qoi", ".ico",
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf",
 )  # fmt: skip
@@ -43,8 +43,8 @@ class Entry(NamedTuple):
 class Archive(NamedTuple):
     """What is in a folder, zip or tar."""
 
-    pictures: list[Entry]  # in natural order of their names
-    side: dict[str, Entry]  # .json, .txt and .cls files, tables, and pictures of kinds that are not read
+    images: list[Entry]  # in natural order of their names
+    side: dict[str, Entry]  # .json, .txt and .cls files, tables, and images of kinds that are not read
     refused: list[tuple[str, str]]  # names and reasons
 
 
@@ -66,9 +66,9 @@ def open_archive(path: Path) -> Archive:
         raise UserError(
             f"{path}: expected a folder, a .zip or a .tar of images (compressed tars cannot be read in place)"
         )
-    pictures = sorted((entry for entry in found if _is(entry.name, SUFFIXES)), key=lambda entry: natural(entry.name))
+    images = sorted((entry for entry in found if _is(entry.name, SUFFIXES)), key=lambda entry: natural(entry.name))
     side = {entry.name: entry for entry in found if _is(entry.name, _SIDE_SUFFIXES)}
-    return Archive(pictures, side, refused)
+    return Archive(images, side, refused)
 
 
 def natural(name: str) -> list[str | int]:

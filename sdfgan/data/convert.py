@@ -18,12 +18,12 @@ from sdfgan.errors import UserError
 from sdfgan.training.files import atomic_file, atomic_folder
 
 _FILES_PER_FOLDER = 1000
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same pictures give the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
 
 Write = Callable[[str, bytes], None]
 
 
-def picture_name(index: int) -> str:
+def image_name(index: int) -> str:
     """StyleGAN's name of the index-th image: names of a data set's own never reach the output."""
     return f"{index // _FILES_PER_FOLDER:05d}/img{index:08d}.png"
 

@@ -93,10 +93,7 @@ def _aircraft(n: int, generator: torch.Generator, kind: str) -> Shapes:
     lift = random(-0.3, 0.95) if small else random(-0.75, -0.35)
     wing_place = _xyz(none, lift * radius, random(0.02, 0.12) if small else random(0.1, 0.2))
     wing_colour = 0.75 * _PALE.expand(n, 3) if not small else body
-    parts = [
-        hull,
-        _pair_of_wings(wing_span, chord, 0.018, sweep, random(0.03, 0.1), wing_place, wing_colour),
-    ]
+    parts = [hull, _pair_of_wings(wing_span, chord, 0.018, sweep, random(0.03, 0.1), wing_place, wing_colour)]
     back = -half - tail * 1.05
     high = kind == "jet"  # a tailplane on top of the fin
     height = random(0.15, 0.2) if small else random(0.2, 0.27)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """N square images, premultiplied RGBA."""
 
     def __len__(self) -> int: ...
@@ -37,7 +37,7 @@ class InMemory:
         return len(self.images)
 
     def batch(self, indices: Tensor, resolution: int) -> Tensor:
-        """See `Pictures`."""
+        """See `Images`."""
         return shrink(self.images[indices.to(self.images.device)], resolution)
 
     def select(self, indices: Tensor) -> InMemory:
@@ -57,7 +57,7 @@ class OnDisk:
     """Images that are read again whenever they are needed, for sets that do not fit into memory."""
 
     decode: Decoder
-    indices: Tensor  # [N] of the pictures among the decoder's
+    indices: Tensor  # [N] of the images among the decoder's
     poses: Tensor | None = None
     labels: Tensor | None = None
     threads: int = 4
@@ -66,7 +66,7 @@ class OnDisk:
         return len(self.indices)
 
     def batch(self, indices: Tensor, resolution: int) -> Tensor:
-        """See `Pictures`."""
+        """See `Images`."""
         wanted: Sequence[int] = self.indices[indices.cpu()].tolist()
         with ThreadPoolExecutor(self.threads) as pool:
             return torch.stack(list(pool.map(lambda index: self.decode(index, resolution), wanted)))
@@ -78,7 +78,7 @@ class OnDisk:
 
 
 def shrink(images: Tensor, resolution: int) -> Tensor:
-    """Pictures [n, C, R, R] uint8 at a resolution that divides R, each pixel the mean of those it covers."""
+    """Images [n, C, R, R] uint8 at a resolution that divides R, each pixel the mean of those it covers."""
     factor, rest = divmod(images.shape[2], resolution)
     if rest or factor < 1:
         raise ValueError(f"shrink: resolution must divide {images.shape[2]}, got {resolution}")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor
 from sdfgan.data.archives import SUFFIXES, Entry, open_archive
 from sdfgan.errors import UserError
 
+T = TypeVar("T")
 Colour = tuple[float, float, float]
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA")  # decoders that run no other program
-_KINDS = {  # beginnings of sound pictures that are not read
+_KINDS = {  # beginnings of sound images that are not read
     b"II*\0": "a TIFF of a kind that is", b"MM\0*": "a TIFF of a kind that is", b"v/1\x01": "OpenEXR is",
     b"#?RADIANCE": "Radiance HDR is", b"8BPS": "Photoshop's format is",
 }  # fmt: skip
@@ -75,7 +76,7 @@ def load_images(
     check_background(background)
     path = Path(path)
     archive = open_archive(path)
-    images, good, skipped = decode_all(archive.pictures, resolution, background=background, on_progress=on_progress)
+    images, good, skipped = decode_all(archive.images, resolution, background=background, on_progress=on_progress)
     skipped = archive.refused + skipped
     require_some(path, len(good), skipped)
     return ImageSet(images, skipped)
@@ -104,7 +105,7 @@ def decode_all(
     crop: float = 1.0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, list[int], list[tuple[str, str]]]:
-    """Pictures [n, 4, R, R] of entries that can be read, the indices of those, and names and reasons of the rest."""
+    """Images [n, 4, R, R] of entries that can be read, the indices of those, and names and reasons of the rest."""
     images = np.empty((len(entries), resolution, resolution, 4), np.uint8)
     good: list[int] = []
     skipped = []
@@ -122,7 +123,7 @@ def decode_all(
     return torch.from_numpy(images[: len(good)]).permute(0, 3, 1, 2).contiguous(), good, skipped
 
 
-# ---------------------------------------------------------------------------------------- reading a picture
+# ---------------------------------------------------------------------------------------- reading an image
 
 
 def decode(entry: Entry, resolution: int, background: Colour | None = None, crop: float = 1.0) -> np.ndarray | str:
@@ -137,12 +138,9 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
                 return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
-                refused = _refused(image)
-                if refused:
-                    return refused
-                return _square(_premultiplied(image, turn=True), resolution, background, crop)
+                return _refused(image) or _square(_premultiplied(image, turn=True), resolution, background, crop)
     except UnidentifiedImageError:
-        return _no_picture(head)
+        return _no_image(head)
     except Exception as error:  # decoders raise almost anything on damaged data
         return _one_line(error)
 
@@ -152,23 +150,15 @@ def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | st
 
     Pixels stay where the file has them, as camera poses need it: no crop, no EXIF rotation. `scale` at most 1.
     """
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            refused = _refused(image)
-            if refused:
-                return refused
-            has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-            image = _premultiplied(image)
-            if scale != 1:
-                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-                image = image.resize(size, Image.Resampling.BOX, reducing_gap=None)
-            return np.array(image), has_alpha
-    except FileNotFoundError:
-        return "no such file"
-    except UnidentifiedImageError:
-        return _no_picture(path.read_bytes()[:12])
-    except Exception as error:  # decoders raise almost anything on damaged data
-        return _one_line(error)
+
+    def read(image: Image.Image) -> tuple[np.ndarray, bool]:
+        has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+        image = _premultiplied(image)
+        if scale != 1:
+            image = image.resize(_reduced(image, scale), Image.Resampling.BOX, reducing_gap=None)
+        return np.array(image), has_alpha
+
+    return _opened(path, read)
 
 
 def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
@@ -177,27 +167,38 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     It is set where the file is neither 0 in all of its colours nor transparent, and after reducing where all of its
     pixels are.
     """
+
+    def read(image: Image.Image) -> np.ndarray:
+        if image.mode not in (*_MODES, *_DEEP):
+            raise _Unreadable(f"images of mode {image.mode} are not read")
+        values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
+        mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
+        if scale != 1:
+            share = Image.fromarray(mask.astype(np.float32)).resize(_reduced(image, scale), Image.Resampling.BOX)
+            mask = np.asarray(share) > 1 - 1e-4
+        return mask
+
+    return _opened(path, read)
+
+
+def _reduced(image: Image.Image, scale: float) -> tuple[int, int]:
+    return max(1, round(image.width * scale)), max(1, round(image.height * scale))
+
+
+def _opened(path: Path, read: Callable[[Image.Image], T]) -> T | str:
+    """What is read of an image file; or why nothing is."""
     try:
         with Image.open(path, formats=_FORMATS) as image:
-            refused = _refused(image)
-            if refused:
-                return refused
-            if image.mode not in (*_MODES, *_DEEP):
-                raise _Unreadable(f"images of mode {image.mode} are not read")
-            values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
-            mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
-            if scale != 1:
-                size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-                share = Image.fromarray(mask.astype(np.float32)).resize(size, Image.Resampling.BOX)
-                mask = np.asarray(share) > 1 - 1e-4
-            return mask
+            return _refused(image) or read(image)
+    except FileNotFoundError:
+        return "no such file"
     except UnidentifiedImageError:
-        return _no_picture(path.read_bytes()[:12])
+        return _no_image(path.read_bytes()[:12])
     except Exception as error:  # decoders raise almost anything on damaged data
         return _one_line(error)
 
 
-def _no_picture(head: bytes) -> str:
+def _no_image(head: bytes) -> str:
     """Why there is no image in a file with this beginning, which no decoder takes."""
     kinds = [kind for start, kind in _KINDS.items() if head.startswith(start)]
     kinds += ["HEIF or AVIF is"] if head[4:8] == b"ftyp" else []

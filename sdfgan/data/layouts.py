@@ -33,7 +33,7 @@ from sdfgan.data.images import Colour, decode, decode_all, require_some
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json
 
-_MAX_IN_MEMORY = 4 * 2**30  # bytes of decoded pictures that data_cache "auto" keeps
+_MAX_IN_MEMORY = 4 * 2**30  # bytes of decoded images that data_cache "auto" keeps
 Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class Convention(NamedTuple):
     """How a kind of data set is usually prepared."""
 
     crop: float = 1.0  # side of the central square that is kept, as a share of the shorter side
-    mirror: bool = True  # whether a flipped picture could be one of the set
+    mirror: bool = True  # whether a flipped image could be one of the set
 
 
 CONVENTIONS = {
@@ -57,7 +57,7 @@ CONVENTIONS = {
 class DataSet(NamedTuple):
     """What was found at a path."""
 
-    pictures: InMemory | OnDisk
+    images: InMemory | OnDisk
     names: list[str]
     skipped: list[tuple[str, str]]  # names and reasons
     layout: str
@@ -84,7 +84,7 @@ def open_data(
         layout = "shapenet" if is_shapenet(archive) else "plain"
     convention = CONVENTIONS[layout]
     crop = crop_of(archive, layout, path)
-    entries = archive.pictures
+    entries = archive.images
     labels, notes = read_labels(archive, layout, path)
     if label is not None:
         if not labels:
@@ -99,24 +99,24 @@ def open_data(
     if 0 < posed < len(entries):
         notes.append(f"{path}: {len(entries) - posed} of {len(entries)} images have no pose, so none is used")
 
-    pictures: InMemory | OnDisk
+    images: InMemory | OnDisk
     if cache == "auto":
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # of torchrun: each keeps the set
         cache = "memory" if processes * len(entries) * 4 * resolution**2 <= _MAX_IN_MEMORY else "none"
     if cache == "memory":
-        images, good, skipped = decode_all(
+        decoded, good, skipped = decode_all(
             entries, resolution, background=background, crop=crop, on_progress=on_progress
         )
         entries = [entries[index] for index in good]
-        pictures = InMemory(images, _poses_of(entries, poses), _labels_of(entries, labels))
+        images = InMemory(decoded, _poses_of(entries, poses), _labels_of(entries, labels))
     else:
         skipped = []
         decoder = partial(_decode_or_next, entries, background, crop, set())
         indices = torch.arange(len(entries))
-        pictures = OnDisk(decoder, indices, _poses_of(entries, poses), _labels_of(entries, labels))
+        images = OnDisk(decoder, indices, _poses_of(entries, poses), _labels_of(entries, labels))
     skipped = archive.refused + skipped
     require_some(path, len(entries), skipped)
-    return DataSet(pictures, [entry.name for entry in entries], skipped, layout, convention, notes)
+    return DataSet(images, [entry.name for entry in entries], skipped, layout, convention, notes)
 
 
 def _decode_or_next(
@@ -151,7 +151,7 @@ def is_cropped(archive: Archive, path: Path) -> bool:
 
 def is_shapenet(archive: Archive) -> bool:
     """Whether most images are in folders called rendering, as ShapeNet's are."""
-    parents = [PurePosixPath(entry.name).parent.name for entry in archive.pictures]
+    parents = [PurePosixPath(entry.name).parent.name for entry in archive.images]
     return bool(parents) and parents.count("rendering") > len(parents) / 2
 
 
@@ -166,17 +166,17 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
     Raises UserError for a malformed dataset.json.
     """
     if layout == "shapenet":
-        objects = {name: i for i, name in enumerate(sorted({object_of(entry.name) for entry in archive.pictures}))}
-        return {entry.name: objects[object_of(entry.name)] for entry in archive.pictures}, []
+        objects = {name: i for i, name in enumerate(sorted({object_of(entry.name) for entry in archive.images}))}
+        return {entry.name: objects[object_of(entry.name)] for entry in archive.images}, []
     labels: dict[str, int] = {}
     strange: dict[str, list[Any]] = {}  # values that are no label, by the file or kind of file they are in
-    for name, picture, value in _stylegan(archive, path):
+    for name, image, value in _stylegan(archive, path):
         label = _label(value)
         if label is not None:
-            _set(labels, picture, label, f"{path}: {name}")
+            _set(labels, image, label, f"{path}: {name}")
         elif _camera(value) is None:
             strange.setdefault(name, []).append(value)
-    pictures = _by_stem(archive)
+    images = _by_stem(archive)
     for name, entry in archive.side.items():
         if name.endswith(".cls"):
             text = _read(entry, path)[:64].decode(errors="replace").strip()
@@ -184,13 +184,13 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
             if label is None:
                 strange.setdefault(".cls files", []).append(text)
             else:
-                for picture in pictures.get(name.removesuffix(".cls"), [name]):
-                    _set(labels, picture, label, f"{path}: {name}")
+                for image in images.get(name.removesuffix(".cls"), [name]):
+                    _set(labels, image, label, f"{path}: {name}")
     notes = [
         f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
     ]
-    return _of_pictures("labels", labels, archive, path, notes), notes
+    return _of_images("labels", labels, archive, path, notes), notes
 
 
 def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
@@ -198,9 +198,9 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
     poses: dict[str, tuple[float, float]] = {}
     notes: list[str] = []
     cameras: dict[str, tuple[float, float, float]] = {}
-    for name, picture, value in _stylegan(archive, path):
+    for name, image, value in _stylegan(archive, path):
         if camera := _camera(value):
-            _set(cameras, picture, camera, f"{path}: {name}")
+            _set(cameras, image, camera, f"{path}: {name}")
     if cameras:
         fovs = [math.degrees(camera[2]) for camera in cameras.values()]
         said = f"{min(fovs):.4g}" if max(fovs) - min(fovs) < 0.05 else f"{min(fovs):.4g} to {max(fovs):.4g}"
@@ -208,17 +208,17 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
             f"{path}: {len(cameras)} labels are cameras: their directions are used as poses, their field of view "
             f"({said} degrees) is for --fov, their distance, aim and roll are not used"
         )
-        poses |= {picture: camera[:2] for picture, camera in cameras.items()}
+        poses |= {image: camera[:2] for image, camera in cameras.items()}
     for name, entry in archive.side.items():
         folder, base = PurePosixPath(name).parent, PurePosixPath(name).name
         if base == "poses.json":
             values = _json(entry, path)
             if not isinstance(values, dict):
                 raise UserError(f"{path}: {name}: expected {{image: [elevation, azimuth], ...}} in degrees")
-            for picture, angles in values.items():
+            for image, angles in values.items():
                 if not isinstance(angles, list) or len(angles) != 2 or not all(map(_finite, angles)):
-                    raise UserError(f"{path}: {name}: {picture}: expected [elevation, azimuth] in degrees")
-                poses[_slashes(folder, picture)] = (math.radians(angles[0]), math.radians(angles[1]))
+                    raise UserError(f"{path}: {name}: {image}: expected [elevation, azimuth] in degrees")
+                poses[_slashes(folder, image)] = (math.radians(angles[0]), math.radians(angles[1]))
         elif base.startswith("transforms") and base.endswith(".json"):
             poses |= _transforms(entry, archive, folder, path)
         elif base == "rendering_metadata.txt":
@@ -234,7 +234,7 @@ def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, flo
     unused = [name for name in archive.side if name not in others and not _is_read(PurePosixPath(name).name)]
     if unused:
         notes.append(f"{path}: not used: {len(unused)} files beside the images, the first: {unused[0]}")
-    return _of_pictures("poses", poses, archive, path, notes), notes
+    return _of_images("poses", poses, archive, path, notes), notes
 
 
 def _is_read(base: str) -> bool:
@@ -245,7 +245,7 @@ def _is_read(base: str) -> bool:
 
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
     """File, image and value of each label in a dataset.json."""
-    pictures = {entry.name for entry in archive.pictures}
+    images = {entry.name for entry in archive.images}
     by_stem = _by_stem(archive)
     for file, entry in archive.side.items():
         if PurePosixPath(file).name != "dataset.json":
@@ -258,8 +258,8 @@ def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
             raise UserError(f'{path}: {file}: expected {{"labels": [[name, label], ...]}}')
         for given, value in pairs:
             name = _slashes(PurePosixPath(file).parent, str(given))
-            for picture in [name] if name in pictures else by_stem.get(name.rsplit(".", 1)[0], [name]):
-                yield file, picture, value
+            for image in [name] if name in images else by_stem.get(name.rsplit(".", 1)[0], [name]):
+                yield file, image, value
 
 
 def _slashes(folder: PurePosixPath, name: str) -> str:
@@ -304,11 +304,9 @@ def _angles(position: Tensor) -> tuple[float, float]:
     return torch.asin(position[1] / position.norm()).item(), torch.atan2(position[0], position[2]).item()
 
 
-def _of_pictures(
-    what: str, values: dict[str, Value], archive: Archive, path: Path, notes: list[str]
-) -> dict[str, Value]:
+def _of_images(what: str, values: dict[str, Value], archive: Archive, path: Path, notes: list[str]) -> dict[str, Value]:
     """Those whose names are names of images; a note says which are not."""
-    names = {entry.name for entry in archive.pictures}
+    names = {entry.name for entry in archive.images}
     strange = [name for name in values if name not in names]
     if strange:
         notes.append(f"{path}: {len(strange)} {what} belong to no image, the first: {strange[0]}")
@@ -321,7 +319,7 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
     if not isinstance(frames, list):
         raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: frames must be a list")
     poses: dict[str, tuple[float, float]] = {}
-    pictures = _by_stem(archive)
+    images = _by_stem(archive)
     for index, frame in enumerate(frames):
         where, frame = f"{path}: {entry.name}: frame {index}", frame if isinstance(frame, dict) else {}
         name, rows = frame.get("file_path"), frame.get("transform_matrix")
@@ -334,23 +332,23 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
         if not all(map(math.isfinite, angles)):
             raise UserError(f"{where}: the camera is at the origin, or too far away: its direction is not known")
         name = _slashes(folder, name)
-        for picture in pictures.get(name, [name]):
-            _set(poses, picture, angles, where)
+        for image in images.get(name, [name]):
+            _set(poses, image, angles, where)
     return poses
 
 
 def _by_stem(archive: Archive) -> dict[str, list[str]]:
     """The names of images by the same without their suffixes."""
     found: dict[str, list[str]] = {}
-    for entry in archive.pictures:
+    for entry in archive.images:
         found.setdefault(entry.name.rsplit(".", 1)[0], []).append(entry.name)
     return found
 
 
-def _set(values: dict[str, Value], picture: str, value: Value, where: str) -> None:
+def _set(values: dict[str, Value], image: str, value: Value, where: str) -> None:
     """Raises UserError where the image has another value already."""
-    if values.setdefault(picture, value) != value:
-        raise UserError(f"{where}: {picture} has {values[picture]} already, and now {value}")
+    if values.setdefault(image, value) != value:
+        raise UserError(f"{where}: {image} has {values[image]} already, and now {value}")
 
 
 def _read(entry: Entry, path: Path) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.convert import Write, dataset_json, encode, picture_name, writer
+from sdfgan.data.convert import Write, dataset_json, encode, image_name, writer
 from sdfgan.errors import UserError
 from sdfgan.meshes import read_model, render_model
 from sdfgan.raycast import Lighting
@@ -184,7 +184,7 @@ def _write(write: Write, work: Path, members: Sequence[tuple[int, Path]], labels
     count = 0
     for number, path in members:
         for image, pose in _kept(work / f"{number:06d}.npz"):
-            name = picture_name(count)
+            name = image_name(count)
             write(name, encode(image))
             named_poses[name] = [round(float(angle), 6) for angle in pose]
             if path in labels:

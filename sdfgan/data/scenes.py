@@ -28,10 +28,10 @@ from sdfgan.ops.pixels import PixelViews, pixel_views, sample_pixels
 
 _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
-_MAX_PICTURE_BYTES = 16 * 2**30
+_MAX_IMAGE_BYTES = 16 * 2**30
 _OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
 _FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
-_LOOKS = 64  # along each side of a picture, at how far its lens sees
+_LOOKS = 64  # along each side of an image, at how far its lens sees
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Views:
     """N posed images, of any sizes."""
 
     names: list[str]
-    pixels: Tensor  # [P, 4] uint8, premultiplied RGBA of all pixels of all pictures, row by row
+    pixels: Tensor  # [P, 4] uint8, premultiplied RGBA of all pixels of all images, row by row
     sizes: Tensor  # [N, 2] int64, height and width
     cameras: PixelViews
 
@@ -64,12 +64,12 @@ class Views:
         moved = {name: part.to(device) for name, part in self.cameras._asdict().items() if part is not None}
         return Views(self.names, self.pixels.to(device), self.sizes.to(device), PixelViews(**moved))
 
-    def picture(self, index: int, background: Tensor) -> Tensor:
+    def image(self, index: int, background: Tensor) -> Tensor:
         """One image [3, H, W] float32 on a background [3]."""
         start, end = self.cameras.starts[index : index + 2].tolist()
         pixels = self.pixels[start:end].float() / 255
-        picture = pixels[:, :3] + (1 - pixels[:, 3:]) * background
-        return picture.view(*self.sizes[index].tolist(), 3).permute(2, 0, 1)
+        image = pixels[:, :3] + (1 - pixels[:, 3:]) * background
+        return image.view(*self.sizes[index].tolist(), 3).permute(2, 0, 1)
 
     def pinholes(self) -> tuple[PixelViews, Tensor] | None:
         """Pinhole cameras that see what these see, and their sizes [N, 2]; None where a lens sees to its side.
@@ -108,7 +108,7 @@ class Scene(NamedTuple):
     train: Views
     val: Views | None
     test: Views | None
-    has_alpha: bool  # whether the pictures show an object on nothing
+    has_alpha: bool  # whether the images show an object on nothing
     bounded: bool  # whether everything is in the cube [-1, 1]^3
     to_file: Tensor  # [3, 4] float64: similarity from scene coordinates to the file's, both y up
     notes: tuple[str, ...] = ()  # what the files say and nothing uses, and what was left out
@@ -143,15 +143,15 @@ def load_scene(
     if not frames:
         raise UserError(f"{path}: the scene has 0 frames")
     poses = torch.stack([frame.pose for frame in frames])
-    pictures, has_alpha = _read_pictures(frames, image_scale, on_progress)
-    masks = _read_masks(frames, pictures, image_scale)
+    images, has_alpha = _read_images(frames, image_scale, on_progress)
+    masks = _read_masks(frames, images, image_scale)
     bounded = has_alpha and (path / "transforms_train.json").is_file()
     to_file = _box(scene_scale) if bounded else _surroundings(poses, scene_scale)
     poses = _into_scene(poses, to_file).float()
     if not poses.isfinite().all():
         farthest = frames[max(range(len(frames)), key=lambda i: frames[i].pose[:, 3].abs().max().item())]
         raise UserError(f"{farthest.where}: the camera is too far away: its position is {farthest.pose[:, 3].tolist()}")
-    views = _views(frames, pictures, masks, poses, image_scale)
+    views = _views(frames, images, masks, poses, image_scale)
     splits = [frame.split for frame in frames]
     if not any(splits):
         splits = ["val" if i % _HELD_OUT_EVERY == _HELD_OUT_EVERY // 2 else "train" for i in range(len(frames))]
@@ -213,14 +213,14 @@ def _rotation_to_up(up: Tensor) -> Tensor:
     return torch.stack((torch.linalg.cross(y, z), y, z))
 
 
-# ---------------------------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------------------------- images
 
 
-def _read_pictures(
+def _read_images(
     frames: list[Frame], scale: float, on_progress: Callable[[int, int], None] | None
 ) -> tuple[list[np.ndarray], bool]:
     """All images [H, W, 4], and whether they have alpha."""
-    pictures: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     alphas: list[bool] = []
     size = 0
     with ThreadPoolExecutor(8) as pool:
@@ -228,26 +228,26 @@ def _read_pictures(
             if isinstance(found, str):
                 raise UserError(f"{frame.where}: {frame.path}: {found}")
             size += found[0].nbytes
-            if size > _MAX_PICTURE_BYTES:
+            if size > _MAX_IMAGE_BYTES:
                 raise UserError(
-                    f"{frame.where}: the images take more than {_MAX_PICTURE_BYTES >> 30} GiB: reduce them, for "
+                    f"{frame.where}: the images take more than {_MAX_IMAGE_BYTES >> 30} GiB: reduce them, for "
                     "example with --image-scale 0.5"
                 )
-            pictures.append(found[0])
+            images.append(found[0])
             alphas.append(found[1])
             if on_progress is not None:
-                on_progress(len(pictures), len(frames))
+                on_progress(len(images), len(frames))
     if any(alphas) and not all(alphas):
         bad = frames[alphas.index(False)]
         raise UserError(f"{bad.where}: {bad.path} has no alpha, but other images have: all of a scene must, or none")
-    return pictures, all(alphas)
+    return images, all(alphas)
 
 
-def _read_masks(frames: list[Frame], pictures: list[np.ndarray], scale: float) -> Tensor | None:
-    """[P] bool: pixels that are to be learnt from; None where no frame has a mask. Hides the others in `pictures`."""
+def _read_masks(frames: list[Frame], images: list[np.ndarray], scale: float) -> Tensor | None:
+    """[P] bool: pixels that are to be learnt from; None where no frame has a mask. Hides the others in `images`."""
     if not any(frame.mask for frame in frames):
         return None
-    masks = [np.ones(picture.shape[:2], bool) for picture in pictures]
+    masks = [np.ones(image.shape[:2], bool) for image in images]
     for index, frame in enumerate(frames):
         if frame.mask is None:
             continue
@@ -259,12 +259,12 @@ def _read_masks(frames: list[Frame], pictures: list[np.ndarray], scale: float) -
             size = f"{found.shape[1]} x {found.shape[0]} pixels, its image {width} x {height}"
             raise UserError(f"{frame.where}: {frame.mask} is {size}")
         masks[index] = found
-        pictures[index][~found] = 0
+        images[index][~found] = 0
     return torch.cat([torch.from_numpy(mask).flatten() for mask in masks])
 
 
-def _views(frames: list[Frame], pictures: list[np.ndarray], mask: Tensor | None, poses: Tensor, scale: float) -> Views:
-    sizes = torch.tensor([picture.shape[:2] for picture in pictures])
+def _views(frames: list[Frame], images: list[np.ndarray], mask: Tensor | None, poses: Tensor, scale: float) -> Views:
+    sizes = torch.tensor([image.shape[:2] for image in images])
     found = zip(frames, sizes.tolist(), strict=True)
     intrinsics = torch.tensor([_intrinsics(frame, height, width, scale) for frame, (height, width) in found])
     factors = torch.tensor([frame.lens.factors for frame in frames])
@@ -274,7 +274,7 @@ def _views(frames: list[Frame], pictures: list[np.ndarray], mask: Tensor | None,
     # Whoever finds a lens asks which pixels have a ray; so must they where there are masks.
     lens = factors if factors.any() or fisheyes.any() or mask is not None else None
     cameras = pixel_views(poses, intrinsics, sizes, lens, fisheyes if fisheyes.any() else None, mask)
-    pixels = torch.cat([torch.from_numpy(picture).view(-1, 4) for picture in pictures])
+    pixels = torch.cat([torch.from_numpy(image).view(-1, 4) for image in images])
     return Views([frame.path.name for frame in frames], pixels, sizes, cameras)
 
 
@@ -289,7 +289,7 @@ def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[fl
             f"{where}: {frame.path} is {width} x {height} pixels, which does not fit w and h, "
             f"{said_width:g} x {said_height:g}"
         )
-    # The files' numbers may be for a larger version of the picture.
+    # The files' numbers may be for a larger version of the image.
     x_scale, y_scale = width / said_width, height / said_height
     if "fl_x" in given:
         fx = given["fl_x"] * x_scale

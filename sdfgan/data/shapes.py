@@ -34,7 +34,7 @@ SHAPE_CLASSES = ("ellipsoid", "box", "rounded_box", "cylinder", "cone", "torus",
 SHAPE_FAMILIES = {"solids": SHAPE_CLASSES, **{name: tuple(classes) for name, classes in FAMILIES.items()}}
 DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), azimuth=(0.0, 2 * math.pi))
 
-_VERSION = 2  # part of the cache key: raise it when the pictures of a seed change
+_VERSION = 2  # part of the cache key: raise it when the images of a seed change
 _RAYS_PER_CHUNK = 2**18  # a constant, so that chunks do not depend on the number of threads
 _MAX_STEPS = 96
 _BALL = 0.97  # every shape fits into a ball of this radius
@@ -175,7 +175,7 @@ def _trace(chunk: _Chunk, side: int, fov: float) -> tuple[Tensor, Tensor, Tensor
 
 @torch.no_grad()
 def _render(chunk: _Chunk, resolution: int, samples: int, fov: float) -> Tensor:
-    """Pictures [B, 4, resolution, resolution] uint8 of a chunk."""
+    """Images [B, 4, resolution, resolution] uint8 of a chunk."""
     side, count = resolution * samples, len(chunk.bound)
     ray, points, image = _trace(chunk, side, fov)
     order = image.argsort(stable=True)  # fields may rely on sorted images
@@ -186,8 +186,8 @@ def _render(chunk: _Chunk, resolution: int, samples: int, fov: float) -> Tensor:
     canvas = torch.zeros(4, count * side * side)
     canvas[:3, ray] = illumination * chunk.field.rgb(points.T, image=image).T
     canvas[3, ray] = 1.0
-    pictures = F.avg_pool2d(canvas.view(4, count, side, side), samples)
-    return (pictures * 255).round_().to(torch.uint8).transpose(0, 1)
+    images = F.avg_pool2d(canvas.view(4, count, side, side), samples)
+    return (images * 255).round_().to(torch.uint8).transpose(0, 1)
 
 
 def _chunks(
@@ -239,10 +239,10 @@ def render_shapes(
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             rendered = pool.map(lambda chunk: _render(chunk[1], resolution, samples, fov), chunks)
-            for (label, _), pictures in zip(chunks, rendered, strict=True):
-                images[done : done + len(pictures)] = pictures
-                labels[done : done + len(pictures)] = label
-                done += len(pictures)
+            for (label, _), some in zip(chunks, rendered, strict=True):
+                images[done : done + len(some)] = some
+                labels[done : done + len(some)] = label
+                done += len(some)
                 if on_progress is not None:
                     on_progress(done, count)
         finally:

@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     intrinsics: dict[str, float]  # w, h, camera_angle_x, fl_x, cx ... as far as given
     lens: Lens = Lens()
     split: str | None = None
-    mask: Path | None = None  # a picture that is 0 where this one is not to be learnt from
+    mask: Path | None = None  # an image that is 0 where this one is not to be learnt from
 
 
 def lens_of(named: Mapping[str, float], fisheye: bool, series: bool) -> Lens:
@@ -70,7 +70,7 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
     names = [frame["file_path"] for frame in frames]
     splits: list[str | None] = [split] * len(frames) if split else _listed_splits(file, values, names)
     result: list[Frame] = []
-    pictures: set[Path] = set()
+    images: set[Path] = set()
     for index, (frame, own) in enumerate(zip(frames, splits, strict=True)):
         where = f"{file}: frame {index} ({frame['file_path']})"
         given = {**values, **frame}
@@ -87,12 +87,12 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
         if not isinstance(mask, str | None):
             raise UserError(f"{where}: mask_path must be a text, got {str(mask)[:40]}")
         mask_path = inside(file.parent, mask, where, "mask_path") if mask else None
-        picture = inside(file.parent, frame["file_path"], where)
+        image = inside(file.parent, frame["file_path"], where)
         pose = _pose(frame.get("transform_matrix"), where)
-        if picture in pictures:
-            raise UserError(f"{where}: there are two frames of {picture}")
-        pictures.add(picture)
-        result.append(Frame(where, picture, pose, numbers, lens, own, mask_path))
+        if image in images:
+            raise UserError(f"{where}: there are two frames of {image}")
+        images.add(image)
+        result.append(Frame(where, image, pose, numbers, lens, own, mask_path))
     notes = []
     used = (*_USED, *(() if split else _SPLITS))
     unused = [name for name in values if name not in used and not name.startswith(_NOT_MODELLED)]

@@ -12,7 +12,7 @@ from sdfgan.fields.analytic import (
     Union,
     rotation_matrix,
 )
-from sdfgan.fields.base import Field, FieldSample
+from sdfgan.fields.base import Field, FieldSample, eikonal_loss
 from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
@@ -49,5 +49,6 @@ __all__ = [
     "Torus",
     "Transformed",
     "Union",
+    "eikonal_loss",
     "rotation_matrix",
 ]

@@ -40,6 +40,14 @@ class FieldSample(NamedTuple):
     rgb: Tensor  # [N, 3] linear albedo in [0, 1]
 
 
+def eikonal_loss(gradients: Tensor) -> Tensor:
+    """Mean of (|gradient| - 1)^2 over gradients [N, 3] (Gropp et al. 2020); 0 for none. Differentiable."""
+    if len(gradients) == 0:
+        return gradients.sum()
+    # The tiny constant keeps the derivative finite where the gradient vanishes.
+    return (torch.sqrt(gradients.square().sum(-1) + 1e-12) - 1).square().mean()
+
+
 class Field(nn.Module):
     """A signed-distance field with colour, for one shape or for one shape per latent.
 
@@ -50,9 +58,7 @@ class Field(nn.Module):
     latent_size: int = 0
     unsigned: bool = False  # whether distances are of a sheet, which has no inside: nowhere negative
     lipschitz: Bound = 1.0  # an upper bound of |gradient|; tracers divide their steps by it
-    mixed_precision: bool = (
-        False  # whether autocast may shorten it where pictures are made; never where rays are traced
-    )
+    mixed_precision: bool = False  # whether autocast may shorten it where images are made; never where rays are traced
 
     @property
     def extent(self) -> Bound:

@@ -16,7 +16,6 @@ from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmSirenSDF
 
-DAM_WIDTHS = (333, 442, 351, 340, 304, 139, 76, 53, 39, 36, 35)  # found by discriminative masking
 _SHARPNESS = 100.0  # of softplus: near ReLU at the scale of a unit ball, as in IGR (Gropp et al. 2020)
 _OMEGA = 30.0  # of sine layers (Sitzmann et al. 2020)
 _LEAK = 0.01  # slope of leaky-relu

@@ -1,8 +1,8 @@
-"""What is done to pictures, real and fake alike, before the discriminator sees them.
+"""What is done to images, real and fake alike, before the discriminator sees them.
 
 Augmentation (Karras et al. 2020, "Training Generative Adversarial Networks with Limited Data"): each transformation is
 applied with a probability p that follows how much the discriminator overfits. Blur and instance noise are schedules:
-strong at first, gone after some steps. Everything is differentiable in the pictures.
+strong at first, gone after some steps. Everything is differentiable in the images.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class Augmentation(NamedTuple):
-    """A transformation for each of N pictures, drawn by `draw`."""
+    """A transformation for each of N images, drawn by `draw`."""
 
     place: Tensor  # [N, 2, 3] where a pixel of the result comes from, in the coordinates of grid_sample
-    colour: Tensor  # [N, 3, 4] of RGB and a constant (which alpha scales: pictures are premultiplied)
+    colour: Tensor  # [N, 3, 4] of RGB and a constant (which alpha scales: images are premultiplied)
 
     def __getitem__(self, rows: slice) -> Augmentation:  # type: ignore[override]
         return Augmentation(self.place[rows], self.colour[rows])
@@ -44,7 +44,7 @@ def draw(count: int, probability: float, random: torch.Generator) -> Augmentatio
     angle = quarter * math.pi / 2 + uniform(math.pi)
     scale = torch.exp2(normal(0.2))
     stretch = torch.exp2(normal(0.2))
-    shift = torch.stack((uniform(0.25), uniform(0.25)), 1)  # half pictures: an eighth of a picture
+    shift = torch.stack((uniform(0.25), uniform(0.25)), 1)  # half images: an eighth of an image
     cos, sin = angle.cos() / scale, angle.sin() / scale
     turned = torch.stack((torch.stack((cos * mirror, -sin), 1), torch.stack((sin * mirror, cos), 1)), 1)  # [N, 2, 2]
     turned = turned * torch.stack((1 / stretch, stretch), 1)[:, None]
@@ -58,7 +58,7 @@ def draw(count: int, probability: float, random: torch.Generator) -> Augmentatio
 
 
 def apply(images: Tensor, augmentation: Augmentation) -> Tensor:
-    """The pictures [N, 3 or 4, R, R], premultiplied on black, under their transformations; outside is black."""
+    """The images [N, 3 or 4, R, R], premultiplied on black, under their transformations; outside is black."""
     place, colour = (part.to(images) for part in augmentation)
     grid = F.affine_grid(place, list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
@@ -95,7 +95,7 @@ def fading(start: float, steps: int, step: int) -> float:
     return start * max(0.0, 1 - step / steps) if steps > 0 else 0.0
 
 
-def adjusted(probability: float, signs: float, target: float, pictures: int, speed: int) -> float:
-    """The probability after `pictures` more: up while the mean sign of real logits exceeds `target`, else down."""
-    change = pictures / speed * (1 if signs > target else -1)
+def adjusted(probability: float, signs: float, target: float, images: int, speed: int) -> float:
+    """The probability after `images` more: up while the mean sign of real logits exceeds `target`, else down."""
+    change = images / speed * (1 if signs > target else -1)
     return min(1.0, max(0.0, probability + change))

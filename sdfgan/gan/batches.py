@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.image_sets import Pictures
+from sdfgan.data.image_sets import Images
 from sdfgan.fields import Field, PiGanField
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.augment import Augmentation
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.gan.drawing import Picture
+from sdfgan.gan.drawing import GeneratedImages
 from sdfgan.training.ranks import Ranks
 
 _EIKONAL_BOX = 0.9  # random eikonal points lie in [-0.9, 0.9]^3
@@ -28,8 +28,8 @@ class Fake(NamedTuple):
     axes: Tensor  # [b, 3, 3]
     free: Tensor  # [b, P, 3] random points for the eikonal term
     lights: Tensor  # [b, 6]
-    seed: int | None = None  # of where volumes are asked
-    made: Picture | None = None
+    seed: int | None = None  # of places in volumes
+    made: GeneratedImages | None = None
     gradients: Tensor | None = None  # [N, 3] of the field at samples and free points
 
     def images(self, channels: int) -> Tensor:
@@ -85,7 +85,7 @@ class Batches:
             for (z, views, points, light), seed in zip(chunks, self.ranks.share(seeds), strict=True)
         ]
 
-    def reals(self, images: Pictures) -> list[Tensor]:
+    def reals(self, images: Images) -> list[Tensor]:
         """Real images [b, C, R, R] in [0, 1]."""
         chosen = torch.randint(len(images), (self.size,), generator=self.random)
         flip = torch.rand(self.size, generator=self.random) < 0.5

@@ -22,6 +22,7 @@ from sdfgan.training.config import (
     Essential,
     FieldOfView,
     Formerly,
+    Frequency,
     MeshCells,
     Natural,
     NearFar,
@@ -115,11 +116,11 @@ class GanConfig(Config):
     """Length of a second latent that controls the texture alone; 0: one latent controls shape and texture."""
     mapping_width: Annotated[int, Positive, AtMost(4096)] = 128
     """Units per layer of the mapping network."""
-    omega_first: Scale = 5.0
+    omega_first: Frequency = 5.0
     """Frequency of the first sine layer."""
-    omega_hidden: Scale = 10.0
+    omega_hidden: Frequency = 10.0
     """Frequency of the other sine layers of shape. Higher values give finer detail, but also ripples."""
-    omega_texture: Scale = 3.0
+    omega_texture: Frequency = 3.0
     """Frequency of the texture layers. Higher values give finer patterns."""
     color_space: Literal["rgb", "hsv"] = "rgb"
     """Colour space of the texture branch's outputs."""

@@ -1,4 +1,4 @@
-"""The images that a run learns from, and those that it is judged by."""
+"""The images that a run learns from, and those that it is evaluated by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import Empirical, PoseDistribution
-from sdfgan.data.image_sets import InMemory, Pictures
+from sdfgan.data.image_sets import Images, InMemory
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
@@ -21,10 +21,10 @@ _MIN_HELD_OUT = 32
 
 
 class TrainingData(NamedTuple):
-    """What a run learns from, and what it is judged by."""
+    """What a run learns from, and what it is evaluated by."""
 
-    train: Pictures
-    held_out: Pictures  # 2 M pictures: two halves
+    train: Images
+    held_out: Images  # 2 M images: two halves
     poses: PoseDistribution | None = None  # of the data set, if they are to be used
     mirror: bool = True  # whether the data set's convention allows it
 
@@ -35,7 +35,7 @@ class TrainingData(NamedTuple):
 
 
 def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> TrainingData:
-    """The pictures of a resolved configuration, and those held out. Raises UserError."""
+    """The images of a resolved configuration, and those held out. Raises UserError."""
     resolution = max(config.resolutions)
     if config.data is None:
         if config.poses == "data":
@@ -63,7 +63,7 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
         print(f"{config.data}: {len(found.skipped)} of {total} images skipped: {names}{more}")
     for note in found.notes if talk else ():
         print(note)
-    order = torch.randperm(len(found.pictures), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _MIN_HELD_OUT:
         if config.evaluate_images and talk:
@@ -72,22 +72,22 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
         held = 0
     poses = None
     if config.poses == "data":
-        if found.pictures.poses is None:
+        if found.images.poses is None:
             raise UserError(
                 f"{config.data}: --poses data, but not every image has a pose (poses.json, transforms.json)"
             )
-        poses = Empirical.of(found.pictures.poses)
-    kept, held_out = (found.pictures.select(part) for part in (order[held:], order[:held]))
+        poses = Empirical.of(found.images.poses)
+    kept, held_out = (found.images.select(part) for part in (order[held:], order[:held]))
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
 def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, talk: bool) -> None:
-    """Raises UserError where a generator of RGBA would learn from opaque pictures alone; says where many are."""
+    """Raises UserError where a generator of RGBA would learn from opaque images alone; says where many are."""
     if config.channels == 3 or config.data is None:
         return
-    pictures = data.train
-    some = torch.linspace(0, len(pictures) - 1, min(len(pictures), _LOOKED_AT_FIRST)).long()
-    opaque = int((pictures.batch(some, min(config.resolutions))[:, 3] == 255).flatten(1).all(1).sum())
+    images = data.train
+    some = torch.linspace(0, len(images) - 1, min(len(images), _LOOKED_AT_FIRST)).long()
+    opaque = int((images.batch(some, min(config.resolutions))[:, 3] == 255).flatten(1).all(1).sum())
     where = "are not on --background" if config.background else "have no silhouette to learn from"
     advice = "give images with alpha, --background R G B where they are on a plain colour, or --channels 3"
     if opaque == len(some):

@@ -1,4 +1,4 @@
-"""Networks that tell pictures of shapes from renderings. All give a `Verdict` on pictures [B, C, R, R] in [0, 1].
+"""Networks that tell images of shapes from renderings. All give a `Verdict` on images [B, C, R, R] in [0, 1].
 
 small        ours: a strided stem, residual blocks, minibatch stddev; the fastest on a CPU
 residual     that of dfr: 1x1 stem, residual blocks with average pooling
@@ -29,7 +29,7 @@ _SMALLEST = 4  # side of the features that the last layers see
 
 
 class Verdict(NamedTuple):
-    """What a discriminator says about B pictures."""
+    """What a discriminator says about B images."""
 
     logit: Tensor  # [B]: the higher, the more real
     latent: Tensor  # [B, L]: its guess of the latent; L = 0 unless asked for
@@ -40,10 +40,10 @@ class Discriminator(nn.Module):
     """What all discriminators share: the resolutions they take, and how features become a verdict.
 
     Args:
-        resolutions: sides of the pictures, powers of two, in the order in which training meets them. Only
+        resolutions: sides of the images, powers of two, in the order in which training meets them. Only
             `progressive` and `strided` take more than one.
         channels: of the first layer at the highest resolution; doubled with each halving, up to `max_channels`.
-        picture_channels: 4 for RGBA, 3 for RGB.
+        image_channels: 4 for RGBA, 3 for RGB.
         latent_size: length of the latent to guess; 0: none.
         guess_direction: whether to guess the direction towards the camera.
         sphere: the logit is that of a Sphere GAN.
@@ -56,7 +56,7 @@ class Discriminator(nn.Module):
         resolutions: Sequence[int],
         channels: int = 32,
         max_channels: int = 512,
-        picture_channels: int = 4,
+        image_channels: int = 4,
         latent_size: int = 0,
         guess_direction: bool = False,
         sphere: bool = False,
@@ -65,7 +65,7 @@ class Discriminator(nn.Module):
         if len(set(resolutions)) > 1 and not self.grows:
             raise ValueError(f"{type(self).__name__}: takes one resolution, got {sorted(set(resolutions))}")
         self.resolution = max(resolutions)
-        self.picture_channels = picture_channels
+        self.image_channels = image_channels
         levels = int(math.log2(self.resolution // _SMALLEST))
         self.widths = [min(channels * 2**level, max_channels) for level in range(levels + 1)]  # at R, R/2, ... 4
         self._sphere = sphere
@@ -73,13 +73,13 @@ class Discriminator(nn.Module):
         self.outputs = sum(self._guesses)
 
     def features(self, images: Tensor, fade: float) -> Tensor:
-        """[B, outputs] of pictures in [-1, 1]."""
+        """[B, outputs] of images in [-1, 1]."""
         raise NotImplementedError
 
     def forward(self, images: Tensor, fade: float = 1.0) -> Verdict:
-        """`fade` in [0, 1] is the share of a newly met resolution; at 0 pictures are judged as at half of it."""
-        if images.shape[2] > self.resolution or images.shape[1] != self.picture_channels:
-            wanted = [len(images), self.picture_channels, self.resolution, self.resolution]
+        """`fade` in [0, 1] is the share of a newly met resolution; at 0 images are seen as at half of it."""
+        if images.shape[2] > self.resolution or images.shape[1] != self.image_channels:
+            wanted = [len(images), self.image_channels, self.resolution, self.resolution]
             raise ValueError(f"{type(self).__name__}: images must be {wanted}, got {list(images.shape)}")
         outputs = self.features((images * 2 - 1).contiguous(memory_format=torch.channels_last), fade).float()
         logit, latent, direction = outputs.split(self._guesses, 1)
@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
 
 
 class ResidualDown(nn.Module):
-    """Two 3x3 convolutions and a halving of the picture, beside a skip connection."""
+    """Two 3x3 convolutions and a halving of the image, beside a skip connection."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -203,7 +203,7 @@ def blur_down(x: Tensor) -> Tensor:
 
 
 def minibatch_stddev(x: Tensor) -> Tensor:
-    """How much the pictures of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018)."""
+    """How much the images of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018)."""
     batch, _, height, width = x.shape
     group = _STDDEV_GROUP if batch % _STDDEV_GROUP == 0 else batch
     grouped = x.float().unflatten(0, (group, batch // group))  # in half precision 1e-8 is nothing
@@ -221,7 +221,7 @@ class Small(Discriminator):
     def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
         super().__init__(resolutions, channels, max_channels, **more)
         widths = self.widths[:-1]  # the stem halves without widening
-        self.stem = nn.Conv2d(self.picture_channels, widths[0], 4, stride=2, padding=1)
+        self.stem = nn.Conv2d(self.image_channels, widths[0], 4, stride=2, padding=1)
         self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(widths)))
         self.last = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
         self.head = nn.Linear(widths[-1] * _SMALLEST**2, self.outputs)
@@ -238,7 +238,7 @@ class Residual(Discriminator):
 
     def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
         super().__init__(resolutions, channels, max_channels, **more)
-        self.stem = nn.Conv2d(self.picture_channels, self.widths[0], 1)
+        self.stem = nn.Conv2d(self.image_channels, self.widths[0], 1)
         self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(self.widths)))
         self.last = ResidualDown(self.widths[-1], self.widths[-1])  # 4 x 4 to 2 x 2
         self.head = nn.Conv2d(self.widths[-1], self.outputs, 2)
@@ -260,7 +260,7 @@ class Progressive(Discriminator):
         wanted = {side for resolution in resolutions for side in (resolution, resolution // 2)}
         self.stems = nn.ModuleDict(
             {
-                str(side): nn.Conv2d(self.picture_channels, self.widths[self._level(side)], 1)
+                str(side): nn.Conv2d(self.image_channels, self.widths[self._level(side)], 1)
                 for side in sorted(wanted)
                 if side >= _SMALLEST
             }
@@ -296,7 +296,7 @@ class StyleGan2(Discriminator):
 
     def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
         super().__init__(resolutions, channels, max_channels, **more)
-        self.stem = EqualConv(self.picture_channels, self.widths[0], 1)
+        self.stem = EqualConv(self.image_channels, self.widths[0], 1)
         self.blocks = nn.Sequential(*(BlurDown(a, b) for a, b in pairwise(self.widths)))
         self.last = EqualConv(self.widths[-1] + 1, self.widths[-1], 3)
         self.hidden = EqualLinear(self.widths[-1] * _SMALLEST**2, self.widths[-1])

@@ -1,8 +1,6 @@
-"""Pictures of a generator as training sees them: with what its losses need besides colours.
+"""Images of a generator as training sees them: with what its losses need besides colours.
 
-`--renderer dfr` is how dfr, an older project, makes pictures, kept so that its recipe can be compared with ours: hits
-do not move, and a pixel's opacity is 1 where the sdf at its sample is negative and falls over one pixel's width
-outside, so silhouettes are too large. The field is asked, and the eikonal term learns, at every pixel of the disc.
+`--renderer dfr` is how dfr, an older project, makes images, kept so that its recipe can be compared with ours.
 """
 
 from __future__ import annotations
@@ -13,20 +11,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Rendering, render
-from sdfgan.raycast.dfr import dfr_points, fuzzy_coverage
 from sdfgan.raycast.lighting import tensor_like
-from sdfgan.volume.render_images import render_pictures
+from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling
 
-_DFR_COARSEST = 16
 
-
-class Picture(NamedTuple):
-    """B pictures, premultiplied on black."""
+class GeneratedImages(NamedTuple):
+    """B images, premultiplied on black."""
 
     rgb: Tensor  # [B, 3, R, R]
     alpha: Tensor  # [B, 1, R, R]
@@ -39,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def draw_lights(axes: Tensor, config: ResolvedGanConfig, random: torch.Generator) -> Tensor:
-    """[B, 6] for pictures from `axes` [B, 3, 3]: ambient, head and fixed light, and the direction to that."""
+    """[B, 6] for images from `axes` [B, 3, 3]: ambient, head and fixed light, and the direction to that."""
     if config.light == "headlight":
         return tensor_like(axes, (0.0, 1.0, 0.0, 0.0, 1.0, 0.0)).expand(len(axes), 6)
     light = Lighting.random(axes, random)
@@ -54,14 +50,14 @@ def draw(
     config: ResolvedGanConfig,
     lights: Tensor | None = None,
     seed: int | None = None,
-) -> Picture:
-    """Pictures of a condition from cameras [B, 3, 3], as the discriminator sees them.
+) -> GeneratedImages:
+    """Images of a condition from cameras [B, 3, 3], as the discriminator sees them.
 
-    lights: see `draw_lights`; None: headlights. seed: of where in its strata a volume is asked; None: in their middles.
+    lights: see `draw_lights`; None: headlights. seed: of places in the strata of a volume; None: their middles.
     """
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
-        return _draw_as_dfr(generator, condition, axes, config.resolution, fov)
+        return GeneratedImages(*dfr_images(generator, condition, axes, config.resolution, fov))
     if isinstance(generator, PiGanField):
         return _draw_volume(generator, condition, axes, config, fov, seed)
     rendering = render(
@@ -75,39 +71,22 @@ def draw(
         # Pieces sum in another order: what is to be the same bit for bit must not depend on how much memory is free.
         memory="unbounded" if config.deterministic or axes.device.type == "cpu" else "auto",
     )
-    return Picture(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
+    return GeneratedImages(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
 
 
 def _draw_volume(
     generator: PiGanField, condition: Any, axes: Tensor, config: ResolvedGanConfig, fov: float, seed: int | None
-) -> Picture:
-    """`march_steps` evaluations of a ray place as many others, and both make the picture (pi-GAN)."""
+) -> GeneratedImages:
+    """`march_steps` evaluations of a ray place as many others, and both make the image (pi-GAN)."""
     sampling = Sampling((config.march_steps, config.march_steps), stratified=seed is not None, merge=True)
     random = None if seed is None else torch.Generator(axes.device).manual_seed(seed)
     options: dict[str, Any] = {"resolution": config.resolution, "fov": fov, "near_far": generator.near_far}
-    made = render_pictures(generator, axes, condition, sampling=sampling, generator=random, **options)
-    return Picture(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
+    made = render_images(generator, axes, condition, sampling=sampling, generator=random, **options)
+    return GeneratedImages(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
 
 
 def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rendering:
-    """Pictures for people: `raycast.render`, or of volumes `volume.render_pictures`, with its options."""
+    """Images for people: `raycast.render`, or of volumes `volume.render_images`, with its options."""
     if isinstance(generator, PiGanField):
-        return render_pictures(generator, axes, condition, near_far=generator.near_far, **options)
+        return render_images(generator, axes, condition, near_far=generator.near_far, **options)
     return render(sdf=generator, axes=axes, condition=condition, **options)
-
-
-def _draw_as_dfr(generator: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> Picture:
-    scales = (_DFR_COARSEST, resolution // _DFR_COARSEST) if resolution % _DFR_COARSEST == 0 else (resolution,)
-    mask, rays, distances = dfr_points(generator, condition, axes, scales, fov)
-    answer = generator.evaluate(rays.at(distances), condition, rays.image)
-    normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
-    light = ((normals * axes[rays.image, 2]).sum(-1, keepdim=True) + 1) / 2
-    alpha, light = fuzzy_coverage(answer.sdf, resolution, light)
-    pixels = mask.flatten().nonzero()[:, 0]
-
-    def picture(values: Tensor) -> Tensor:
-        flat = values.new_zeros(mask.numel(), values.shape[1]).index_put((pixels,), values)
-        return flat.view(*mask.shape, -1).permute(0, 3, 1, 2)
-
-    rgb = picture(light * answer.rgb * alpha[:, None])
-    return Picture(rgb, picture(alpha[:, None]), picture(normals), answer.gradient)

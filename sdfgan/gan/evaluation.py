@@ -1,4 +1,4 @@
-"""How good a generator is: distances of its pictures to real ones, and of its shapes to true ones, from fixed seeds."""
+"""How good a generator is: distances of its images to real ones, and of its shapes to true ones, from fixed seeds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.image_sets import Pictures
+from sdfgan.data.image_sets import Images
 from sdfgan.data.shapes import SHAPE_FAMILIES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
@@ -30,14 +30,14 @@ from sdfgan.metrics import (
 from sdfgan.training.progress import progress
 from sdfgan.training.ranks import Ranks
 
-SEED = 77  # of the latents and poses that pictures are compared with, and of true shapes
-_AT_ONCE = 32  # pictures
+SEED = 77  # of the latents and poses that images are compared with, and of true shapes
+_AT_ONCE = 32  # images
 _SHAPE_RESOLUTION, _SHAPE_POINTS = 40, 1024
 
 Map = Callable[..., Iterable[Any]]
 
 
-def random_pictures(
+def random_images(
     generator: Field,
     config: ResolvedGanConfig,
     poses: PoseDistribution,
@@ -48,9 +48,9 @@ def random_pictures(
     map_: Map = map,
     ranks: Ranks | None = None,
 ) -> Tensor:
-    """Pictures [count, C, R, R] of random shapes from random sides, on the CPU; the same for any number of ranks.
+    """Images [count, C, R, R] of random shapes from random sides, on the CPU; the same for any number of ranks.
 
-    `config` is that of the step whose pictures are wanted; `truncate` is applied to conditions.
+    `config` is that of the step whose images are wanted; `truncate` is applied to conditions.
     """
     ranks = ranks or Ranks()
     random = torch.Generator().manual_seed(seed)
@@ -76,15 +76,15 @@ def random_pictures(
     return ranks.gather(torch.cat(made)).cpu()[:count]
 
 
-def real_pictures(reals: Pictures, count: int, config: ResolvedGanConfig, start: int = 0) -> Tensor:
-    """`count` pictures [count, C, R, R] in [0, 1] from the `start`-th on, as the discriminator sees them."""
+def real_images(reals: Images, count: int, config: ResolvedGanConfig, start: int = 0) -> Tensor:
+    """`count` images [count, C, R, R] in [0, 1] from the `start`-th on, as the discriminator sees them."""
     parts = torch.arange(start, start + count).split(1024)
     images = torch.cat([reals.batch(part, config.resolution).cpu() for part in parts])
     return images[:, : config.channels].float() / 255
 
 
-def picture_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = None) -> dict[str, float]:
-    """Sliced-Wasserstein distance of pictures [N, C, R, R]; with a feature network also FID, KID, precision, recall.
+def image_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = None) -> dict[str, float]:
+    """Sliced-Wasserstein distance of images [N, C, R, R]; with a feature network also FID, KID, precision, recall.
 
     Features are those of the colours on black.
     """
@@ -97,14 +97,14 @@ def picture_scores(fakes: Tensor, reals: Tensor, inception: Inception | None = N
     return scores
 
 
-def features(inception: torch.nn.Module, pictures: Tensor) -> Tensor:
-    """Features [N, F] of the colours of pictures [N, 3 or 4, R, R]."""
-    if len(pictures) < MIN_IMAGES:
-        raise UserError(f"FID needs at least {MIN_IMAGES} images on each side, got {len(pictures)}")
+def features(inception: torch.nn.Module, images: Tensor) -> Tensor:
+    """Features [N, F] of the colours of images [N, 3 or 4, R, R]."""
+    if len(images) < MIN_IMAGES:
+        raise UserError(f"FID needs at least {MIN_IMAGES} images on each side, got {len(images)}")
     found = []
-    device = next(iter(inception.parameters()), pictures).device
-    with progress(len(pictures), "features") as bar:
-        for part in pictures[:, :3].split(_AT_ONCE):
+    device = next(iter(inception.parameters()), images).device
+    with progress(len(images), "features") as bar:
+        for part in images[:, :3].split(_AT_ONCE):
             found.append(inception(part.to(device)).float().cpu())
             bar.advance(len(part))
     return torch.cat(found)

@@ -22,7 +22,7 @@ from sdfgan.gan.config import ResolvedGanConfig
 _LATENTS, _SEED, _AT_ONCE = 4000, 0, 500  # half of them for the mean and the covariance, half to compare with
 _POSES = 10_000
 _SLACK = math.radians(1.0)  # of cameras
-# Inversions of unseen pictures of the built-in set came to 0.8 to 1.0 times the distance of 99.9 % of random shapes, of
+# Inversions of unseen images of the built-in set came to 0.8 to 1.0 times the distance of 99.9 % of random shapes, of
 # a mug, which it has not, to 1.6 times.
 _MAX_DISTANCE = 1.25
 _FARTHEST = 0.999  # of random shapes

@@ -1,4 +1,4 @@
-"""Finding the shape and the camera that a generator would have made a picture from.
+"""Finding the shape and the camera that a generator would have made an image from.
 
 Candidates are drawn from the generator's own distribution and the best of them optimised together: first their latents
 and cameras, then, of the best, the FiLM codes, which can leave the range of the mapping network and are held near it.
@@ -54,8 +54,8 @@ class Inverted:
     elevation: float  # radians
     azimuth: float
     loss: float
-    silhouette_iou: float | None  # None for a generator of pictures without a silhouette (channels 3)
-    picture: Tensor  # [4, R, R] premultiplied
+    silhouette_iou: float | None  # None for a generator of images without a silhouette (channels 3)
+    image: Tensor  # [4, R, R] premultiplied
     history: list[tuple[Any, float, float]]  # condition, elevation and azimuth as they went
 
 
@@ -70,9 +70,9 @@ def invert(
     seed: int = 0,
     on_progress: Callable[[float], None] | None = None,
 ) -> Inverted:
-    """The shape and camera of a picture [4, R, R], premultiplied on black, R being the resolution worked at.
+    """The shape and camera of an image [4, R, R], premultiplied on black, R being the resolution worked at.
 
-    Where the configuration has 3 channels, colours alone are compared, over the whole picture.
+    Where the configuration has 3 channels, colours alone are compared, over the whole image.
 
     Args:
         poses: where candidates' cameras are; the optimised one may leave it.
@@ -82,9 +82,9 @@ def invert(
     effort = effort or Effort()
     config = dataclasses.replace(config, resolution=target.shape[-1], stages=())
     device = next(generator.parameters()).device
-    judge = _Judge(generator, config, target.to(device), effort, features)
+    loss_of = _TargetLoss(generator, config, target.to(device), effort, features)
     random = torch.Generator().manual_seed(seed)
-    latents, angles = _candidates(judge, poses, random, device)
+    latents, angles = _candidates(loss_of, poses, random, device)
     history: list[tuple[Any, float, float]] = []
 
     def note(condition: Any, angles: Tensor, losses: Tensor) -> None:
@@ -101,14 +101,14 @@ def invert(
     kept = _Kept()
     for _ in range(effort.latent_steps):
         condition = generator.condition(latents)
-        losses = judge(condition, optimizer.angles)
+        losses = loss_of(condition, optimizer.angles)
         kept.offer(losses, latents, optimizer.angles)
         note(condition, optimizer.angles, losses)
-        optimizer.step(losses, judge.angle_gradient(condition, optimizer.angles))
+        optimizer.step(losses, loss_of.angle_gradient(condition, optimizer.angles))
         with torch.no_grad():
             latents *= (limit / latents.norm(dim=1, keepdim=True)).clamp(max=1)
     with torch.no_grad():
-        kept.offer(judge(generator.condition(latents), optimizer.angles), latents, optimizer.angles)
+        kept.offer(loss_of(generator.condition(latents), optimizer.angles), latents, optimizer.angles)
 
     # FiLM codes of the best one.
     best = int(kept.losses.argmin())
@@ -127,20 +127,20 @@ def invert(
     kept = _Kept()
     for _ in range(effort.code_steps):
         condition = moved()
-        losses = judge(condition, optimizer.angles)
+        losses = loss_of(condition, optimizer.angles)
         flat = torch.cat([offset.flatten(1) for offset in offsets.values()], 1)
         kept.offer(losses, flat, optimizer.angles)
         note(condition, optimizer.angles, losses)
         stray = sum(offset.square().mean() for offset in offsets.values())
-        optimizer.step(losses + _STRAY_WEIGHT * stray, judge.angle_gradient(condition, optimizer.angles))
+        optimizer.step(losses + _STRAY_WEIGHT * stray, loss_of.angle_gradient(condition, optimizer.angles))
     with torch.no_grad():
-        losses = judge(moved(), optimizer.angles)
+        losses = loss_of(moved(), optimizer.angles)
         kept.offer(losses, torch.cat([offset.flatten(1) for offset in offsets.values()], 1), optimizer.angles)
         parts = kept.values.split([offset[0].numel() for offset in offsets.values()], 1)
         for offset, part in zip(offsets.values(), parts, strict=True):
             offset.copy_(part.view_as(offset))
         condition = moved()
-        made = judge.draw(condition, kept.angles)
+        made = loss_of.draw(condition, kept.angles)
     elevation, azimuth = kept.angles[0].tolist()
     return Inverted(
         condition=condition,
@@ -149,7 +149,7 @@ def invert(
         azimuth=azimuth,
         loss=kept.losses[0].item(),
         silhouette_iou=silhouette_iou(made[0, 3], target.to(device)[3]) if config.channels == 4 else None,
-        picture=made[0].cpu(),
+        image=made[0].cpu(),
         history=history,
     )
 
@@ -161,7 +161,7 @@ def silhouette_iou(a: Tensor, b: Tensor) -> float:
     return 1.0 if union == 0 else ((a & b).sum() / union).item()
 
 
-class _Judge:
+class _TargetLoss:
     """The loss of shapes and cameras against the target."""
 
     def __init__(
@@ -173,12 +173,12 @@ class _Judge:
         self.wanted = None if self.features is None else self.features(target[None, :3])
 
     def draw(self, condition: Any, angles: Tensor) -> Tensor:
-        """Pictures [B, 4, R, R] of a condition from angles [B, 2]."""
+        """Images [B, 4, R, R] of a condition from angles [B, 2]."""
         axes = rotate_axes((angles[:, 0], angles[:, 1]))
         return drawing.draw(self.generator, condition, axes, self.config).channels(4)
 
     def __call__(self, condition: Any, angles: Tensor) -> Tensor:
-        """Losses [B]: squared differences of colour and of coverage, also of pictures a quarter the size."""
+        """Losses [B]: squared differences of colour and of coverage, also of images a quarter the size."""
         made = self.draw(condition, angles)
         losses = torch.zeros(len(made), device=made.device)
         for factor in (1, 4):
@@ -246,16 +246,16 @@ class _Kept:
 
 @torch.no_grad()
 def _candidates(
-    judge: _Judge, poses: PoseDistribution, random: torch.Generator, device: torch.device
+    loss_of: _TargetLoss, poses: PoseDistribution, random: torch.Generator, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """The best of random latents [S, L] and angles [S, 2]."""
-    effort, generator = judge.effort, judge.generator
+    effort, generator = loss_of.effort, loss_of.generator
     count = max(effort.candidates, effort.starts)
-    latents = judge.config.latent_std * torch.randn(count, generator.latent_size, generator=random)
+    latents = loss_of.config.latent_std * torch.randn(count, generator.latent_size, generator=random)
     angles = torch.stack(poses.sample(count, random), 1)
     latents, angles = latents.to(device), angles.to(device)
     losses = [
-        judge(generator.condition(some), where)
+        loss_of(generator.condition(some), where)
         for some, where in zip(latents.split(_AT_ONCE), angles.split(_AT_ONCE), strict=True)
     ]
     best = torch.cat(losses).topk(effort.starts, largest=False).indices

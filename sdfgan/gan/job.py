@@ -23,7 +23,7 @@ from sdfgan.gan.batches import Batches, Fake, View
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
 from sdfgan.gan.discriminators import update_spectral_norm
-from sdfgan.gan.evaluation import picture_scores, random_pictures, real_pictures, set_scores
+from sdfgan.gan.evaluation import image_scores, random_images, real_images, set_scores
 from sdfgan.gan.losses import top_k_weights
 from sdfgan.gan.models import config_of
 from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
@@ -84,7 +84,7 @@ def train(config: GanConfig) -> dict[str, Any]:
 
 
 class GanJob(TrainingState):
-    """A GAN, the images that it learns from, and what it is judged by."""
+    """A GAN, the images that it learns from, and what it is evaluated by."""
 
     def __init__(
         self,
@@ -166,9 +166,7 @@ class GanJob(TrainingState):
         compared = self.threads.map(chunk, fakes, reals, fake_views, real_views, shares)
         log = self._mean([numbers for numbers, _ in compared])
         norm, finite = self.apply(
-            "discriminator",
-            [gradients for _, gradients in compared],
-            config.gradient_clip_discriminator or math.inf,
+            "discriminator", [gradients for _, gradients in compared], config.gradient_clip_discriminator or math.inf
         )
         seen = torch.cat([fake.images(config.channels).detach() for fake in fakes])
         alpha = torch.cat([fake.made.alpha.detach() for fake in fakes if fake.made is not None])
@@ -185,7 +183,7 @@ class GanJob(TrainingState):
 
         @torch.no_grad()
         def logits(fake: Fake, view: View) -> Tensor:
-            return objective.judge(self.discriminator, objective.see(fake.images(config.channels), view)).logit
+            return objective.verdict(self.discriminator, objective.see(fake.images(config.channels), view)).logit
 
         def chunk(fake: Fake, view: View, weights: Tensor | None) -> tuple[Numbers, Gradients]:
             if fake.made is None or not fake.made.rgb.requires_grad:
@@ -240,7 +238,7 @@ class GanJob(TrainingState):
 
     @torch.no_grad()
     def _update_averages(self) -> None:
-        # Early on averages follow quickly, so that the first pictures are not of the initialisation.
+        # Early on averages follow quickly, so that the first images are not of the initialisation.
         warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
         decays = (self.config.ema_decay, self.config.ema_decay_slow)
         current: list[Tensor] = list(self.generator.parameters())
@@ -319,10 +317,10 @@ class GanJob(TrainingState):
         count, now = len(self.data.held_out) // 2, self.now
         if count == 0:
             return ()
-        fakes = random_pictures(self.average, now, self.poses, count, map_=self.threads.map, ranks=self.ranks)
+        fakes = random_images(self.average, now, self.poses, count, map_=self.threads.map, ranks=self.ranks)
         if not self.ranks.first:
             return ()
-        self.scores = picture_scores(fakes, real_pictures(self.data.held_out, count, now), self.inception)
+        self.scores = image_scores(fakes, real_images(self.data.held_out, count, now), self.inception)
         if self.config.evaluate_shapes:
             measure_slope(self.average)
             self.scores |= set_scores(self.average, self.config, self.config.evaluate_shapes)
@@ -335,7 +333,7 @@ class GanJob(TrainingState):
         half, now, start, end = len(self.data.held_out) // 2, self.now, self.start, self.scores
         floor = None
         if half:
-            floor = sliced_wasserstein(*real_pictures(self.data.held_out, 2 * half, now).split(half))
+            floor = sliced_wasserstein(*real_images(self.data.held_out, 2 * half, now).split(half))
         # At another resolution distances are others: those of a curriculum that grows cannot be compared.
         comparable = start is not None and self.config.at(0).resolution == now.resolution
         return {

@@ -1,11 +1,11 @@
-"""Losses of the GAN. All of them are means over pictures or points, so that chunks of a batch may be averaged.
+"""Losses of the GAN. All of them are means over images or points, so that chunks of a batch may be averaged.
 
 logistic  non-saturating, Goodfellow et al. 2014; with R1, Mescheder et al. 2018, or what `--r1-gamma` says
 hinge     Lim and Ye 2017; with R1
 wgan-gp   Gulrajani et al. 2017: Wasserstein, with a penalty on the gradient between reals and fakes
 wgan-sn   Wasserstein with a discriminator under spectral normalisation, Miyato et al. 2018
 sphere    Sphere GAN, Park and Kwon 2019: moments of the distance on a sphere; under spectral normalisation,
-          since otherwise the noise of the updates makes features ever longer, and at the pole all pictures are alike
+          since otherwise the noise of the updates makes features ever longer, and at the pole all images are alike
 """
 
 from __future__ import annotations
@@ -63,15 +63,15 @@ def sphere_logit(features: Tensor, moments: int = 3) -> Tensor:
 def r1_penalty(
     discriminator: Callable[[Tensor], Tensor], reals: Tensor, of: Literal["logit", "probability"] = "logit"
 ) -> Tensor:
-    """Mean over pictures of |d logit / d pixels|^2, summed over the pixels of a picture. Differentiable.
+    """Mean over images of |d logit / d pixels|^2, summed over the pixels of an image. Differentiable.
 
     `of` "probability" takes the sigmoid of the logit instead.
     """
     reals = reals.detach().requires_grad_()
-    judged = discriminator(reals)
+    logits = discriminator(reals)
     if of == "probability":
-        judged = judged.sigmoid()
-    (gradient,) = torch.autograd.grad(judged.sum(), reals, create_graph=True)
+        logits = logits.sigmoid()
+    (gradient,) = torch.autograd.grad(logits.sum(), reals, create_graph=True)
     return gradient.square().sum((1, 2, 3)).mean()
 
 
@@ -80,14 +80,6 @@ def gradient_penalty(discriminator: Callable[[Tensor], Tensor], reals: Tensor, f
     between = torch.lerp(fakes, reals, share.view(-1, 1, 1, 1)).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(discriminator(between).sum(), between, create_graph=True)
     return (torch.sqrt(gradient.square().sum((1, 2, 3)) + 1e-12) - 1).square().mean()
-
-
-def eikonal_loss(gradients: Tensor) -> Tensor:
-    """Mean of (|gradient| - 1)^2 over gradients [N, 3]; 0 for none."""
-    if len(gradients) == 0:
-        return gradients.sum()
-    # The tiny constant keeps the derivative finite where the gradient vanishes.
-    return (torch.sqrt(gradients.square().sum(-1) + 1e-12) - 1).square().mean()
 
 
 def back_face_loss(normals: Tensor, alpha: Tensor, axes: Tensor) -> Tensor:
@@ -102,9 +94,9 @@ def back_face_loss(normals: Tensor, alpha: Tensor, axes: Tensor) -> Tensor:
 
 
 def top_k_weights(logits: Tensor, step: int, interval: int, floor: float) -> Tensor:
-    """Weights [N] of mean 1 that keep the pictures with the highest logits (Sinha et al. 2020).
+    """Weights [N] of mean 1 that keep the images with the highest logits (Sinha et al. 2020).
 
-    The kept share falls as 0.99^(step / interval) to `floor`; at least one picture is kept.
+    The kept share falls as 0.99^(step / interval) to `floor`; at least one image is kept.
     """
     kept = max(1, math.ceil(max(0.99 ** (step / interval), floor) * len(logits)))
     weights = torch.zeros_like(logits)

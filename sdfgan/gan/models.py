@@ -11,12 +11,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import camera_distance
+from sdfgan.cameras import PoseDistribution, camera_distance, pose_distribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
+from sdfgan.training.config import chosen
 
 # Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
 _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
@@ -25,14 +26,8 @@ _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
 def make_generator(config: ResolvedGanConfig) -> Field:
     """An untrained generator of a resolved configuration; initialised from torch's global generator."""
     if config.generator == "dfr":
-        return DfrSDF(
-            width=config.width,
-            latent_size=config.latent_size,
-            mapping_width=config.mapping_width,
-            omega_first=config.omega_first,
-            omega_hidden=config.omega_hidden,
-            shared=config.shared_film,
-        )
+        sizes = chosen(config, "width latent_size mapping_width omega_first omega_hidden")
+        return DfrSDF(**sizes, shared=config.shared_film)
     if config.generator == "pi-gan":
         return PiGanField(
             config.width,
@@ -43,31 +38,18 @@ def make_generator(config: ResolvedGanConfig) -> Field:
             gain=_DENSITY_GAIN,
             prior=_DENSITY_PRIOR,
             activation=config.activation,
-            extent=1.0 if config.channels == 4 else _reach(config),  # photographs with a background fill the picture
+            extent=1.0 if config.channels == 4 else _reach(config),  # photographs with a background fill the image
             near_far=config.near_far,
         )
-    layers = {
-        "width": config.width,
-        "trunk_layers": config.trunk_layers,
-        "sdf_layers": config.sdf_layers,
-        "texture_layers": config.texture_layers,
-        "latent_size": config.latent_size,
-        "texture_latent_size": config.texture_latent_size,
-    }
+    layers = chosen(config, "width trunk_layers sdf_layers texture_layers latent_size texture_latent_size")
     if config.generator == "mlp":
-        return MlpSDF(**layers, octaves=config.octaves, activation=config.activation, weight_norm=config.weight_norm)
-    return FilmSirenSDF(
-        **layers,
-        mapping_width=config.mapping_width,
-        omega_first=config.omega_first,
-        omega_hidden=config.omega_hidden,
-        omega_texture=config.omega_texture,
-        color_space=config.color_space,
-    )
+        return MlpSDF(**layers, **chosen(config, "octaves activation weight_norm"))
+    sines = chosen(config, "mapping_width omega_first omega_hidden omega_texture color_space")
+    return FilmSirenSDF(**layers, **sines)
 
 
 def _reach(config: ResolvedGanConfig) -> float:
-    """How far from the origin the rays of a picture can ask a volume that fills it."""
+    """How far from the origin the rays of an image can ask a volume that fills it."""
     if config.near_far is None:
         return math.sqrt(3)
     distance = camera_distance(math.radians(config.fov))
@@ -101,6 +83,12 @@ def config_of(saved: Saved) -> ResolvedGanConfig:
         found = json.dumps(kind)
         raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {found}{where}")
     return GanConfig.from_json(config, saved.folder)
+
+
+def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
+    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
+    spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
+    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
 
 
 def sample_latents(config: ResolvedGanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:

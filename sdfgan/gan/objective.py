@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sdfgan.fields import Field
+from sdfgan.fields import Field, eikonal_loss
 from sdfgan.gan import augment, drawing
 from sdfgan.gan.batches import Fake, View
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Discriminator, Verdict, logits_of
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, eikonal_loss, gradient_penalty, r1_penalty
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, gradient_penalty, r1_penalty
 from sdfgan.training.device import autocast
 
 Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a step waits for them once
@@ -71,7 +71,7 @@ class Objective:
             images = augment.instance_noise(images, self.noise, view.noise_seeds)
         return images
 
-    def judge(self, discriminator: Discriminator, images: Tensor) -> Verdict:
+    def verdict(self, discriminator: Discriminator, images: Tensor) -> Verdict:
         """The discriminator's verdict, in its own arithmetic."""
         with autocast(images.device, self.config.precision):
             verdict = discriminator(images, self.fade)
@@ -90,7 +90,7 @@ class Objective:
     ) -> tuple[Tensor, Numbers]:
         """The discriminator's, for images as it sees them; `share` [b] is of the gradient penalty."""
         config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_loss]
-        of_fakes, of_reals = self.judge(discriminator, fakes), self.judge(discriminator, reals)
+        of_fakes, of_reals = self.verdict(discriminator, fakes), self.verdict(discriminator, reals)
         total = adversarial = loss.real(of_reals.logit).mean() + loss.fake(of_fakes.logit).mean()
         log = {
             "loss_d": adversarial,
@@ -118,7 +118,7 @@ class Objective:
         self, discriminator: Discriminator, images: Tensor, latents: Tensor, axes: Tensor, weights: Tensor | None = None
     ) -> tuple[Tensor, Numbers]:
         """The generator's, for images as the discriminator sees them, of which each has one of the `weights` [b]."""
-        verdict = self.judge(discriminator, images)
+        verdict = self.verdict(discriminator, images)
         losses = ADVERSARIAL_LOSSES[self.config.gan_loss].generator(verdict.logit)
         loss = (losses if weights is None else losses * weights).mean()
         identity, guesses = self._identity(verdict, latents, axes)

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sdfgan.cameras import PoseDistribution, pose_distribution
+from sdfgan.cameras import PoseDistribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.gan.models import make_generator
+from sdfgan.gan.models import make_generator, poses_of
 from sdfgan.training.checkpoint import (
     Saved,
     pack_generator_state,
@@ -78,7 +78,7 @@ class TrainingState(Job):
                 config.resolutions,
                 config.discriminator_channels,
                 config.discriminator_max_channels,
-                picture_channels=config.channels,
+                image_channels=config.channels,
                 latent_size=self.generator.latent_size if _ever(config, "latent_weight") else 0,
                 guess_direction=_ever(config, "pose_weight"),
                 sphere=self.loss.sphere,
@@ -94,8 +94,7 @@ class TrainingState(Job):
         self.optimizer_d = torch.optim.Adam(
             self.discriminator.parameters(), config.learning_rate_discriminator, betas, fused=True
         )
-        spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-        self.poses = poses or pose_distribution(config.poses, *spans)
+        self.poses = poses or poses_of(config)
         self.fov = math.radians(config.fov)
         self.steps, self.steps_done = config.steps, 0
         self.updates = Steps(_RATES, config.precision)
@@ -107,7 +106,7 @@ class TrainingState(Job):
 
     @property
     def average(self) -> Field:
-        """The moving average of the generator that pictures are made from."""
+        """The moving average of the generator that images are made from."""
         return self.averages["ema"]
 
     def _parts(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Looking at a generator's shapes: from which sides, any number of pictures, and videos along camera paths."""
+"""Looking at a generator's shapes: from which sides, any number of images, and videos along camera paths."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ViewRange:
 
     @property
     def slant(self) -> float:
-        """The azimuth that one picture shows most from."""
+        """The azimuth that one image shows most from."""
         return _SLANT if self.all_round else self.front
 
     def spread(self, count: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class ImageRenderer:
     def look(
         self, condition: Any, axes: Tensor, resolution: int, on_progress: Callable[[int], None] | None = None
     ) -> list[Rendering]:
-        """One picture per row of a condition and of axes [N, 3, 3], in batches; `on_progress` gets their sizes."""
+        """One image per row of a condition and of axes [N, 3, 3], in batches; `on_progress` gets their sizes."""
         return list(self.batches(condition, axes, resolution, on_progress))
 
     def batches(
@@ -128,12 +128,12 @@ class ImageRenderer:
     def views(self, condition: Any, count: int, sides: ViewRange) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
         axes = rotate_axes(sides.spread(count))
-        shapes = len(next(iter(conditions.tensors_of(condition).values())))
+        shapes = conditions.count(condition)
         repeated = torch.arange(shapes).repeat_interleave(count)
         return conditions.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
     def grid(self, condition: Any, count: int, sides: ViewRange, resolution: int, columns: int) -> Tensor:
-        """Each shape from `count` sides, as one picture [3, H, W]."""
+        """Each shape from `count` sides, as one image [3, H, W]."""
         return sheet(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
 
     def video(
@@ -150,14 +150,14 @@ class ImageRenderer:
         with VideoWriter(path, fps) as video, progress(len(all_axes), "frames") as bar:
             for index, axes in enumerate(all_axes):
                 condition = condition_at(index)
-                shapes = len(next(iter(conditions.tensors_of(condition).values())))
-                pictures = self.look(condition, axes.expand(shapes, 3, 3), resolution)
-                video.add(sheet(shown(pictures, show, self.span), math.ceil(math.sqrt(shapes)), show))
+                shapes = conditions.count(condition)
+                images = self.look(condition, axes.expand(shapes, 3, 3), resolution)
+                video.add(sheet(shown(images, show, self.span), math.ceil(math.sqrt(shapes)), show))
                 bar.advance()
 
 
 def shown(renderings: Iterable[Rendering], show: Show = "colour", span: tuple[float, float] | None = None) -> Tensor:
-    """All pictures [N, 3, H, W] of some renderings, on the CPU; `span` of depths as in `colour_depth`."""
+    """All images [N, 3, H, W] of some renderings, on the CPU; `span` of depths as in `colour_depth`."""
     renderings = list(renderings)
     if show == "depth":
         return colour_depth(torch.cat([rendering.depth.cpu() for rendering in renderings]), span)
@@ -166,9 +166,9 @@ def shown(renderings: Iterable[Rendering], show: Show = "colour", span: tuple[fl
     return torch.cat([rendering.rgb.cpu() for rendering in renderings])
 
 
-def sheet(pictures: Tensor, columns: int, show: Show = "colour") -> Tensor:
-    """What `shown` gave as one picture [3, H, W], with empty places as what is behind shapes: white, else black."""
-    return image_grid(pictures, columns, fill=1.0 if show == "colour" else 0.0)
+def sheet(images: Tensor, columns: int, show: Show = "colour") -> Tensor:
+    """What `shown` gave as one image [3, H, W], with empty places as what is behind shapes: white, else black."""
+    return image_grid(images, columns, fill=1.0 if show == "colour" else 0.0)
 
 
 def alphas(renderings: Iterable[Rendering]) -> Tensor:

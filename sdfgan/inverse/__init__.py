@@ -1,4 +1,4 @@
-"""Inverse rendering: fields and scenes from images of them, by gradient descent through `raycast.render`."""
+"""Inverse rendering: fields from images, by gradient descent through `raycast.render`."""
 
 from typing import TYPE_CHECKING
 

@@ -28,12 +28,10 @@ from sdfgan.training.config import (
 
 @dataclass(frozen=True)
 class FitImageConfig(Config):
-    """Inverse rendering: fit a FiLM-SIREN to images of a mesh, or the parameters of a CSG scene to its images,
-    from wrong initial values."""
+    """Inverse rendering: fit a FiLM-SIREN to images of a mesh."""
 
-    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
-    """A mesh file (glb, gltf, obj, off, ply, stl), or "csg" for a scene of two blended spheres, whose pose,
-    sizes and colours are found."""
+    target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """A mesh file: glb, gltf, obj, off, ply, stl."""
     output_dir: Path | None = None
     """Folder for images, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
     views: Annotated[int, Positive, AtMost(10_000)] = 24
@@ -43,7 +41,7 @@ class FitImageConfig(Config):
     minutes: Scale = 10.0
     """Maximum time for fitting a mesh."""
     steps: Count = 4000
-    """Maximum number of steps (csg: at most 300)."""
+    """Maximum number of steps."""
     views_per_step: Annotated[int, Positive, AtMost(10_000)] = 4
     """Images rendered in each step, chosen at random."""
     width: Annotated[int, Positive, AtMost(4096)] = 64
@@ -53,7 +51,7 @@ class FitImageConfig(Config):
     eikonal_weight: Weight = 0.01
     """Weight of (|gradient| - 1)^2."""
     video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 60
-    """Frames of the video of the optimisation; 0: none. csg: one per step."""
+    """Frames of the video of the optimisation; 0: none."""
     video_format: VideoFormat = "mp4"
     """Format of the video: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
     mesh_resolution: MeshCells = 128

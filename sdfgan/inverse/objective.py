@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sdfgan.fields.base import Field
+from sdfgan.fields.base import Field, eikonal_loss
 from sdfgan.raycast import evaluate, render
 
 _EIKONAL_POINTS = 1024
@@ -20,10 +20,4 @@ def mesh_loss(
     image = render(sdf=field, axes=axes, condition=condition, resolution=target.shape[-1], steps=100)
     free = (2 * torch.rand(_EIKONAL_POINTS, 3, generator=random) - 1).to(axes)
     gradients = torch.cat([image.field.gradient, evaluate(field, free, field.condition(latents)).gradient])
-    eikonal = (gradients.norm(dim=-1) - 1).square().mean()
-    return image_loss(image.rgba, target) + eikonal_weight * eikonal
-
-
-def image_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean squared error of premultiplied RGBA [B, 4, R, R], a scalar."""
-    return (found - wanted).square().mean()
+    return (image.rgba - target).square().mean() + eikonal_weight * eikonal_loss(gradients)

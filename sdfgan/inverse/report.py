@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,6 @@ def on_white(rgba: Tensor) -> Tensor:
 def beside(found: Tensor, wanted: Tensor) -> Tensor:
     """What was found above what was wanted."""
     return image_grid(on_white(torch.cat([found, wanted])), len(found))
-
-
-def psnr(found: Tensor, wanted: Tensor) -> float:
-    """Of premultiplied RGBA, dB."""
-    return -10 * math.log10(max((found - wanted).square().mean().item(), 1e-12))
 
 
 def save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path) -> bool:

@@ -22,7 +22,8 @@ _FILL = 0.85  # radius of the ball that a mesh is scaled into
 def load_target(path: Path) -> trimesh.Trimesh:
     """A mesh moved and scaled into the ball of radius 0.85 around the origin. Raises UserError."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; TARGET must be a mesh or csg")
+        former = "; the scene of two spheres is now examples/inverse_rendering.py" * (path.name == "csg")
+        raise UserError(f"{path}: no such file; TARGET must be a mesh{former}")
     mesh = _coloured(path, read_mesh(path))
     mesh.update_faces(np.isfinite(mesh.triangles).all((1, 2)))
     mesh.remove_unreferenced_vertices()

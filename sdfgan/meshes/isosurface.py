@@ -83,11 +83,7 @@ def check_condition(function: str, field: Field, condition: Any) -> None:
 
 
 def grid_values(
-    field: Field,
-    condition: Any,
-    resolution: int,
-    bound: float,
-    on_progress: Callable[[int, int], None] | None,
+    field: Field, condition: Any, resolution: int, bound: float, on_progress: Callable[[int, int], None] | None
 ) -> np.ndarray:
     """Values [n, n, n] at n = resolution + 1 points per axis; a block without a surface holds one value."""
     n, cell = resolution + 1, 2 * bound / resolution

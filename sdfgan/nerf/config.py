@@ -32,6 +32,9 @@ from sdfgan.training.config import (
 Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 
 
+_Reduction = Rule("be in (0, 1]", lambda x: 0 < x <= 1, "> 0, <= 1")
+
+
 @dataclass(frozen=True)
 class NerfConfig(Config):
     """Train a radiance field of a scene from posed images; the run ends with scores, videos and a mesh.
@@ -53,9 +56,7 @@ class NerfConfig(Config):
     seed: Annotated[Natural, Essential] = 0
     """Random seed."""
 
-    image_scale: Annotated[float, Rule("be in (0, 1]", lambda x: 0 < x <= 1, "0 to 1"), Section("Data"), Essential] = (
-        1.0
-    )
+    image_scale: Annotated[float, _Reduction, Section("Data"), Essential] = 1.0
     """Scale the images down to this share of their width and height."""
     scene_scale: Scale = 1.0
     """Scales the cube around an object (half side 1.5); for images without alpha, the radius of the sphere that is not

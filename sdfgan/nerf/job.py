@@ -20,8 +20,10 @@ from torch import Tensor
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
+from sdfgan.meshes import export_mesh
+from sdfgan.metrics import decibels
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
-from sdfgan.nerf.mesh import export_scene_mesh
+from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.nerf.models import SceneModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, scene_loss
 from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
@@ -152,12 +154,7 @@ class NerfJob(Job):
             wanted = int(self.config.samples / max(log["samples"], 0.1))
             self.rays_now = self.chunks * min(max(wanted // self.chunks, _MIN_RAYS), self.max_rays)
         mse = log.pop("mse")
-        return {
-            "psnr": -10 * math.log10(max(mse, 1e-10)),
-            "learning_rate": rate,
-            "rays": len(chunks[0].pixels) * self.chunks,
-            **log,
-        }
+        return {"psnr": decibels(mse), "learning_rate": rate, "rays": len(chunks[0].pixels) * self.chunks, **log}
 
     def _draw(self) -> list[_Chunk]:
         """The chunks of a step, alike in all processes."""
@@ -292,7 +289,9 @@ class NerfJob(Job):
         mesh = None
         if config.mesh_resolution:
             try:
-                mesh = str(export_scene_mesh(self.model, config, scene, path / "mesh.glb"))
+                surface = scene_surface(self.model, config, config.mesh_resolution)
+                export_mesh(scene_mesh(surface, config.mesh_resolution, scene), path / "mesh.glb")
+                mesh = str(path / "mesh.glb")
             except UserError as error:
                 print(f"no mesh: {error}")
         videos = write_videos(self.renderer, config, scene, path) if config.video_frames else []
@@ -307,14 +306,14 @@ class NerfJob(Job):
 
 
 def background_value(config: ResolvedNerfConfig, scene: Scene) -> float:
-    """What is behind the pictures: 1 or 0. Raises UserError where they have no alpha but need one."""
+    """What is behind the images: 1 or 0. Raises UserError where they have no alpha but need one."""
     if config.background == "white" and not scene.has_alpha:
         raise UserError(f"{scene.path}: --background white needs images with alpha, but these have none")
     return float(scene.has_alpha and config.background != "black")
 
 
 def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
-    """Those of the valid pixels, or of all, that are in the middle halves of their pictures of sizes [B, 2]."""
+    """Those of the valid pixels, or of all, that are in the middle halves of their images of sizes [B, 2]."""
     counts = sizes.prod(1)
     starts = counts.cumsum(0) - counts
     total = int(counts.sum()) if valid is None else len(valid)
@@ -330,7 +329,7 @@ def _middle_pixels(sizes: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _lpips(config: ResolvedNerfConfig, scene: Scene) -> Any:
-    """The network, if one is asked for. Raises UserError where it cannot judge the pictures."""
+    """The network, if one is asked for. Raises UserError where it cannot compare the images."""
     if config.lpips is None:
         return None
     from sdfgan.lpips import MIN_SIDE, load_lpips

@@ -6,24 +6,24 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Rays, RaySamples, VolumeField, VolumeRendering
+from sdfgan.volume.render import composite_packed
 
-_MEMORY = 0.75  # of a cell's density each time that it is asked again
-_FIRST_MEMORY = 0.5  # as long as all cells are asked: what an untrained field says is soon forgotten
+_MEMORY = 0.75  # of a cell's density each time that it is evaluated again
+_FIRST_MEMORY = 0.5  # as long as all cells are evaluated: what an untrained field has is soon forgotten
 _MIN_OPACITY = 0.01  # of a sample in a cell that counts as occupied
 _MAX_DEPTH = -math.log(1e-3)  # samples that less of a ray's light reaches are left out
 _ROUNDS = (48, 2**24)  # most samples of a ray between looks at which rays go on
 _UNBOUNDED_ROUNDS = (32, 64, 128, 2**24)  # there much is behind what light reaches
-_UPDATED_SHARE = 1 / 8  # of the cells is asked again at an update
-_WHOLE_UPDATES = 8  # the first updates ask all cells
+_UPDATED_SHARE = 1 / 8  # of the cells is evaluated again at an update
+_WHOLE_UPDATES = 8  # the first updates evaluate all cells
 _EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
-_LENS_MARGIN = 0.1  # of a picture's side, by which a lens may make it see more
+_LENS_MARGIN = 0.1  # of an image's side, by which a lens may make it see more
 
 
 class Packed(NamedTuple):
@@ -33,7 +33,7 @@ class Packed(NamedTuple):
     offsets: Tensor  # [R+1] int64
     distances: Tensor  # [N]
     deltas: Tensor  # [N]
-    asked: int  # places whose density was asked to find these
+    evaluated: int  # places whose density was evaluated to find these
 
 
 class MarchingGrid(OccupancyGrid):
@@ -52,7 +52,7 @@ class MarchingGrid(OccupancyGrid):
 
     @torch.no_grad()
     def see(self, cameras: PixelViews, sizes: Tensor) -> None:
-        """Leave empty for ever what none of the cameras, of pictures of sizes [B, 2], can see."""
+        """Leave empty for ever what none of the cameras, of images of sizes [B, 2], can see."""
         points = self.points(torch.arange(self.resolution**3, device=self.density.device))
         cell = 2 / self.resolution * (points.norm(dim=1) if self.contracted else torch.ones_like(points[:, 0]))
         self.seen.zero_()
@@ -66,8 +66,8 @@ class MarchingGrid(OccupancyGrid):
             self.seen |= across & (row > -margin) & (row < height + margin) & (z < cell)
         self.occupied &= self.seen
 
-    def ask(self, field: VolumeField, generator: torch.Generator) -> None:
-        """Ask the field again at a random point of some cells; of all of them the first few times."""
+    def refresh(self, field: VolumeField, generator: torch.Generator) -> None:
+        """Evaluate the field again at a random point of some cells; of all of them the first few times."""
         generator = generator_on(self.density.device, generator)  # of millions of numbers
 
         def density(points: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class MarchingGrid(OccupancyGrid):
         """The samples of rays in occupied cells that light of the field reaches.
 
         `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays end where the field's density has left no
-        light; so that it is not asked for much behind that, samples are looked for in rounds.
+        light; so that it is not evaluated far behind that, samples are looked for in rounds.
         """
         march = ops.GridMarch(
             rays.origins, rays.directions, rays.near, rays.far, jitter,
@@ -94,7 +94,7 @@ class MarchingGrid(OccupancyGrid):
         depth = torch.zeros_like(jitter)  # optical, from the ray's beginning
         reached = torch.zeros(len(jitter) + 1, dtype=torch.int64, device=jitter.device)
         first: Tensor | None = None
-        asked = 0
+        evaluated = 0
         for most in _UNBOUNDED_ROUNDS if self.contracted else _ROUNDS:
             offsets, following = ops.march_count(march, most, first)
             count = int(offsets[-1])
@@ -103,19 +103,13 @@ class MarchingGrid(OccupancyGrid):
             some = ops.march_samples(march, offsets, count, first)
             density = field.density(RaySamples(some.points, some.directions)).to(jitter)
             ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MAX_DEPTH)
-            asked, first = asked + count, following
+            evaluated, first = evaluated + count, following
         offsets = reached.cumsum(0)
         kept = ops.march_samples(march, offsets, int(offsets[-1]))
-        return Packed(RaySamples(kept.points, kept.directions), offsets, kept.distances, kept.deltas, asked)
+        return Packed(RaySamples(kept.points, kept.directions), offsets, kept.distances, kept.deltas, evaluated)
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:
     """What R rays see over a background [3] or [R, 3]; differentiable in the field."""
-    answer = field.radiance(packed.places)
-    parts = answer.rgb if answer.normals is None else torch.cat((answer.rgb, answer.normals), 1)
-    done = ops.composite(answer.density, packed.deltas, parts.float(), packed.distances, offsets=packed.offsets)
-    assert done.colors is not None and done.depth is not None
-    rgb = done.colors[:, :3] + (1 - done.opacity[:, None]) * background
-    normals = None if answer.normals is None else F.normalize(done.colors[:, 3:], dim=1)
-    depth = torch.where(done.opacity > 0, done.depth / done.opacity.clamp(min=1e-10), torch.inf)
-    return VolumeRendering(rgb, done.opacity, depth, normals, None, (), answer, packed.places)
+    places, offsets, distances, deltas, _ = packed
+    return composite_packed(field.radiance(places), places, deltas, distances, offsets, background)[0]

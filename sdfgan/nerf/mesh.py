@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
+import trimesh
 from torch import Tensor
 
 from sdfgan.data.scenes import Scene
 from sdfgan.fields.base import Field
 from sdfgan.fields.nerf import density_normals
-from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes import marching_cubes
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel
 from sdfgan.volume import RaySamples, VolumeField
@@ -26,7 +26,7 @@ class DensitySurface(Field):
     lipschitz = math.inf
 
     def __init__(self, volume: VolumeField, level: float, grid: Any = None, deviation: float | None = None) -> None:
-        """`grid`: an occupancy grid; where it is empty there is nothing. `deviation`: of the Gaussians to ask for."""
+        """`grid`: an occupancy grid; where it is empty there is nothing. `deviation`: of Gaussians to evaluate."""
         super().__init__()
         self.volume, self.level, self.grid, self.deviation = volume, level, grid, deviation
 
@@ -54,7 +54,7 @@ def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> 
     """The surface of a scene, for meshes of so many cells along a side.
 
     Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of
-    cones are asked for Gaussians whose deviation is half a cell.
+    cones are evaluated for Gaussians whose deviation is half a cell.
     """
     level = config.mesh_level or math.log(2) * cells / 4
     deviation = 1 / cells if model.cones else None
@@ -63,11 +63,9 @@ def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> 
     return surface
 
 
-def export_scene_mesh(model: SceneModel, config: ResolvedNerfConfig, scene: Scene, path: Path) -> Path:
-    """Write `scene_surface` in the cube [-1, 1]^3, in the file's units, y up. Raises UserError where there is none."""
-    surface = scene_surface(model, config, config.mesh_resolution)
-    mesh = marching_cubes(surface, resolution=config.mesh_resolution)
+def scene_mesh(surface: DensitySurface, cells: int, scene: Scene) -> trimesh.Trimesh:
+    """The surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none."""
+    mesh = marching_cubes(surface, resolution=cells)
     mesh.apply_scale(float(scene.to_file[0, 0]))
     mesh.apply_translation(scene.to_file[:, 3].numpy())
-    export_mesh(mesh, path)
-    return path
+    return mesh

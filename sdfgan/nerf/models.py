@@ -31,7 +31,7 @@ _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
 class SceneModel(nn.Module):
     """A volume, and how it is looked at."""
 
-    cones = False  # whether the volume is asked for Gaussians, not points
+    cones = False  # whether the volume is evaluated for Gaussians, not points
     nearest = 0.05  # where rays begin in unbounded scenes
 
     def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
@@ -95,7 +95,7 @@ class GridModel(SceneModel):
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:
-            self.occupancy.ask(self.radiance, generator)
+            self.occupancy.refresh(self.radiance, generator)
 
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
@@ -105,7 +105,7 @@ class GridModel(SceneModel):
 
 
 class NetworkModel(SceneModel):
-    """The classic models: levels of samples, of which the last is the picture's."""
+    """The classic models: levels of samples, of which the last is the image's."""
 
     nearest = 0.2
 
@@ -128,7 +128,7 @@ class NetworkModel(SceneModel):
             "linear" if bounded else "disparity",
             merge=config.model == "nerf",
             blur=config.model == "mip-nerf",
-            pictures=not self.proposes,
+            images=not self.proposes,
             padding=_PADDING if self.cones else 1e-5,
         )
         self.trust = 1.0  # in the proposals, while training

@@ -19,7 +19,7 @@ from sdfgan.volume import Rays, VolumeRendering
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
 _PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
 
-Numbers = dict[str, Tensor]  # `mse`; `samples`, the places asked for each ray; and what a model has besides
+Numbers = dict[str, Tensor]  # `mse`; `samples`, the places evaluated for each ray; and what a model has besides
 
 
 class Batch(NamedTuple):
@@ -47,7 +47,7 @@ def grid_loss(model: GridModel, batch: Batch, generator: torch.Generator) -> tup
     loss = mse
     if model.config.opacity_weight:
         loss = loss + model.config.opacity_weight * entropy(seen.opacity).mean()
-    return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.asked / max(len(jitter), 1))}
+    return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(len(jitter), 1))}
 
 
 def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:

@@ -26,11 +26,11 @@ _WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this a
 _DEPTHS_LOOKED_AT = 2**20
 _NOT_KNOWN = 0.5  # grey of pixels without a ray
 _CPU_VIDEO = 320  # pixels of the longer side of videos on a CPU
-_FARTHEST = 4.0  # depth that is still told apart in a picture, times that of the scene's middle
+_FARTHEST = 4.0  # depth that is still told apart in an image, times that of the scene's middle
 
 
 class Look(NamedTuple):
-    """A picture of the scene; a pixel without a ray (beyond a lens, or masked) is background."""
+    """An image of the scene; a pixel without a ray (beyond a lens, or masked) is background."""
 
     rgb: Tensor  # [3, H, W]
     opacity: Tensor  # [1, H, W]
@@ -100,7 +100,7 @@ class SceneRenderer:
         for index in indices:
             seen = self.look(views.cameras, index)
             if seen.known.any():
-                pair = seen.rgb.clamp(0, 1), views.picture(index, self.background)
+                pair = seen.rgb.clamp(0, 1), views.image(index, self.background)
                 known = None if seen.known.all() else seen.known
                 scores = {"psnr": psnr(*pair, known), "ssim": ssim(*pair, known)}
                 found.append(scores if lpips is None else {**scores, "lpips": lpips(*pair, known)})
@@ -114,7 +114,7 @@ class SceneRenderer:
         rows = []
         for index in indices:
             seen = self.look(views.cameras, index)
-            true = views.picture(index, self.background)
+            true = views.image(index, self.background)
             row = (true, seen.rgb.clamp(0, 1), shown(seen, "depth", depth_span(seen)))
             rows += [neutral(image, seen.known) for image in row]
         height, width = (max(row.shape[i] for row in rows) for i in (1, 2))
@@ -134,7 +134,7 @@ class SceneRenderer:
 
 
 def depth_span(seen: Look) -> tuple[float, float]:
-    """The depths that a picture tells apart."""
+    """The depths that an image tells apart."""
     solid = seen.depth[(seen.opacity > 0.5) & seen.depth.isfinite()]
     if len(solid) == 0:
         return 0.0, 1.0
@@ -144,7 +144,7 @@ def depth_span(seen: Look) -> tuple[float, float]:
 
 
 def shown(seen: Look, show: Show, span: tuple[float, float]) -> Tensor:
-    """A picture [3, H, W] of colours, depth or normals."""
+    """An image [3, H, W] of colours, depth or normals."""
     if show == "depth":
         depth = torch.where(seen.opacity > 0.5, seen.depth, torch.inf)
         return colour_depth(depth[None], span)[0]
@@ -155,7 +155,7 @@ def shown(seen: Look, show: Show, span: tuple[float, float]) -> Tensor:
 
 
 def neutral(image: Tensor, known: Tensor) -> Tensor:
-    """A picture [3, H, W] whose pixels that are not known [H, W] are grey."""
+    """An image [3, H, W] whose pixels that are not known [H, W] are grey."""
     return torch.where(known, image, _NOT_KNOWN)
 
 

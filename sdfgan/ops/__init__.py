@@ -5,14 +5,7 @@
 
 from .composite import Composited, composite
 from .encoding import positional_encoding
-from .film_siren import (
-    CUDA_WIDTHS,
-    FilmSirenNetwork,
-    film_siren,
-    film_siren_sample,
-    film_siren_trace,
-    pack_matrices,
-)
+from .film_siren import CUDA_WIDTHS, FilmSirenNetwork, film_siren, film_siren_sample, film_siren_trace, pack_matrices
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
 from .hash import hash_encoding, hash_table_begins
 from .histogram import distortion_loss, interlevel_loss

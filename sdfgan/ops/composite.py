@@ -113,14 +113,10 @@ def _backward_fake(
     return torch.empty_like(densities), *results  # type: ignore[return-value]
 
 
-def _backward_kernel(
-    densities: Tensor, deltas: Optional, colors: Optional, distances: Optional, offsets: Optional,
-    weights: Tensor, g_weights: Optional, g_opacity: Optional, g_colors: Optional, g_depth: Optional,
-    wanted: list[bool],
-) -> Four:  # fmt: skip
+def _backward_kernel(*arguments: Any) -> Four:
+    densities, deltas, colors, distances, offsets, weights, *grads, _ = arguments
     rays = _check(densities, deltas, colors, distances, offsets)
-    grads = (g_weights, g_opacity, g_colors, g_depth)
-    results = _backward_fake(densities, deltas, colors, distances, offsets, weights, *grads, wanted)
+    results = _backward_fake(*arguments)
     incoming = [None if grad is None else grad.contiguous() for grad in grads]
     if offsets is not None:
         for result in results:

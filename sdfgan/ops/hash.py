@@ -109,11 +109,10 @@ def _encoding_fake(
     return points.new_empty(len(points), len(cells) * table.shape[1])
 
 
-def _encoding_kernel(
-    points: Tensor, table: Tensor, direction: Tensor | None, cells: list[int], table_size: int, smooth: bool
-) -> Tensor:
-    out = _encoding_fake(points, table, direction, cells, table_size, smooth)
-    grid = _grid(points, table, direction, table.shape[1], cells, table_size, smooth)
+def _encoding_kernel(*arguments: Any) -> Tensor:
+    out = _encoding_fake(*arguments)
+    points, table, direction, *settings = arguments
+    grid = _grid(points, table, direction, table.shape[1], *settings)
     native(points).hash_encoding(grid=grid, out=out)
     return out
 
@@ -153,17 +152,10 @@ def _points_gradient_fake(
     return torch.empty_like(points)
 
 
-def _points_gradient_kernel(
-    points: Tensor,
-    table: Tensor,
-    direction: Tensor | None,
-    gradient: Tensor,
-    cells: list[int],
-    table_size: int,
-    smooth: bool,
-) -> Tensor:
-    out = _points_gradient_fake(points, table, direction, gradient, cells, table_size, smooth)
-    grid = _grid(points, table, direction, table.shape[1], cells, table_size, smooth)
+def _points_gradient_kernel(*arguments: Any) -> Tensor:
+    out = _points_gradient_fake(*arguments)
+    points, table, direction, gradient, *settings = arguments
+    grid = _grid(points, table, direction, table.shape[1], *settings)
     native(points).hash_points_gradient(grid=grid, gradient=gradient, out=out)
     return out
 
@@ -206,17 +198,10 @@ def _table_gradient_fake(
     return points.new_empty(hash_table_begins(points.shape[1], cells, table_size)[-1], features)
 
 
-def _table_gradient_kernel(
-    points: Tensor,
-    direction: Tensor | None,
-    gradient: Tensor,
-    features: int,
-    cells: list[int],
-    table_size: int,
-    smooth: bool,
-) -> Tensor:
-    out = _table_gradient_fake(points, direction, gradient, features, cells, table_size, smooth).zero_()
-    grid = _grid(points, None, direction, features, cells, table_size, smooth)
+def _table_gradient_kernel(*arguments: Any) -> Tensor:
+    out = _table_gradient_fake(*arguments).zero_()
+    points, direction, gradient, *settings = arguments
+    grid = _grid(points, None, direction, *settings)
     native(points).hash_table_gradient(grid=grid, gradient=gradient, out=out)
     return out
 

@@ -10,17 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import (
-    HALF,
-    LIBRARY,
-    REAL,
-    Checker,
-    at_least_float32,
-    native,
-    refuse_gradient,
-    register,
-    require_tensors,
-)
+from ._library import HALF, LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
 
 _DTYPES = (*HALF, *REAL)
 _MAX_LEVELS = 5
@@ -102,11 +92,9 @@ def _frustum_fake(
     return edges.new_empty(shape), edges.new_empty((*shape, 3) if full else shape)
 
 
-def _frustum_kernel(
-    origins: Tensor, directions: Tensor, edges: Tensor, radii: Tensor, cylinder: bool, full: bool
-) -> tuple[Tensor, Tensor]:
-    results = _frustum_fake(origins, directions, edges, radii, cylinder, full)
-    means, covariances = results
+def _frustum_kernel(*arguments: Any) -> tuple[Tensor, Tensor]:
+    results = means, covariances = _frustum_fake(*arguments)
+    origins, directions, edges, radii, cylinder, full = arguments
     native(edges).frustum_gaussians(
         origins=origins,
         directions=directions,

@@ -118,6 +118,9 @@ def mesh_raycast(tree: MeshTree, origins: Tensor, directions: Tensor) -> MeshHit
     return MeshHits(*_raycast_op(*tree, origins, directions))
 
 
+_TREE = ", ".join(f"Tensor {name}" for name in MeshTree._fields)
+
+
 def _is_closed(faces: Tensor, vertices: int) -> Tensor:
     """Whether the winding number of faces [F, 3] is a whole number everywhere, so that it only changes at them."""
     start, end = faces.flatten(), faces.roll(-1, 1).flatten()
@@ -137,21 +140,13 @@ def _checked_tree(name: str, tree: MeshTree) -> Checker:
     return check
 
 
-def _fake(
-    vertices: Tensor,
-    faces: Tensor,
-    nodes: Tensor,
-    children: Tensor,
-    leaves: Tensor,
-    leaf_faces: Tensor,
-    closed: Tensor,
-    points: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check = _checked_tree("mesh_distance", MeshTree(vertices, faces, nodes, children, leaves, leaf_faces, closed))
+def _fake(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    *tree, points = tensors
+    check = _checked_tree("mesh_distance", MeshTree(*tree))
     check("points", points, ("N", 3), (torch.float32,))
     count = len(points)
     distance, winding = points.new_empty(count), points.new_empty(count)
-    return distance, faces.new_empty(count), torch.empty_like(points), winding
+    return distance, points.new_empty(count, dtype=torch.int32), torch.empty_like(points), winding
 
 
 def _kernel(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -184,29 +179,16 @@ def _morton(points: Tensor) -> Tensor:
     return code
 
 
-_op = register(
-    "mesh_distance(Tensor vertices, Tensor faces, Tensor nodes, Tensor children, Tensor leaves, Tensor leaf_faces, "
-    "Tensor closed, Tensor points) -> (Tensor, Tensor, Tensor, Tensor)",
-    _kernel,
-    _fake,
-)
+_op = register(f"mesh_distance({_TREE}, Tensor points) -> (Tensor, Tensor, Tensor, Tensor)", _kernel, _fake)
 
 
-def _raycast_fake(
-    vertices: Tensor,
-    faces: Tensor,
-    nodes: Tensor,
-    children: Tensor,
-    leaves: Tensor,
-    leaf_faces: Tensor,
-    closed: Tensor,
-    origins: Tensor,
-    directions: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    check = _checked_tree("mesh_raycast", MeshTree(vertices, faces, nodes, children, leaves, leaf_faces, closed))
+def _raycast_fake(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    *tree, origins, directions = tensors
+    check = _checked_tree("mesh_raycast", MeshTree(*tree))
     check("origins", origins, ("N", 3), (torch.float32,))
     check("directions", directions, ("N", 3), (torch.float32,))
-    return origins.new_empty(len(origins)), faces.new_empty(len(origins)), torch.empty_like(origins)
+    count = len(origins)
+    return origins.new_empty(count), origins.new_empty(count, dtype=torch.int32), torch.empty_like(origins)
 
 
 def _raycast_kernel(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -225,8 +207,7 @@ def _raycast_kernel(*tensors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 _raycast_op = register(
-    "mesh_raycast(Tensor vertices, Tensor faces, Tensor nodes, Tensor children, Tensor leaves, Tensor leaf_faces, "
-    "Tensor closed, Tensor origins, Tensor directions) -> (Tensor, Tensor, Tensor)",
+    f"mesh_raycast({_TREE}, Tensor origins, Tensor directions) -> (Tensor, Tensor, Tensor)",
     _raycast_kernel,
     _raycast_fake,
 )

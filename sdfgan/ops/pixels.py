@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -118,12 +118,9 @@ def _fake(
     return new((n, 3)), new((n, 3)), new((n,)), new((n, 0 if images is None else images.shape[1]))
 
 
-def _kernel(
-    camera_to_world: Tensor, intrinsics: Tensor, widths: Tensor, starts: Tensor, distortion: Tensor | None,
-    fisheye: Tensor | None, mask: Tensor | None, pixels: Tensor, images: Tensor | None,
-) -> Four:  # fmt: skip
-    results = _fake(camera_to_world, intrinsics, widths, starts, distortion, fisheye, mask, pixels, images)
-    origins, directions, radii, colors = results
+def _kernel(*arguments: Any) -> Four:
+    results = origins, directions, radii, colors = _fake(*arguments)
+    camera_to_world, intrinsics, widths, starts, distortion, fisheye, mask, pixels, images = arguments
     native(camera_to_world).sample_pixels(
         cameras=camera_to_world,
         intrinsics=intrinsics,

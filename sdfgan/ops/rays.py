@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,13 +46,7 @@ def one_radius_or_each(op: str, radius: float | Tensor) -> tuple[float, Tensor |
 
 
 def _fake(
-    camera_to_world: Tensor,
-    pixels: Tensor,
-    height: int,
-    width: int,
-    fov: float,
-    radius: float,
-    radii: Tensor | None,
+    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float, radii: Tensor | None
 ) -> Rays:
     check = Checker("generate_rays")
     check("camera_to_world", camera_to_world, ("B", 3, 4), REAL)
@@ -69,11 +64,9 @@ def _fake(
     return new((n, 3)), new((n, 3)), new((n,)), new((n,))
 
 
-def _kernel(
-    camera_to_world: Tensor, pixels: Tensor, height: int, width: int, fov: float, radius: float, radii: Tensor | None
-) -> Rays:
-    rays = _fake(camera_to_world, pixels, height, width, fov, radius, radii)
-    origins, directions, near, far = rays
+def _kernel(*arguments: Any) -> Rays:
+    rays = origins, directions, near, far = _fake(*arguments)
+    camera_to_world, pixels, height, width, fov, radius, radii = arguments
     native(camera_to_world).generate_rays(
         cameras=camera_to_world,
         pixels=pixels,

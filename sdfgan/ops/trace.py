@@ -74,7 +74,7 @@ class TraceLevel(NamedTuple):
     size: int  # pixels along a side; a multiple of the level before
     steps: int  # most evaluations of a ray
     rules: MarchRules
-    radius: float | Tensor = 1.0  # of the ball that rays are clipped to; for `start_level` also [B], one per picture
+    radius: float | Tensor = 1.0  # of the ball that rays are clipped to; for `start_level` also [B], one per image
     start: float = 0.0  # rays start that far behind where they enter the ball
     reach: float = 0.0  # 0: cones, split where they end. Else a ray is split if its smallest value is at most
     # sqrt((reach t)^2 / 2 + 1/1024), with t where that was

@@ -49,11 +49,6 @@ _PLANS: dict[str | None, _Plan] = {
     None: _Plan(coarsest=4, factors=(4,), cone_steps=12),  # a launch for each evaluation
 }
 
-# The renderer this project started from (REFERENCE: "dfr", see docs/raycasting.md).
-DFR_THRESHOLD = 5e-3
-_DFR_START = 0.125
-_DFR_STEPS = 15
-
 
 def march_levels(
     resolution: int,
@@ -121,26 +116,3 @@ def _switch(name: str, otherwise: int, allowed: Sequence[int] | None = None) -> 
         wanted = "a positive whole number" if allowed is None else " or ".join(map(str, allowed))
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
     return number
-
-
-def dfr_plan(scales: Sequence[int], fov: float) -> MakeLevels:
-    """`dfr_levels`, whose ball is always that of radius 1."""
-
-    def make(*, lipschitz: float, radius: float | Tensor) -> list[TraceLevel]:
-        return dfr_levels(scales, fov, lipschitz)
-
-    return make
-
-
-def dfr_levels(scales: Sequence[int], fov: float, lipschitz: float = 1.0) -> list[TraceLevel]:
-    """Levels of exactly the cumulated scales, marched plainly for 15 evaluations from 1/8 behind the ball's near side.
-
-    A pixel is split where its smallest value is within half the diagonal of a box of its width, plus 1/16.
-    """
-    levels, size = [], 1
-    for scale in scales:
-        size *= scale
-        rules = MarchRules(DFR_THRESHOLD, lipschitz=lipschitz)
-        reach = 2 * math.tan(fov / (2 * size))
-        levels.append(TraceLevel(size, _DFR_STEPS, rules, start=_DFR_START, reach=reach))
-    return levels

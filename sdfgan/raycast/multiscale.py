@@ -19,9 +19,10 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.checks import check_axes, check_fov, check_number, refuse_vmap
+from sdfgan.compat.dfr import dfr_levels
 from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
-from sdfgan.raycast.levels import MakeLevels, dfr_plan, march_levels
+from sdfgan.raycast.levels import MakeLevels, march_levels
 from sdfgan.raycast.sphere_trace import Rays, march
 
 _LIPSCHITZ_POINTS = 4096
@@ -81,7 +82,7 @@ def multiscale(
     start_jitter: float = 0.0,
     refine: int = 8,
     lipschitz: float | Literal["estimate"] | None = None,
-    algorithm: Literal["march", "seed"] = "march",
+    algorithm: Literal["march", "dfr"] = "march",
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     extent: float | None = None,
     generator: torch.Generator | None = None,
@@ -91,7 +92,7 @@ def multiscale(
 
     Args:
         axes: [B, 3, 3] float32 or float64, rows x, y, z of each camera (`cameras.rotate_axes`).
-        scales: their product is the resolution; the march chooses its own levels ("seed": takes these).
+        scales: their product is the resolution; the march chooses its own levels ("dfr": takes these).
         latents: [B, L], one per image, or None for a field that takes none.
         sdf: a `Field`, or a function or module `sdf(points [N, 3], latents [N, L]) -> [N] or [N, 1]` (or of points
             alone, which is one shape for all latents; or with dfr's `mask` and `geomOnly`). Its
@@ -109,13 +110,13 @@ def multiscale(
         refine: most evaluations that move a hit onto the surface.
         lipschitz: the largest |gradient| of the sdf, by which steps are divided (too large costs evaluations alone);
             "estimate": for each shape, the largest found at 4096 random points; None: `Field.lipschitz`.
-        algorithm: "march" (see docs/raycasting.md), or "seed": plain sphere tracing of exactly the levels given by
+        algorithm: "march" (see docs/raycasting.md), or "dfr": plain sphere tracing of exactly the levels given by
             `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
-            steps, margin, inset and refine.
+            steps, margin, inset and refine. Its former name, "seed", works in this version.
         precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field, or
             another device than the one it is for); sums and sines are float32. "bf16" is for a CPU with AVX512_BF16
             (else RuntimeError), "fp16" for CUDA from sm_80 and widths up to 256. None: "fp16" there, else "fp32".
-        extent: radius of the ball around the origin that rays are clipped to ("seed": 1); None: `Field.extent`.
+        extent: radius of the ball around the origin that rays are clipped to ("dfr": 1); None: `Field.extent`.
         generator: for `start_jitter` and the points of "estimate".
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
 
@@ -131,8 +132,8 @@ def multiscale(
         check_number(f"multiscale: {name}", value)
         if not value >= 0:
             raise ValueError(f"multiscale: {name} must not be negative, got {value}")
-    if algorithm not in ("march", "seed"):
-        raise ValueError(f"multiscale: algorithm must be 'march' or 'seed', got {algorithm!r}")
+    if algorithm not in ("march", "dfr", "seed"):
+        raise ValueError(f"multiscale: algorithm must be 'march' or 'dfr', got {algorithm!r}")
     if condition is None:
         condition = make_condition("multiscale", field, latents, axes)
     options = MarchOptions(steps, lipschitz, precision, extent)
@@ -143,8 +144,8 @@ def multiscale(
         jitter = start_jitter * torch.rand(shape, generator=generator, dtype=axes.dtype, device=axes.device)
     tracer = Tracer(field, condition, axes, fov, options, generator)
     make_levels = tracer.levels(resolution, threshold, margin=margin, inset=inset, refine=refine)
-    if algorithm == "seed":
-        make_levels = dfr_plan(scales, fov)
+    if algorithm != "march":
+        make_levels = partial(dfr_levels, scales, fov)
     traced = tracer.trace(make_levels, jitter=jitter)
     pixels = (traced.status != int(ops.RayStatus.UNTRACED)).nonzero()[:, 0]
     level = make_levels(lipschitz=1.0, radius=tracer.extent)[-1]

@@ -19,12 +19,12 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, pixel_rays
 from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
+from sdfgan.compat.dfr import THRESHOLD, dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
-from sdfgan.raycast.dfr import dfr_samples, fuzzy_coverage
 from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers, positions
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
@@ -32,7 +32,7 @@ from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.neighbours import edges_of_misses
 from sdfgan.rendering import Rendering
 
-Edge = Literal["exact", "neighbour", "fuzz"]
+Edge = Literal["exact", "neighbour", "dfr"]
 
 STEEPEST_GRAZE = -0.1  # largest n.d for which the surface's motion along the ray is followed
 _INWARD = (0.1, 0.25)  # pixels inside the edge, at least and at most: where the colour of a near miss is taken
@@ -72,9 +72,10 @@ def render(
         light: `Lighting`; None for a headlight; or a direction towards one light, [3] or [B, 3] (any length).
         background: RGB behind the object, [3] or [B, 3].
         edge: "exact": each edge covers the area that a straight line through the pixel cuts off. "neighbour": the
-            pixels beside a miss take their edge from there, without a query inside the surface; one layer. "fuzz": the
+            pixels beside a miss take their edge from there, without a query inside the surface; one layer. "dfr": the
             rules of the renderer this package started from, for comparison: a hit below 0.005 covers its pixel, a miss
             a share that falls linearly over a pixel. Hits do not move. It ignores layers, steps and extent.
+            Its former name, "fuzz", works in this version.
         layers: most layers of a ray that are composited; 1 stops behind the first object. A layer that covers its pixel
             in part lets the next one through.
         supersample: rays per pixel along each side, averaged: for parts thinner than a pixel.
@@ -96,6 +97,7 @@ def render(
         light and background, to first order.
     """
     field = as_field(sdf)
+    edge = "dfr" if edge == "fuzz" else edge
     check_axes("render", axes)
     check_fov("render", fov)
     check_colour("render: background", background, len(axes))
@@ -112,8 +114,8 @@ def render(
     )
     wanted = None if pixels is None else pixels.repeat_interleave(supersample, 1).repeat_interleave(supersample, 2)
     scene = _Scene(field, condition, axes, fov, lighting, size, edge)
-    if edge == "fuzz":
-        samples = dfr_samples(tracer, size, wanted)
+    if edge == "dfr":
+        samples = _dfr_samples(tracer, size, wanted)
     else:
         most, depth = (1, 0.0) if edge == "neighbour" else (layers, OPAQUE_DEPTH)
         samples = _visible(scene, *all_layers(tracer, size, most, depth=depth, pixels=wanted), wanted)
@@ -126,7 +128,7 @@ def render(
     if shared is not None:
         source = torch.arange(len(hit), device=hit.device).index_put((shared.pixels,), shared.source)
         picture, hit = picture[source], hit[source]
-    if edge != "fuzz" and shared is None:
+    if edge != "dfr" and shared is None:
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
@@ -200,18 +202,18 @@ class _Scene(NamedTuple):
 def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """What each sample adds to its pixel, [N, 8] (premultiplied colour, alpha, depth, normal), and the field's values
     there."""
-    fuzz = scene.edge == "fuzz"
-    samples = samples if fuzz else samples.counted()
+    as_dfr = scene.edge == "dfr"
+    samples = samples if as_dfr else samples.counted()
     origins, directions = scene.rays(samples.pixel)
     t, along, motion, nearest = samples.t, samples.t, None, samples.nearest
-    if not fuzz and torch.is_grad_enabled():
+    if not as_dfr and torch.is_grad_enabled():
         motion, nearest = _motion(scene, samples)
     if motion is not None:
         # t' = t - (f - f0) / (gradient . direction): the surface moves along the ray. Its value is t; the slope is
         # known only once the field has been evaluated there, and a hook puts it into the gradient.
         along = t + motion
     points = origins + along[:, None] * directions
-    if not fuzz:
+    if not as_dfr:
         # Of a near miss, only the edge moves.
         edges = scene.edges(samples, nearest)
         covered = half_plane_area(*edges)
@@ -221,7 +223,7 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         answer = scene.field.evaluate(points, scene.condition, samples.image)
     answer = FieldSample(*(values.to(points.dtype) for values in answer))
     gradient = answer.gradient
-    if not fuzz:  # a Newton step from where the march was content
+    if not as_dfr:  # a Newton step from where the march was content
         slope = (gradient * directions).sum(-1).detach()
         seen = samples.hit & (slope <= 0)
         # Nobody sees the back of a surface: there, a network's gradient is noise.
@@ -236,8 +238,8 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
             along.register_hook(partial(torch.mul, speed))
     normals = gradient / gradient.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     brightness = scene.lighting.brightness(normals, scene.axes, samples.image)
-    if fuzz:
-        alpha, brightness = fuzzy_coverage(answer.sdf, scene.resolution, brightness)
+    if as_dfr:
+        alpha, brightness = dfr_coverage(answer.sdf, scene.resolution, brightness)
     else:
         alpha = covered.masked_fill(samples.opaque, 1.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
@@ -290,6 +292,21 @@ def _weights(alpha: Tensor, first: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def _dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> LayerSamples:
+    """One sample for each pixel whose ray comes within a pixel of the surface, by the rules of dfr."""
+    scales = (resolution // 4, 4) if resolution % 4 == 0 else (resolution,)
+    traced = tracer.trace(partial(dfr_levels, scales, tracer.fov))
+    near = (traced.status != int(ops.RayStatus.UNTRACED)) & (traced.nearest < THRESHOLD + 2 / resolution)
+    pixel = (near if pixels is None else near & pixels.flatten()).nonzero()[:, 0]
+    hit, t, nothing = traced.status[pixel] == int(ops.RayStatus.HIT), traced.distance[pixel], torch.zeros_like(pixel)
+    normal = torch.zeros(len(t), 3, dtype=t.dtype, device=t.device)
+    return LayerSamples(
+        pixel, nothing, hit, hit, t, pixel, torch.stack([t, t], -1), torch.zeros_like(t), traced.nearest[pixel], normal,
+        torch.zeros_like(t), traced.counts, resolution, 1,
+    )  # fmt: skip
+
+
+@torch.no_grad()
 def _visible(scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor | None) -> LayerSamples:
     """Those of the wanted `pixels` [B, R, R] that are `near` [N], without layers that cover nothing or are behind one
     that covers all; which then is opaque."""
@@ -335,8 +352,8 @@ def _check(
     density: int,
     steps: int,
 ) -> None:
-    if edge not in ("exact", "neighbour", "fuzz"):
-        raise ValueError(f"render: edge must be 'exact', 'neighbour' or 'fuzz', got {edge!r}")
+    if edge not in ("exact", "neighbour", "dfr"):
+        raise ValueError(f"render: edge must be 'exact', 'neighbour' or 'dfr', got {edge!r}")
     sizes = {"resolution": resolution, "layers": layers, "supersample": supersample}
     check_whole("render", 1, **sizes, density=density, steps=steps)
     shape = (len(axes), resolution, resolution)

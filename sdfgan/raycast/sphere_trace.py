@@ -32,11 +32,7 @@ class Rays:
 
     def __getitem__(self, chosen: Tensor) -> Rays:
         return Rays(
-            self.image[chosen],
-            self.origins[chosen],
-            self.directions[chosen],
-            self.start[chosen],
-            self.far[chosen],
+            self.image[chosen], self.origins[chosen], self.directions[chosen], self.start[chosen], self.far[chosen]
         )
 
     def check(self) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
 from sdfgan.training.config import (
     AtMost,
@@ -148,8 +149,8 @@ class SdfConfig(Config):
 
     def defaults(self, on_cpu: bool = True) -> dict[str, Any]:
         """What the preset and the network decide where it is not given."""
-        asked = self.dam_arch or self.num_layers is not None or self.width is not None or self.octaves
-        network = self.network or ("mlp" if asked else "hash")
+        is_mlp = self.dam_arch or self.num_layers is not None or self.width is not None or self.octaves
+        network = self.network or ("mlp" if is_mlp else "hash")
         found = {"network": network, **NETWORKS[network], **PRESETS[network == "hash"][self.preset]}
         if network == "mlp" and self.activation == "siren":
             found["learning_rate"] = 1e-4
@@ -188,8 +189,6 @@ class ResolvedSdfConfig(SdfConfig):
     @property
     def widths(self) -> tuple[int, ...]:
         """Hidden layers."""
-        from sdfgan.fields.coordinate import DAM_WIDTHS
-
         return DAM_WIDTHS if self.dam_arch else (self.width,) * self.num_layers
 
     @property
@@ -199,7 +198,7 @@ class ResolvedSdfConfig(SdfConfig):
 
     @property
     def finest_shown(self) -> int:
-        """Cells along a side of the grid by which it is judged how thin a mesh is: a coarse mesh may be asked for, but
+        """Cells along a side of the grid that tells how thin a mesh is: a coarse mesh may be asked for, but
         the field is to be as good as the preset's."""
         return max(self.mesh_resolution, PRESETS[self.network == "hash"][self.preset]["mesh_resolution"])
 

@@ -74,7 +74,7 @@ def mesh_metrics(mesh: trimesh.Trimesh, truth: GroundTruth, seed: int = 0) -> di
     """Agreement of two surfaces, by 50,000 random points of each and their exact distance to the other.
 
     Of a signed truth, faces that are buried in solids, with inside on both of their sides, bound nothing and are not
-    asked for.
+    counted.
     chamfer_percent: the mean distance, averaged over both ways, in percent of the true mesh's diagonal (a plate's
     thickness is allowed for). normal_consistency: mean |cosine| between normals. f_score: harmonic mean of the shares
     of points within 0.5% of the diagonal.

@@ -287,7 +287,7 @@ class _Group:
         self.began = time.monotonic()
 
     def run(self) -> list[dict[str, Any]]:
-        """Train and judge; the summaries, which are written too. With `catch`, errors become summaries."""
+        """Train and evaluate; the summaries, which are written too. With `catch`, errors become summaries."""
         cases: list[Case] = []
         for path, folder in zip(self.paths, self.folders, strict=True):
             try:
@@ -354,8 +354,8 @@ def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
     if given.input is not None and given.input.absolute() != saved.input:
         raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({run})")
-    asked = dataclasses.replace(given, input=None)
-    changed = changed_on_resume(asked, saved, _CHANGEABLE, run, "; name another --output-dir for a new one")
+    wanted = dataclasses.replace(given, input=None)
+    changed = changed_on_resume(wanted, saved, _CHANGEABLE, run, "; name another --output-dir for a new one")
     return dataclasses.replace(saved, **{**changed, "output_dir": run, "device": given.device})
 
 
@@ -424,7 +424,7 @@ def _train_folder(
 
 
 def _is_finished(summary: dict[str, Any]) -> bool:
-    """Whether nothing of a run is left to be done; it is written before its pictures are made, and again after them."""
+    """Whether nothing of a run is left to be done; it is written before its images are made, and again after them."""
     return "model" in summary and "finishing_seconds" in summary
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sdfgan.fields.base import eikonal_loss
 from sdfgan.fields.coordinate import CoordinateSDF
 from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.sampling import Samples
@@ -17,8 +18,8 @@ class Objective(nn.Module):
 
     Distances are compared in the range of the target scaler; gradients are those of the true distance. l1 and l2 are
     means of |d| and d^2 (clamped: l1 with both sides cut at `clamp`, Park et al. 2019), weighted by the inverse
-    density of the samples if asked, and by 1 / (|distance| + focus), divided by its mean, if that is not 0; eikonal is
-    (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
+    density of the samples if `weighted`, and by 1 / (|distance| + focus), divided by its mean, if that is not 0;
+    eikonal is (|gradient| - 1)^2 (Gropp et al. 2020), normal 1 - cosine.
     """
 
     def __init__(self, field: CoordinateSDF, config: ResolvedSdfConfig) -> None:
@@ -49,9 +50,9 @@ class Objective(nn.Module):
 
     def _gradient_loss(self, samples: Samples) -> Tensor:
         _, gradient = self.field.sdf_and_gradient(samples.points)
-        length = gradient.norm(dim=1)
-        loss = self.config.eikonal_weight * (length - 1).square().mean()
+        loss = self.config.eikonal_weight * eikonal_loss(gradient)
         if self.config.normal_weight:
+            length = gradient.norm(dim=1)
             near = (samples.distances.abs() < _NORMAL_BAND).to(length.dtype)
             cosine = (gradient * samples.normals).sum(1) / length.clamp(min=1e-6)
             loss = loss + self.config.normal_weight * (near * (1 - cosine)).sum() / near.sum().clamp(min=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import trimesh
 from torch import Tensor
 
 from sdfgan.cameras import orbit_path, rotate_axes
@@ -63,9 +64,8 @@ def finish_case(
     if config.mesh_resolution:
         try:
             cells = summary["reconstruction_res"] = mesh_cells(config, case)
-            mesh = (sheet_mesh if case.unsigned else marching_cubes)(field, field.condition(None), cells)
             name = f"{MESH}.{config.mesh_format}"
-            export_mesh(to_original(mesh, case.placement), folder / name)
+            export_mesh(solid_mesh(field, cells), folder / name)
             summary["mesh"] = name
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
                 written = to_normalised(read_mesh(folder / name), case.placement)
@@ -84,6 +84,12 @@ def finish_case(
         summary["turntable"] = turntable and turntable.name
     summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
     summary.write(folder)
+
+
+def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
+    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none."""
+    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, field.condition(None), cells)
+    return to_original(mesh, field.placement)
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
@@ -122,14 +128,14 @@ def save_slices(folder: Path, field: Field, truth: GroundTruth | None) -> list[P
     device = next(field.parameters()).device
     planes = [slice_points(axis, _SIDE, device) for axis in range(3)]
     found = torch.stack([evaluate(field, plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
-    pictures, written = colour_distance(found), [folder / "slices.png"]
+    images, written = colour_distance(found), [folder / "slices.png"]
     if truth is not None:
         true = torch.stack([truth.signed_distance(plane).view(_SIDE, _SIDE) for plane in planes]).cpu()
-        pictures = torch.cat([pictures, colour_distance(true)])
+        images = torch.cat([images, colour_distance(true)])
         error = (found - true).abs()
         written.append(folder / "error.png")
         save_image(written[-1], image_grid(colour_heat(error / error.flatten().quantile(0.999).clamp(min=1e-9)), 3))
-    save_image(written[0], image_grid(pictures, 3))
+    save_image(written[0], image_grid(images, 3))
     return written
 
 
@@ -158,6 +164,6 @@ def save_turntable(path: Path, field: Field) -> None:
     condition = field.condition(None)
     with VideoWriter(path) as video:
         for axes in rotate_axes(orbit_path(_FRAMES, _ELEVATION)).to(device).split(4):
-            picture = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
-            for frame in picture.rgb:
+            image = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
+            for frame in image.rgb:
                 video.add(frame.cpu())

@@ -103,9 +103,7 @@ def resolve_checkpoint(path: Path) -> Path:
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and state of a checkpoint. Raises UserError, naming the file, if it is not whole."""
     try:
-        state = parse_json((folder / _STATE).read_bytes())
-        if not isinstance(state, dict) or state.get("format") != FORMAT:
-            raise UserError(f"{folder / _STATE}: expected a checkpoint of format {FORMAT}{_others(folder)}")
+        state = _read_state(folder)
         if _sha256(folder / _TENSORS) != state.get("sha256"):
             raise UserError(f"{folder / _TENSORS}: damaged, its checksum is not that in {_STATE}{_others(folder)}")
         if type(state.get("step")) is not int or not 0 <= state["step"] <= _MAX_STEP:
@@ -115,6 +113,22 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise UserError(f"{error.filename}: missing from the checkpoint{_others(folder)}") from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+
+
+def kind_of(path: Path) -> str:
+    """What has trained the run of a run folder or checkpoint folder: gan, nerf or sdf. Raises UserError."""
+    folder = resolve_checkpoint(path)
+    try:
+        return str(_read_state(folder).get("kind"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    state = parse_json((folder / _STATE).read_bytes())
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise UserError(f"{folder / _STATE}: expected a checkpoint of format {FORMAT}{_others(folder)}")
+    return state
 
 
 def elapsed_seconds(state: dict[str, Any], folder: Path) -> float:

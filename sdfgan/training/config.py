@@ -84,9 +84,9 @@ def Between(low: float, high: float, unit: str = "") -> Rule:
     return Rule(words, lambda x: low <= x <= high, f"{low_figure} to {high_figure}")
 
 
-def Interval(low: float = -math.inf, high: float = math.inf, within: str = "") -> Rule:
-    """Rule: two numbers of which the first is not the larger one."""
-    words = f"be LOW HIGH in degrees{within}"
+def Interval(low: int, high: int) -> Rule:
+    """Rule: two numbers within these of which the first is not the larger one."""
+    words = f"be LOW HIGH in degrees within {low} and {high}"
     return Rule(words, lambda x: low <= x[0] <= x[1] <= high, "LOW <= HIGH")
 
 
@@ -99,11 +99,12 @@ Count = Annotated[int, Positive]
 Natural = Annotated[int, NotNegative]
 Scale = Annotated[float, Positive]
 Weight = Annotated[float, NotNegative]
+Frequency = Annotated[float, Positive, AtMost(1000)]  # of a sine layer
 Share = Annotated[float, Between(0, 1)]
 Pixels = Annotated[int, Between(1, 8192)]  # along a side of an image: more do not fit into memory
 MeshCells = Annotated[int, Cells, AtMost(MAX_CELLS)]
-Elevations = Annotated[tuple[float, float], Interval(-90, 90, " within -90 and 90"), Metavar("LOW HIGH")]
-Azimuths = Annotated[tuple[float, float], Interval(), Metavar("LOW HIGH")]
+Elevations = Annotated[tuple[float, float], Interval(-90, 90), Metavar("LOW HIGH")]
+Azimuths = Annotated[tuple[float, float], Interval(-720, 720), Metavar("LOW HIGH")]
 Colour = Annotated[
     tuple[float, float, float],
     Rule("be RGB in 0..1", lambda x: all(0 <= value <= 1 for value in x), "0 to 1"),
@@ -141,6 +142,11 @@ class Setting(NamedTuple):
 def flag_of(name: str) -> str:
     """The flag of a field."""
     return "--" + name.replace("_", "-")
+
+
+def chosen(config: object, names: str) -> dict[str, Any]:
+    """Some of a configuration's fields as keyword arguments: what goes on to something under the same names."""
+    return {name: getattr(config, name) for name in names.split()}
 
 
 def _settings_of(cls: type) -> dict[str, Setting]:

@@ -82,7 +82,7 @@ class _Run:
                 numbers = job.step()
                 step, done = job.steps_done, job.done
                 if self.first:
-                    self.note(step, numbers)
+                    self.note(step, numbers, done >= job.total)
                     bar.advance(done - bar.done, job.status(self.smooth))
                 if _is_due(step, every.sample) and self.first:
                     self.sample(step)
@@ -103,14 +103,14 @@ class _Run:
             if time.monotonic() - self.saved_when >= every.worth_saving:
                 self.save()  # before anything that can fail, or be interrupted
 
-    def note(self, step: int, numbers: Numbers) -> None:
+    def note(self, step: int, numbers: Numbers, last: bool) -> None:
         """Log the means of a step's numbers and of those before it, and what they say about the run's health."""
         for name, value in numbers.items():
             old = self.smooth.get(name, math.nan)
             self.smooth[name] = _KEPT * old + (1 - _KEPT) * value if math.isfinite(old) else value
             if math.isfinite(value):  # some are not measured at every step, or not finite: fp16 overflows
                 self.recent.setdefault(name, []).append(value)
-        if _is_due(step, self.job.every.log):
+        if _is_due(step, self.job.every.log) or (last and self.job.every.log):
             means = {name: sum(values) / len(values) for name, values in self.recent.items()}
             self.recent = {}
             for folder in self.folders:

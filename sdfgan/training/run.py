@@ -1,4 +1,4 @@
-"""The folder of a run: configuration, numbers, pictures, checkpoints; complete in itself."""
+"""The folder of a run: configuration, numbers, images, checkpoints; complete in itself."""
 
 from __future__ import annotations
 

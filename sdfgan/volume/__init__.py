@@ -5,8 +5,10 @@ from sdfgan.fields.volume import Radiance, RaySamples, VolumeField
 from sdfgan.volume.field import Rays, SdfVolume
 from sdfgan.volume.occupancy import OccupancyGrid
 from sdfgan.volume.render import Level, VolumeRendering, render
-from sdfgan.volume.render_images import render_pictures
+from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling
+
+render_pictures = render_images  # its former name, for one version
 
 __all__ = [
     "Level",
@@ -22,5 +24,6 @@ __all__ = [
     "contract_gaussians",
     "expand",
     "render",
+    "render_images",
     "render_pictures",
 ]

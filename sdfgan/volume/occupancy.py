@@ -1,4 +1,4 @@
-"""Which cells of a cube hold anything: for not asking a volume where it is empty (Müller et al. 2022, Instant NGP)."""
+"""Which cells of a cube hold anything: a volume need not be evaluated elsewhere (Müller et al. 2022, Instant NGP)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OccupancyGrid(nn.Module):
         corner = torch.stack((cells // n**2, cells // n % n, cells % n), 1)
         unit = (corner + inside) * (2 / n) - 1
         if self.contracted:
-            # The corners of the cube [-2, 2]^3 are beyond space: they are asked as what is very far away.
+            # The corners of the cube [-2, 2]^3 are beyond space: they count as what is very far away.
             unit = 2 * unit
             unit = expand(unit * (_FARTHEST / unit.norm(dim=1, keepdim=True)).clamp(max=1))
         return unit * self.extent

@@ -25,7 +25,7 @@ class Level(NamedTuple):
     spans: Tensor  # [R, S+1] edges of its bins, in [0, 1] from near to far
     edges: Tensor  # [R, S+1] the same as distances
     weights: Tensor  # [R, S]
-    rgb: Tensor | None = None  # [R, 3] its picture, where one was asked for
+    rgb: Tensor | None = None  # [R, 3] its image, where there is one
 
 
 class VolumeRendering(NamedTuple):
@@ -36,9 +36,9 @@ class VolumeRendering(NamedTuple):
     depth: Tensor  # [R] expected distance of what was seen; infinite where nothing was
     normals: Tensor | None  # [R, 3] unit, of fields that have them; 0 where nothing was seen
     extras: Tensor | None  # [R, E] composited
-    levels: tuple[Level, ...]  # all of them, for losses; the last is the picture's
+    levels: tuple[Level, ...]  # all of them, for losses; the last is the image's
     samples: Radiance | None  # the field's answers, flat [R S], that the last level was made from
-    places: RaySamples | None  # where they were asked for
+    places: RaySamples | None  # where the field was evaluated
 
 
 def render(
@@ -63,7 +63,7 @@ def render(
         condition: what the field's `condition(latents)` gave.
         sampling: see `Sampling`; 64 samples, then 128 by default.
         proposals: for each level but the last the volume that it evaluates; none: `field` itself, without a gradient
-            unless its values are used (`merge`, `pictures`).
+            unless its values are used (`merge`, `images`).
         background: colour [3] or [R, 3] behind the volume; None for black; "last": what the last sample's colour lacks.
         cones: evaluate Gaussians of frustums of cones or cylinders (`ops.frustum_gaussians`) instead of points.
         full_covariance: give their covariances as matrices, not diagonals.
@@ -103,15 +103,15 @@ def render(
         centres = _centres(levels, rays, count, sampling, generator)
         spans = bins_around(centres, fill=not levels)
         places, edges = caster.places(spans, centres)
-        asked = field if own else proposals[index]
+        evaluated = field if own else proposals[index]
         answer = None
-        if sampling.pictures or (own and sampling.merge):
-            answer = asked.radiance(places, condition)
+        if sampling.images or (own and sampling.merge):
+            answer = evaluated.radiance(places, condition)
             density = answer.density
         else:
             with torch.set_grad_enabled(torch.is_grad_enabled() and not own):
-                density = asked.density(places, condition)
-        levels.append(_level(spans, edges, density, answer if sampling.pictures else None, background))
+                density = evaluated.density(places, condition)
+        levels.append(_level(spans, edges, density, answer if sampling.images else None, background))
         kept.append((centres, answer))
     centres = _centres(levels, rays, sampling.counts[-1], sampling, generator)
     if sampling.merge and kept:
@@ -185,13 +185,23 @@ def _occupied(
     counts = inside.view(shape).sum(1)
     offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     middles = ((edges[:, 1:] + edges[:, :-1]) / 2).flatten()[chosen]
-    rgb, depth, normals, extras, done = _composite(
-        answer, answer.density, edges.diff(dim=1).flatten()[chosen], middles, offsets
-    )
+    seen, weights = composite_packed(answer, own, edges.diff(dim=1).flatten()[chosen], middles, offsets, background)
+    weights = torch.zeros_like(inside, dtype=weights.dtype).index_put((chosen,), weights)
+    return seen._replace(levels=(Level(spans, edges, weights.view(shape), seen.rgb),))
+
+
+def composite_packed(
+    answer: Radiance, places: RaySamples, deltas: Tensor, distances: Tensor, offsets: Tensor, background: Background
+) -> tuple[VolumeRendering, Tensor]:
+    """What R rays see of a field's answers at N places, one ray after the other, and the places' weights [N].
+
+    `deltas` and `distances` [N] are the lengths and middles of the places' bins; ray r has those from `offsets` [R+1]
+    [r] to [r + 1]. The background is a colour, [3] or [R, 3], or None. Differentiable in the answers.
+    """
+    rgb, depth, normals, extras, done = _composite(answer, answer.density, deltas, distances, offsets)
     rgb = _over(rgb, done.opacity, rgb, background)
-    weights = torch.zeros_like(inside, dtype=rgb.dtype).index_put((chosen,), done.weights)
-    level = Level(spans, edges, weights.view(shape), rgb)
-    return VolumeRendering(rgb, done.opacity, _expected(depth, done.opacity), normals, extras, (level,), answer, own)
+    seen = VolumeRendering(rgb, done.opacity, _expected(depth, done.opacity), normals, extras, (), answer, places)
+    return seen, done.weights
 
 
 def _centres(
@@ -240,7 +250,7 @@ def _merged(
     levels: list[Level],
     background: Background,
 ) -> VolumeRendering:
-    """The last level with the places of the levels before: what the field itself has answered is not asked again."""
+    """The last level with the places of the levels before: where the field itself was evaluated, it is not again."""
     centres_of_all = torch.cat([*(c for c, _ in kept), centres], 1)
     merged, order = centres_of_all.sort(dim=1, stable=True)
     spans = bins_around(merged)
@@ -306,7 +316,7 @@ def _composite(
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, ops.Composited]:
     """Colour, depth, unit normals and extras of rays, and the rest."""
     parts = [part for part in (answer.rgb, answer.normals, answer.extras) if part is not None]
-    colors = torch.cat(parts, 1).view(*density.shape, sum(part.shape[1] for part in parts))
+    colors = torch.cat(parts, 1).to(density).view(*density.shape, sum(part.shape[1] for part in parts))
     done = ops.composite(density, deltas, colors, middles, offsets=offsets)
     assert done.colors is not None and done.depth is not None
     composited = iter(done.colors.split([part.shape[1] for part in parts], 1))

@@ -22,7 +22,7 @@ from sdfgan.volume.sampling import Sampling
 _PLACES_AT_ONCE = 2**18  # without a graph
 
 
-def render_pictures(
+def render_images(
     field: Field,
     axes: Tensor,
     condition: Any = None,
@@ -49,10 +49,10 @@ def render_pictures(
         `Rendering`; its field's values are those at the expected depths of seen pixels, without a graph. Colour, alpha
         and depth are differentiable in what the field and its condition depend on, not in cameras.
     """
-    check_axes("render_pictures", axes)
-    check_fov("render_pictures", fov)
-    check_whole("render_pictures", 1, resolution=resolution)
-    check_colour("render_pictures: background", background, len(axes))
+    check_axes("render_images", axes)
+    check_fov("render_images", fov)
+    check_whole("render_images", 1, resolution=resolution)
+    check_colour("render_images: background", background, len(axes))
     sampling = sampling or Sampling((48, 48), merge=True)
     cameras = orbit_camera(axes.detach(), fov)
     images, pixels = len(axes), resolution**2
@@ -61,7 +61,7 @@ def render_pictures(
     if near_far is not None:
         nearest, farthest = (share * camera_distance(fov) for share in near_far)
         near, far = near.clamp(min=nearest), far.clamp(max=farthest)
-    # Orbit cameras see the ball alike: which pixels see it is asked of the first.
+    # Orbit cameras see the ball alike: which pixels see it is found for the first.
     seen = (far > near)[:pixels].nonzero()[:, 0]
     volume = cast(VolumeField, field)
     per_pixel = images * sum(sampling.counts)
@@ -76,8 +76,8 @@ def render_pictures(
 
     empty = values.new_tensor([0.0, 0, 0, 0, torch.inf])
     flat = empty.expand(images, pixels, 5).index_copy(1, seen, values)
-    picture = flat.view(images, resolution, resolution, 5).permute(0, 3, 1, 2)
-    rgb, alpha, depth = picture[:, :3], picture[:, 3:4], picture[:, 4:]
+    image = flat.view(images, resolution, resolution, 5).permute(0, 3, 1, 2)
+    rgb, alpha, depth = image[:, :3], image[:, 3:4], image[:, 4:]
     behind = torch.as_tensor(background, dtype=rgb.dtype, device=rgb.device).expand(images, 3)
     sample, normals, hit = _surface(field, condition, origins, directions, alpha.detach(), depth.detach())
     counts = torch.full((2,), images * len(seen) * sum(sampling.counts), device=axes.device)

@@ -28,7 +28,7 @@ class Sampling:
         padding: added to every weight before it is sampled, so that no part of a ray is given up (mip-NeRF, eq. 18).
         sharpness: power of the weights that is sampled: less than 1 explores (mip-NeRF 360, sec. 3, its annealing).
         blur: replace weights by the larger of theirs and a neighbour's, averaged (mip-NeRF, sec. 3.3).
-        pictures: also composite the levels before the last, for a loss on them.
+        images: also composite the levels before the last, for a loss on them.
     """
 
     counts: tuple[int, ...] = (64, 128)
@@ -38,7 +38,7 @@ class Sampling:
     padding: float = 1e-5
     sharpness: float = 1.0
     blur: bool = False
-    pictures: bool = False
+    images: bool = False
 
     def __post_init__(self) -> None:
         if not self.counts or any(count < 1 for count in self.counts):

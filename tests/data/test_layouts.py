@@ -64,9 +64,9 @@ def test_stylegan_labels(tmp_path: Path) -> None:
             archive.writestr(name, data)
     for path in (tmp_path / "set.zip", put(tmp_path / "set", STYLEGAN)):
         found = open_data(path, 8)
-        assert reds(found.pictures) == [10, 20, 30] and found.layout == "plain"
-        assert found.pictures.labels.tolist() == [4, -1, 5]
-        assert reds(open_data(path, 8, label=5).pictures) == [30]
+        assert reds(found.images) == [10, 20, 30] and found.layout == "plain"
+        assert found.images.labels.tolist() == [4, -1, 5]
+        assert reds(open_data(path, 8, label=5).images) == [30]
         with pytest.raises(UserError, match=r"no image has the label 9; there are \[4, 5\]"):
             open_data(path, 8, label=9)
     put(tmp_path / "bad", {"a.png": png((1, 2, 3)), "dataset.json": '{"labels": [1]}'})
@@ -98,7 +98,7 @@ def label_set(folder: Path, values: list[Any]) -> Path:
 def test_labels_as_people_write_them(tmp_path: Path, values: list[Any], labels: list[int]) -> None:
     """Integers as numbers, texts or one-hot; what is none is counted."""
     found = open_data(label_set(tmp_path, values), 8)
-    assert found.pictures.labels is not None and found.pictures.labels.tolist() == labels
+    assert found.images.labels is not None and found.images.labels.tolist() == labels
     strange = [value for value, label in zip(values, labels, strict=True) if label < 0]
     said = f"dataset.json: {len(strange)} labels are no integers: left out, the first: {str(strange[:1])[1:-1][:30]}"
     assert [note for note in found.notes if said.replace("'", "") in note] == found.notes
@@ -113,12 +113,12 @@ def test_labels_without_an_integer_are_said(tmp_path: Path, capsys: pytest.Captu
         open_data(folder, 8, label=1)
     folder = put(tmp_path / "b", {"a.png": png((1, 0, 0)), "a.cls": "x", "b.png": png((2, 0, 0)), "b.cls": "3.0\n"})
     found = open_data(folder, 8)
-    assert found.pictures.labels.tolist() == [-1, 3] and "cls files: 1 labels are no integers" in found.notes[0]
+    assert found.images.labels.tolist() == [-1, 3] and "cls files: 1 labels are no integers" in found.notes[0]
     names = json.dumps({"labels": [["x\\a.jpg", 1], ["x/b", 2], ["x/none.png", 3]]})
     found = open_data(
         put(tmp_path / "c", {"x/a.png": png((1, 0, 0)), "x/b.png": png((2, 0, 0)), "dataset.json": names}), 8
     )
-    assert found.pictures.labels.tolist() == [1, 2]
+    assert found.images.labels.tolist() == [1, 2]
     assert found.notes == [f"{tmp_path / 'c'}: 1 labels belong to no image, the first: x/none.png"]
 
 
@@ -140,7 +140,7 @@ def test_files_that_nothing_reads_are_counted(tmp_path: Path) -> None:
 def test_pictures_and_tables_of_other_kinds_are_counted(tmp_path: Path) -> None:
     files = {name: b"x" for name in ("b.heic", "c.EXR", "d.dng", "attributes.csv", "labels.npz")}
     found = open_data(put(tmp_path / "a", {"a.png": png((1, 0, 0)), "e.jfif": png((2, 0, 0)), **files}), 8)
-    assert reds(found.pictures) == [1, 2]
+    assert reds(found.images) == [1, 2]
     not_read, unused = sorted(found.notes)
     assert not_read.startswith(f"{tmp_path / 'a'}: not read: 3 images (.dng, .exr, .heic): convert them to PNG")
     assert "not used: 2 files beside the images" in unused
@@ -148,7 +148,7 @@ def test_pictures_and_tables_of_other_kinds_are_counted(tmp_path: Path) -> None:
 
 def test_a_label_belongs_to_all_pictures_of_its_name_and_there_is_one(tmp_path: Path) -> None:
     two = {"a.png": png((1, 0, 0)), "a.jpg": png((2, 0, 0)), "b.png": png((3, 0, 0))}
-    assert open_data(put(tmp_path / "a", {**two, "a.cls": "1"}), 8).pictures.labels.tolist() == [1, 1, -1]
+    assert open_data(put(tmp_path / "a", {**two, "a.cls": "1"}), 8).images.labels.tolist() == [1, 1, -1]
     for i, (first, second) in enumerate(((3, 4), (3, 3), (eg3d(0, 0), eg3d(1, 0)))):
         pairs = json.dumps({"labels": [["a.png", first], ["a.png", second]]})
         folder = put(tmp_path / f"b{i}", {**two, "dataset.json": pairs})
@@ -167,7 +167,7 @@ def test_zips_made_on_windows_and_encrypted_ones(tmp_path: Path) -> None:
             archive.writestr(info, png((1, 0, 0)))
         archive.writestr("dataset.json", json.dumps({"labels": [["x/a.png", 1], ["x\\b.png", 2]]}))
     found = open_data(tmp_path / "a.zip", 8)
-    assert found.names == ["x/a.png", "x/b.png"] and found.pictures.labels.tolist() == [1, 2]
+    assert found.names == ["x/a.png", "x/b.png"] and found.images.labels.tolist() == [1, 2]
     data = bytearray((tmp_path / "a.zip").read_bytes())
     at = data.index(b"PK\x01\x02")  # the first entry of the directory: bit 0 of its flags
     data[at + 8] |= 1
@@ -187,7 +187,7 @@ def test_folders_and_pictures_that_are_links(tmp_path: Path) -> None:
     ):
         (folder / name).symlink_to(target)
     found = open_data(folder, 8)
-    assert sorted(reds(found.pictures)) == [1, 2, 3] and found.skipped == [("z.png", "a link to no file")]
+    assert sorted(reds(found.images)) == [1, 2, 3] and found.skipped == [("z.png", "a link to no file")]
 
 
 def test_links_do_not_take_the_names_of_folders(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_links_do_not_take_the_names_of_folders(tmp_path: Path) -> None:
     (folder / "aa").symlink_to("b/c")
     (folder / "zz").symlink_to("b")
     found = open_data(folder, 8)
-    assert reds(found.pictures) == [1, 2] and found.pictures.labels.tolist() == [1, 0]
+    assert reds(found.images) == [1, 2] and found.images.labels.tolist() == [1, 0]
 
 
 def eg3d(elevation: float, azimuth: float, focal: float = 4.2647) -> list[float]:
@@ -218,17 +218,17 @@ def test_labels_of_eg3d_are_poses(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert eg3d(0, 0)[:16] == [1, 0, 0, 0, 0, -1, 0, 0, 0, 0, -1, 2.7, 0, 0, 0, 1]  # as EG3D has it
     folder = label_set(tmp_path / "a", [eg3d(*pair) for pair in angles])
     found = open_data(folder, 8)
-    assert found.pictures.labels is None
-    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor(angles).float(), atol=1e-3, rtol=0)
+    assert found.images.labels is None
+    torch.testing.assert_close(found.images.poses.rad2deg(), torch.tensor(angles).float(), atol=1e-3, rtol=0)
     (note,) = found.notes
     assert "3 labels are cameras" in note and "(13.37 degrees)" in note
     assert main(["dataset", "convert", str(folder), str(tmp_path / "out.zip"), "--resolution", "8"]) == 0
     assert "3 labels are cameras" in capsys.readouterr().out
-    torch.testing.assert_close(open_data(tmp_path / "out.zip", 8).pictures.poses, found.pictures.poses)
+    torch.testing.assert_close(open_data(tmp_path / "out.zip", 8).images.poses, found.images.poses)
     skewed = eg3d(1, 2)
     skewed[0] += 0.1
     found = open_data(label_set(tmp_path / "b", [eg3d(0, 0), skewed, eg3d(3, 4, focal=2.0)]), 8)
-    assert found.pictures.poses is None and found.pictures.labels is None
+    assert found.images.poses is None and found.images.labels is None
     assert "(13.37 to 28.07 degrees)" in found.notes[1] and "1 labels are no integers" in found.notes[0]
     assert "1 of 3 images have no pose, so none is used" in found.notes[2]
 
@@ -240,8 +240,8 @@ def test_shapenet_renderings(tmp_path: Path) -> None:
             files[f"{name}/rendering/{view:02d}.png"] = png((10 * index, view, 0, 255))
         files[f"{name}/rendering/rendering_metadata.txt"] = "90 10 0 0.8 25\n180 20 0 0.8 25\n270 30 0 0.8 25\n"
     found = open_data(put(tmp_path, files), 8)
-    assert found.layout == "shapenet" and found.pictures.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    poses = found.pictures.poses.rad2deg()
+    assert found.layout == "shapenet" and found.images.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    poses = found.images.poses.rad2deg()
     torch.testing.assert_close(poses[:3], torch.tensor([[10.0, 90], [20, 180], [30, 270]]))
 
 
@@ -250,14 +250,14 @@ def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
         files = {f"{i:03d}.png": png((shard * 10 + i, 0, 0)) for i in range(3)} | {"001.cls": str(shard)}
         tar(tmp_path / f"shard-{shard}.tar", files)
     found = open_data(tmp_path, 8)
-    assert reds(found.pictures) == [0, 1, 2, 10, 11, 12]
-    assert found.pictures.labels.tolist() == [-1, 0, -1, -1, 1, -1]
-    assert reds(open_data(tmp_path / "shard-1.tar", 8).pictures) == [10, 11, 12]
+    assert reds(found.images) == [0, 1, 2, 10, 11, 12]
+    assert found.images.labels.tolist() == [-1, 0, -1, -1, 1, -1]
+    assert reds(open_data(tmp_path / "shard-1.tar", 8).images) == [10, 11, 12]
     evil = tar(
         tmp_path / "evil.tar", {"../out.png": png((1, 0, 0)), "/abs.png": png((1, 0, 0)), "in.png": png((7, 0, 0))}
     )
     found = open_data(evil, 8)
-    assert reds(found.pictures) == [7] and len(found.skipped) == 2
+    assert reds(found.images) == [7] and len(found.skipped) == 2
     (tmp_path / "damaged.tar").write_bytes(b"x" * 2000)
     with pytest.raises(UserError, match=r"damaged.tar: not a readable tar"):
         open_data(tmp_path / "damaged.tar", 8)
@@ -277,8 +277,8 @@ def test_a_link_in_a_tar_is_no_picture(tmp_path: Path) -> None:
 def test_poses(tmp_path: Path) -> None:
     files = {"a.png": png((1, 0, 0)), "b.png": png((2, 0, 0)), "poses.json": '{"a.png": [10, 20], "b.png": [30, 40]}'}
     found = open_data(put(tmp_path / "own", files), 8)
-    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor([[10.0, 20], [30, 40]]))
-    poses = Empirical.of(found.pictures.poses)
+    torch.testing.assert_close(found.images.poses.rad2deg(), torch.tensor([[10.0, 20], [30, 40]]))
+    poses = Empirical.of(found.images.poses)
     elevation, azimuth = poses.sample(100, torch.Generator().manual_seed(0))
     pairs = {(round(math.degrees(e)), round(math.degrees(a))) for e, a in zip(elevation, azimuth, strict=True)}
     assert pairs == {(10, 20), (30, 40)}
@@ -288,8 +288,8 @@ def test_poses(tmp_path: Path) -> None:
     frames = [{"file_path": "./a", "transform_matrix": matrix.tolist()}]
     files = {"a.png": png((1, 0, 0)), "transforms_train.json": json.dumps({"frames": frames})}
     found = open_data(put(tmp_path / "nerf", files), 8)
-    torch.testing.assert_close(found.pictures.poses.rad2deg(), torch.tensor([[45.0, 0]]), atol=1e-4, rtol=0)
-    assert open_data(put(tmp_path / "part", {**files, "b.png": png((1, 0, 0))}), 8).pictures.poses is None
+    torch.testing.assert_close(found.images.poses.rad2deg(), torch.tensor([[45.0, 0]]), atol=1e-4, rtol=0)
+    assert open_data(put(tmp_path / "part", {**files, "b.png": png((1, 0, 0))}), 8).images.poses is None
     for text in ('{"frames": 3}', "{", '{"a.png": "x"}'):
         name = "poses.json" if "a.png" in text else "transforms.json"
         with pytest.raises(UserError, match=name):
@@ -301,21 +301,21 @@ def test_conventions_crop_and_flip(tmp_path: Path) -> None:
     pixels = np.zeros((218, 178, 3), np.uint8)
     pixels[20:198, :10] = pixels[20:198, -10:] = 255  # a frame that the crop takes away
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert open_data(tmp_path, 16, layout="celeba").pictures.batch(torch.tensor([0]), 16)[:, :3].max() < 5
+    assert open_data(tmp_path, 16, layout="celeba").images.batch(torch.tensor([0]), 16)[:, :3].max() < 5
     whole = open_data(tmp_path, 16, layout="cats")
-    assert whole.pictures.batch(torch.tensor([0]), 16)[:, :3].max() > 100 and whole.convention.mirror
+    assert whole.images.batch(torch.tensor([0]), 16)[:, :3].max() > 100 and whole.convention.mirror
     assert not open_data(tmp_path, 16, layout="carla").convention.mirror
 
 
 def test_pictures_that_stay_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     put(tmp_path, {f"{i}.png": png((i, 0, 0)) for i in range(5)} | {"2.png": b"no image"})
     found = open_data(tmp_path, 8, cache="none")
-    assert isinstance(found.pictures, OnDisk) and len(found.pictures) == 5
-    assert reds(found.pictures) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
+    assert isinstance(found.images, OnDisk) and len(found.images) == 5
+    assert reds(found.images) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1 and told[0].startswith("2.png: skipped (not an image)")
-    assert reds(found.pictures.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is told once"
-    some = found.pictures.select(torch.tensor([4, 0]))
+    assert reds(found.images.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is told once"
+    some = found.images.select(torch.tensor([4, 0]))
     assert reds(some) == [4, 0] and some.batch(torch.tensor([0]), 16).shape == (1, 4, 16, 16)
 
 
@@ -355,10 +355,10 @@ def test_convert_keeps_pictures_labels_and_poses(
     assert "wrote 2 images of 8 px" in capsys.readouterr().out.splitlines()[-1]
     before, after = open_data(source, 8), open_data(output, 8)
     assert after.names == ["00000/img00000000.png", "00000/img00000001.png"]
-    images = [found.pictures.batch(torch.arange(2), 8).int() for found in (before, after)]
+    images = [found.images.batch(torch.arange(2), 8).int() for found in (before, after)]
     assert (images[0] - images[1]).abs().max() <= 1
-    assert after.pictures.labels.tolist() == [3, -1]
-    torch.testing.assert_close(before.pictures.poses, after.pictures.poses)
+    assert after.images.labels.tolist() == [3, -1]
+    torch.testing.assert_close(before.images.poses, after.images.poses)
     if output.is_file():
         again, first = tmp_path / f"again-{target}", output.read_bytes()
         assert main(["dataset", "convert", str(source), str(again), "--resolution", "8"]) == 0
@@ -392,11 +392,11 @@ def test_what_was_cropped_is_not_cropped_again(target: str, tmp_path: Path) -> N
     arguments = ["--resolution", "16", "--layout"]
     assert main(["dataset", "convert", str(source), str(once), *arguments, "celeba"]) == 0
     assert main(["dataset", "convert", str(once), str(twice), *arguments, "plain"]) == 0
-    expected = open_data(source, 16, layout="celeba").pictures.batch(torch.tensor([0]), 16)
+    expected = open_data(source, 16, layout="celeba").images.batch(torch.tensor([0]), 16)
     for path, layout in ((once, "celeba"), (once, "plain"), (twice, "celeba")):
         found = open_data(path, 16, layout=layout)
-        assert (found.pictures.batch(torch.tensor([0]), 16).int() - expected.int()).abs().max() <= 1
-        assert found.pictures.labels is None
+        assert (found.images.batch(torch.tensor([0]), 16).int() - expected.int()).abs().max() <= 1
+        assert found.images.labels is None
 
 
 def test_views_of_shapenet_objects_are_chosen_without_replacement(tmp_path: Path) -> None:
@@ -405,8 +405,8 @@ def test_views_of_shapenet_objects_are_chosen_without_replacement(tmp_path: Path
     arguments = ["--views-per-object", "3", "--resolution", "8"]
     assert main(["dataset", "convert", str(source), str(tmp_path / "out.zip"), *arguments]) == 0
     found = open_data(tmp_path / "out.zip", 8)
-    values = reds(found.pictures)
-    assert found.pictures.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    values = reds(found.images)
+    assert found.images.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert len(set(values[:3])) == len(set(values[3:])) == 3
     assert main(["dataset", "convert", str(tmp_path / "out.zip"), str(tmp_path / "b.zip"), *arguments]) == 2
 

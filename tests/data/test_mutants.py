@@ -156,7 +156,7 @@ def test_mutants_are_read_or_refused(tmp_path: Path, kind: str) -> None:
         else:
             cameras = found.train.cameras if hasattr(found, "train") else None
             assert cameras is None or cameras.camera_to_world.isfinite().all()
-            poses = None if cameras is not None else found.pictures.poses
+            poses = None if cameras is not None else found.images.poses
             assert poses is None or (poses.isfinite().all() and poses.abs().max() <= 1e6 * math.pi)
             taken += 1
         assert {path for path in tmp_path.rglob("*")} == before

@@ -50,13 +50,13 @@ def test_a_set_is_what_training_reads(tmp_path: Path) -> None:
         "set-held-out.zip", "set.zip", "shelf",
     ]  # fmt: skip
     found = open_data(made[0].path, 24)
-    assert len(found.pictures) == made[0].images
-    images = found.pictures.batch(torch.arange(len(found.pictures)), 24).float() / 255
+    assert len(found.images) == made[0].images
+    images = found.images.batch(torch.arange(len(found.images)), 24).float() / 255
     assert (images[:, 3].amax((1, 2)) == 1).all() and (images[:, 3].mean((1, 2)) - 0.4).abs().max() < 0.3
     red = images[:, 0].sum((1, 2)) > images[:, 2].sum((1, 2))
     archive = open_archive(made[0].path)
     labels, _ = read_labels(archive, "plain", made[0].path)
-    assert [labels[entry.name] == 1 for entry in archive.pictures] == red.tolist()
+    assert [labels[entry.name] == 1 for entry in archive.images] == red.tolist()
     poses, notes = read_poses(archive, made[0].path)
     angles = np.degrees(np.array(list(poses.values())))
     assert len(poses) == made[0].images and notes == [] and angles[:, 0].min() > math.degrees(0.2) - 1e-3
@@ -125,7 +125,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["dataset", "render", *arguments, "--background", "1", "1", "1", "--held-out", "0.2"]) == 0
     said = capsys.readouterr().out
     assert f"objects to {tmp_path / 'set.zip'}" in said and f"train-gan --data {tmp_path / 'set.zip'}" in said
-    images = open_data(tmp_path / "set.zip", 16).pictures.batch(torch.arange(4), 16)
+    images = open_data(tmp_path / "set.zip", 16).images.batch(torch.arange(4), 16)
     assert (images[:, 3] == 255).all() and (images[:, :3, 0, 0] == 255).all()
     for wrong, message in (
         ([arguments[0], str(tmp_path / "set.zip")], "set.zip: exists; name a new"),

@@ -55,9 +55,9 @@ def test_blender_rays_pass_through_pixel_centres(blender: Path, assert_close: Ca
     assert_close(seen.directions, directions.reshape(-1, 3))
     assert_close(seen.origins * 1.5, origins.reshape(-1, 3).contiguous())  # the cube of side 3 became [-1, 1]^3
     assert seen.colors is not None
-    straight = torch.from_numpy(posed.pictures(posed.cameras(3))).view(-1, 4).float() / 255
+    straight = torch.from_numpy(posed.images(posed.cameras(3))).view(-1, 4).float() / 255
     assert (seen.colors[:, :3] - straight[:, :3] * straight[:, 3:]).abs().max() < 1.5 / 255
-    on_red = scene.train.picture(1, torch.tensor([1.0, 0, 0]))
+    on_red = scene.train.image(1, torch.tensor([1.0, 0, 0]))
     assert on_red.shape == (3, posed.SIDE, posed.SIDE) and on_red[:, 0, 0].tolist() == [1, 0, 0]
 
 
@@ -66,8 +66,8 @@ def test_pictures_can_be_reduced(blender: Path) -> None:
     assert small.train.sizes.tolist() == [[10, 10]] * 3
     torch.testing.assert_close(small.train.cameras.intrinsics, whole.train.cameras.intrinsics / 2)
     black = torch.zeros(3)
-    reduced = torch.nn.functional.avg_pool2d(whole.train.picture(0, black), 2)
-    assert (small.train.picture(0, black) - reduced).abs().max() < 1.5 / 255
+    reduced = torch.nn.functional.avg_pool2d(whole.train.image(0, black), 2)
+    assert (small.train.image(0, black) - reduced).abs().max() < 1.5 / 255
 
 
 def test_photographs_are_centred_where_the_cameras_look(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_nerfstudio_splits_and_pictures_of_several_sizes(tmp_path: Path) -> None
     assert scene.val is None and scene.test is not None and scene.test.names == ["r_2.png"]
     assert scene.train.sizes.tolist() == [[20, 20], [30, 40]]
     assert scene.train.cameras.intrinsics[1].tolist() == [50, 50, 20, 15]
-    assert (scene.train.picture(1, torch.zeros(3))[:, 7, 3] * 255).round().tolist() == [10, 20, 30]
+    assert (scene.train.image(1, torch.zeros(3))[:, 7, 3] * 255).round().tolist() == [10, 20, 30]
     file.write_bytes(file.read_bytes()[3:])
     edit(file, lambda values: values.update(train_filenames=["images/r_0"]))
     assert load_scene(folder).train.names == ["r_0.png"]
@@ -221,7 +221,7 @@ def test_masks_take_pixels_out(tmp_path: Path) -> None:
     good = valid_pixels(scene.train.cameras)
     expected = torch.cat([shown.flatten(), shown.flatten(), torch.ones(side**2, dtype=torch.bool)])
     assert torch.equal(good, expected.nonzero()[:, 0])
-    assert scene.train.picture(0, torch.tensor([0.0, 1, 0]))[:, 0, 6].tolist() == [0, 1, 0]
+    assert scene.train.image(0, torch.tensor([0.0, 1, 0]))[:, 0, 6].tolist() == [0, 1, 0]
     part = scene.train.select([2, 1])
     assert torch.equal(valid_pixels(part.cameras), expected.view(3, -1)[[2, 1]].flatten().nonzero()[:, 0])
     cut_out = Image.new("RGBA", grey.size, "white")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.coordinate import (
     ACTIVATIONS,
-    DAM_WIDTHS,
     INITS,
     CoordinateSDF,
     FixedLatent,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sdfgan import fields
-from sdfgan.fields.base import Field
+from sdfgan.fields.base import Field, eikonal_loss
 
 
 def some_network(dtype: torch.dtype = torch.float32) -> tuple[fields.FilmSirenSDF, Tensor]:
@@ -108,3 +108,12 @@ def test_the_adjoint_pass_compiles(native: bool) -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, b)
+
+
+def test_the_eikonal_loss() -> None:
+    gradients = torch.tensor([[1.0, 0, 0], [0, 3, 0], [0, 0, 0]], requires_grad=True)
+    loss = eikonal_loss(gradients)
+    assert loss.item() == pytest.approx((0 + 4 + 1) / 3, rel=1e-5)
+    loss.backward()
+    assert gradients.grad is not None and gradients.grad.isfinite().all()
+    assert eikonal_loss(torch.zeros(0, 3)).item() == 0

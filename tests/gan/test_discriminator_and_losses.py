@@ -20,7 +20,6 @@ from sdfgan.gan.discriminators import (
 from sdfgan.gan.losses import (
     ADVERSARIAL_LOSSES,
     back_face_loss,
-    eikonal_loss,
     gradient_penalty,
     r1_penalty,
     sphere_logit,
@@ -31,7 +30,7 @@ from sdfgan.gan.losses import (
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 @pytest.mark.parametrize("resolution", [16, 64])
 def test_a_verdict_on_each_picture(name: str, resolution: int) -> None:
-    network = DISCRIMINATORS[name]([resolution], 8, 32, picture_channels=3, latent_size=5, guess_direction=True)
+    network = DISCRIMINATORS[name]([resolution], 8, 32, image_channels=3, latent_size=5, guess_direction=True)
     verdict = network(torch.rand(6, 3, resolution, resolution))
     assert [tuple(part.shape) for part in verdict] == [(6,), (6, 5), (6, 3)]
     assert verdict.logit.std() > 0
@@ -130,13 +129,7 @@ def test_penalties_of_a_linear_discriminator() -> None:
     torch.testing.assert_close(between, (weight.norm() - 1).square())
 
 
-def test_eikonal_and_back_face_losses() -> None:
-    gradients = torch.tensor([[1.0, 0, 0], [0, 3, 0], [0, 0, 0]], requires_grad=True)
-    loss = eikonal_loss(gradients)
-    assert loss.item() == pytest.approx((0 + 4 + 1) / 3, rel=1e-5)
-    loss.backward()
-    assert gradients.grad.isfinite().all()
-    assert eikonal_loss(torch.zeros(0, 3)).item() == 0
+def test_back_face_loss() -> None:
     axes = torch.eye(3)[None]  # the camera is on +z
     normals = torch.zeros(1, 3, 2, 2)
     normals[0, 2] = torch.tensor([[1.0, -1], [-0.5, 0]])

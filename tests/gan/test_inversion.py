@@ -11,8 +11,7 @@ import torch
 
 from sdfgan import conditions
 from sdfgan.cameras import pose_distribution, rotate_axes
-from sdfgan.cli.invert import InvertConfig
-from sdfgan.cli.invert import _target as prepared
+from sdfgan.cli.invert import InvertConfig, target_image
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF
@@ -45,8 +44,8 @@ def test_a_generators_own_picture_is_found() -> None:
     found = invert(generator, config, made, poses, effort, on_progress=seen.append)
     assert found.silhouette_iou > 0.93 and len(seen) == len(found.history) == 45
     assert found.loss < 0.3 * seen[0] and found.loss <= min(seen) + 1e-6
-    assert found.picture.shape == made.shape
-    torch.testing.assert_close(found.picture, made, atol=0.35, rtol=0)
+    assert found.image.shape == made.shape
+    torch.testing.assert_close(found.image, made, atol=0.35, rtol=0)
 
 
 def test_an_opaque_photograph_is_found_by_its_colours(tmp_path: Path) -> None:
@@ -60,17 +59,17 @@ def test_an_opaque_photograph_is_found_by_its_colours(tmp_path: Path) -> None:
     framed = torch.ones(3, 20, 20)  # a white border, which celeba's crop of 0.8 takes away
     framed[:, 2:18, 2:18] = made
     save_image(tmp_path / "photo.png", framed)
-    target = prepared(InvertConfig(tmp_path, tmp_path / "photo.png", resolution=16), config)
+    target = target_image(InvertConfig(tmp_path, tmp_path / "photo.png", resolution=16), config)
     torch.testing.assert_close(target, torch.cat([made, torch.ones(1, 16, 16)]), atol=2 / 255, rtol=0)
     with pytest.raises(UserError, match="has no alpha; name its plain background"):
-        prepared(InvertConfig(tmp_path, tmp_path / "photo.png"), dataclasses.replace(config, channels=4))
+        target_image(InvertConfig(tmp_path, tmp_path / "photo.png"), dataclasses.replace(config, channels=4))
 
     poses = pose_distribution("uniform", (0.2, 0.5), (0.0, 2 * math.pi))
     seen: list[float] = []
     effort = Effort(candidates=48, starts=2, latent_steps=10, code_steps=8, mask_weight=1e3)
     found = invert(generator, config, target, poses, effort, on_progress=seen.append)
     assert found.silhouette_iou is None and found.loss < 0.5 * seen[0] < 1
-    assert (found.picture[:3] - made).abs().mean() < 0.01 < made.mean()
+    assert (found.image[:3] - made).abs().mean() < 0.01 < made.mean()
 
 
 def test_features_count() -> None:
@@ -87,8 +86,8 @@ def test_features_count() -> None:
         return invert(generator, config, target, poses, effort, features=features)
 
     without, counted = found(0.0), found(1e3)
-    torch.testing.assert_close(counted.picture, without.picture)
-    strayed = (features(without.picture[None, :3]) - features(target[None, :3])).square().mean().item()
+    torch.testing.assert_close(counted.image, without.image)
+    strayed = (features(without.image[None, :3]) - features(target[None, :3])).square().mean().item()
     assert counted.loss - without.loss == pytest.approx(1e3 * strayed, rel=1e-3) and strayed > 1e-3
 
 

@@ -18,17 +18,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdfgan.data.image_sets import InMemory, Pictures, shrink
+from sdfgan.data.image_sets import Images, InMemory, shrink
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
+from sdfgan.fields import eikonal_loss
 from sdfgan.gan import DISCRIMINATORS, GanConfig, drawing
 from sdfgan.gan.batches import Batches
 from sdfgan.gan.config import DEFAULTS
-from sdfgan.gan.curricula import Stage, load_curriculum, names
+from sdfgan.gan.curricula import Stage, curricula, load_curriculum
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.discriminators import logits_of
 from sdfgan.gan.job import GanJob
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, eikonal_loss, r1_penalty
+from sdfgan.gan.losses import ADVERSARIAL_LOSSES, r1_penalty
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.objective import Objective
 from sdfgan.training.checkpoint import Saved
@@ -60,7 +61,7 @@ def pictures() -> Tensor:
 
 
 def trained(
-    pictures: Pictures | Tensor, steps: int = LONG, augmented: float = 0.0, **options: Any
+    pictures: Images | Tensor, steps: int = LONG, augmented: float = 0.0, **options: Any
 ) -> tuple[GanJob, list[dict[str, float]]]:
     """A trainer after some steps, and the numbers of each. `augmented` is the probability of ADA at the start."""
     train = InMemory(pictures) if isinstance(pictures, Tensor) else pictures
@@ -355,7 +356,7 @@ def shrunk(name: str, each: int) -> GanConfig:
 
 
 @pytest.mark.parametrize("each", [1, pytest.param(15, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", curricula())
 def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", _fit_quickly)
     config = shrunk(name, each)
@@ -368,7 +369,7 @@ def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> Non
     check(logs)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", curricula())
 def test_curricula_as_they_are(name: str) -> None:
     """They resolve and pass every check, and what they say is in force at its step."""
     config = GanConfig(device="cpu", curriculum=name.upper()).resolved()
@@ -432,7 +433,7 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         now = straight.config.at(straight.steps_done)
         assert drawing.draw(straight.average, straight.average.condition(latents), axes, now).rgb.shape[-1] == 32
     finally:
-        for trainer in (straight, halted, resumed):
+        for trainer in (resumed, halted, straight):
             trainer.close()
     a, b = straight.state()[0], resumed.state()[0]
     assert all(torch.equal(a[name], b[name]) for name in a)

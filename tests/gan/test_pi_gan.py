@@ -117,7 +117,7 @@ def test_its_own_picture_is_inverted() -> None:
     poses = cameras.pose_distribution("uniform", (0.2, 0.4), (0.0, 6.28))
     found = invert(generator, config, target.channels(4)[0], poses, effort, on_progress=losses.append)
     assert losses[-1] < losses[0] and found.silhouette_iou > 0.8
-    assert found.picture.shape == (4, 16, 16) and len(found.history) == 8
+    assert found.image.shape == (4, 16, 16) and len(found.history) == 8
 
 
 def test_the_seed_fixes_a_run_for_any_number_of_threads() -> None:

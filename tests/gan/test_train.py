@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sdfgan.data.convert import dataset_json, encode, picture_name, writer
+from sdfgan.data.convert import dataset_json, encode, image_name, writer
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, job, load_generator, sample_latents, train
@@ -303,7 +303,7 @@ def test_training_from_shards_with_poses_and_labels(
     poses, labels = {}, {}
     with writer(tmp_path / "shard.tar") as write:
         for index, picture in enumerate(made.images.permute(0, 2, 3, 1).numpy()):
-            name = picture_name(index)
+            name = image_name(index)
             write(name, encode(picture))
             poses[name], labels[name] = [10.0 + index, 5.0], index % 2
         write("poses.json", json.dumps(poses).encode())

@@ -12,7 +12,7 @@ import torch
 from sdfgan.cameras import Empirical, orbit_path, pose_distribution
 from sdfgan.cli import main
 from sdfgan.cli.interpolate import InterpolateConfig
-from sdfgan.cli.render import RenderConfig, _path
+from sdfgan.cli.render import RenderConfig, camera_path
 from sdfgan.cli.shapes import sides_of
 from sdfgan.fields import PiGanField
 from sdfgan.fields.volume import RaySamples
@@ -66,9 +66,9 @@ def test_flags_go_before_the_runs_poses() -> None:
     here = Path("run")
     sides = sides_of(RenderConfig(here), config)
     assert np.degrees([sides.elevation, *sides.azimuths]) == pytest.approx([10, -20, 40])
-    _, azimuth = _path(RenderConfig(here, mode="front", frames=4), sides)
+    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4), sides)
     assert np.degrees(azimuth.numpy()) == pytest.approx([10, 40, 10, -20])
-    _, azimuth = _path(RenderConfig(here, mode="front", frames=4, azimuth=5), sides)
+    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4, azimuth=5), sides)
     assert np.degrees(azimuth.numpy()) == pytest.approx([10, 15, 10, 5])
     assert sides_of(RenderConfig(here, elevation=50), config).elevation == pytest.approx(math.radians(50))
     assert sides_of(InterpolateConfig(here, azimuth_range=(0, 360)), config).all_round

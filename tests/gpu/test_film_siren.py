@@ -11,10 +11,11 @@ import torch
 from networks import RandomNetwork, some_cameras, some_grads, some_points, worst_error
 from sdfgan import build_info, ops
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
+from sdfgan.compat.dfr import dfr_levels
 from sdfgan.fields import FilmSirenSDF
 from sdfgan.ops import CUDA_WIDTHS, FilmSirenNetwork, RayStatus, TraceLevel
 from sdfgan.raycast import multiscale
-from sdfgan.raycast.levels import dfr_levels, march_levels
+from sdfgan.raycast.levels import march_levels
 
 pytestmark = [
     pytest.mark.gpu,
@@ -148,7 +149,7 @@ def test_a_field_differentiates_natively_as_by_torch(width, name):
 @pytest.mark.parametrize(
     "plan",
     [levels(64), levels(44), levels(128, "cuda"), dfr_levels((4, 4, 4), DEFAULT_FOV)],
-    ids=["64", "44", "128", "seed"],
+    ids=["64", "44", "128", "dfr"],
 )
 def test_fp32_traces_like_the_cpu(width, plan):
     net = RandomNetwork(3, width, (3, 1, 1))

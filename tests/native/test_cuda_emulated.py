@@ -15,10 +15,11 @@ from torch import Tensor
 from emulation import AMPERE, HOPPER, TURING, on_both
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
+from sdfgan.compat.dfr import dfr_levels
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
 from sdfgan.ops.film_siren import native_level, native_network
 from sdfgan.ops.trace import native_layers
-from sdfgan.raycast.levels import dfr_levels, march_levels
+from sdfgan.raycast.levels import march_levels
 
 pytestmark = [
     pytest.mark.slow,
@@ -151,7 +152,7 @@ FOV = cameras.DEFAULT_FOV
 LEVELS = {
     "march": march_levels(24, FOV, threshold=1e-4, steps=60, native=None, lipschitz=1.5),
     "rendering": march_levels(16, FOV, threshold=1e-3, steps=40, margin=0.5, inset=0.5, native=None),
-    "seed": dfr_levels((4, 4), FOV),
+    "dfr": dfr_levels((4, 4), FOV),
     "one level": [TraceLevel(10, 7, MarchRules(1e-3, refine=2), patience=3.0)],
 }
 
@@ -204,7 +205,7 @@ def test_fp16_traces_nearly_like_fp32(emulated, width, device):
 
 @pytest.mark.parametrize(
     ("width", "device", "levels", "max_layers"),
-    [(64, HOPPER, "march", 0), (64, AMPERE, "seed", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
+    [(64, HOPPER, "march", 0), (64, AMPERE, "dfr", 0), (128, HOPPER, "rendering", 3), (128, AMPERE, "one level", 0)],
 )
 def test_rays_that_warps_share_end_as_alone(emulated, monkeypatch, width, device, levels, max_layers):
     """To the last bit, whenever a block's warps begin to share its rays; the last case has no memory for that."""

@@ -58,11 +58,11 @@ def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> Non
     ball = Ball(centre=-2.5 if contracted else 0.0)
     grid, random = MarchingGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
     for _ in range(8):
-        grid.ask(ball, random)
+        grid.refresh(ball, random)
     rays = some_rays(2.0, 8.0 if contracted else 4.0)
     ball.asked = 0
     packed = grid.march(rays, torch.full((40,), 0.5), ball)
-    assert packed.asked == ball.asked < 0.4 * 40 * (rays.far - rays.near)[0] / grid.step
+    assert packed.evaluated == ball.asked < 0.4 * 40 * (rays.far - rays.near)[0] / grid.step
     seen = render_packed(packed, ball, torch.ones(3))
     dense = render(ball, rays, sampling=Sampling((1500,)), background=torch.ones(3))
     # A cell that the ball only touches may have been missed.
@@ -77,7 +77,7 @@ def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> Non
 def test_a_march_ends_where_the_light_does() -> None:
     grid, rays = MarchingGrid(8, 400, False), some_rays(2.0, 4.0)
     thin, thick = (grid.march(rays, torch.zeros(40), Ball(density)) for density in (0.1, 1000.0))
-    assert len(thin.distances) > 1.5 * len(thick.distances) and thin.asked > thick.asked
+    assert len(thin.distances) > 1.5 * len(thick.distances) and thin.evaluated > thick.evaluated
     assert torch.equal(thin.offsets[1:] - thin.offsets[:-1], torch.full((40,), len(thin.distances) // 40))
     assert thin.distances[: thin.offsets[1]].diff().min() > 0
     assert (thick.places.points.norm(dim=1) < 0.6 - 3 * grid.step).sum() == 0  # nothing behind the first few
@@ -90,7 +90,7 @@ def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
 
     grid = MarchingGrid(8, 64, False)
     grid.updates.fill_(8)  # from now on some cells
-    grid.ask(Fog(), torch.Generator().manual_seed(0))
+    grid.refresh(Fog(), torch.Generator().manual_seed(0))
     cells = torch.randint(8**3, (64,), generator=torch.Generator().manual_seed(0))
     expected = {cell: 64 - i for i, cell in reversed(list(enumerate(cells.tolist())))}
     assert len(expected) < 64 and all(grid.density[cell] == value for cell, value in expected.items())
@@ -161,7 +161,7 @@ def test_cells_that_no_camera_sees_stay_empty() -> None:
     grid.see(views.cameras, views.sizes)
     edge = torch.tensor([[0.98, 0.0, 0.98], [0.0, 0.0, 0.9], [0.3, 0.2, -0.9]])
     first = grid.occupied[grid.cells(edge)].tolist()
-    grid.ask(Ball(radius=9.0), torch.Generator())
+    grid.refresh(Ball(radius=9.0), torch.Generator())
     assert first == grid.occupied[grid.cells(edge)].tolist() == [False, True, True]
 
 

@@ -295,7 +295,7 @@ def test_what_a_cone_passed_is_empty(relaxation):
 
 
 COARSE = TraceLevel(6, 20, MarchRules(0.05, 0.1, 1.1), radius=1.3)
-SEED = TraceLevel(6, 15, MarchRules(5e-3), start=0.125, reach=0.07)
+DFR = TraceLevel(6, 15, MarchRules(5e-3), start=0.125, reach=0.07)
 
 
 def some_parent(level, images, dtype, device, seed=0):
@@ -318,7 +318,7 @@ def some_cameras(images, dtype, device):
 
 
 @pytest.mark.parametrize("images", [0, 1, 3])
-@pytest.mark.parametrize("parent", [None, COARSE, SEED], ids=["first", "cones", "seed"])
+@pytest.mark.parametrize("parent", [None, COARSE, DFR], ids=["first", "cones", "dfr"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_start_level_matches_reference(device, assert_close, images, parent, dtype):
     cameras, level = some_cameras(images, dtype, device), TraceLevel(24, 10, MarchRules(1e-4), start=0.01)

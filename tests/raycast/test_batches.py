@@ -47,7 +47,7 @@ def assert_the_same_alone(draw: Callable[[Callable[[Tensor], Tensor]], raycast.R
             torch.testing.assert_close(ours, theirs, atol=atol, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
 
-OPTIONS: list[dict] = [{}, {"edge": "neighbour"}, {"edge": "fuzz"}, {"supersample": 2}, {"lipschitz": "estimate"}]
+OPTIONS: list[dict] = [{}, {"edge": "neighbour"}, {"edge": "dfr"}, {"supersample": 2}, {"lipschitz": "estimate"}]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -74,7 +74,7 @@ def test_gradients_of_solids(memory: str) -> None:
     torch.testing.assert_close(gradients[0], torch.cat(gradients[1:]), atol=1e-3, rtol=1e-5)
 
 
-@pytest.mark.parametrize("algorithm", ["march", "seed"])
+@pytest.mark.parametrize("algorithm", ["march", "dfr"])
 def test_samples_of_solids(algorithm: str) -> None:
     """With where their rays start and end."""
     for name in ("sphere", "ellipsoid"):

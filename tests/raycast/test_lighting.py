@@ -75,7 +75,7 @@ def test_bad_arguments_are_named() -> None:
 
     refuse("light.fixed must be", light=Lighting(fixed=torch.zeros(3)))
     refuse("light.wrap must not be negative", light=Lighting(wrap=-1.0))
-    refuse("edge must be 'exact', 'neighbour' or 'fuzz', got 'soft'", edge="soft")
+    refuse("edge must be 'exact', 'neighbour' or 'dfr', got 'soft'", edge="soft")
     refuse("layers must be at least 1, got 0", layers=0)
     refuse(r"pixels must be \[1, 8, 8\] bool", pixels=torch.zeros(1, 8, 8))
     refuse("density must be at least 1 and divide the resolution, got 3", density=3)

@@ -21,7 +21,7 @@ def some_network() -> tuple[fields.FilmSirenSDF, Tensor]:
     return network.double(), torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("edge", ["exact", "neighbour", "fuzz"])
+@pytest.mark.parametrize("edge", ["exact", "neighbour", "dfr"])
 def test_pieces_give_the_gradient_of_one_graph(edge) -> None:
     """In the network, the latents, the cameras and the light; from pictures and the eikonal loss on their samples."""
     network, latents = some_network()

@@ -105,7 +105,7 @@ def test_autocast_moves_no_surface(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", FIELDS)
-@pytest.mark.parametrize("edge", ["exact", "neighbour", "fuzz"])
+@pytest.mark.parametrize("edge", ["exact", "neighbour", "dfr"])
 def test_no_cameras_give_no_pictures(name: str, edge: str) -> None:
     shown = picture(FIELDS[name](), 0, edge=edge, supersample=2)
     assert shown.rgb.shape == (0, 3, 16, 16) and shown.depth.shape == (0, 1, 16, 16) and shown.hit.shape[0] == 0
@@ -175,7 +175,7 @@ CALLED = {
 
 
 @pytest.mark.parametrize("name", CALLED)
-@pytest.mark.parametrize("algorithm", ["march", "seed"])
+@pytest.mark.parametrize("algorithm", ["march", "dfr"])
 def test_latents_reach_what_takes_them(name: str, algorithm: str) -> None:
     samples = raycast.multiscale(views(2), (8, 4), LATENTS, CALLED[name], 0.005, algorithm=algorithm)
     for row in range(2):

@@ -228,7 +228,7 @@ def test_bad_input_is_named() -> None:
         multiscale(axes, (8,), torch.zeros(3, 4), sphere)
     with pytest.raises(ValueError, match="threshold must be positive"):
         multiscale(axes, (8,), None, sphere, 0.0)
-    with pytest.raises(ValueError, match="algorithm must be 'march' or 'seed', got 'fast'"):
+    with pytest.raises(ValueError, match="algorithm must be 'march' or 'dfr', got 'fast'"):
         multiscale(axes, (8,), None, sphere, algorithm="fast")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="precision 'bf16' is for a FilmSirenSDF on a CPU"):
         multiscale(axes, (8,), None, sphere, precision="bf16")
@@ -251,7 +251,15 @@ def some_network(width: int = 32) -> tuple[fields.FilmSirenSDF, Tensor]:
     return network, torch.randn(4, 8)
 
 
-@pytest.mark.parametrize("algorithm", ["march", "seed"])
+def test_the_former_name_of_dfrs_algorithm_works() -> None:
+    now, former = (
+        multiscale(some_axes(2), (8, 2), None, fields.Sphere(0.5), algorithm=name)  # type: ignore[arg-type]
+        for name in ("dfr", "seed")
+    )
+    assert torch.equal(now.distances, former.distances) and now.queries == former.queries
+
+
+@pytest.mark.parametrize("algorithm", ["march", "dfr"])
 @pytest.mark.parametrize("scales", [(16, 4), (24, 2)])
 def test_the_native_trace_of_a_network_is_that_of_any_field(algorithm, scales) -> None:
     network, latents = some_network()
@@ -268,7 +276,7 @@ def test_the_native_trace_of_a_network_is_that_of_any_field(algorithm, scales) -
     assert (found[0] & found[1]).sum() / (found[0] | found[1]).sum() >= 0.999
     depth = [torch.zeros(s.mask.shape).masked_scatter(s.mask, s.distances) for s in (native, generic)]
     error = (depth[0] - depth[1])[found[0] & found[1]].abs()
-    if algorithm == "seed":
+    if algorithm == "dfr":
         assert abs(native.queries - generic.queries) <= 1e-3 * generic.queries
         assert error.quantile(0.99) < 1e-5
     else:

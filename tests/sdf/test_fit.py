@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
+from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
-from sdfgan.fields.coordinate import DAM_WIDTHS
 from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
 from sdfgan.sdf import job

@@ -1,4 +1,4 @@
-"""A tiny scene to learn from: a coloured ball, exact, as posed pictures in Blender's format."""
+"""A tiny scene to learn from: a coloured ball, exact, as posed images in Blender's format."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cameras(count: int, start: float = 0.0) -> Tensor:
     return look_at(DISTANCE * position)
 
 
-def pictures(poses: Tensor, side: int = SIDE) -> np.ndarray:
+def images(poses: Tensor, side: int = SIDE) -> np.ndarray:
     """[N, side, side, 4] uint8, straight RGBA: the colour is the normal's."""
     origins, directions = ray_grid(poses, side, fov=FOV)
     middle = -(origins * directions).sum(-1)
@@ -39,7 +39,7 @@ def write_frames(folder: Path, name: str, poses: Tensor, side: int = SIDE) -> li
     """PNGs in folder/name, and the frames that describe them."""
     (folder / name).mkdir(parents=True, exist_ok=True)
     frames = []
-    for i, (picture, matrix) in enumerate(zip(pictures(poses, side), to_blender(poses), strict=True)):
+    for i, (picture, matrix) in enumerate(zip(images(poses, side), to_blender(poses), strict=True)):
         Image.fromarray(picture).save(folder / name / f"r_{i}.png")
         frames.append({"file_path": f"./{name}/r_{i}", "transform_matrix": matrix.tolist()})
     return frames

@@ -130,6 +130,31 @@ def test_it_ends_while_libraries_are_imported(tmp_path: Path, seconds: float) ->
     assert status == 130 and said in ("", "sdfgan train-gan: interrupted\n")  # "": it trains, and says so on stdout
 
 
+@pytest.mark.parametrize("word", ["import sdfgan.cli", "import sdfgan.cli.streams"])
+def test_it_ends_while_the_command_is_imported(tmp_path: Path, word: str) -> None:
+    """Before there is a handler: the import of a part waits."""
+    ready, script = tmp_path / "ready", tmp_path / "script.py"
+    script.write_text(_SLOW_IMPORT)
+    status, said, seconds = interrupted([sys.executable, str(script), str(ready), word.split()[1]], ready)
+    assert status == 130 and said == "sdfgan: interrupted\n" and seconds < 5
+
+
+_SLOW_IMPORT = """
+import sys, time
+from pathlib import Path
+from sdfgan.__main__ import program
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[2]:
+            Path(sys.argv[1]).touch()
+            time.sleep(60)
+
+sys.meta_path.insert(0, Slow())
+sys.exit(program())
+"""
+
+
 def test_handlers_are_left_as_they_were() -> None:
     before = signal.getsignal(signal.SIGINT), sys.unraisablehook
     with pytest.raises(KeyboardInterrupt), Interrupts("it") as interrupts:

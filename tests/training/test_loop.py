@@ -81,6 +81,10 @@ def test_what_is_called_and_written(tmp_path: Path) -> None:
     ]  # fmt: skip
     lines = [json.loads(line) for line in (job.root / "metrics.jsonl").read_text().splitlines()]
     assert [(line["step"], line["loss"]) for line in lines if "loss" in line] == [(2, 1.5), (4, 3.5), (6, 5.5)]
+    few = Counting(tmp_path / "few", steps=5, log=10)
+    run(few)
+    (line,) = [one for one in map(json.loads, (few.root / "metrics.jsonl").read_text().splitlines()) if "loss" in one]
+    assert line["step"] == 5 and line["loss"] == 3  # the last step is always logged
     assert all(line["odd"] == 0 for line in lines if "loss" in line)  # of the steps where it was finite
     assert [line["step"] for line in lines if "score" in line] == [0, 2, 4, 6]
     assert json.loads((job.root / "config.json").read_text()) == {"steps": 6}

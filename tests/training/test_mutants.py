@@ -222,7 +222,7 @@ STATES = [
     ("gan", "augmented", "NaN", "augmented nan"),
     ("gan", "start", "[1]", r"start must be scores by name, got \[1\]"),
     ("gan", "config", nested(), "not a readable checkpoint: it is nested too deeply"),
-    ("gan", "config.omega_first", "1e308", "--omega-first must be at most 1e"),
+    ("gan", "config.omega_first", "1e308", "--omega-first must be at most 1000"),
     ("gan", "config.width", "1" + "0" * 400, "--width must be at most"),
     ("gan", "config.seed", "1.5", "seed cannot be 1.5"),
     ("gan", "config.steps", "null", "steps is missing"),
@@ -259,7 +259,7 @@ def test_values_of_curricula(tmp_path: Path, capsys: Capture, monkeypatch: pytes
     for settings, stage, said in (
         ({"near_far": [1]}, {}, r"near_far must be \[float, float\] or null, got \[1\]"),
         ({"azimuth": None}, {}, r"azimuth must be \[float, float\], got null"),
-        ({"omega_first": 1e308}, {}, "--omega-first must be at most 1e"),
+        ({"omega_first": 1e308}, {}, "--omega-first must be at most 1000"),
         ({}, {"batch_size": 0}, "--batch-size must be positive, got 0"),
     ):
         stages = [{**CURRICULUM["stages"][0], **stage}, CURRICULUM["stages"][1]]  # type: ignore[index, dict-item]

@@ -125,7 +125,7 @@ def test_proposals_place_the_samples():
     assert torch.autograd.grad(made.rgb.sum(), beta, allow_unused=True, retain_graph=True)[0] is None
     assert torch.autograd.grad(made.levels[0].weights.square().sum(), beta)[0] != 0
     pictured = volume.render(
-        SdfVolume(sphere, 0.005), some_rays(), sampling=Sampling((32, 32), pictures=True), proposals=[proposal]
+        SdfVolume(sphere, 0.005), some_rays(), sampling=Sampling((32, 32), images=True), proposals=[proposal]
     )
     assert torch.autograd.grad(pictured.levels[0].rgb.square().sum(), beta)[0] != 0
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from sdfgan.compat.curricula import FOLDER, THEIR_NAMES
 from sdfgan.errors import UserError
 from sdfgan.training.config import Config, is_of_type, today, type_name
 from sdfgan.training.files import read_json
@@ -37,8 +38,6 @@ STAGE_SETTINGS = {
     "pose_weight": float,
 }
 _NOT_IN_A_CURRICULUM = {"curriculum", "stages", "output_dir", "resume", "load_dir", "dry_run", "device", "data"}
-_ALIASES = {"spatialsirenbaseline": "celeba"}  # the default of an older project's command line
-_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -75,18 +74,18 @@ class Curriculum:
     stages: tuple[Stage, ...]
 
 
-def names() -> list[str]:
-    """The curricula that the package brings."""
-    return sorted(path.stem for path in _FOLDER.glob("*.json"))
+def curricula() -> dict[str, Path]:
+    """The curricula that the package brings, by name."""
+    files = (path for folder in (Path(__file__).parent, FOLDER) for path in folder.glob("*.json"))
+    return {path.stem: path for path in sorted(files, key=lambda path: path.name)}
 
 
 def load_curriculum(name_or_path: str, config: Config) -> Curriculum:
     """The curriculum of a name (in any case) or a file, for a configuration like `config`. Raises UserError."""
-    name = name_or_path.lower()
-    name = _ALIASES.get(name, name)
-    path = _FOLDER / f"{name}.json" if name in names() else Path(name_or_path)
+    name, ours = name_or_path.lower(), curricula()
+    path = ours.get(THEIR_NAMES.get(name, name), Path(name_or_path))
     if path.suffix != ".json":
-        raise UserError(f"--curriculum must be one of {', '.join(names())} or a .json file, got {name_or_path!r}")
+        raise UserError(f"--curriculum must be one of {', '.join(ours)} or a .json file, got {name_or_path!r}")
     values = read_json(path)
     try:
         if not isinstance(values, dict) or not values.keys() <= {"about", "settings", "stages"}:

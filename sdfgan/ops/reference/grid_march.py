@@ -16,7 +16,7 @@ def grid_march(
 ) -> tuple[MarchSamples, Tensor]:
     """All steps of rays that lie in occupied cells and in front of which the optical depth is less than `limit`.
 
-    `density(points [N, 3], directions [N, 3])` is asked for all of them. Returns the samples and offsets [R+1].
+    `density(points [N, 3], directions [N, 3])` is evaluated for all of them. Returns the samples and offsets [R+1].
     """
     taken, distances, deltas = _march_steps(march)
     points = march.origins[:, None] + distances[..., None] * march.directions[:, None]

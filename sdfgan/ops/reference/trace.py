@@ -51,8 +51,8 @@ def start_level(
 
 def _finer(values: Tensor, coarse: int, fine: int) -> Tensor:
     """[B coarse^2] as [B fine^2]."""
-    pictures, scale = values.view(-1, coarse, coarse), fine // coarse
-    return pictures.repeat_interleave(scale, 1).repeat_interleave(scale, 2).flatten()
+    images, scale = values.view(-1, coarse, coarse), fine // coarse
+    return images.repeat_interleave(scale, 1).repeat_interleave(scale, 2).flatten()
 
 
 def trace_step(

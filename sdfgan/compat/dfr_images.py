@@ -1,7 +1,6 @@
-"""Silhouettes by the rules of the renderer this project started from (sidmani/dfr), for comparison.
+"""Images as dfr trains with: the field is evaluated at every pixel of the disc, also where nothing is shown.
 
-A hit is opaque; a miss covers a share that falls linearly to nothing one pixel outside, and has a fixed brightness.
-Surfaces are where the sdf is 0.005, and hits do not move. It learns from more points than it shows: `dfr_points`.
+Hits do not move, and silhouettes are too large; the eikonal term learns at all of these points.
 """
 
 from __future__ import annotations
@@ -15,36 +14,12 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import orbit_camera
+from sdfgan.compat.dfr import dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field
-from sdfgan.raycast.layers import LayerSamples
-from sdfgan.raycast.levels import DFR_THRESHOLD, dfr_levels, dfr_plan
-from sdfgan.raycast.multiscale import Tracer, image_of
+from sdfgan.raycast.multiscale import image_of
 from sdfgan.raycast.sphere_trace import Rays, march
 
-_SCALE = 4
-_MISSED_BRIGHTNESS = 0.7
-
-
-@torch.no_grad()
-def dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> LayerSamples:
-    """One sample for each pixel whose ray comes within a pixel of the surface."""
-    scales = (resolution // _SCALE, _SCALE) if resolution % _SCALE == 0 else (resolution,)
-    traced = tracer.trace(dfr_plan(scales, tracer.fov))
-    near = (traced.status != int(ops.RayStatus.UNTRACED)) & (traced.nearest < DFR_THRESHOLD + 2 / resolution)
-    pixel = (near if pixels is None else near & pixels.flatten()).nonzero()[:, 0]
-    hit, t, nothing = traced.status[pixel] == int(ops.RayStatus.HIT), traced.distance[pixel], torch.zeros_like(pixel)
-    normal = torch.zeros(len(t), 3, dtype=t.dtype, device=t.device)
-    return LayerSamples(
-        pixel, nothing, hit, hit, t, pixel, torch.stack([t, t], -1), torch.zeros_like(t), traced.nearest[pixel], normal,
-        torch.zeros_like(t), traced.counts, resolution, 1,
-    )  # fmt: skip
-
-
-def fuzzy_coverage(sdf: Tensor, resolution: int, brightness: Tensor) -> tuple[Tensor, Tensor]:
-    """Coverage [N] and brightness [N, 1] of samples where the sdf is [N]."""
-    outside = sdf - DFR_THRESHOLD
-    alpha = (1 - outside * resolution / 2).clamp(0, 1)
-    return alpha, torch.where(outside[:, None] > 0, _MISSED_BRIGHTNESS, brightness)
+_COARSEST = 16
 
 
 class DfrPoints(NamedTuple):
@@ -79,3 +54,24 @@ def dfr_points(field: Field, condition: Any, axes: Tensor, scales: Sequence[int]
     pixels, size = mask.flatten().nonzero()[:, 0], levels[-1].size
     origins, directions, start, far = ops.generate_rays(camera, pixels, size, size, fov, levels[-1].radius)
     return DfrPoints(mask, Rays(pixels // size**2, origins, directions, start, far), distance[mask])
+
+
+def dfr_images(field: Field, condition: Any, axes: Tensor, resolution: int, fov: float) -> tuple[Tensor, ...]:
+    """RGB [B, 3, R, R], premultiplied on black, alpha [B, 1, R, R], normals [B, 3, R, R] and gradients [N, 3].
+
+    Of a condition, from cameras [B, 3, 3] with headlights, differentiable in the field; the gradients are the field's
+    at its points.
+    """
+    scales = (_COARSEST, resolution // _COARSEST) if resolution % _COARSEST == 0 else (resolution,)
+    mask, rays, distances = dfr_points(field, condition, axes, scales, fov)
+    answer = field.evaluate(rays.at(distances), condition, rays.image)
+    normals = answer.gradient / (answer.gradient.norm(dim=-1, keepdim=True) + 1e-5)
+    light = ((normals * axes[rays.image, 2]).sum(-1, keepdim=True) + 1) / 2
+    alpha, light = dfr_coverage(answer.sdf, resolution, light)
+    pixels = mask.flatten().nonzero()[:, 0]
+
+    def image(values: Tensor) -> Tensor:
+        flat = values.new_zeros(mask.numel(), values.shape[1]).index_put((pixels,), values)
+        return flat.view(*mask.shape, -1).permute(0, 3, 1, 2)
+
+    return image(light * answer.rgb * alpha[:, None]), image(alpha[:, None]), image(normals), answer.gradient

@@ -1,0 +1,92 @@
+"""What `render` and `extract-mesh` need of runs of train-sdf and train-nerf: one shape, or a scene."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sdfgan.cli.flags import RenderConfig, ShapeFlags
+from sdfgan.data.scenes import Scene, load_scene
+from sdfgan.errors import UserError
+from sdfgan.images import image_grid, save_image
+from sdfgan.nerf import load_model
+from sdfgan.nerf.config import ResolvedNerfConfig
+from sdfgan.nerf.job import background_value
+from sdfgan.nerf.models import SceneModel
+from sdfgan.nerf.report import SceneRenderer, Show, depth_span, orbit, shown
+from sdfgan.sdf import MeshSDF, load
+from sdfgan.sdf.model import MODEL
+from sdfgan.training.checkpoint import kind_of
+from sdfgan.training.config import flag_of
+from sdfgan.training.device import resolve_device
+
+Kind = Literal["gan", "sdf", "nerf"]
+_RAYS_AT_ONCE = 8192
+_OF_GENERATORS = "seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
+
+
+def run_kind(run: Path) -> Kind:
+    """Of which trainer a run folder or checkpoint folder is. Raises UserError for anything else."""
+    if (run / MODEL).is_file():
+        return "sdf"
+    kind = kind_of(run)
+    if kind == "sdf":
+        raise UserError(f"{run}: has no {MODEL} yet; sdfgan train-sdf --resume {run} finishes it")
+    if kind not in ("gan", "nerf"):
+        raise UserError(f"{run}: a run of kind {kind!r}, expected one of train-gan, train-sdf or train-nerf")
+    return kind  # type: ignore[return-value]
+
+
+def load_solid(flags: ShapeFlags) -> MeshSDF:
+    """The field of a run of train-sdf. Raises UserError for flags that it has no use for."""
+    _refuse(flags, "train-sdf", _OF_GENERATORS)
+    return load(flags.run, resolve_device(flags.device))
+
+
+class SceneRun(NamedTuple):
+    """A run of train-nerf."""
+
+    model: SceneModel
+    config: ResolvedNerfConfig
+    scene: Scene
+
+    @classmethod
+    def load(cls, flags: ShapeFlags) -> SceneRun:
+        """With the scene that it learned from. Raises UserError, also for flags that it has no use for."""
+        _refuse(flags, "train-nerf", f"{_OF_GENERATORS} elevation azimuth azimuth_range")
+        model, config = load_model(flags.run, str(resolve_device(flags.device)))
+        scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
+        return cls(model, config, scene)
+
+    def render(self, flags: RenderConfig, show: Show, frames: int | None, output: Path) -> None:
+        """A video of so many frames, or `views` images, along the orbit that training ends with."""
+        device = torch.device(self.config.device)
+        background = torch.full((3,), background_value(self.config, self.scene), device=device)
+        renderer = SceneRenderer(self.model, background, _RAYS_AT_ONCE)
+        views = self.scene.train.to(device)
+        scale = flags.resolution / int(views.sizes[0].max())
+        cameras = orbit(views, frames or (1 if flags.mode == "seeds" else flags.views), scale)
+        if frames is not None:
+            renderer.video(output, cameras, show, flags.fps)
+            return
+        images, span = list[Tensor](), None
+        for index in range(len(cameras.widths)):
+            seen = renderer.look(cameras, index, show == "normals")
+            span = span or depth_span(seen)  # of the first, so that all are comparable
+            images.append(shown(seen, show, span).cpu())
+        if flags.mode == "images":
+            for index, image in enumerate(images):
+                save_image(output / f"view-{index}.png", image)
+        else:
+            save_image(output, image_grid(torch.stack(images), len(images)))
+
+
+def _refuse(flags: ShapeFlags, trainer: str, names: str) -> None:
+    """Raises UserError for one of these flags that is given."""
+    for field in dataclasses.fields(flags):
+        if field.name in names.split() and getattr(flags, field.name) != field.default:
+            raise UserError(f"{flag_of(field.name)}: has no effect on {flags.run}, a run of {trainer}")
