@@ -215,8 +215,11 @@ class CoordinateSDF(Field):
             _, gradient = self.sdf_and_gradient(points)
             self.slope.copy_(gradient.norm(dim=1).quantile(_SLOPE_QUANTILE).clamp(min=1e-6))
 
-    def shell(self, half_thickness: float = 0.005) -> Shell:
-        """Of an unsigned field, what can be rendered: all that is nearer than `half_thickness` to the sheet."""
+    def shell(self, half_thickness: float = 0.01) -> Shell:
+        """Of an unsigned field, what can be rendered: all that is nearer than `half_thickness` to the sheet.
+
+        Half of the default shows holes where a small network is off by as much.
+        """
         return Shell(self, half_thickness)
 
 

@@ -70,8 +70,9 @@ class GeneratorScene(FieldScene):
             latents[:, split:] *= index == 1
             latents[:, :split] *= index == 0
             flat = _flat(self.field.condition(latents.to(self.device)))
-            _, deviations, rows = torch.linalg.svd(flat - flat.mean(0), full_matrices=False)
-            found.append(rows[:SLIDERS] * deviations[:SLIDERS, None] / math.sqrt(_LATENTS - 1))
+            varies = flat.amax(0) > flat.amin(0)  # rounding must not move what belongs to the other group
+            _, deviations, rows = torch.linalg.svd((flat - flat.mean(0)) * varies, full_matrices=False)
+            found.append(rows[:SLIDERS] * varies * deviations[:SLIDERS, None] / math.sqrt(_LATENTS - 1))
         return torch.cat(found)
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from sdfgan.meshes.read import READ_SUFFIXES
 from sdfgan.nerf.models import load_model
 from sdfgan.sdf import load
 from sdfgan.sdf.model import MODEL
-from sdfgan.training.checkpoint import list_checkpoints, load_checkpoint, resolve_checkpoint
+from sdfgan.training.checkpoint import kind_of, list_checkpoints, resolve_checkpoint
 from sdfgan.viewer.generator import GeneratorScene
 from sdfgan.viewer.scenes import FieldScene, MeshScene, NerfScene, Scene
 
@@ -44,7 +44,7 @@ def find_result(path: Path) -> Result:
     if left and not list_checkpoints(path):
         return _result("mesh", left[0])
     checkpoint = resolve_checkpoint(path)
-    kind = load_checkpoint(checkpoint)[1].get("kind")
+    kind = kind_of(checkpoint)
     if kind == "sdf":
         raise UserError(f"{path}: there is no {MODEL} yet; train-sdf writes it at its end")
     if kind not in ("gan", "nerf"):

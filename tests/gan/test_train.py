@@ -115,9 +115,8 @@ def test_without_ffmpeg_a_run_ends_with_all_but_the_video(
     assert f"{path}/turntable.mp4: not written: videos need ffmpeg (pip install imageio-ffmpeg)\n" in out
     assert summary["turntable"] is None and not (path / "turntable.mp4").exists()
     assert json.loads((path / "summary.json").read_text()) == summary
-    assert (
-        out.splitlines()[-1].startswith(f"done: look at {path}: grid.png") and "turntable" not in out.splitlines()[-1]
-    )
+    last = out.splitlines()[-1]
+    assert last.startswith(f"done: open {path}/report.html, or look at grid.png") and "turntable" not in last
 
 
 def test_pictures_that_fail_do_not_take_the_numbers_with_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -389,7 +388,10 @@ def test_what_is_not_wanted_is_not_made_and_can_be_made_later(
     assert summary["turntable"] is None and summary["meshes"] == []
     assert not list((tmp_path / "run").glob("turntable.*")) and not (tmp_path / "run" / "meshes").exists()
     said = capsys.readouterr().out
-    assert f"look at {tmp_path / 'run'}: grid.png; numbers" in said and "continuing" not in said
+    assert (
+        f"open {tmp_path / 'run'}/report.html, or look at grid.png, summary.json there" in said
+        and "continuing" not in said
+    )
     summary = train(GanConfig(resume=tmp_path / "run", steps=3, video_frames=2, video_format="gif"))
     assert summary["turntable"] == str(tmp_path / "run" / "turntable.gif") and Path(summary["turntable"]).exists()
     assert f"{tmp_path / 'run'}: continuing at step 2\n" in capsys.readouterr().out

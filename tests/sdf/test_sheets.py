@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from PIL import Image
 from torch import Tensor
 
 from sdfgan import meshes
@@ -169,8 +170,12 @@ def test_what_is_made_of_an_unsigned_field_later(sheet_run: Path) -> None:
     assert shell.is_watertight and shell.volume > 0
     with pytest.raises(ValueError, match="half_thickness must be positive"):
         field.shell(0)
-    for command in ("render", "extract-mesh"):
-        assert main([command, str(sheet_run)]) == 2
+    assert main(["render", str(sheet_run), "--views", "2", "--resolution", "32"]) == 0  # a thin shell
+    made = Image.open(sheet_run / "renders" / "grid.png").convert("L")
+    assert made.getextrema()[0] < 250, "something is seen on the white background"
+    assert main(["extract-mesh", str(sheet_run), "--mesh-resolution", "32"]) == 0
+    assert len(meshes.read_mesh(sheet_run / "meshes" / "mesh.glb").faces) > 100
+    assert main(["extract-mesh", str(sheet_run), "--format", "mrc"]) == 2  # it has no inside
 
 
 def test_the_kind_of_field_can_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
