@@ -73,7 +73,7 @@ def steps_within(config: GanConfig, seconds: float) -> int:
 
 def one_run(suite: str, name: str, seed: int, minutes: float, folder: Path, options: dict[str, Any]) -> dict[str, Any]:
     """Train and measure; returns the record."""
-    config = GanConfig(seed=seed, **options)
+    config = GanConfig(seed=seed, shapes="solids", **options)
     steps = steps_within(dataclasses.replace(config, steps=1_000_000).resolved(), 60 * minutes)
     run = folder / f"{suite}-{name.replace(', ', '-').replace(' ', '-')}-seed{seed}"
     quiet = {"sample_interval": max(1, steps // 8), "checkpoint_interval": max(1, steps // 4)}

@@ -2,7 +2,7 @@
 
     python tools/doc_images.py                                  # each image, how it is made, whether it is old
     python tools/doc_images.py solid.png                        # from README's block of Python
-    python tools/doc_images.py grid-default.png runs/gan-001    # from a run that the command beside it trained
+    python tools/doc_images.py grid-chairs.png runs/gan-001     # from a run that the command beside it trained
 
 What is made is noted in docs/images/made.json, with its checksum and commit; tests/test_docs.py reads that, and draws
 solid.png anew. Those of trained runs are as old as their commit says: to train them takes minutes to hours.
@@ -86,8 +86,8 @@ def from_file(image: Path, runs: list[Path]) -> None:
 MADE = {
     "solid.png": Made(from_readme, 0),
     "grid.png": Made(from_run, 1, ("python tools/train_gan.py --steps 7342 --seed 2",)),
-    "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py --shapes chairs",)),
-    "grid-default.png": Made(from_run, 1, ("python tools/train_gan.py",)),
+    "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py",)),
+    "grid-default.png": Made(from_run, 1, ("python tools/train_gan.py --shapes solids",)),
     "recipes.png": Made(
         from_both,
         2,

@@ -32,7 +32,7 @@ COMMANDS = {
         "sdfgan.gan.config:GanConfig",
         "sdfgan.gan:train",
         (
-            ("", "the built-in set of coloured solids, about nine minutes on two CPU cores"),
+            ("", "the built-in set of chairs, about nine minutes on two CPU cores"),
             ("--data photos/ --background 1 1 1", "your own images, on white"),
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of images with alpha"),
             ("--curriculum growing", "growing resolution: 32, 64, then 128 pixels; or a JSON file of your own"),

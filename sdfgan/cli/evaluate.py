@@ -40,7 +40,7 @@ def run(config: EvaluateConfig) -> None:
     source = trained.data or state.get("imported_from")
     if config.shapes and source is not None:
         raise UserError(
-            f"--shapes compares with the solids of the built-in set, but {config.run} comes from {source}: leave it out"
+            f"--shapes compares with the shapes of a built-in set, but {config.run} comes from {source}: leave it out"
         )
     if config.real is None and "imported_from" in state:
         raise UserError(f"{config.run} was imported without its training data: give real images by --real")

@@ -67,8 +67,8 @@ class GanConfig(Config):
 
     data: Annotated[Path | None, Section("Data"), Essential] = None
     """Folder, zip or WebDataset shards (.tar) of images. Default: a built-in set, see --shapes."""
-    shapes: Annotated[Literal["solids", "aircraft", "chairs", "mugs"], Essential] = "solids"
-    """The built-in set: coloured solids of seven kinds, or objects of several parts and colours."""
+    shapes: Annotated[Literal["chairs", "aircraft", "mugs", "solids"], Essential] = "chairs"
+    """The built-in set: objects of several parts and colours, or coloured solids of seven kinds."""
     data_layout: Literal["auto", "plain", "shapenet", "celeba", "cats", "carla"] = "auto"
     """How the images are organised, cropped and flipped. auto: ShapeNet renderings are recognised, else plain."""
     data_cache: Literal["auto", "memory", "none"] = "auto"
@@ -334,7 +334,8 @@ class GanConfig(Config):
         what = "a GAN configuration"
         own, listed = values, []
         if isinstance(values, dict):
-            own = {name: value for name, value in values.items() if name != "stages"}
+            # Before --shapes there were only solids.
+            own = {"shapes": "solids", **{name: value for name, value in values.items() if name != "stages"}}
             listed = values.get("stages", [])
         try:
             stages = tuple(Stage.from_json(one, cls) for one in (listed if isinstance(listed, list) else [listed]))
@@ -438,7 +439,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
             f"images of a chunk (a divisor of --batch-size, {config.batch_size}); got 1"
         )
     if config.evaluate_shapes and config.data is not None:
-        raise UserError("--evaluate-shapes compares with the solids of the built-in set: not for --data")
+        raise UserError("--evaluate-shapes compares with the shapes of a built-in set: not for --data")
     if config.inception is not None and 0 < config.evaluate_images < MIN_IMAGES:
         raise UserError(f"--inception: FID needs --evaluate-images {MIN_IMAGES}, got {config.evaluate_images}")
     if config.poses not in (*POSE_DISTRIBUTIONS, "data"):

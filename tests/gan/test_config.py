@@ -55,7 +55,7 @@ def test_defaults_for_a_cpu() -> None:
         ({"view_resolution": 2048}, "--view-resolution must be at most 1024"),
         ({"batch_size": 11}, "--chunk-size must be at least 2 with --discriminator small"),
         ({"chunk_size": 1, "discriminator": "stylegan2"}, "--chunk-size must be at least 2 with --discriminator style"),
-        ({"data": Path("a"), "evaluate_shapes": 4}, "--evaluate-shapes compares with the solids of the built-in set"),
+        ({"data": Path("a"), "evaluate_shapes": 4}, "--evaluate-shapes compares with the shapes of a built-in set"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         ({"resume": Path("a"), "load_dir": Path("b")}, "exclude each other"),
     ],
@@ -95,6 +95,8 @@ def test_former_names_of_fields(tmp_path: Path) -> None:
     saved["lr_discriminator"] = saved.pop("learning_rate_discriminator") / 2
     config = GanConfig.from_json(saved, Path("config.json"))
     assert config.learning_rate_discriminator == 2.5e-4 and config.at(0).learning_rate_generator == 1e-4
+    del saved["shapes"]  # a run of before there was a choice
+    assert GanConfig.from_json(saved, Path("config.json")).shapes == "solids"
     curriculum = tmp_path / "old.json"
     curriculum.write_text(json.dumps({"settings": {"ada_pictures": 7}, "stages": [{"step": 0, "lr_generator": 2e-4}]}))
     config = GanConfig(device="cpu", curriculum=str(curriculum)).resolved()

@@ -27,6 +27,7 @@ from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save
 
 TINY = {
     "device": "cpu",
+    "shapes": "solids",
     "resolution": 16,
     "batch_size": 8,
     "chunk_size": 4,
