@@ -91,6 +91,35 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert page == compare_runs(runs, tmp_path / "again.html").read_text()
 
 
+def test_damaged_files_are_named_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    whole = (run / "samples" / "step-0000009.png").read_bytes()
+    (run / "samples" / "step-0000009.png").write_bytes(whole[: len(whole) // 2])
+    (run / "grid.png").write_text("junk")
+    (run / "mesh.glb").write_text("junk")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'\n{{"step": 50, "loss_d": 1{"0" * 400}}}\n{{"step": 50, "loss_d": -Infinity}}\n')
+    page = write_report(run).read_text()
+    assert re.findall(r"([\w. ]+): cannot be read<", page) == ["grid.png", "mesh.glb", "step 9"]
+    assert "at the end 4.286" in page and "21.25" in page
+
+
+@pytest.mark.parametrize("name", ["summary.json", "grid.png", "samples/step-0000000.png"])
+def test_a_page_never_replaces_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    run = make_run(tmp_path / "run")
+    before = (run / name).read_bytes()
+    assert main(["report", str(run), "--output", str(run / name)]) == 2
+    assert "is read; name another file to write" in capsys.readouterr().err and (run / name).read_bytes() == before
+    for _ in range(2):
+        assert main(["report", str(run), "--output", str(run / "report.html")]) == 0
+
+
+def test_a_file_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_text("")
+    assert main(["report", str(tmp_path / "a.png")]) == 2
+    assert "a.png: not the folder of a run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("content", [None, "[]", "{", "\x00", "[" * 100_000])
 def test_what_is_no_run(tmp_path: Path, content: str | None) -> None:
     if content is not None:
