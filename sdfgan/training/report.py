@@ -13,10 +13,10 @@ from typing import Any
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json, write_text
 
-MEANINGS = {  # of logged numbers and of those of summary.json; docs/training-runs.md lists them too
+MEANINGS = {  # of logged numbers and of those of summary.json
     "loss": "what training minimises",
-    "loss_d": "adversarial loss of the discriminator; 1.386 (two ln 2): it cannot tell fakes from real images",
-    "loss_g": "adversarial loss of the generator; 0.693 (ln 2): its images pass for real as often as not",
+    "loss_d": "the discriminator's adversarial loss; logistic: at 1.386 (two ln 2) it cannot tell fakes from reals",
+    "loss_g": "the generator's adversarial loss; logistic: at 0.693 (ln 2) its images pass for real as often as not",
     "logit_real": "mean verdict on real images; positive: taken for real",
     "logit_fake": "mean verdict on generated images",
     "gap": "mean verdict on real images minus that on generated ones; 0: they cannot be told apart",
@@ -49,15 +49,16 @@ MEANINGS = {  # of logged numbers and of those of summary.json; docs/training-ru
     "precision": "share of generated images that lie among the real ones",
     "recall": "share of real images that lie among the generated ones",
     "mmd": "mean Chamfer distance from true shapes to the nearest generated one; smaller is better",
+    "evaluation/coverage": "share of true shapes that are the nearest to a generated one; 1 is best",
+    "shapeless": "share of generated shapes without a surface",
     "one_nna": "1-NN accuracy between generated and true shapes; 0.5 is best",
     "psnr": "peak signal-to-noise ratio, dB; higher is better",
     "ssim": "structural similarity; 1 is best",
     "lpips": "perceptual distance; smaller is better",
-    "rays_per_s": "rays rendered per second",
     "iou": "intersection over union of the learnt solid and the mesh's; 1 is best",
     "chamfer_percent": "Chamfer distance between the surfaces, percent of the bounding box's diagonal",
     "normal_consistency": "mean absolute cosine between normals of nearest points; 1 is best",
-    "f_score": "share of surface points within 1 % of the diagonal of the other surface; 1 is best",
+    "f_score": "points within 0.5 % of the diagonal of the other surface, harmonic mean of both shares; 1 is best",
     "error_grid": "mean error of the distance on a grid, in units of the normalised model",
     "error_near": "mean error of the distance near the surface",
     "error_surface": "mean distance of surface points from the learnt surface",
@@ -232,7 +233,7 @@ def _told(value: Any) -> str:
 
 
 def _meaning(name: str) -> str:
-    return escape(MEANINGS.get(name.rpartition("/")[2], ""))
+    return escape(MEANINGS.get(name) or MEANINGS.get(name.rpartition("/")[2], ""))
 
 
 def _step_of(file: Path) -> str:

@@ -59,6 +59,15 @@ def test_a_page_says_what_a_run_was_and_needs_nothing_else(tmp_path: Path) -> No
     assert page.count("<svg") == 2 and "0 to 4.286; at the end 4.286" in page
 
 
+def test_names_that_mean_two_things(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    summary = {"kind": "gan", "evaluation": {"coverage": 0.4, "mmd": 0.1}, "final": {"coverage": 0.2}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = write_report(run).read_text()
+    assert re.search(r"evaluation/coverage</th><td class=n>0.4</td><td class=n>share of true shapes", page)
+    assert re.search(r"final/coverage</th><td class=n>0.2</td><td class=n>share of pixels", page)
+
+
 def test_a_mesh_can_be_turned(tmp_path: Path) -> None:
     import trimesh
 
