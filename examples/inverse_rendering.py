@@ -37,4 +37,4 @@ def fit(folder: Path, steps: int = 300, resolution: int = 128) -> list[torch.Ten
 
 
 if __name__ == "__main__":
-    print(fit(Path(sys.argv[1])))
+    print(fit(Path(*sys.argv[1:])))

@@ -110,3 +110,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (tmp_path / "quad.obj").write_text("mtllib quad.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
     model, _ = read_model(tmp_path / "quad.obj")
     assert model.textures == [] and len(model.tree.faces) == 1
+
+
+def test_each_image_may_have_a_light_of_its_own() -> None:
+    sides = FRONT.expand(2, 3, 3)
+    dim, bright = render_model(model_of([quad()]), sides, 32, light=Lighting(torch.tensor([0.25, 1.0]), 0.0))
+    assert (dim[:3] - 0.25 * bright[:3]).abs().max() < 1e-6 and torch.equal(dim[3], bright[3]) and bright[3].any()
+    light = Lighting.random(sides, torch.Generator().manual_seed(0))
+    images = render_model(model_of([quad()]), sides, 32, light=light)
+    assert not torch.equal(images[0], images[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def test_output_path(tmp_path: Path) -> None:
     file.touch()
     folder.mkdir()
     (tmp_path / "a.b-2.png").touch()
+    os.mkfifo(tmp_path / "pipe")
     assert output_path(None, file) == tmp_path / "a.b-3.png"
     assert output_path(None, folder, folder=True) == tmp_path / "pictures-2"
     assert output_path(file, file) == file and output_path(folder, file, folder=True) == folder
@@ -39,7 +41,8 @@ def test_output_path(tmp_path: Path) -> None:
         (file / "x" / "y.png", False, "cannot be written: .*a.b.png is not a folder"),
         (folder / ".." / "a.b.png", False, "is read; name another file"),
         (tmp_path / ("x" * 300), False, "cannot be written"),
+        (tmp_path / "pipe", False, "is a device or a pipe, expected a file"),
     ]:
         with pytest.raises(UserError, match=message):
             output_path(given, file, folder=is_folder, reads=[tmp_path])
-    assert not (tmp_path / "x").exists() and len(list(tmp_path.iterdir())) == 3, "nothing is made"
+    assert not (tmp_path / "x").exists() and len(list(tmp_path.iterdir())) == 4, "nothing is made"

@@ -297,14 +297,23 @@ def test_tools_are_the_command(tool: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name != "info"])
 def test_every_command_has_its_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It hands its arguments on, as a program, and ends with the status of the command."""
+    """It hands its arguments on, as a program, and ends with the status of the command, or that of Ctrl-C."""
     called: list[object] = []
     monkeypatch.setattr("sdfgan.cli.main", lambda *given, **options: called.append((*given, options)) or 7)
     monkeypatch.setattr(sys, "argv", ["a script", "--some", "flag"])
     name = name.split()[0]
+    script = str(ROOT / "tools" / f"{name.replace('-', '_')}.py")
     with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(ROOT / "tools" / f"{name.replace('-', '_')}.py"), run_name="__main__")
+        runpy.run_path(script, run_name="__main__")
     assert called == [([name, "--some", "flag"], {"as_program": True})] and ended.value.code == 7
+
+    def interrupted(*given: object, **options: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sdfgan.cli.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(script, run_name="__main__")
+    assert ended.value.code == 130
 
 
 # ---------------------------------------------------------------------------------------- arguments

@@ -20,6 +20,24 @@ def test_examples_are_short() -> None:
         assert len(path.read_text().splitlines()) <= 40, path
 
 
+def test_an_example_needs_no_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its results are then in the current folder."""
+    written: list[str | Path] = []
+
+    class Written(Exception):
+        pass
+
+    def refuse(path: str | Path, *more: object) -> None:
+        written.append(path)
+        raise Written
+
+    monkeypatch.setattr("sdfgan.images.VideoWriter", refuse)
+    monkeypatch.setattr("sys.argv", ["inverse_rendering.py"])
+    with pytest.raises(Written):
+        runpy.run_path(str(EXAMPLES[0].with_name("inverse_rendering.py")), run_name="__main__")
+    assert written == [Path("fit.gif")]
+
+
 def test_inverse_rendering_recovers_the_scene(tmp_path: Path) -> None:
     example = runpy.run_path(str(next(path for path in EXAMPLES if path.stem == "inverse_rendering")))
     found = example["fit"](tmp_path, steps=200, resolution=32)

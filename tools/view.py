@@ -2,7 +2,7 @@
 
 import sys
 
-from sdfgan.cli import main
+from sdfgan.__main__ import program
 
 if __name__ == "__main__":
-    sys.exit(main(["view", *sys.argv[1:]], as_program=True))
+    sys.exit(program("view"))

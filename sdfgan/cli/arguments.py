@@ -48,6 +48,8 @@ def output_path(given: Path | None, default: Path, *, folder: bool = False, read
         path = given or _free(default, folder)
         if path.exists() and path.is_dir() != folder:
             raise UserError(f"{path}: is {'a file, expected a folder' if folder else 'a folder, expected a file'}")
+        if not folder and path.exists() and not path.is_file():
+            raise UserError(f"{path}: is a device or a pipe, expected a file")  # which the new file would replace
         if not folder and path.exists() and any(path.resolve().is_relative_to(read.resolve()) for read in reads):
             raise UserError(f"{path}: is read; name another file to write")
         there = path.absolute() if folder else path.absolute().parent

@@ -329,7 +329,7 @@ class ReportConfig(Config):
     """Write report.html of a run, or one page that compares several; it needs no other file and no network."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """Run folders, finished or not."""
+    """Run folders of train-gan, train-sdf or train-nerf, finished or not."""
     output: Path | None = None
     """File to write. Default: report.html in the run's folder; for several runs in this folder, or report-2.html ..."""
 

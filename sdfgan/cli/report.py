@@ -17,5 +17,6 @@ def run(config: ReportConfig) -> None:
     if config.output is None and len(config.runs) == 1:
         file = write_report(config.runs[0])
     else:
-        file = compare_runs(config.runs, output_path(config.output, Path("report.html")))
+        reads = [file for run in config.runs for file in run.glob("*") if file.name != "report.html"]
+        file = compare_runs(config.runs, output_path(config.output, Path("report.html"), reads=reads))
     print(f"done: open {file}")

@@ -54,6 +54,8 @@ def free_port(host: str, port: int | None) -> int:
             family = socket.getaddrinfo(host, wanted)[0][0]
             with socket.create_server((host, wanted), family=family) as server:
                 return int(server.getsockname()[1])
+        except UnicodeError as error:  # a label of more than 63 characters, for example
+            raise UserError(f"--host {host}: not the name of a host") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port is not None:
                 words = str(error.strerror).partition(" (")[0]  # Python adds the address

@@ -166,8 +166,8 @@ class GanConfig(Config):
     gan_loss: Annotated[Literal["logistic", "hinge", "wgan-gp", "wgan-sn", "sphere"], Section("Losses")] = "logistic"
     """Adversarial loss."""
     r1_gamma: Annotated[Weight | None, Essential] = None
-    """Weight of R1, the penalty on the discriminator's gradient; too small, surfaces ripple and crumple. Default: 5
-    up to 32 pixels, 20 at 64, 80 at 128 for logistic and hinge, 0 for the others."""
+    """Weight of R1, the penalty on the discriminator's gradient; too small, surfaces ripple and crumple. Default, by
+    the first resolution: 5 up to 32 pixels, 20 at 64, 80 at 128 for logistic and hinge, 0 for the others."""
     r1_interval: Count = 8
     """R1 is applied every so many steps (and as many times stronger)."""
     r1_of: Literal["logit", "probability"] = "logit"

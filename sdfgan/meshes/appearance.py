@@ -120,9 +120,9 @@ def render_model(
     check_fov("render_model", fov)
     axes, side = axes.float().cpu(), resolution * supersample
     images = []
-    for camera in axes.split(1):
+    for index, camera in enumerate(axes.split(1)):
         origins, directions = (part.reshape(-1, 3).contiguous() for part in ray_grid(camera, side, fov=fov))
-        rgba = trace_model(model, origins, directions, camera, light).rgba
+        rgba = trace_model(model, origins, directions, axes, light, index).rgba
         images.append(F.avg_pool2d(rgba.T.view(1, 4, side, side), supersample)[0])
     return torch.stack(images)
 
@@ -137,9 +137,10 @@ class ModelHits(NamedTuple):
 
 @torch.no_grad()
 def trace_model(
-    model: Model, origins: Tensor, directions: Tensor, axes: Tensor, light: Lighting | None = None
+    model: Model, origins: Tensor, directions: Tensor, axes: Tensor, light: Lighting | None = None, index: int = 0
 ) -> ModelHits:
-    """What rays [N, 3], float32 and contiguous, see from a camera with `axes` [1, 3, 3], as `render_model` does."""
+    """What rays [N, 3], float32 and contiguous, see from one of the cameras with `axes` [B, 3, 3], as `render_model`
+    does; the light may differ between these."""
     light, found = light or Lighting(), None
     canvas = torch.zeros(len(origins), 4)
     ray, clear = torch.arange(len(origins)), torch.ones(len(origins))  # that go on, and how much is seen of them
@@ -152,7 +153,7 @@ def trace_model(
         normal = _towards_the_eye(model, face, weights, onward)
         if found is None:
             found = hits.distance, torch.zeros(len(canvas), 3).index_copy(0, ray, normal)
-        bright = light.brightness(normal, axes, torch.zeros_like(face))
+        bright = light.brightness(normal, axes, torch.full_like(face, index))
         seen = (clear * colour[:, 3])[:, None]
         canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
         clear = clear * (1 - colour[:, 3])

@@ -88,7 +88,7 @@ def in_pieces(
     if budget is not None and budget <= 0:
         raise ValueError(f"budget must be a positive number of bytes, got {budget}")
     total, device = len(samples), samples.device
-    if memory == "unbounded" or not torch.is_grad_enabled() or (memory == "auto" and total <= _PROBE):
+    if memory == "unbounded" or not torch.is_grad_enabled() or total <= (_PROBE if memory == "auto" else 0):
         return function(given, samples)
     known = _kept_before.get(owner) if owner is not None else None
     if memory == "auto" and known is not None and total <= _most(budget, known, device):

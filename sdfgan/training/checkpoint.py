@@ -95,7 +95,8 @@ def resolve_checkpoint(path: Path) -> Path:
         raise UserError(f"{path}: expected a run folder; weights of other projects: sdfgan import-weights {path} RUN")
     checkpoints = list_checkpoints(path)
     if not checkpoints:
-        of_a_mesh = "; this is one of train-sdf: its mesh and images are in it" * (path / "model.safetensors").exists()
+        fitted = (path / "model.safetensors").exists()
+        of_a_mesh = "; this is one of train-sdf: render, extract-mesh and view take it" * fitted
         raise UserError(f"{path}: expected a run folder with checkpoints/, or a checkpoint folder{of_a_mesh}")
     return checkpoints[-1]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import Saved, elapsed_seconds, list_checkpoints, save_checkpoint
 from sdfgan.training.device import device_name
 from sdfgan.training.interrupt import StopSignals, resumable
@@ -53,9 +54,11 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         if not job.ranks.first:
             return {}
         results = job.finish(summary)
-        for path in job.runs:
-            if (path / "summary.json").exists():  # a mesh among many may have failed
+        for path in job.runs if job.talks else ():  # of many meshes, each page would hold the same scripts again
+            try:
                 write_report(path)
+            except UserError as error:  # all else is done
+                print(f"no report: {error}")
         return results
 
 

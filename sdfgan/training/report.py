@@ -5,19 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import write_text
+from sdfgan.training.files import parse_json, write_text
 
-MEANINGS = {  # of logged numbers and of those of summary.json; docs/training-runs.md lists them too
+MEANINGS = {  # of logged numbers and of those of summary.json
     "loss": "what training minimises",
-    "loss_d": "adversarial loss of the discriminator; 1.386 (two ln 2): it cannot tell fakes from real images",
-    "loss_g": "adversarial loss of the generator; 0.693 (ln 2): its images pass for real as often as not",
+    "loss_d": "the discriminator's adversarial loss; logistic: at 1.386 (two ln 2) it cannot tell fakes from reals",
+    "loss_g": "the generator's adversarial loss; logistic: at 0.693 (ln 2) its images pass for real as often as not",
     "logit_real": "mean verdict on real images; positive: taken for real",
     "logit_fake": "mean verdict on generated images",
     "gap": "mean verdict on real images minus that on generated ones; 0: they cannot be told apart",
@@ -50,19 +49,21 @@ MEANINGS = {  # of logged numbers and of those of summary.json; docs/training-ru
     "precision": "share of generated images that lie among the real ones",
     "recall": "share of real images that lie among the generated ones",
     "mmd": "mean Chamfer distance from true shapes to the nearest generated one; smaller is better",
+    "evaluation/coverage": "share of true shapes that are the nearest to a generated one; 1 is best",
+    "shapeless": "share of generated shapes without a surface",
     "one_nna": "1-NN accuracy between generated and true shapes; 0.5 is best",
     "psnr": "peak signal-to-noise ratio, dB; higher is better",
     "ssim": "structural similarity; 1 is best",
     "lpips": "perceptual distance; smaller is better",
-    "rays_per_s": "rays rendered per second",
     "iou": "intersection over union of the learnt solid and the mesh's; 1 is best",
     "chamfer_percent": "Chamfer distance between the surfaces, percent of the bounding box's diagonal",
     "normal_consistency": "mean absolute cosine between normals of nearest points; 1 is best",
-    "f_score": "share of surface points within 1 % of the diagonal of the other surface; 1 is best",
+    "f_score": "points within 0.5 % of the diagonal of the other surface, harmonic mean of both shares; 1 is best",
     "error_grid": "mean error of the distance on a grid, in units of the normalised model",
     "error_near": "mean error of the distance near the surface",
     "error_surface": "mean distance of surface points from the learnt surface",
 }
+_LARGEST_NUMBER = 1e300  # of curves: differences are finite
 _LARGEST_FILE = 3 * 2**20  # bytes of a video or mesh that goes into the page
 _LONGEST_SIDE = 1200  # pixels of an image in the page
 _SAMPLES = 6  # grids of the evolution
@@ -232,7 +233,7 @@ def _told(value: Any) -> str:
 
 
 def _meaning(name: str) -> str:
-    return escape(MEANINGS.get(name.rpartition("/")[2], ""))
+    return escape(MEANINGS.get(name) or MEANINGS.get(name.rpartition("/")[2], ""))
 
 
 def _step_of(file: Path) -> str:
@@ -244,21 +245,29 @@ def _step_of(file: Path) -> str:
 
 
 def _figure(file: Path, caption: str, side: int = _LONGEST_SIDE) -> str:
-    if file.suffix in (".mp4", ".gif", ".webp"):
-        data = file.read_bytes()
-        if len(data) > _LARGEST_FILE:
-            return _too_large(caption, len(data))
-        kind = "video/mp4" if file.suffix == ".mp4" else f"image/{file.suffix[1:]}"
-        source = f'src="data:{kind};base64,{base64.b64encode(data).decode()}"'
-        shown = f"<video {source} controls autoplay loop muted></video>" if file.suffix == ".mp4" else f"<img {source}>"
-    else:
-        source = f"data:image/webp;base64,{base64.b64encode(_small_image(file, side)).decode()}"
-        shown = f'<img src="{source}" alt="{escape(caption)}">'
+    try:
+        if file.suffix in (".mp4", ".gif", ".webp"):
+            data = file.read_bytes()
+            if len(data) > _LARGEST_FILE:
+                return _too_large(caption, len(data))
+            kind = "video/mp4" if file.suffix == ".mp4" else f"image/{file.suffix[1:]}"
+            source = f'src="data:{kind};base64,{base64.b64encode(data).decode()}"'
+            is_film = file.suffix == ".mp4"
+            shown = f"<video {source} controls autoplay loop muted></video>" if is_film else f"<img {source}>"
+        else:
+            source = f"data:image/webp;base64,{base64.b64encode(_small_image(file, side)).decode()}"
+            shown = f'<img src="{source}" alt="{escape(caption)}">'
+    except Exception:  # decoders raise almost anything on damaged data
+        return _unreadable(caption)
     return f"<figure>{shown}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _too_large(name: str, size: int) -> str:
     return f"<figure><figcaption>{escape(name)}: {size / 2**20:.0f} MiB, in the run's folder</figcaption></figure>"
+
+
+def _unreadable(name: str) -> str:
+    return f'<figure><figcaption class="warning">{escape(name)}: cannot be read</figcaption></figure>'
 
 
 def _small_image(file: Path, side: int) -> bytes:
@@ -274,13 +283,16 @@ def _small_image(file: Path, side: int) -> bytes:
 
 def _orbit(mesh: Path) -> str:
     """The mesh in a frame where the mouse turns it: trimesh's page around three.js, which holds both."""
-    size, place = mesh.stat().st_size, f"{mesh.parent.name}/{mesh.name}" if mesh.parent.name == "meshes" else mesh.name
-    if size > _LARGEST_FILE:
-        return _too_large(place, size)
     import trimesh
     from trimesh.viewer.notebook import scene_to_html
 
-    scene = trimesh.load_scene(mesh)
+    place = f"{mesh.parent.name}/{mesh.name}" if mesh.parent.name == "meshes" else mesh.name
+    try:
+        if (size := mesh.stat().st_size) > _LARGEST_FILE:
+            return _too_large(place, size)
+        scene = trimesh.load_scene(mesh)
+    except Exception:  # as those of images
+        return _unreadable(place)
     frame = f'<iframe sandbox="allow-scripts" srcdoc="{escape(scene_to_html(scene))}"></iframe>'
     return f"<figure>{frame}<figcaption>{escape(place)}: drag to turn it</figcaption></figure>"
 
@@ -310,11 +322,13 @@ def _curve(name: str, series: Sequence[list[tuple[float, float]]], names: Sequen
 def _object(path: Path) -> dict[str, Any]:
     """A JSON object; {} where the file is missing. Raises UserError for another file."""
     try:
-        found = json.loads(path.read_text())
-    except FileNotFoundError:
+        found = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: expected a JSON object, as runs write it ({type(error).__name__})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: expected a JSON object, as runs write it: {error}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected a JSON object, as runs write it")
     return found
@@ -332,7 +346,7 @@ def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _is_path(value: Any) -> bool:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from sdfgan import conditions
-from sdfgan.cameras import pose_distribution
 from sdfgan.fields import Field
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.gan.models import sample_latents
+from sdfgan.gan.models import poses_of, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.viewer.scenes import FieldScene
 from sdfgan.viewer.view import View
@@ -43,8 +42,7 @@ class GeneratorScene(FieldScene):
     def __init__(self, field: Field, config: ResolvedGanConfig, checkpoint: Path, weights: str, title: str) -> None:
         super().__init__(field, title, math.radians(config.fov))
         self.config, self._checkpoint, self._weights = config, checkpoint, weights
-        spans = [(math.radians(low), math.radians(high)) for low, high in (config.elevation, config.azimuth)]
-        sides = ViewRange.of(pose_distribution("uniform" if config.poses == "data" else config.poses, *spans))
+        sides = ViewRange.of(poses_of(config))
         self.start = (sides.elevation, sides.slant)
 
     @property

@@ -178,7 +178,7 @@ class Page:
             with self.gui.add_folder("Slice of the distance field"):
                 self.plane = self._choice("Across", _PLANES)
                 self.plane_at = self._slider("At", -1, 1, 0.01, 0)
-        self._button("Save picture (PNG)", self._save_picture)
+        self._button("Save image (PNG)", self._save_image)
         self._button("Save mesh (GLB)", self._save_mesh)
         self._button("Camera to its start", self._reset)
 
@@ -241,7 +241,7 @@ class Page:
             self.wall.image = self._wall
             self._do(lambda: self._draw_wall(first, row + 1))
 
-    def _save_picture(self) -> None:
+    def _save_image(self) -> None:
         file = io.BytesIO()
         Image.fromarray(self.draw(None, lambda: None)[0]).save(file, "PNG")
         self._send("png", file.getvalue())

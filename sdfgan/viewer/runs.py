@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from sdfgan.training.checkpoint import kind_of, list_checkpoints, resolve_checkp
 from sdfgan.viewer.generator import GeneratorScene
 from sdfgan.viewer.scenes import FieldScene, MeshScene, NerfScene, Scene
 
+_LARGEST = 1e300  # number of a curve
 _MESHES = ("mesh.glb", "mesh.ply", "mesh.obj", "mesh.stl")  # that a run may leave without a model
 
 
@@ -116,11 +116,11 @@ class Progress:
         for line in new.splitlines():
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             step = row.get("step") if isinstance(row, dict) else None
-            if not isinstance(step, int):
+            if not isinstance(step, int) or not abs(step) < _LARGEST:
                 continue
             for name, value in row.items():
-                if name != "step" and type(value) in (int, float) and math.isfinite(value):
+                if name != "step" and type(value) in (int, float) and abs(value) < _LARGEST:
                     self._values.setdefault(name, []).append((step, value))

@@ -20,16 +20,15 @@ from sdfgan.fields import Field, PiGanField
 from sdfgan.fields.base import Bound, bound_of
 from sdfgan.gan import drawing
 from sdfgan.images import colour_depth, colour_normals
-from sdfgan.meshes import Placement, export_mesh, marching_cubes, read_mesh, read_model, sheet_mesh
+from sdfgan.meshes import export_mesh, marching_cubes, read_mesh, read_model
 from sdfgan.meshes.appearance import trace_model
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_surface
 from sdfgan.nerf.models import SceneModel
 from sdfgan.nerf.report import Look, SceneRenderer, depth_span
 from sdfgan.ops.pixels import sample_pixels
-from sdfgan.sdf.evaluation import to_original
 from sdfgan.sdf.model import MeshSDF
-from sdfgan.sdf.report import colour_distance
+from sdfgan.sdf.report import colour_distance, solid_mesh
 from sdfgan.viewer.view import Seen, Style, View
 
 Check = Callable[[], None]  # raises where the image is not wanted any more
@@ -187,9 +186,9 @@ class FieldScene(Scene):
 
     def mesh(self, subject: Any, cells: int) -> trimesh.Trimesh:
         """See `Scene.mesh`; of a field that was fitted to a mesh, where that lay."""
-        made = (sheet_mesh if self.field.unsigned else marching_cubes)(self.field, subject, cells)
-        placement: Placement | None = getattr(self.field, "placement", None)
-        return made if placement is None else to_original(made, placement)
+        if isinstance(self.field, MeshSDF):
+            return solid_mesh(self.field, cells)
+        return marching_cubes(self.field, subject, cells)
 
 
 class NerfScene(Scene):

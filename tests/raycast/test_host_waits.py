@@ -1,4 +1,4 @@
-"""How often the host waits for the device: three times for an image, and for its gradient not once more."""
+"""How often the host waits for the device: four times for an image, and for its gradient not once more."""
 
 from __future__ import annotations
 

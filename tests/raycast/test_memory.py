@@ -97,6 +97,13 @@ def test_pieces_are_as_large_as_the_budget_allows() -> None:
     assert weight.grad is not None and weight.grad.item() == pytest.approx(samples.sum().item(), rel=1e-5)
 
 
+def test_images_of_nothing() -> None:
+    away = fields.Sphere(torch.tensor([0.3], requires_grad=True)).translated((0.0, 5.0, 0.0))
+    for memory in ("auto", "bounded", "unbounded"):
+        assert render(sdf=away, axes=torch.eye(3)[None], resolution=16, memory=memory).alpha.sum() == 0
+    assert evaluate(away, torch.zeros(0, 3), None, memory="bounded").sdf.shape == (0,)
+
+
 def test_structures_keep_their_kind() -> None:
     condition = fields.FilmSirenSDF(width=16, latent_size=2).condition(torch.zeros(1, 2))
     mapped = map_tensors(lambda t: t + 1, {"a": [condition, (torch.zeros(2), 3)]})

@@ -59,6 +59,15 @@ def test_a_page_says_what_a_run_was_and_needs_nothing_else(tmp_path: Path) -> No
     assert page.count("<svg") == 2 and "0 to 4.286; at the end 4.286" in page
 
 
+def test_names_that_mean_two_things(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    summary = {"kind": "gan", "evaluation": {"coverage": 0.4, "mmd": 0.1}, "final": {"coverage": 0.2}}
+    (run / "summary.json").write_text(json.dumps(summary))
+    page = write_report(run).read_text()
+    assert re.search(r"evaluation/coverage</th><td class=n>0.4</td><td class=n>share of true shapes", page)
+    assert re.search(r"final/coverage</th><td class=n>0.2</td><td class=n>share of pixels", page)
+
+
 def test_a_mesh_can_be_turned(tmp_path: Path) -> None:
     import trimesh
 
@@ -89,6 +98,35 @@ def test_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caps
     assert re.findall(r"<tr><th>([^<]+)</th>", differing) == ["width"]
     assert all(re.search(rf"<path stroke=\"{colour}\"", page) for colour in ("#26c", "#d63"))
     assert page == compare_runs(runs, tmp_path / "again.html").read_text()
+
+
+def test_damaged_files_are_named_on_the_page(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    whole = (run / "samples" / "step-0000009.png").read_bytes()
+    (run / "samples" / "step-0000009.png").write_bytes(whole[: len(whole) // 2])
+    (run / "grid.png").write_text("junk")
+    (run / "mesh.glb").write_text("junk")
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(f'\n{{"step": 50, "loss_d": 1{"0" * 400}}}\n{{"step": 50, "loss_d": -Infinity}}\n')
+    page = write_report(run).read_text()
+    assert re.findall(r"([\w. ]+): cannot be read<", page) == ["grid.png", "mesh.glb", "step 9"]
+    assert "at the end 4.286" in page and "21.25" in page
+
+
+@pytest.mark.parametrize("name", ["summary.json", "grid.png", "samples/step-0000000.png"])
+def test_a_page_never_replaces_what_it_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    run = make_run(tmp_path / "run")
+    before = (run / name).read_bytes()
+    assert main(["report", str(run), "--output", str(run / name)]) == 2
+    assert "is read; name another file to write" in capsys.readouterr().err and (run / name).read_bytes() == before
+    for _ in range(2):
+        assert main(["report", str(run), "--output", str(run / "report.html")]) == 0
+
+
+def test_a_file_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_text("")
+    assert main(["report", str(tmp_path / "a.png")]) == 2
+    assert "a.png: not the folder of a run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [None, "[]", "{", "\x00", "[" * 100_000])

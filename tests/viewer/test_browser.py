@@ -194,7 +194,7 @@ def test_one_looks(served: Served, open_browser: Callable[[str], Browser]) -> No
 
     browser.button("Save mesh (GLB)")
     assert len(trimesh.load(browser.downloaded(".glb"), force="mesh").faces) > 100
-    browser.button("Save picture (PNG)")
+    browser.button("Save image (PNG)")
     with Image.open(browser.downloaded(".png")) as image:
         assert image.height == 512 and image.width > 512 and image.getpixel((0, 0)) == (0, 0, 0)
 

@@ -269,7 +269,8 @@ def test_numbers_and_samples_of_a_run(tmp_path: Path) -> None:
     assert progress.exists
     assert {name: values.tolist() for name, values in progress.curves().items()} == {"loss": [[1, 2], [2.0, 1.5]]}
     with file.open("a") as more:
-        more.write('ss": 1.0}\nnonsense\n[]\n{"step": 4, "psnr": 20}\n')
+        more.write('ss": 1.0}\nnonsense\n[]\n{"step": 4, "psnr": 20}\n' + "[" * 100_000 + "\n")
+        more.write(f'{{"step": 5, "psnr": 1{"0" * 400}}}\n{{"step": 1{"0" * 400}, "psnr": 1}}\n')
     assert progress.curves()["loss"].tolist() == [[1, 2, 3], [2.0, 1.5, 1.0]]
     assert progress.curves()["psnr"].tolist() == [[4], [20]]
     file.write_text('{"step": 1, "loss": 9}\n')  # another run, in the same place

@@ -34,3 +34,8 @@ def test_ports() -> None:
 def test_addresses_that_are_not_ours(host: str) -> None:
     with pytest.raises(UserError, match=f"^--host {host} --port 8080: "):
         free_port(host, None)
+
+
+def test_what_is_no_name_of_a_host() -> None:
+    with pytest.raises(UserError, match=rf"^--host {'a' * 70}: not the name of a host$"):
+        free_port("a" * 70, None)
