@@ -30,8 +30,8 @@ from sdfgan.sdf.files import read_samples
 from sdfgan.sdf.model import load
 
 GAN = shlex.split(
-    "--device cpu --shapes solids --width 8 --mapping-width 8 --discriminator-channels 4 --dataset-size 64 --evaluate-images 0 "
-    "--mesh-resolution 0 --view-resolution 16 --video-frames 1 --steps 2 --march-steps 4"
+    "--device cpu --shapes solids --dataset-size 64 --width 8 --mapping-width 8 --discriminator-channels 4 "
+    "--evaluate-images 0 --mesh-resolution 0 --view-resolution 16 --video-frames 1 --steps 2 --march-steps 4"
 )
 SMALL = shlex.split("--resolution 16 --batch-size 4 --chunk-size 4 --latent-size 4")
 SDF = shlex.split(
