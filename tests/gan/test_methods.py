@@ -526,7 +526,7 @@ def test_a_run_under_torchrun_goes_on_with_another_number_of_processes(tmp_path:
     os.environ.update(cache)
     try:
         said = torchrun("-m", "sdfgan", "train-gan", "--output-dir", str(run), *listed)
-        assert said.count("done: look at") == 1 and "2 processes" in said
+        assert said.count("done: open") == 1 and "2 processes" in said
         command = [sys.executable, "-m", "sdfgan", "train-gan", "--resume", str(run), "--steps", "6"]
         subprocess.run(command, check=True, capture_output=True)
         subprocess.run([*command[:3], "train-gan", "--output-dir", str(tmp_path / "alone"), *listed], check=True)
