@@ -36,7 +36,7 @@ PATIENCE = 60.0  # seconds: the browser draws in software, and tests share the c
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
     "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--window-size=1000,700",
+    "--disable-sync", "--disable-dev-shm-usage", "--window-size=1000,700",
 )  # fmt: skip
 
 
@@ -55,6 +55,7 @@ class Browser:
 
     def __init__(self, folder: Path) -> None:
         from selenium import webdriver
+        from selenium.common.exceptions import WebDriverException
 
         self.downloads = folder / "downloads"
         self.downloads.mkdir(parents=True)
@@ -63,7 +64,10 @@ class Browser:
         for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
         options.add_experimental_option("prefs", {"download.default_directory": str(self.downloads)})
-        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+        try:
+            self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(str(DRIVER)))
+        except WebDriverException as error:
+            pytest.skip(f"{CHROMIUM} does not start here: {str(error).splitlines()[0]}")
 
     def find(self, path: str) -> Any:
         found = eventually(lambda: [e for e in self.driver.find_elements("xpath", path) if e.is_displayed()], path)
