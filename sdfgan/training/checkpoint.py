@@ -21,6 +21,7 @@ from sdfgan.errors import UserError
 from sdfgan.training.files import PARTIAL, atomic_folder, disk_errors, parse_json
 
 FORMAT = 1
+_WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of what another project may have saved
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _MAX_STEP = 10**15
 _NAME = re.compile(r"step-(\d{7,})")
@@ -92,7 +93,8 @@ def resolve_checkpoint(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path}: no such run or checkpoint folder")
     if path.is_file():
-        raise UserError(f"{path}: expected a run folder; weights of other projects: sdfgan import-weights {path} RUN")
+        foreign = f"; weights of other projects: sdfgan import-weights {path} RUN" * (path.suffix in _WEIGHTS)
+        raise UserError(f"{path}: a file, expected a run folder{foreign}")
     checkpoints = list_checkpoints(path)
     if not checkpoints:
         fitted = (path / "model.safetensors").exists()

@@ -89,6 +89,11 @@ def test_a_bad_checkpoint_is_named_and_an_earlier_one_offered(tmp_path: Path, da
 def test_what_is_no_run_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such run or checkpoint"):
         ckpt.resolve_checkpoint(tmp_path / "nowhere")
+    for name, advised in (("theirs.pth", True), ("theirs.safetensors", True), ("notes.txt", False)):
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match="a file, expected a run folder") as refused:
+            ckpt.resolve_checkpoint(tmp_path / name)
+        assert ("import-weights" in str(refused.value)) is advised
     with pytest.raises(UserError, match="expected a run folder with checkpoints/"):
         ckpt.resolve_checkpoint(tmp_path)
 
