@@ -49,7 +49,7 @@ class LayerSearch(NamedTuple):
 
 
 def start_layers(guess: Tensor, reach: Tensor, enter: Tensor, pixel_size: Tensor) -> LayerSearch:
-    """Searches of N layers, all [N], as `LayerState` has them: where the minimum may be, how far it can be from there,
+    """Searches of N layers, all arguments [N]: where the minimum may be, how far it can be from there,
     and where the ray was seen to enter the surface, or NaN; and the side of a pixel there (world units).
 
     What is never stepped stays where it is, with both edges there and -1 as its sdf: a surface that is known.
