@@ -112,12 +112,15 @@ def test_children_are_ended_too(tmp_path: Path, start: str, end: str) -> None:
 
 
 def test_floods_are_cut(tmp_path: Path) -> None:
+    """Their beginning and their end are kept, the latter without a gap, however fast they come."""
     output = tmp_path / "output"
-    code = "print('the first line')\nfor _ in range(1000): print('x' * 10**5)\nprint('the last line')"
+    code = "print('the first line')\nfor i in range(5000): print(i, 'x' * 20000)\nprint('the last line')"
     assert run_limited(stage("", code).command, 30, output, dict(os.environ), tmp_path).outcome == "passed"
     assert output.stat().st_size < 1 << 20
     text = output.read_text()
     assert text.startswith("the first line") and text.endswith("the last line\n") and " bytes left out " in text
+    end = text.rpartition(" bytes left out ...\n")[2].splitlines()[1:-1]  # without the line that was cut
+    assert len(end) > 20 and [int(line.split()[0]) for line in end] == list(range(5000 - len(end), 5000))
     assert len("".join(last_lines(output, 40))) < 10_000
 
 

@@ -11,8 +11,8 @@ import signal
 import subprocess
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,7 +61,7 @@ def run_limited(
             return Ended(f"{command[0]} not found" if missing else f"not started: {error}", 0.0)
     in_time = False
     try:
-        in_time = _wait(process, begin + limit, lambda: _watch(output, heartbeat, begin))
+        in_time = _wait(process, begin + limit, lambda: _watch(process, output, heartbeat, begin))
         if not in_time:
             process.terminate()  # the leader alone: it may still have something to say about its children
             _wait(process, time.monotonic() + _GRACE)
@@ -79,16 +79,13 @@ def run_limited(
 
 
 def shorten(output: Path, most: int) -> None:
-    """Keep the beginning and the end of a file of more than `most` bytes, which may still be written to."""
+    """Keep the beginning and the end of a file of more than `most` bytes, which nobody writes to meanwhile."""
     size = output.stat().st_size
     if size <= most:
         return
     with output.open("rb") as file:
-        tail = b""
-        while output.stat().st_size > file.tell():  # what was written meanwhile belongs to the end
-            size = output.stat().st_size
-            file.seek(size - _TAIL)
-            tail = file.read(_TAIL)
+        file.seek(size - _TAIL)
+        tail = file.read(_TAIL)
     os.truncate(output, _HEAD)
     with output.open("ab") as file:
         file.write(b"\n... %d bytes left out ...\n" % (size - _HEAD - _TAIL) + tail)
@@ -112,9 +109,30 @@ def _wait(process: subprocess.Popen[bytes], until: float, watch: Callable[[], No
     return True
 
 
-def _watch(output: Path, heartbeat: Callable[[float], None], begin: float) -> None:
-    shorten(output, _MAX_SEEN)
+def _watch(
+    process: subprocess.Popen[bytes], output: Path, heartbeat: Callable[[float], None], begin: float
+) -> None:
+    if output.stat().st_size > _MAX_SEEN:
+        with _paused(process) as still:
+            if still:
+                shorten(output, _MAX_SEEN)
     heartbeat(time.monotonic() - begin)
+
+
+@contextmanager
+def _paused(process: subprocess.Popen[bytes]) -> Iterator[bool]:
+    """Stops a process and its group, lest what it writes meanwhile is lost; whether it stands still (or has ended)."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGSTOP)
+    until, seen = time.monotonic() + _GRACE, None
+    while seen is None and time.monotonic() < until:  # one that is stuck in a driver does not stop
+        seen = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        time.sleep(_POLL / 10)  # also for the others of the group, to end the write that they are in
+    try:
+        yield seen is not None
+    finally:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGCONT)
 
 
 def _kill(process: subprocess.Popen[bytes], mark: str) -> None:
