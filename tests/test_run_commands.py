@@ -127,7 +127,7 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("interpolate RUN --output RUN", "RUN: is a folder, expected a file"),
         ("extract-mesh RUN --resolution 4000", "--mesh-resolution must be between 4 and 1024, got 4000"),
         ("extract-mesh RUN --output-dir FILE", "FILE: is a file, expected a folder"),
-        ("evaluate RUN --shapes -2", "--shapes must not be negative, got -2"),
+        ("evaluate RUN --shapes -2", "--shapes must be a number from 0 to 1000000, or a folder of meshes, got -2"),
         ("evaluate RUN --seed -1", "--seed must not be negative, got -1"),
         ("evaluate RUN --output FILE --real FILE", "FILE: is read; name another file"),
         ("evaluate RUN --output FILE/a.json", "FILE is not a folder"),
@@ -289,13 +289,50 @@ def test_evaluate(
     assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--real", str(tmp_path / "nowhere"))
 
 
+def test_shapes_are_compared_with_a_folder_of_meshes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    for name, sides in (("seen", (0.3, 0.6, 0.9)), ("unseen", (0.5, 0.8))):
+        (tmp_path / name).mkdir()
+        for side in sides:
+            trimesh.creation.box((side, 0.4, 1)).export(tmp_path / name / f"{side:g}--0.ply")
+    output = tmp_path / "scores.json"
+    arguments = ["--images", "8", "--training-shapes", str(tmp_path / "seen"), "--output", str(output)]
+    assert main(["evaluate", str(run), "--shapes", str(tmp_path / "unseen"), *arguments]) == 0
+    assert "shapes above the nearest that were learned from" in capsys.readouterr().out
+    scores = json.loads(output.read_text())
+    assert scores["shapes"] == str(tmp_path / "unseen") and scores["mmd"] > scores["floor_mmd"] > 0
+    assert scores["novelty"] > scores["floor_novelty"] > 0 and scores["shapeless"] == 0
+    assert scores["connected"] == 1 and scores["coverage"] in (0.5, 1) and 0 <= scores["turned"] < 360
+    assert imageio.imread(tmp_path / "scores-nearest.png").shape == (2 * 192, 2 * 192, 3)
+    assert "give --shapes MESHES too" in error(capsys, "evaluate", str(run), "--up", "z")
+    assert "give --shapes MESHES too" in error(capsys, "evaluate", str(run), "--shapes", "4", *arguments)
+    assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--shapes", str(tmp_path / "nowhere"))
+
+
+def test_real_images_are_drawn_from_all_that_are_given(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files that come object by object, dark ones first: halves of them are alike."""
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    for number in range(64):
+        value = 40 if number < 32 else 240
+        imageio.imwrite(tmp_path / f"{number:02d}.png", np.full((32, 32, 3), value, np.uint8))
+    output = tmp_path / "scores.json"
+    assert main(["evaluate", str(run), "--real", str(tmp_path), "--images", "32", "--output", str(output)]) == 0
+    assert json.loads(output.read_text())["swd_floor"] < 0.1
+
+
 def test_shapes_of_a_run_with_data_of_its_own_are_not_compared_with_solids(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tensors, state = load_checkpoint(resolve_checkpoint(run))
     config = {**state["config"], "data": "chairs"}
     save_checkpoint(tmp_path / "chairs", state["step"], tensors, {"kind": "gan", "config": config})
-    assert "comes from chairs: leave it out" in error(capsys, "evaluate", str(tmp_path / "chairs"), "--shapes", "7")
+    assert "comes from chairs: give a folder of meshes" in error(
+        capsys, "evaluate", str(tmp_path / "chairs"), "--shapes", "7"
+    )
 
 
 def test_a_run_that_grows_is_evaluated_as_it_was_at_the_checkpoint(run: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from sdfgan.data.image_sets import Images, InMemory
 from sdfgan.data.layouts import open_data
 from sdfgan.data.shapes import shape_set
 from sdfgan.errors import UserError
-from sdfgan.gan import truncation
+from sdfgan.gan import shape_sets, truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.data import load_training_data
-from sdfgan.gan.evaluation import image_scores, random_images, real_images, set_scores
+from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.models import load_generator, poses_of
+from sdfgan.gan.shape_sets import TrueShapes
+from sdfgan.images import save_image
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
@@ -27,25 +30,29 @@ from sdfgan.training.device import resolve_device
 from sdfgan.training.files import write_json
 from sdfgan.training.progress import progress
 
+_SHEET = 192  # pixels along the side of each shape of the picture
 _UNSEEN = 1_000_003  # seed of the built-in images that no run has learned from
 
 
 def run(config: EvaluateConfig) -> None:
     """Print the distances, write them, and say where."""
+    config.check()
     device = resolve_device(config.device)
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
     generator, trained = load_generator(checkpoint, weights)  # type: ignore[arg-type]
     state = load_checkpoint(checkpoint)[1]
     source = trained.data or state.get("imported_from")
-    if config.shapes and source is not None:
+    if isinstance(config.shapes, int) and config.shapes and source is not None:
         raise UserError(
-            f"--shapes compares with the shapes of a built-in set, but {config.run} comes from {source}: leave it out"
+            f"--shapes {config.shapes} compares with shapes of a built-in set, but {config.run} comes from {source}: "
+            "give a folder of meshes of such objects, or leave it out"
         )
     if config.real is None and "imported_from" in state:
         raise UserError(f"{config.run} was imported without its training data: give real images by --real")
     default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
     output = output_path(config.output, default, reads=[checkpoint, *filter(None, (config.real, config.inception))])
+    compared = _true_shapes(config, trained.shapes) if config.shapes else None
     now = dataclasses.replace(trained.at(max(0, state["step"] - 1)), device=str(device))
     found = find_weights(config.inception)
     inception = None if found is None else load_inception(found).to(device)
@@ -71,10 +78,15 @@ def run(config: EvaluateConfig) -> None:
     true = real_images(reals, count, now)
     scores: dict[str, Any] = {**image_scores(fakes, true, inception)}
     if len(reals) >= 2 * count:
-        others = real_images(reals, count, now, start=count)
-        scores["swd_floor"] = sliced_wasserstein(true, others)
-    if config.shapes:
-        scores |= set_scores(generator, now, config.shapes, config.seed)
+        scores["swd_floor"] = sliced_wasserstein(true, real_images(reals, count, now, start=count))
+    sheet = None
+    if compared is not None:
+        true_shapes, others, training = compared
+        made = shape_sets.generate(generator, now, len(true_shapes.clouds), config.seed)
+        scores |= shape_sets.set_scores(made, true_shapes, others, training)
+        if training is not None and made.meshes:
+            sheet = output_path(None, output.with_name(f"{output.stem}-nearest.png"))
+            save_image(sheet, shape_sets.nearest_sheet(made, training, _SHEET))
     width = max(map(len, scores))
     for name, value in scores.items():
         print(f"{name:{width}}  {value:.5g}")
@@ -86,12 +98,13 @@ def run(config: EvaluateConfig) -> None:
         "images": count,
         "resolution": now.resolution,
         "real": str(config.real or what),
-        "shapes": config.shapes,
+        "shapes": str(config.shapes) if isinstance(config.shapes, Path) else config.shapes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         **scores,
     }
     write_json(output, result)
-    print(f"{count} images on each side at {now.resolution} px; wrote {output}")
+    shown = "" if sheet is None else f" and {sheet}: shapes above the nearest that were learned from"
+    print(f"{count} images on each side at {now.resolution} px; wrote {output}{shown}")
 
 
 def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Images, str]:
@@ -101,7 +114,8 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Images, s
         found = open_data(config.real, trained.resolution, layout=layout, background=background)
         for note in found.notes:
             print(note)
-        return found.images, "given"
+        order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(config.seed))
+        return found.images.select(order), "given"  # files may come object by object: any part is of all of them
     if trained.data is not None:
         return load_training_data(trained, talk=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor
@@ -114,6 +128,21 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Images, s
             on_progress=lambda n, _: bar.advance(n - bar.done),
         )
     return InMemory(made.images), "built-in, not learned from"
+
+
+def _true_shapes(config: EvaluateConfig, family: str) -> tuple[TrueShapes, TrueShapes | None, TrueShapes | None]:
+    """The shapes to compare with; others of their kind, whose scores are the floor; and those learned from."""
+    if isinstance(config.shapes, int):
+        true, others = (shape_sets.built_in(config.shapes, family, config.seed + i) for i in (0, 1))
+        return true, others, None
+    true = shape_sets.of_meshes(config.shapes, config.up == "z")
+    if config.training_shapes is None:
+        return true, None, None
+    training = shape_sets.of_meshes(config.training_shapes, config.up == "z")
+    some = torch.randperm(len(training.clouds), generator=torch.Generator().manual_seed(config.seed))[
+        : len(true.clouds)
+    ]
+    return true, training._replace(clouds=training.clouds[some]), training
 
 
 def _poses(config: ResolvedGanConfig, reals: Images) -> PoseDistribution:

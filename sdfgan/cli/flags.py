@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import tyro
 
+from sdfgan.errors import UserError
 from sdfgan.training.config import (
     MAX_CELLS,
     MIN_CELLS,
@@ -24,6 +25,7 @@ from sdfgan.training.config import (
     Frames,
     Frequency,
     MeshCells,
+    Metavar,
     Natural,
     NearFar,
     NotNegative,
@@ -32,6 +34,7 @@ from sdfgan.training.config import (
     PowerOfTwo,
     Scale,
     Section,
+    ShapesOrMeshes,
     VideoFormat,
     Weight,
 )
@@ -209,7 +212,7 @@ class InvertConfig(VolumeFlags):
 @dataclass(frozen=True)
 class EvaluateConfig(Config):
     """Measure a trained generator: sliced-Wasserstein distance; with Inception weights FID, KID, precision and recall;
-    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's."""
+    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's or a folder of meshes."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
@@ -219,9 +222,14 @@ class EvaluateConfig(Config):
     """Real images. Default: those held out from the run; for the built-in set, newly rendered ones."""
     inception: Path | None = None
     """Inception weights, .safetensors or .pth. Default: $SDFGAN_INCEPTION, or the file in the cache folder."""
-    shapes: Annotated[int, NotNegative, AtMost(10**6)] = 0
-    """Generated and true shapes, each, for MMD, coverage and 1-NNA, such as 105; for runs on the built-in set; 0:
-    none."""
+    shapes: Annotated[int | Path, ShapesOrMeshes, Metavar("N|MESHES")] = 0
+    """True shapes for MMD, coverage and 1-NNA of as many generated ones: a folder of meshes, best of objects that the
+    run has not seen; or, for runs on the built-in set, a number, such as 105. 0: none."""
+    training_shapes: Annotated[Path | None, Metavar("MESHES")] = None
+    """With --shapes MESHES: the meshes whose images were learned from. Gives the floor of the scores, and novelty: how
+    far generated shapes are from the nearest of them, with a picture of some."""
+    up: Literal["y", "z"] = "y"
+    """The axis of these meshes that points up."""
     psi: Annotated[float, Between(-10, 10)] = 1.0
     """Truncation towards the mean shape, which lies between the kinds of objects if the run learned several. Scores are
     usually reported for 1, no truncation."""
@@ -233,6 +241,12 @@ class EvaluateConfig(Config):
     """JSON file to write. Default: evaluation-STEP.json in the run folder, or evaluation-STEP-2.json ..."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+    def check(self) -> None:
+        """See `Config.check`."""
+        for flag, given in (("--training-shapes", self.training_shapes is not None), ("--up", self.up != "y")):
+            if given and not isinstance(self.shapes, Path):
+                raise UserError(f"{flag} is for meshes that shapes are compared with: give --shapes MESHES too")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from sdfgan.cameras import PoseDistribution, rotate_axes
 from sdfgan.data.convert import Write, dataset_json, encode, image_name, writer
 from sdfgan.errors import UserError
 from sdfgan.meshes import read_model, render_model
+from sdfgan.meshes.read import READ_SUFFIXES
 from sdfgan.raycast import Lighting
 from sdfgan.training.files import atomic_file, parse_json, write_json
 
@@ -43,6 +44,18 @@ class Written(NamedTuple):
     path: Path
     objects: int
     images: int
+
+
+def mesh_files(path: Path) -> tuple[Path, list[Path]]:
+    """The folder that the names of objects and classes are relative to, and the mesh files in order. UserError."""
+    if path.is_file():
+        return path.parent, [path]
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder")
+    found = sorted(file for file in path.rglob("*") if file.suffix.lower() in READ_SUFFIXES and file.is_file())
+    if not found:
+        raise UserError(f"{path}: a folder without meshes ({', '.join(READ_SUFFIXES)})")
+    return path, found
 
 
 def object_name(path: Path) -> str:

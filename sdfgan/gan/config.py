@@ -197,8 +197,9 @@ class GanConfig(Config):
     """Images per step."""
     resolution: Annotated[int | None, PowerOfTwo, AtMost(1024), Essential] = None
     """Side of the training images in pixels, a power of two from 16."""
-    learning_rate_generator: Annotated[Weight, Formerly("lr_generator")] = 5e-4
-    """Adam's learning rate of the generator. Above about 7e-4 surfaces crumple."""
+    learning_rate_generator: Annotated[Weight | None, Formerly("lr_generator")] = None
+    """Adam's learning rate of the generator; too large, surfaces crumple. Default, by the first resolution: 5e-4 up to
+    32 pixels, 2.5e-4 above."""
     learning_rate_discriminator: Annotated[Weight, Formerly("lr_discriminator")] = 5e-4
     """Adam's learning rate of the discriminator."""
     mapping_rate: Weight = 1.0
@@ -273,6 +274,7 @@ class GanConfig(Config):
             "precision": "fp32" if on_cpu else "bf16",
             "trunk_layers": 8 if is_volume else 3,
             "eikonal_weight": 0.0 if is_volume else 0.5,
+            "learning_rate_generator": 5e-4 if resolution <= 32 else 2.5e-4,
             "r1_gamma": _r1_gamma(resolution) if self.gan_loss in ("logistic", "hinge") else 0.0,
         }
 
@@ -358,6 +360,7 @@ class ResolvedGanConfig(GanConfig):
     precision: Literal["fp32", "bf16", "fp16"]
     eikonal_weight: float
     r1_gamma: float
+    learning_rate_generator: float
 
     def chunk_of(self, processes: int) -> int:
         """Images of a chunk when so many processes share a batch."""

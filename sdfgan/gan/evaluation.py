@@ -1,38 +1,26 @@
-"""How good a generator is: distances of its images to real ones, and of its shapes to true ones, from fixed seeds."""
+"""How good a generator's images are: distances to real ones, from fixed seeds."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
 from sdfgan.data.image_sets import Images
-from sdfgan.data.shapes import SHAPE_FAMILIES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan import drawing
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.inception import MIN_IMAGES, Inception
-from sdfgan.meshes import marching_cubes
-from sdfgan.metrics import (
-    ShapeScores,
-    frechet_distance,
-    kernel_distance,
-    precision_recall,
-    shape_scores,
-    sliced_wasserstein,
-)
+from sdfgan.metrics import frechet_distance, kernel_distance, precision_recall, sliced_wasserstein
 from sdfgan.training.progress import progress
 from sdfgan.training.ranks import Ranks
 
-SEED = 77  # of the latents and poses that images are compared with, and of true shapes
+SEED = 77  # of the latents and poses that images are compared with
 _AT_ONCE = 32  # images
-_SHAPE_RESOLUTION, _SHAPE_POINTS = 40, 1024
 
 Map = Callable[..., Iterable[Any]]
 
@@ -108,63 +96,3 @@ def features(inception: torch.nn.Module, images: Tensor) -> Tensor:
             found.append(inception(part.to(device)).float().cpu())
             bar.advance(len(part))
     return torch.cat(found)
-
-
-# -------------------------------------------------------------------------------------------------------------- shapes
-
-
-def set_scores(generator: Field, config: ResolvedGanConfig, count: int, seed: int = SEED) -> dict[str, float]:
-    """MMD, coverage and 1-NNA by Chamfer distance of `count` generated shapes against the built-in set's.
-
-    Shapes of the generator without a surface are left out, and their share is given. `floor_` is the same for a second
-    set of true shapes in place of the generated ones.
-    """
-    true = true_clouds(count, seed, config.shapes)
-    random = torch.Generator().manual_seed(seed)
-    latents = config.latent_std * torch.randn(count, generator.latent_size, generator=random)
-    device = next(generator.parameters()).device
-    clouds = []
-    with progress(count, "shapes") as bar, torch.no_grad():
-        for index, latent in enumerate(latents.to(device).split(1)):
-            cloud = surface_points(generator, generator.condition(latent), seed + index)
-            if cloud is not None:
-                clouds.append(cloud)
-            bar.advance()
-    floor = {f"floor_{name}": value for name, value in _floor(count, seed, config.shapes)._asdict().items()}
-    if not clouds:
-        return {"shapeless": 1.0, **floor}
-    found = shape_scores(torch.stack(clouds), true)
-    return {**found._asdict(), "shapeless": 1 - len(clouds) / count, **floor}
-
-
-@functools.cache
-def _floor(count: int, seed: int, family: str) -> ShapeScores:
-    return shape_scores(true_clouds(count, seed + 1, family), true_clouds(count, seed, family))
-
-
-@functools.cache
-def true_clouds(count: int, seed: int, family: str = "solids") -> Tensor:
-    """Points [count, P, 3] on random shapes of a built-in set, classes in turn."""
-    classes = SHAPE_FAMILIES[family]
-    random = torch.Generator().manual_seed(seed)
-    clouds = []
-    for index in range(count):
-        name = classes[index % len(classes)]
-        on_cylinder = index // len(classes) % 2 == 0
-        field, _ = random_shapes(name, 1, random, on_cylinder=on_cylinder)
-        cloud = surface_points(field, None, seed + index)
-        assert cloud is not None  # every class has a surface
-        clouds.append(cloud)
-    return torch.stack(clouds)
-
-
-def surface_points(field: Field, condition: Any, seed: int) -> Tensor | None:
-    """Points [P, 3] spread by area over a field's surface, or None if it has none."""
-    import trimesh
-
-    try:
-        mesh = marching_cubes(field, condition, _SHAPE_RESOLUTION)
-    except UserError:
-        return None
-    points, _ = trimesh.sample.sample_surface(mesh, _SHAPE_POINTS, seed=np.random.default_rng(seed))
-    return torch.from_numpy(np.asarray(points, np.float32))

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.gan import augment
+from sdfgan.gan import augment, shape_sets
 from sdfgan.gan.batches import Batches, Fake, View
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
 from sdfgan.gan.discriminators import update_spectral_norm
-from sdfgan.gan.evaluation import image_scores, random_images, real_images, set_scores
+from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.losses import top_k_weights
 from sdfgan.gan.models import config_of
 from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
@@ -323,10 +323,15 @@ class GanJob(TrainingState):
         self.scores = image_scores(fakes, real_images(self.data.held_out, count, now), self.inception)
         if self.config.evaluate_shapes:
             measure_slope(self.average)
-            self.scores |= set_scores(self.average, self.config, self.config.evaluate_shapes)
+            self.scores |= self._shape_scores(self.config.evaluate_shapes)
         if self.steps_done == 0:
             self.start = self.scores
         return [{f"evaluation/{name}": value for name, value in self.scores.items()}]
+
+    def _shape_scores(self, count: int) -> dict[str, float]:
+        made = shape_sets.generate(self.average, self.config, count)
+        true, others = (shape_sets.built_in(count, self.config.shapes, shape_sets.SEED + i) for i in (0, 1))
+        return shape_sets.set_scores(made, true, others)
 
     def results(self) -> dict[str, Any]:
         """What the summary says about distances to held-out images."""

@@ -69,6 +69,9 @@ Essential = _Mark("essential")  # shown by --help; --help-all shows everything
 Positive = Rule("be positive", lambda x: not x <= 0, "> 0")
 NotNegative = Rule("not be negative", lambda x: not x < 0, ">= 0")
 Cells = Rule(f"be 0 (no mesh) or at least {MIN_CELLS}", lambda n: n == 0 or n >= MIN_CELLS, "0, or >= 4")
+ShapesOrMeshes = Rule(
+    "be a number from 0 to 1000000, or a folder of meshes", lambda x: isinstance(x, Path) or 0 <= x <= 10**6, ""
+)
 PowerOfTwo = Rule("be a power of two from 16", lambda n: n >= 16 and not n & (n - 1), "a power of two, >= 16")
 
 
