@@ -87,6 +87,15 @@ MADE = {
     "solid.png": Made(from_readme, 0),
     "grid.png": Made(from_run, 1, ("python tools/train_gan.py --steps 7342 --seed 2",)),
     "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py",)),
+    "grid-aircraft.png": Made(
+        from_run,
+        1,
+        (
+            "python tools/dataset.py render aircraft/ aircraft.zip --views 32 --resolution 128",
+            "python tools/train_gan.py --data aircraft.zip --resolution 64 --r1-gamma 20 "
+            "--learning-rate-generator 2.5e-4 --steps 2950 --view-resolution 160 --device cuda",
+        ),
+    ),
     "grid-default.png": Made(from_run, 1, ("python tools/train_gan.py --shapes solids",)),
     "recipes.png": Made(
         from_both,
