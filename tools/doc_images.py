@@ -96,6 +96,11 @@ MADE = {
             "--learning-rate-generator 2.5e-4 --steps 2950 --view-resolution 160 --device cuda",
         ),
     ),
+    "nearest-aircraft.png": Made(
+        from_file,
+        1,
+        ("python tools/evaluate.py RUN --shapes aircraft/ --training-shapes aircraft/",),
+    ),
     "grid-default.png": Made(from_run, 1, ("python tools/train_gan.py --shapes solids",)),
     "recipes.png": Made(
         from_both,
