@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +109,69 @@ def test_what_is_refused(tmp_path: Path) -> None:
         render_mesh(quad(), FRONT, 0)
     (tmp_path / "quad.mtl").write_text("newmtl m\nmap_Kd ../outside.png\n")  # a file that is not there, nor may be read
     (tmp_path / "quad.obj").write_text("mtllib quad.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
-    model, _ = read_model(tmp_path / "quad.obj")
+    model, notes = read_model(tmp_path / "quad.obj")
     assert model.textures == [] and len(model.tree.faces) == 1
+    assert [note.removeprefix(f"{tmp_path}/") for note in notes] == [
+        "quad.obj: ../outside.png is outside its folder, and not read: what it colours has its plain colour"
+    ]
+
+
+def test_files_that_are_outside_or_missing_are_said(tmp_path: Path) -> None:
+    """What is outside the folder is not read, although it is there."""
+    four_colours().save(tmp_path / "outer.png")
+    (tmp_path / "outer.mtl").write_text("newmtl m\nmap_Kd texture.png\n")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    for name in ("texture.png", "my texture.png"):
+        four_colours().save(folder / name)
+    face = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n"
+    libraries = {
+        "inner.mtl": "map_Kd -s 1 1 1 texture.png",
+        "windows.mtl": "map_Kd images\\texture.png",
+        "spaces.mtl": "map_Kd my texture.png",
+        "none.mtl": "map_Kd nothing.png",
+        "out.mtl": "map_Kd ../outer.png",
+        "moved.mtl": "map_Kd ../textures/texture.png",  # which is beside the mesh
+        "null.mtl": "map_Kd \0.png",
+    }
+    for name, line in libraries.items():
+        (folder / name).write_text(f"newmtl m\n{line}\n")
+    said = {}
+    for library in (*libraries, "../outer.mtl", str(tmp_path / "outer.mtl"), "gone.mtl"):
+        (folder / "a.obj").write_text(f"mtllib {library}\n{face}")
+        model, notes = read_model(folder / "a.obj")
+        said[library] = [note.split(": ")[1] for note in notes]
+        coloured = [texture for texture in model.textures if texture[..., :3].std(-1).max() > 0.1]
+        assert len(coloured) == (library in ("inner.mtl", "moved.mtl", "windows.mtl", "spaces.mtl"))
+    outside = "is outside its folder, and not read"
+    assert said == {
+        "inner.mtl": [],
+        "windows.mtl": [],
+        "spaces.mtl": [],
+        "none.mtl": ["nothing.png is missing"],
+        "out.mtl": [f"../outer.png {outside}"],
+        "moved.mtl": [],
+        "null.mtl": ["\0.png is missing"],
+        "../outer.mtl": [f"../outer.mtl {outside}"],
+        str(tmp_path / "outer.mtl"): [f"{tmp_path / 'outer.mtl'} {outside}"],
+        "gone.mtl": ["gone.mtl is missing"],
+    }
+
+
+@pytest.mark.parametrize("uri", ["../outer.png", "%2e%2e/outer.png", "nothing.png", "texture.png"])
+def test_textures_of_gltf_are_in_its_folder(tmp_path: Path, uri: str) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    four_colours().save(tmp_path / "outer.png")
+    four_colours().save(folder / "texture.png")
+    quad(baseColorTexture=four_colours()).export(folder / "quad.gltf")
+    content = json.loads((folder / "quad.gltf").read_text())
+    content["images"] = [{"uri": uri}]
+    (folder / "quad.gltf").write_text(json.dumps(content))
+    model, notes = read_model(folder / "quad.gltf")
+    assert len(model.textures) == (uri == "texture.png") and len(notes) == (uri != "texture.png")
+    for note in notes:
+        assert note.startswith(f"{folder / 'quad.gltf'}: ") and ("missing" if "nothing" in uri else "outside") in note
 
 
 def test_each_image_may_have_a_light_of_its_own() -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, ray_grid
 from sdfgan.checks import check_axes, check_fov, check_whole
+from sdfgan.meshes.materials import FolderResolver, unused_files
 from sdfgan.meshes.normalise import normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
@@ -54,8 +55,9 @@ def read_model(path: str | os.PathLike[str], margin: float = 0.1, texels: int | 
     """A mesh file (as `read_mesh` takes) with its colours in the ball of radius 1 - margin, and what was left out.
 
     Where a reader of colours cuts polygons into other triangles, `read_mesh`'s are taken, and coloured like the nearest
-    of the others; where the two read another box altogether the model is grey, and a note says so. `texels`: textures
-    are reduced to about so many along their longer side.
+    of the others; where the two read another box altogether the model is grey, and a note says so. A material or
+    texture that is missing, or outside the file's folder, is noted. `texels`: textures are reduced to about so many
+    along their longer side.
 
     Raises UserError, one line that names the file.
     """
@@ -70,7 +72,7 @@ def read_model(path: str | os.PathLike[str], margin: float = 0.1, texels: int | 
         return plain, notes
     coloured = model_of(parts, margin, texels)
     same = abs(_area(coloured) - _area(plain)) <= _SAME_SIZE * _area(plain)
-    return (coloured if same else _repainted(plain, coloured)), []
+    return (coloured if same else _repainted(plain, coloured)), unused_files(path)
 
 
 def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texels: int | None = None) -> Model:
@@ -189,7 +191,7 @@ class _Look(NamedTuple):
 def _parts(path: Path) -> list[trimesh.Trimesh]:
     """The parts of a file that trimesh reads, with their colours; none where it cannot."""
     try:
-        found = trimesh.load_scene(path, process=False).dump(concatenate=False)
+        found = trimesh.load_scene(path, process=False, resolver=FolderResolver(str(path))).dump(concatenate=False)
         return [part for part in found if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except Exception:  # of whatever kind; the mesh itself has been read
         return []
