@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             start = file.read(2)
         if start != b"PK" and start[:1] != b"\x80":
             raise UserError(f"{path}: not a file of weights: expected .safetensors, or what torch.save writes")
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of protocols that are not allowed either
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from sdfgan.gan.models import Weights
 from sdfgan.images import image_grid, to_bytes
 from sdfgan.raycast import Lighting
 from sdfgan.viewer.generator import SLIDERS, Choice, GeneratorScene
+from sdfgan.viewer.origin import own_pages_only
 from sdfgan.viewer.runs import Progress, find_result, open_scene
 from sdfgan.viewer.scenes import Check, Scene
 from sdfgan.viewer.scheduler import Scheduler
@@ -56,7 +57,7 @@ class Viewer:
         self.progress, self._result = Progress(run), find_result(path)
         self.scene = open_scene(self._result, device, weights)
         self.scheduler, self._pages, self._closed = Scheduler(), dict[int, Page](), threading.Event()
-        with _silent():
+        with _silent(), own_pages_only(host):
             self.server = viser.ViserServer(host, port, label="sdfgan view", verbose=False)
         self.server.scene.set_up_direction("+y")
         self.server.gui.configure_theme(show_logo=False, show_share_button=False)
