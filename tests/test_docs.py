@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 from pathlib import Path
 
 import pytest
+import tyro
 
+import sdfgan
+from build_docs import navigation
 from doc_images import IMAGES, MADE, NOTES, checksum, differing
+from performance_page import TABLES, performance_page, records
+from reference_pages import API, api_pages, command_groups, command_pages, public_names
 from sdfgan.cli import COMMANDS
+from sdfgan.cli.parse import is_positional
 from sdfgan.gan import GanConfig
 from sdfgan.training.config import settings_of
 
@@ -117,3 +124,54 @@ def test_ci_runs_what_the_pages_say() -> None:
     ours = (ROOT / ".ci" / "run").read_text()
     checks = [line for line in ours.splitlines() if line.startswith(("ruff ", "mypy"))]
     assert len(checks) == 3 and all(f"- run: {check}\n" in workflow for check in checks)
+    docs = (ROOT / ".github" / "workflows" / "docs.yml").read_text()
+    (build,) = re.findall(marked.format("the documentation"), (ROOT / "CONTRIBUTING.md").read_text())
+    assert f"- run: {build.partition('   #')[0]}\n" in docs and "\npython tools/build_docs.py\n" in ours
+
+
+def test_the_list_of_pages_has_each_page_once() -> None:
+    listed = [page for pages in navigation((ROOT / "docs" / "README.md").read_text()).values() for page in pages]
+    wanted = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"} | {"../CONTRIBUTING", "../CHANGELOG"}
+    assert sorted(listed) == sorted(wanted)
+
+
+def test_the_reference_describes_every_public_name_once() -> None:
+    unnamed = {"pictures", "rendering", "training", "viewer"}  # former names, parts of others, nothing public
+    assert {name for name in API if "." not in name} - {"errors"} == set(sdfgan._SUBPACKAGES) - unnamed
+    pages = api_pages()
+    described: dict[int, str] = {}
+    for name in API:
+        module, page = importlib.import_module(f"sdfgan.{name}"), pages[f"api/{name}.md"]
+        for public in public_names(module):
+            path = f"sdfgan.{name}.{public}"
+            here = re.findall(rf"^.. auto(?:class|function|data):: {re.escape(path)}$", page, re.M)
+            linked = re.findall(rf"^- `{re.escape(path)}`: {{py:obj}}`([\w.]+)`$", page, re.M)
+            assert len(here) + len(linked) == 1, path
+            value = getattr(module, public)
+            if here and not isinstance(value, tuple | dict):
+                assert described.setdefault(id(value), path) == path
+            if linked:
+                assert described[id(value)] == linked[0]
+    assert len(described) > 150
+
+
+def test_the_reference_has_every_flag_of_every_command() -> None:
+    grouped = [name for names in command_groups().values() for name in names]
+    pages = command_pages()
+    assert sorted(grouped) == sorted(COMMANDS)
+    for name, command in COMMANDS.items():
+        page = pages[f"commands/{name.replace(' ', '-')}.md"]
+        settings = settings_of(command.load_config()).values()
+        wanted = {one.flag for one in settings if tyro.conf.Suppress not in one.marks and not is_positional(one)}
+        assert wanted - set(re.findall(r"--[a-z][a-z0-9-]+", page)) == set()
+        assert page.count("```") % 2 == 0 and page.startswith(f"# sdfgan {name}\n")
+
+
+def test_every_measurement_is_shown_with_device_and_commit() -> None:
+    page, found = performance_page(), records()
+    counted = sum(int(count) for count in re.findall(r": (\d+) records$", page, re.M))
+    shown = [one for one in found if any(table.belongs(one) for table in TABLES)]
+    models = [one for one in found if one.get("suite") == "models"]
+    assert len(shown) + len(models) + counted == len(found)
+    rows = re.findall(r"^\| .* \| (.*) \| (\d*) \| `([0-9a-f]{7})` \|$", page, re.M)
+    assert len(rows) >= len(shown) > 200 and all(device for device, _, _ in rows)
