@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib
 import json
@@ -18,6 +19,7 @@ from performance_page import TABLES, performance_page, records
 from reference_pages import API, api_pages, command_groups, command_pages, public_names
 from sdfgan.cli import COMMANDS
 from sdfgan.cli.parse import is_positional
+from sdfgan.compat.flags import OLD_FLAGS
 from sdfgan.gan import GanConfig
 from sdfgan.training.config import settings_of
 
@@ -92,6 +94,7 @@ def test_the_image_of_the_readme_is_what_its_lines_draw(tmp_path: Path) -> None:
 def test_flags_of_all_commands_exist() -> None:
     flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures", "rounds", "threads"}
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
+    flags |= {flag[2:] for old in OLD_FLAGS.values() for flag in old}
     for command in COMMANDS.values():
         names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
         flags |= names | {f"no-{name}" for name in names}
@@ -133,6 +136,29 @@ def test_the_list_of_pages_has_each_page_once() -> None:
     listed = [page for pages in navigation((ROOT / "docs" / "README.md").read_text()).values() for page in pages]
     wanted = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"} | {"../CONTRIBUTING", "../CHANGELOG"}
     assert sorted(listed) == sorted(wanted)
+
+
+def said_by_the_code() -> list[str]:
+    """Every string in the package, with * for what is filled in."""
+    found = []
+    for path in (ROOT / "sdfgan").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [one.value if isinstance(one, ast.Constant) else "*" for one in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"{[^}]*}", "*", node.value))
+    return found
+
+
+def test_the_messages_of_troubleshooting_are_those_that_the_code_prints() -> None:
+    """What is quoted there, word for word; dots stand for what is filled in, or left out."""
+    quoted = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    said = said_by_the_code()
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in message.split("...") if part.strip(" :")]
+        assert any(re.search(".*".join(parts), one, re.S) for one in said), message
+    assert len(quoted) >= 20
 
 
 def test_the_reference_describes_every_public_name_once() -> None:

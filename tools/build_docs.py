@@ -33,7 +33,8 @@ def pages() -> dict[str, bytes]:
     found = {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in sorted(copied)}
     menu = navigation((ROOT / "docs" / "README.md").read_text())
     menu["Project"].append("README")
-    menu["Reference"] = ["../reference/api", "../reference/commands", "../reference/performance"]
+    menu["Reference"] = ["../reference/api", "../reference/commands", "../reference/older-flags"]
+    menu["Reference"].append("../reference/performance")
     for caption, names in menu.items():
         entries = "\n".join(f"docs/{name}".replace("docs/../", "") for name in names)
         found["README.md"] += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{entries}\n```\n".encode()

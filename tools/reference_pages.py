@@ -14,6 +14,7 @@ from types import ModuleType
 
 from sdfgan.cli import COMMANDS
 from sdfgan.cli.help import command_help
+from sdfgan.compat.flags import OLD_FLAGS
 
 # Packages and modules for users of the library, in the order in which data flows.
 API = (
@@ -125,8 +126,25 @@ def command_pages() -> dict[str, str]:
             pages[file] = _command_page(name)
         lines += ["", "```{toctree}", ":hidden:", ""]
         lines += [f"{name} <commands/{name.replace(' ', '-')}>" for name in names] + ["```", ""]
+    pages["older-flags.md"] = older_flags_page()
     pages["commands.md"] = "\n".join(lines)
     return pages
+
+
+def older_flags_page() -> str:
+    """Every flag of an older project, and what it is today."""
+    lines = [
+        "# Flags of older projects\n",
+        "These flags are accepted, with hyphens, underscores or capitals between words, and a line says what they are "
+        "now. See [coming from other projects](../docs/older-projects.md).\n",
+    ]
+    for command, flags in OLD_FLAGS.items():
+        lines += [f"## {command}\n", "| flag | |", "|---|---|"]
+        for flag, old in flags.items():
+            note = re.sub(r"(--[a-z-]+[a-z])", r"`\1`", old.note)
+            lines.append(f"| `{flag}` | {note} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _command_page(name: str) -> str:
