@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import re
 import textwrap
@@ -34,6 +35,7 @@ nb_execution_cache_path = str(Path(__file__).parent.parent / "build" / "docs-cac
 nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_show_tb = True
+nb_merge_streams = True
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
@@ -43,6 +45,7 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 96
 _SECTIONS = Config(napoleon_use_rtype=False, napoleon_use_ivar=True)  # Args, Returns ...
 
+_SECTION_NAMES = ("Args:", "Returns:", "Raises:", "Attributes:", "Yields:")
 _LONG = 16  # so many fields are those of a command's settings, which its page describes
 
 
@@ -54,24 +57,42 @@ def plain_text(line: str) -> str:
             glued = parts[i + 1][:1]
             parts[i] = f"`{part}`" + ("\\ " if glued and (glued.isalnum() or glued == "_") else "")
         else:
-            parts[i] = re.sub(r"([\\*|`])|_(?!\w)", lambda one: "\\" + one[0], part)
+            parts[i] = re.sub(
+                r"(?<!\w)\*\w+\*|([\\*|`])|_(?!\w)", lambda one: one[0] if one[0][1:] else "\\" + one[0], part
+            )
     return "".join(parts)
 
 
 def as_text(lines: list[str]) -> Iterator[str]:
-    """Text as reStructuredText. What is indented below text, formulas and tables, is shown as it is typed."""
-    section = literal = False
-    for before, line in zip(["", *lines], lines, strict=False):
-        if line and not line.startswith(" "):
-            section = line.rstrip() in ("Args:", "Returns:", "Raises:", "Attributes:", "Yields:")
-            if literal:
-                yield ""
+    """Text as reStructuredText: names with a text beside them become a list, formulas are shown as they are typed."""
+    section = False
+    for paragraph in re.split(r"\n\s*\n", "\n".join(lines).strip()):
+        rows = paragraph.split("\n")
+        section = rows[0].rstrip() in _SECTION_NAMES or (section and rows[0].startswith(" "))
+        named = re.compile(r"(\S+(?: \S+)*) {3,}(\S.*)")
+        if not section and (named.fullmatch(rows[0]) or all(map(named.fullmatch, rows))):
+            for row in rows:
+                found = named.fullmatch(row)
+                yield (
+                    f"* **{plain_text(found[1])}**: {plain_text(found[2])}" if found else f"  {plain_text(row.strip())}"
+                )
+        else:
+            yield from _with_formulas(rows, section)
+        yield ""
+
+
+def _with_formulas(rows: list[str], section: bool) -> Iterator[str]:
+    literal = False
+    for before, row in zip(["", *rows], rows, strict=False):
+        section = section or row.rstrip() in _SECTION_NAMES
+        indented = row.startswith("  ") and not section
+        if indented and not literal and not re.match(r" *- ", before) and not re.match(r" *- ", row):
+            literal = True
+            yield from ["", ".. code-block:: text", ""]
+        elif literal and not indented:
             literal = False
-        elif line and not section and not literal and not before.lstrip().startswith("- "):
-            literal = bool(re.match(r" {2,}", line)) and not re.match(r" *- ", line) and not before.startswith("  ")
-            if literal:
-                yield from ["", "::", ""]
-        yield f"    {line}" if literal and line else plain_text(line)
+            yield ""
+        yield f"    {row}" if literal else plain_text(row)
 
 
 def described_fields(kind: type) -> list[str]:
@@ -94,11 +115,16 @@ def described_fields(kind: type) -> list[str]:
     return ["", "Attributes:", *found] if found and any(not one.endswith(": ") for one in found) else []
 
 
+def fields_of(kind: type) -> int:
+    return len(dataclasses.fields(kind)) if dataclasses.is_dataclass(kind) else 0
+
+
 def process_docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = [] if what == "data" else list(as_text(lines))  # data have the docstring of their type
+    lines[:] = list(as_text(lines))
+    if what == "data":  # whose docstring is that of their type
+        lines[:] = ["Keys: " + ", ".join(f"``{key}``" for key in value)] if isinstance(value, dict) else []
     if what == "class":
-        fields = getattr(value, "__annotations__", {})
-        if len(fields) > _LONG:
+        if fields_of(value) > _LONG:
             lines += ["Its fields are the flags of its command, with underscores for hyphens."]
         else:
             lines += map(plain_text, described_fields(value))
@@ -107,8 +133,7 @@ def process_docstring(app: Any, what: str, name: str, value: Any, options: Any, 
 
 
 def process_signature(app: Any, what: str, name: str, value: Any, options: Any, signature: str, returns: str) -> Any:
-    many = what == "class" and len(getattr(value, "__annotations__", {})) > _LONG
-    return ("(**settings)", "") if many else None
+    return ("(**settings)", "") if what == "class" and fields_of(value) > _LONG else None
 
 
 def skip_member(app: Any, what: str, name: str, value: Any, skip: bool, options: Any) -> bool | None:

@@ -179,6 +179,7 @@ def test_the_reference_describes_every_public_name_once() -> None:
             if linked:
                 assert described[id(value)] == linked[0]
     assert len(described) > 150
+    assert all(f"sdfgan.{public}" in pages["api.md"] for public in sdfgan.__all__)
 
 
 def test_the_reference_has_every_flag_of_every_command() -> None:

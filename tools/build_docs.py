@@ -65,7 +65,9 @@ def main() -> int:
     source, output = ROOT / "build" / "docs-source", ROOT / "build" / "docs"
     write(pages(), source)
     trees = str(ROOT / "build" / "docs-trees")
-    status = build_main(["-q", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-d", trees, str(source), str(output)])
+    status = build_main(
+        ["-q", "-a", "-W", "--keep-going", "-c", str(ROOT / "docs"), "-d", trees, str(source), str(output)]
+    )
     if status == 0:
         shutil.copyfile(output / "README.html", output / "index.html")  # the page that a server shows first
         print(f"wrote {output / 'index.html'} in {time.perf_counter() - begin:.0f} s")

@@ -48,7 +48,7 @@ _COLUMNS = "88"  # of the help of a command
 def public_names(module: ModuleType) -> list[str]:
     """`__all__`, or what a module without one defines itself."""
     own = [name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__]
-    return list(getattr(module, "__all__", sorted(name for name in own if not name.startswith("_"))))
+    return list(getattr(module, "__all__", [name for name in own if not name.startswith("_")]))
 
 
 def api_pages() -> dict[str, str]:
@@ -64,9 +64,16 @@ def api_pages() -> dict[str, str]:
         for name in API
     ]
     table = "\n".join(["| | |", "|---|---|", *rows])
-    pages["api.md"] = (
-        "# Python API\n\nEvery public name, from the docstrings. `import sdfgan` is enough for all of them: packages "
-        f"load at first use.\n\n{table}\n\n```{{toctree}}\n:hidden:\n\n{listed}\n```\n"
+    pages["api.md"] = "\n".join(
+        [
+            "# Python API\n",
+            "Every public name, from the docstrings. After `import sdfgan`, packages load at first use; `sdfgan.errors` "
+            "and `sdfgan.ops.reference` are imported by their names.\n",
+            f"{table}\n",
+            "`sdfgan.__version__` is the version.\n",
+            _directive("autofunction", "sdfgan.build_info"),
+            f"```{{toctree}}\n:hidden:\n\n{listed}\n```\n",
+        ]
     )
     return pages
 
@@ -90,7 +97,7 @@ def _api_page(module: ModuleType, described: dict[int, str]) -> Iterator[str]:
         for path in paths:
             value = getattr(module, path.rpartition(".")[2])
             kind = "autoclass" if inspect.isclass(value) else "autofunction" if _has_docstring(value) else "autodata"
-            yield _directive(kind, path)
+            yield _directive(kind, path, *(["no-value"] if isinstance(value, dict) else []))
     if elsewhere:
         yield "## Described elsewhere\n"
         yield from (f"- `{path}`: {{py:obj}}`{first}`" for path, first in elsewhere)
