@@ -182,6 +182,10 @@ def test_the_reference_describes_every_public_name_once() -> None:
     assert all(f"sdfgan.{public}" in pages["api.md"] for public in sdfgan.__all__)
 
 
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {sdfgan.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 def test_the_reference_has_every_flag_of_every_command() -> None:
     grouped = [name for names in command_groups().values() for name in names]
     pages = command_pages()

@@ -67,8 +67,8 @@ def api_pages() -> dict[str, str]:
     pages["api.md"] = "\n".join(
         [
             "# Python API\n",
-            "Every public name, from the docstrings. After `import sdfgan`, packages load at first use; `sdfgan.errors` "
-            "and `sdfgan.ops.reference` are imported by their names.\n",
+            "Every public name, from the docstrings. After `import sdfgan`, packages load at first use, except "
+            "`sdfgan.errors` and `sdfgan.ops.reference`, which are imported by their names.\n",
             f"{table}\n",
             "`sdfgan.__version__` is the version.\n",
             _directive("autofunction", "sdfgan.build_info"),
