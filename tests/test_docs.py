@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import importlib
 import json
 import re
 from pathlib import Path
 
 import pytest
+import tyro
 
+import sdfgan
+from build_docs import navigation
 from doc_images import IMAGES, MADE, NOTES, checksum, differing
+from performance_page import TABLES, performance_page, records
+from reference_pages import API, api_pages, command_groups, command_pages, public_names
 from sdfgan.cli import COMMANDS
+from sdfgan.cli.parse import is_positional
+from sdfgan.compat.flags import OLD_FLAGS
 from sdfgan.gan import GanConfig
 from sdfgan.training.config import settings_of
 
@@ -85,6 +94,7 @@ def test_the_image_of_the_readme_is_what_its_lines_draw(tmp_path: Path) -> None:
 def test_flags_of_all_commands_exist() -> None:
     flags = {"help", "version", "logdir", "nproc-per-node", "json", "pictures", "rounds", "threads"}
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
+    flags |= {flag[2:] for old in OLD_FLAGS.values() for flag in old}
     for command in COMMANDS.values():
         names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
         flags |= names | {f"no-{name}" for name in names}
@@ -117,3 +127,82 @@ def test_ci_runs_what_the_pages_say() -> None:
     ours = (ROOT / ".ci" / "run").read_text()
     checks = [line for line in ours.splitlines() if line.startswith(("ruff ", "mypy"))]
     assert len(checks) == 3 and all(f"- run: {check}\n" in workflow for check in checks)
+    docs = (ROOT / ".github" / "workflows" / "docs.yml").read_text()
+    (build,) = re.findall(marked.format("the documentation"), (ROOT / "CONTRIBUTING.md").read_text())
+    assert f"- run: {build.partition('   #')[0]}\n" in docs and "\npython tools/build_docs.py\n" in ours
+
+
+def test_the_list_of_pages_has_each_page_once() -> None:
+    listed = [page for pages in navigation((ROOT / "docs" / "README.md").read_text()).values() for page in pages]
+    wanted = {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"} | {"../CONTRIBUTING", "../CHANGELOG"}
+    assert sorted(listed) == sorted(wanted)
+
+
+def said_by_the_code() -> list[str]:
+    """Every string in the package, with * for what is filled in."""
+    found = []
+    for path in (ROOT / "sdfgan").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [one.value if isinstance(one, ast.Constant) else "*" for one in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"{[^}]*}", "*", node.value))
+    return found
+
+
+def test_the_messages_of_troubleshooting_are_those_that_the_code_prints() -> None:
+    """What is quoted there, word for word; dots stand for what is filled in, or left out."""
+    quoted = re.findall(r"^### `(.*)`$", (ROOT / "docs" / "troubleshooting.md").read_text(), re.M)
+    said = said_by_the_code()
+    for message in quoted:
+        parts = [re.escape(part.strip()) for part in message.split("...") if part.strip(" :")]
+        assert any(re.search(".*".join(parts), one, re.S) for one in said), message
+    assert len(quoted) >= 20
+
+
+def test_the_reference_describes_every_public_name_once() -> None:
+    unnamed = {"pictures", "rendering", "training", "viewer"}  # former names, parts of others, nothing public
+    assert {name for name in API if "." not in name} - {"errors"} == set(sdfgan._SUBPACKAGES) - unnamed
+    pages = api_pages()
+    described: dict[int, str] = {}
+    for name in API:
+        module, page = importlib.import_module(f"sdfgan.{name}"), pages[f"api/{name}.md"]
+        for public in public_names(module):
+            path = f"sdfgan.{name}.{public}"
+            here = re.findall(rf"^.. auto(?:class|function|data):: {re.escape(path)}$", page, re.M)
+            linked = re.findall(rf"^- `{re.escape(path)}`: {{py:obj}}`([\w.]+)`$", page, re.M)
+            assert len(here) + len(linked) == 1, path
+            value = getattr(module, public)
+            if here and not isinstance(value, tuple | dict):
+                assert described.setdefault(id(value), path) == path
+            if linked:
+                assert described[id(value)] == linked[0]
+    assert len(described) > 150
+    assert all(f"sdfgan.{public}" in pages["api.md"] for public in sdfgan.__all__)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {sdfgan.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_reference_has_every_flag_of_every_command() -> None:
+    grouped = [name for names in command_groups().values() for name in names]
+    pages = command_pages()
+    assert sorted(grouped) == sorted(COMMANDS)
+    for name, command in COMMANDS.items():
+        page = pages[f"commands/{name.replace(' ', '-')}.md"]
+        settings = settings_of(command.load_config()).values()
+        wanted = {one.flag for one in settings if tyro.conf.Suppress not in one.marks and not is_positional(one)}
+        assert wanted - set(re.findall(r"--[a-z][a-z0-9-]+", page)) == set()
+        assert page.count("```") % 2 == 0 and page.startswith(f"# sdfgan {name}\n")
+
+
+def test_every_measurement_is_shown_with_device_and_commit() -> None:
+    page, found = performance_page(), records()
+    counted = sum(int(count) for count in re.findall(r": (\d+) records$", page, re.M))
+    shown = [one for one in found if any(table.belongs(one) for table in TABLES)]
+    models = [one for one in found if one.get("suite") == "models"]
+    assert len(shown) + len(models) + counted == len(found)
+    rows = re.findall(r"^\| .* \| (.*) \| (\d*) \| `([0-9a-f]{7})` \|$", page, re.M)
+    assert len(rows) >= len(shown) > 200 and all(device for device, _, _ in rows)

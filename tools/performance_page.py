@@ -1,0 +1,195 @@
+"""The page of all measurements, made from the records in benchmarks/results; every number has its device and commit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+Record = dict[str, Any]
+_DEVICES = {"Intel(R) Xeon(R) Processor @ 2.50GHz": "Intel Xeon 2.5 GHz"}
+_NOT_SHOWN = {
+    "knobs": "a search for launch parameters",
+    "smoke": "each CUDA kernel against the CPU",
+    "preflight": "rates of the machine itself",
+    "tests": "a run of the test suite",
+}
+
+
+class Table(NamedTuple):
+    """Records of one kind: which they are, and the columns beside device and commit."""
+
+    title: str
+    about: str
+    belongs: Callable[[Record], bool]
+    columns: dict[str, Callable[[Record], str]]
+
+
+def _settings(record: Record) -> str:
+    return ", ".join(f"{key} {value}" for key, value in record["config"].items())
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3g} ms"
+
+
+def _ratios(record: Record) -> str:
+    return ", ".join(f"{ratio:.3g} x {other}" for other, ratio in record["times_faster_than"].items())
+
+
+def _numbers(record: Record) -> str:
+    return ", ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in record["numbers"].items())
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _of(*path: str) -> Callable[[Record], str]:
+    """What a record holds there; nothing where it holds nothing."""
+
+    def found(record: Record) -> str:
+        value: Any = record
+        for key in path:
+            value = value.get(key, "")
+        return _number(value)
+
+    return found
+
+
+def _columns(*keys: str) -> dict[str, Callable[[Record], str]]:
+    return {key.replace("_", " "): _of(key) for key in keys}
+
+
+def _is(key: str, value: str) -> Callable[[Record], bool]:
+    return lambda record: record.get(key) == value
+
+
+def _timed(title: str, case: str, about: str, **more: Callable[[Record], str]) -> Table:
+    columns = {"setting": _settings, "variant": _of("variant"), "median": lambda one: _duration(one["median_s"])}
+    return Table(title, about, _is("case", case), {**columns, "times faster than": _ratios, **more})
+
+
+_FITTED = {
+    "mesh": _of("mesh"),
+    "variant": _of("variant"),
+    "IoU": _of("iou"),
+    "Chamfer %": _of("chamfer_percent"),
+    "seconds": _of("seconds"),
+}
+TABLES = (
+    _timed("Tracing", "trace", "From latents and cameras to hits. IoU: with dense ray marching.", IoU=_of("iou")),
+    _timed("Evaluating a FiLM-SIREN", "evaluate", "`peak`: as many multiply-adds as fast as the device makes them."),
+    _timed("Tracing other fields", "field", "Analytic solids, networks of torch."),
+    _timed("Images with gradient", "step", "Forward and backward."),
+    _timed("Meshing", "mesh", "Marching cubes of a network."),
+    _timed("Operators", "ops", "Each kernel, plain torch and `torch.compile`."),
+    Table(
+        "Training on a GPU",
+        "`gpu_training.py`",
+        lambda one: one.get("case") in ("gan", "nerf", "sdf"),
+        {"what": _of("case"), "setting": _settings, "variant": _of("variant"), "numbers": _numbers},
+    ),
+    Table(
+        "GAN",
+        "`gan.py`: sliced-Wasserstein distance (its floor: between real images), MMD and coverage of shapes.",
+        lambda one: one.get("suite") in ("recipes", "losses"),
+        {
+            "suite": _of("suite"),
+            "variant": _of("name"),
+            "seed": _of("seed"),
+            "steps": _of("steps"),
+            "CPU minutes": _of("processor_minutes"),
+            "distance": _of("swd"),
+            "floor": _of("swd_floor"),
+            "MMD": _of("mmd"),
+            "coverage": _of("coverage"),
+        },
+    ),
+    Table(
+        "Radiance fields",
+        "`nerf.py`: Lego at 200 x 200.",
+        lambda one: "psnr" in one,
+        _columns("model", "steps", "cpu_minutes", "psnr", "ssim", "views"),
+    ),
+    Table("Meshes to fields", "`sdf.py recipe`", _is("suite", "recipe"), _FITTED),
+    Table("Scalers", "`sdf.py scalers`", _is("suite", "scalers"), _FITTED),
+    Table(
+        "Gradients of images",
+        "`gradients.py scenes`: against central differences of point-sampled rays; 1 is right.",
+        _is("table", "scenes"),
+        _columns("scene", "view", "scheme", "image_cosine", "image_norm", "alpha_rmse"),
+    ),
+    Table(
+        "Areas of silhouettes",
+        "`gradients.py area`: errors in percent, over 20 views.",
+        _is("table", "area"),
+        _columns("scene", "resolution", "scheme", "area_mean", "area_worst", "slope_mean", "slope_worst"),
+    ),
+    Table(
+        "Inversion",
+        "`inversion.py`: silhouettes of held-out images.",
+        _is("benchmark", "inversion"),
+        _columns("pictures", "median_iou", "least_iou", "mean_seconds"),
+    ),
+)
+
+
+def records() -> list[Record]:
+    """All of them, in the order of the files; of a measurement that was repeated, the last one."""
+    newest: dict[str, Record] = {}
+    for file in sorted(RESULTS.glob("*.jsonl")):
+        for line in file.read_text().splitlines():
+            one = json.loads(line)
+            what = {key: one.get(key) for key in ("case", "config", "variant", "device", "threads")}
+            newest[json.dumps(what) if "case" in one else f"{file.name}{len(newest)}"] = {**one, "file": file.name}
+    return list(newest.values())
+
+
+def performance_page() -> str:
+    found = records()
+    lines = [
+        "# Measurements\n",
+        "Made from the records in `benchmarks/results`: the newest of each, and where it was measured. Compare rows of "
+        "one device and number of threads only; the text of the other pages says what the numbers mean, and "
+        "[CONTRIBUTING](../CONTRIBUTING.md#measure) how to repeat them.\n",
+    ]
+    for table in TABLES:
+        rows = [one for one in found if table.belongs(one)]
+        lines += [f"## {table.title}\n", f"{table.about}\n", *_table(table.columns, rows), ""]
+    lines += ["## Real models\n", "`models.py`: medians over the models that were fitted.\n", *_models(found), ""]
+    lines.append("## Not shown\n")
+    for case, meaning in _NOT_SHOWN.items():
+        lines.append(f"- `{case}`, {meaning}: {sum(one.get('case') == case for one in found)} records")
+    others = sum(one.get("table") in ("network", "queries") for one in found)
+    lines.append(f"- `network` and `queries` of `gradients.py`: {others} records")
+    return "\n".join([*lines, ""])
+
+
+def _table(columns: dict[str, Callable[[Record], str]], rows: Iterable[Record]) -> list[str]:
+    heads = [*columns, "device", "threads", "commit"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [column(row) for column in columns.values()]
+        device = _DEVICES.get(row["device"], row["device"])
+        cells += [device, str(row.get("threads") or ""), f"`{row['commit'][:7]}`"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
+
+
+def _models(found: list[Record]) -> list[str]:
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for one in found:
+        if one.get("suite") == "models":
+            key = (one["variant"], one["field"], one["device"], str(one["threads"]), one["commit"][:7])
+            groups.setdefault(key, []).append(one)
+    lines = ["| variant | field | models | IoU | Chamfer % | seconds | device | threads | commit |", "|---" * 9 + "|"]
+    for (variant, field, device, threads, commit), rows in groups.items():
+        known = [[one["metrics"][key] for one in rows if key in one["metrics"]] for key in ("iou", "chamfer_percent")]
+        middle = [_number(median(values)) if values else "" for values in known]
+        cells = [variant, field, str(len(rows)), *middle, _number(median(one["wall_seconds"] for one in rows))]
+        lines.append("| " + " | ".join([*cells, device, threads, f"`{commit}`"]) + " |")
+    return lines
