@@ -50,6 +50,17 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"sdfgan {sdfgan.__version__}\n"
 
 
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_unless_the_user_wants_it(given: str | None, expected: str) -> None:
+    """OpenMP reads the variable once, when torch is loaded."""
+    words = "import os, sys\nfrom sdfgan.__main__ import program\nprogram('--version')\n"
+    words += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = rest if given is None else {**rest, "OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == [expected, "False"]
+
+
 SHELL = [
     # What the shell does to the streams, the status, and the lines on stderr (None: it is not there).
     ("info >&-", 0, 0),
