@@ -402,6 +402,17 @@ class ViewConfig(Config):
 
 
 @dataclass(frozen=True)
+class DoctorConfig(Config):
+    """Check this installation: versions, compiler, GPU, every kernel on every device, speed, disk and cache.
+
+    Exit status 1 if something is broken; each finding that is not ok says what to do. The end is for a bug report.
+    """
+
+    json: bool = False
+    """Print JSON."""
+
+
+@dataclass(frozen=True)
 class InfoConfig(Config):
     """Show versions, what the native build holds, threads and devices."""
 
