@@ -69,6 +69,10 @@ def _run(program: str, name: str, arguments: list[str], interrupts: Interrupts) 
             from sdfgan import __version__
 
             print(f"sdfgan {__version__}")
+        elif name == "--print-completion":
+            from sdfgan.cli.completion import completion
+
+            print(completion(arguments[0] if arguments else ""))
         elif name in ("-h", "--help", "--help-all"):
             from sdfgan.cli.help import overview
 
