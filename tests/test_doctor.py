@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,6 +93,31 @@ def test_a_native_module_that_cannot_be_loaded(
     out = capsys.readouterr().out
     assert "broken  installation: ImportError: libgomp.so.1: cannot open shared object file -> torch or the" in out
     assert "note    compiler: none: sdfgan cannot be built from source here -> apt-get install g++" in out
+
+
+def test_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    installed = {"sdfgan": sdfgan.__version__, "torch": "2.5.1+cpu", "imageio": "2.100.0"}
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    look(monkeypatch, "packages")
+    monkeypatch.setattr(metadata, "version", version)
+    needs = ["torch>=2.6", "imageio[ffmpeg]>=2.31", "tyro", 'viser>=1.1; extra == "viewer"']
+    monkeypatch.setattr(metadata, "requires", lambda name: needs)
+    assert main(["doctor"]) == 1
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first == 'broken  packages: torch 2.5.1+cpu is older than 2.6 -> pip install "torch>=2.6"'
+    assert second == 'broken  packages: tyro is missing -> pip install "tyro"'
+    assert third == "ok      packages: torch 2.5.1+cpu, imageio 2.100.0"
+    installed |= {"sdfgan": "0.0.1", "torch": "2.13.0", "tyro": "1"}
+    assert main(["doctor"]) == 1
+    assert "pip knows of version 0.0.1, this is" in capsys.readouterr().out
+    del installed["sdfgan"]
+    assert main(["doctor"]) == 0
+    assert "note    packages: sdfgan is not installed but on the path" in capsys.readouterr().out
 
 
 def test_gpus(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

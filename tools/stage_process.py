@@ -109,9 +109,7 @@ def _wait(process: subprocess.Popen[bytes], until: float, watch: Callable[[], No
     return True
 
 
-def _watch(
-    process: subprocess.Popen[bytes], output: Path, heartbeat: Callable[[float], None], begin: float
-) -> None:
+def _watch(process: subprocess.Popen[bytes], output: Path, heartbeat: Callable[[float], None], begin: float) -> None:
     if output.stat().st_size > _MAX_SEEN:
         with _paused(process) as still:
             if still:

@@ -112,16 +112,23 @@ def _packages() -> Iterator[Finding]:
     if installed != VERSION:
         advice = "install again: pip install -e . in the checkout, or the wheel"
         yield Finding("packages", "broken", f"pip knows of version {installed}, this is {VERSION}", advice)
-    found, missing = [], []
-    for name in (re.match(r"[\w.-]+", one) for one in required if "extra ==" not in one):
-        assert name is not None
+    found = []
+    for wanted in (one for one in required if "extra ==" not in one):
+        name, *least = re.findall(r"^[\w.-]+|(?<=>=)[\d.]+", wanted)
+        advice = f'pip install "{wanted}"'
         try:
-            found.append(f"{name[0]} {metadata.version(name[0])}")
+            found.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
-            missing.append(name[0])
-    if missing:
-        yield Finding("packages", "broken", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}")
+            yield Finding("packages", "broken", f"{name} is missing", advice)
+            continue
+        if least and _numbers(metadata.version(name)) < _numbers(least[0]):
+            yield Finding("packages", "broken", f"{found[-1]} is older than {least[0]}", advice)
     yield Finding("packages", "ok", ", ".join(found))
+
+
+def _numbers(version: str) -> list[int]:
+    """Its first two."""
+    return [int(number) for number in re.findall(r"\d+", version)[:2]]
 
 
 def _compiler() -> Iterator[Finding]:
