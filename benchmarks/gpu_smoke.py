@@ -25,11 +25,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpu_records import keep, parser
-from networks import RandomNetwork, some_cameras, some_grads, some_points, worst_error
+from networks import RandomNetwork, some_grads, some_points, worst_error
 from sdfgan import fields, ops, raycast
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.raycast.levels import march_levels
 from sdfgan.raycast.sphere_trace import march
+from sdfgan.selftest import CASES, ROUNDED, difference, some_cameras
 from torus import torus
 
 Errors = dict[str, tuple[float, float]]  # of a check: what was compared, how far it is off, and how far it may be
@@ -38,7 +39,6 @@ CHECKS: dict[str, Check] = {}  # in the order of the file
 
 _SECONDS = 15.0  # that a check may take
 _SPOILED = 75  # exit status of a process whose CUDA answers nothing more
-_ROUNDED = 3e-5  # of float32 sums in another order
 _LAYERS = (3, 1, 1)
 
 
@@ -101,7 +101,7 @@ def _tell(arguments: argparse.Namespace, name: str, failure: str, told: str = ""
     keep(arguments, "smoke", "", {"check": name}, passed=not failure, **facts, **said)
 
 
-def same(name: str, limit: float = _ROUNDED) -> Callable[[Callable[[str], Sequence[Tensor]]], None]:
+def same(name: str, limit: float = ROUNDED) -> Callable[[Callable[[str], Sequence[Tensor]]], None]:
     """A check that the tensors that a function makes on a device are those that it makes on the CPU."""
 
     def register(function: Callable[[str], Sequence[Tensor]]) -> None:
@@ -110,90 +110,18 @@ def same(name: str, limit: float = _ROUNDED) -> Callable[[Callable[[str], Sequen
             expected = function("cpu")
             torch.manual_seed(0)
             actual = function(device)
-            return {"error": (max(_error(a, e) for a, e in zip(actual, expected, strict=True)), limit)}
+            return {"error": (max(difference(a, e) for a, e in zip(actual, expected, strict=True)), limit)}
 
         CHECKS[name] = check
 
     return register
 
 
-def _error(actual: Tensor, expected: Tensor) -> float:
-    """Of real numbers the largest difference, as a share of the largest value above one; of others, how many differ."""
-    actual = actual.detach().cpu()
-    if not expected.is_floating_point():
-        return (actual != expected).double().mean().item()
-    actual, expected = actual.double(), expected.detach().double()
-    if not torch.equal(actual.isnan(), expected.isnan()):
-        return math.inf
-    actual, expected = (torch.nan_to_num(x, nan=0.0, posinf=1e30, neginf=-1e30) for x in (actual, expected))
-    if expected.numel() == 0:
-        return 0.0
-    return ((actual - expected).abs().max() / expected.abs().max().clamp(min=1)).item()
+for _name, _case in CASES.items():
+    same(_name)(partial(_case, ops))
 
 
-def with_gradients(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Outputs, and the gradients of a sum of theirs under uneven weights."""
-    total = sum((x * torch.linspace(0.5, 1.5, x.numel(), device=x.device).view(x.shape)).sum() for x in outputs)
-    assert isinstance(total, Tensor)
-    return [*outputs, *torch.autograd.grad(total, list(inputs))]
-
-
-def _histogram(device: str, rays: int = 300, bins: int = 40) -> tuple[Tensor, Tensor]:
-    """Edges [R, S+1] and weights [R, S]."""
-    edges = (torch.rand(rays, bins + 1) + 0.01).cumsum(-1)
-    return edges.to(device), torch.rand(rays, bins).to(device)
-
-
-@same("positional_encoding")
-def _(device: str) -> Sequence[Tensor]:
-    x = (2 * torch.rand(1000, 3) - 1).to(device).requires_grad_()
-    return with_gradients([ops.positional_encoding(x, 8, include_input=True)], [x])
-
-
-@same("sample_pdf")
-def _(device: str) -> Sequence[Tensor]:
-    edges, weights = _histogram(device)
-    return [ops.sample_pdf(edges, weights, 64), ops.sample_pdf(edges, weights, 64, u=torch.rand(300, 64).to(device))]
-
-
-for _channels in (1, 3, 4, 6, 7):
-
-    @same(f"composite, {_channels} channels")
-    def _(device: str, channels: int = _channels) -> Sequence[Tensor]:
-        edges, densities = _histogram(device)
-        deltas = edges.diff()
-        colors = torch.rand(*densities.shape, channels).to(device)
-        inputs = [x.contiguous().requires_grad_() for x in (densities, deltas, colors, edges[:, :-1])]
-        return with_gradients(ops.composite(*inputs), inputs)
-
-    @same(f"composite, packed, {_channels} channels")
-    def _(device: str, channels: int = _channels) -> Sequence[Tensor]:
-        offsets = torch.cat([torch.zeros(1), torch.randint(0, 60, (200,)).cumsum(0)]).long()
-        count = int(offsets[-1])
-        given = torch.rand(count), torch.rand(count) / 30, torch.rand(count, channels), torch.rand(count)
-        inputs = [x.to(device).requires_grad_() for x in given]
-        return with_gradients(ops.composite(*inputs, offsets=offsets.to(device)), inputs)
-
-
-@same("generate_rays")
-def _(device: str) -> Sequence[Tensor]:
-    return ops.generate_rays(some_cameras(3).to(device), torch.arange(3 * 40 * 50).to(device), 40, 50, 0.7)
-
-
-for _dims, _features in ((2, 2), (3, 1), (3, 2), (3, 4), (3, 8)):
-
-    @same(f"hash_encoding, {_dims}D, {_features} features")
-    def _(device: str, dims: int = _dims, features: int = _features) -> Sequence[Tensor]:
-        cells, size = [8, 16, 40, 100], 2**12
-        table = torch.rand(ops.hash_table_begins(dims, cells, size)[-1], features).to(device).requires_grad_()
-        points = torch.rand(1000, dims).to(device).requires_grad_()
-        first = with_gradients([ops.hash_encoding(points, table, cells, size, smooth=True)], [points, table])
-        again = ops.hash_encoding(points, table, cells, size, smooth=True).square().sum()
-        (slope,) = torch.autograd.grad(again, points, create_graph=True)
-        return [*first, *torch.autograd.grad(slope.square().sum(), [points, table])]  # twice
-
-
-@same("mesh_distance")
+@same("mesh_distance")  # of many more points than the case of this name
 def _(device: str) -> Sequence[Tensor]:
     found = ops.mesh_distance(ops.mesh_tree(*torus()).to(device), 2 * torch.rand(20_000, 3).to(device) - 1)
     return [found.distance]  # of several faces that are as near, any may be named
@@ -220,20 +148,6 @@ def _(device: str) -> Sequence[Tensor]:
     return [found.distance.nan_to_num(posinf=9.0), found.barycentric.sum(1)]
 
 
-@same("sample_pixels, valid_pixels")
-def _(device: str) -> Sequence[Tensor]:
-    sizes = torch.tensor([[20, 30], [25, 15], [10, 40]])
-    intrinsics = torch.tensor([[40.0, 41, 15, 10], [30, 30, 7, 12], [50, 50, 20, 5]])
-    lens = torch.tensor([[0.1, -0.02, 1e-3, -1e-3, 0.01, 0.02, 0, 0.01, 0], [0.0] * 9, [-0.3, 0.1, *[0.0] * 6, 0.01]])
-    fisheye, mask = torch.tensor([False, True, False]), torch.arange(int(sizes.prod(1).sum())) % 7 != 3
-    cameras = (some_cameras(3), intrinsics, sizes, lens, fisheye, mask)
-    views = ops.pixel_views(*(x.to(device) for x in cameras))
-    images = torch.randint(0, 256, (int(sizes.prod(1).sum()), 3), dtype=torch.uint8)
-    seen = ops.sample_pixels(views, torch.arange(len(images)).to(device), images.to(device))
-    assert seen.colors is not None
-    return [seen.origins, seen.directions, seen.radii, seen.colors, ops.valid_pixels(views)]
-
-
 @same("march_count, march_samples, march_reached")
 def _(device: str) -> Sequence[Tensor]:
     directions = torch.nn.functional.normalize(torch.randn(2000, 3), dim=-1)
@@ -248,37 +162,6 @@ def _(device: str) -> Sequence[Tensor]:
         ops.march_reached(4 * some.distances, some.deltas, offsets, depth, reached, following, 1.0)
         results += [offsets, *some, depth, reached, following, ops.march_count(grid, 1000, following)[0]]
     return results
-
-
-@same("frustum_gaussians")
-def _(device: str) -> Sequence[Tensor]:
-    edges, _ = _histogram(device)
-    directions = torch.nn.functional.normalize(torch.randn(300, 3), dim=-1).to(device)
-    rays = torch.rand(300, 3).to(device), directions, edges, torch.full((300,), 1e-3).to(device)
-    return [*ops.frustum_gaussians(*rays), *ops.frustum_gaussians(*rays, full=True, cylinder=True)]
-
-
-@same("integrated_positional_encoding")
-def _(device: str) -> Sequence[Tensor]:
-    inputs = [x.to(device).requires_grad_() for x in (2 * torch.rand(500, 3) - 1, torch.rand(500, 3) / 50)]
-    return with_gradients([ops.integrated_positional_encoding(*inputs, 8)], inputs)
-
-
-@same("integrated_directional_encoding")
-def _(device: str) -> Sequence[Tensor]:
-    directions = torch.nn.functional.normalize(torch.randn(500, 3), dim=-1)
-    inputs = [x.to(device).requires_grad_() for x in (directions, torch.rand(500))]
-    return with_gradients([ops.integrated_directional_encoding(*inputs, 5)], inputs)
-
-
-@same("distortion_loss, interlevel_loss")
-def _(device: str) -> Sequence[Tensor]:
-    edges, weights = _histogram(device)
-    proposal_edges, proposal = _histogram(device, bins=24)
-    weights, proposal = (x / x.sum(-1, keepdim=True) for x in (weights, proposal))
-    inputs = [weights.requires_grad_(), proposal.requires_grad_()]
-    losses = ops.distortion_loss(edges, weights), ops.interlevel_loss(edges, weights, proposal_edges, proposal)
-    return with_gradients(losses, inputs)
 
 
 def _same_rays(found: Sequence[Tensor], expected: Sequence[Tensor], most_different: float, depth: float) -> Errors:
@@ -305,7 +188,7 @@ def march_of_a_sphere(device: str, layers: int = 0) -> list[Tensor]:
 def _check_march(device: str, layers: int) -> Errors:
     actual, expected = march_of_a_sphere(device, layers), march_of_a_sphere("cpu", layers)
     errors = _same_rays(actual, expected, 1e-3, 1e-5)
-    return errors | ({"layers": (_error(actual[3], expected[3]), 1e-3)} if layers else {})
+    return errors | ({"layers": (difference(actual[3], expected[3]), 1e-3)} if layers else {})
 
 
 CHECKS["start_level, trace_step"] = partial(_check_march, layers=0)
@@ -332,7 +215,9 @@ def _check_layers(device: str) -> Errors:
     """To a fiftieth of a pixel, of .02: rounding may turn whether a ray is evaluated once more."""
     actual, expected = layers_of_a_sphere(device), layers_of_a_sphere("cpu")
     limits = {"nearest": 4e-4, "t": 2e-2, "normal": 2e-2, "stage": 0.0}
-    return {name: (_error(a, e), limit) for (name, limit), a, e in zip(limits.items(), actual, expected, strict=True)}
+    return {
+        name: (difference(a, e), limit) for (name, limit), a, e in zip(limits.items(), actual, expected, strict=True)
+    }
 
 
 CHECKS["layer_step"] = _check_layers
@@ -349,10 +234,10 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
     exact = net.exact(points, image)
     limit = (1e-6 if precision == "fp32" else 5e-4) * 1.5 ** sum(_LAYERS)
     if not with_gradient:
-        return {"sdf": (_error(ops.film_siren(*given, network), exact[0]), limit)}
+        return {"sdf": (difference(ops.film_siren(*given, network), exact[0]), limit)}
     found = ops.film_siren_sample(*given, network)
     names = ("sdf", "gradient", "texture")
-    return {name: (_error(a, e), limit) for name, a, e in zip(names, found, exact, strict=True)}
+    return {name: (difference(a, e), limit) for name, a, e in zip(names, found, exact, strict=True)}
 
 
 def _check_gradients(device: str, width: int, precision: str) -> Errors:
@@ -368,7 +253,7 @@ def _check_gradients(device: str, width: int, precision: str) -> Errors:
     limit = 1e-5 if precision == "fp32" else 2e-3
     errors = {name: (worst_error([a], [e]), limit) for name, a, e in zip(names, found, exact, strict=True)}
     again = net.gradients_on_cuda(points, image, grads, precision)
-    return errors | {"again": (max(_error(a, e.cpu()) for a, e in zip(again, found, strict=True)), 0.0)}
+    return errors | {"again": (max(difference(a, e.cpu()) for a, e in zip(again, found, strict=True)), 0.0)}
 
 
 def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -> Errors:
@@ -384,7 +269,7 @@ def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -
     queries = abs(int(found[3][0]) / int(expected[3][0]) - 1)
     errors["queries"] = queries, 1e-3 if precision == "fp32" else 2e-2
     if max_layers:
-        errors["layers"] = _error(found[4].complete, expected[4].complete), 2e-3
+        errors["layers"] = difference(found[4].complete, expected[4].complete), 2e-3
     return errors
 
 
@@ -406,7 +291,7 @@ def _check_captured(device: str, width: int, precision: str) -> Errors:
         end.record()
         torch.cuda.synchronize()
         times.append(begin.elapsed_time(end))
-    errors = [_error(a, e.cpu()) for a, e in zip(found[:2], expected[:2], strict=True)]
+    errors = [difference(a, e.cpu()) for a, e in zip(found[:2], expected[:2], strict=True)]
     return {"error": (max(errors), 0.0), "ms": (statistics.median(times), math.inf)}
 
 

@@ -32,6 +32,7 @@ _SUBPACKAGES = (
     "raycast",
     "rendering",
     "sdf",
+    "selftest",
     "training",
     "viewer",
     "volume",

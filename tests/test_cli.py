@@ -8,6 +8,7 @@ import math
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,37 @@ def test_overview_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in said for name in COMMANDS)
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"sdfgan {sdfgan.__version__}\n"
+
+
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_do_not_spin_unless_the_user_wants_it(given: str | None, expected: str) -> None:
+    """OpenMP reads the variable once, when torch is loaded."""
+    words = "import os, sys\nfrom sdfgan.__main__ import program\nprogram('--version')\n"
+    words += "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    rest = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment = rest if given is None else {**rest, "OMP_WAIT_POLICY": given}
+    done = subprocess.run([sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == [expected, "False"]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_a_shell_completes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--print-completion", "bash"]) == 0
+    (tmp_path / "sdfgan.bash").write_text(capsys.readouterr().out)
+    words = ("tra", "dataset ''", "dataset check --st", "train-gan --gan-loss ''", "render --mod")
+    asked = "".join(
+        f'COMP_WORDS=(sdfgan {one}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _tyro_sdfgan; echo "${{COMPREPLY[@]}}"\n'
+        for one in words
+    )
+    command = ["bash", "-c", f"source {tmp_path}/sdfgan.bash; {asked}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = [line.split() for line in done.stdout.splitlines() if line.strip()]
+    assert found[0] == ["train-gan", "train-nerf", "train-sdf"]
+    assert set(found[1]) == {"-h", "--help", "check", "convert", "preview", "render"}
+    assert found[2][0] == "--strict" and found[3] == ["logistic", "hinge", "wgan-gp", "wgan-sn", "sphere"]
+    assert found[4][0] == "--mode"
+    assert main(["--print-completion", "zsh"]) == 0 and "#compdef" in capsys.readouterr().out
+    assert error(capsys, "--print-completion", "fish").endswith("--print-completion must be bash or zsh, got 'fish'")
 
 
 SHELL = [

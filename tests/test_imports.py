@@ -25,7 +25,7 @@ LAYERS = (
     "raycast volume",
     "meshes",
     "data lpips",
-    "inception compat",
+    "inception compat selftest",
     "sdf nerf gan inverse",
     "compat.importers",
     "viewer",

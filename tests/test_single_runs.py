@@ -71,11 +71,31 @@ def test_meshes_lie_where_the_file_says(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "mesh.mrc").stat().st_size > 32**3
 
 
+def test_a_scene_that_was_moved(scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = scene.with_name("ball"), tmp_path / "elsewhere"
+    before.rename(after)
+    try:
+        small = ["--device", "cpu", "--resolution", "16"]
+        assert main(["extract-mesh", str(scene), *small]) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert f"{before}: the scene of {scene} is not there: --data says where it is now" in said
+        mesh = ["extract-mesh", str(scene), "--data", str(after), "--output-dir", str(tmp_path / "meshes"), *small]
+        assert main(mesh) == 0 and (tmp_path / "meshes" / "mesh.glb").is_file()
+        image = ["render", str(scene), "--data", str(after), "--mode", "seeds", "--output", str(tmp_path / "a.png")]
+        assert main([*image, *small]) == 0
+    finally:
+        after.rename(before)
+
+
 def test_flags_without_effect_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trainer = "train-sdf" if "sdf" in str(run) else "train-nerf"
     for flag, value in (("--seeds", "3"), ("--psi", "0.5"), ("--weights", "raw"), ("--samples", "9")):
         assert main(["render", str(run), flag, value]) == 2
         assert f"{flag}: has no effect on {run}, a run of {trainer}" in capsys.readouterr().err
+    if trainer == "train-sdf":
+        for command in ("render", "extract-mesh"):
+            assert main([command, str(run), "--data", "."]) == 2
+            assert f"--data: has no effect on {run}, a run of train-sdf" in capsys.readouterr().err
     if trainer == "train-nerf":
         for flag in ("--elevation", "--azimuth"):
             assert main(["render", str(run), flag, "9"]) == 2

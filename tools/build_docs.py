@@ -24,7 +24,8 @@ def navigation(page: str) -> dict[str, list[str]]:
     """The headings of docs/README.md, and the pages named below each."""
     parts = re.split(r"^## (.*)\n", page, flags=re.M)[1:]
     sections = zip(parts[::2], parts[1::2], strict=True)
-    return {heading: re.findall(r"\]\(([\w./-]+)\.md\)", text) for heading, text in sections}
+    found = {heading: re.findall(r"\]\(([\w./-]+)\.md\)", text) for heading, text in sections}
+    return {heading: names for heading, names in found.items() if names}
 
 
 def pages() -> dict[str, bytes]:

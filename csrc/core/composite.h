@@ -137,7 +137,7 @@ SDFGAN_HD void composite_ray_backward(const CompositeBackward<T>& p, int64_t ray
             const T density = p.densities[first + k], delta = p.deltas[first + k];
             const T slope = (1 - alpha[k]) * g[k];
             const T gradient = slope * delta;
-            p.grad_densities[first + k] = (slope == 0) | (delta - delta != 0) ? 0 : gradient;
+            p.grad_densities[first + k] = ((slope == 0) | (delta - delta != 0)) ? 0 : gradient;
             g[k] = slope * density;
         }
         if (p.grad_deltas) {

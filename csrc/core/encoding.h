@@ -27,7 +27,7 @@ SDFGAN_HD void rotate_quadrant(T quadrant, T& sine, T& cosine) {
     const bool swap = (quadrant == 1) | (quadrant == 3);  // no ||: a branch would not vectorise
     const T s = swap ? cosine : sine, c = swap ? sine : cosine;
     sine = quadrant >= 2 ? -s : s;
-    cosine = (quadrant == 1) | (quadrant == 2) ? -c : c;
+    cosine = ((quadrant == 1) | (quadrant == 2)) ? -c : c;
 }
 
 // sin and cos of x; the reduction in double is good to |x| ~ 1e9.

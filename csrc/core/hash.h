@@ -28,7 +28,7 @@ SDFGAN_HD HashAxis<T> hash_axis(T x, T cells, bool smooth) {
     const bool below = x < 0, above = x > 1;
     const T scaled = (below ? T(0) : above ? T(1) : x) * cells + T(0.5);
     const T first = std::floor(scaled), t = scaled - first;
-    const T moves = below | above ? T(0) : cells;  // d scaled / dx
+    const T moves = (below | above) ? T(0) : cells;  // d scaled / dx
     // smooth: t^2 (3 - 2 t), whose slope is zero at both ends
     const T value = smooth ? t * t * (3 - 2 * t) : t;
     const T slope = (smooth ? 6 * t * (1 - t) : T(1)) * moves;

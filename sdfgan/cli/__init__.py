@@ -1,7 +1,7 @@
 """The `sdfgan` command. A sub-command is a frozen dataclass, whose fields are its flags, and a function of it.
 
-Exit status: 0; 2 for what the user can mend, with one line on stderr; 130 after Ctrl-C. Anything else is a bug
-and keeps its traceback.
+Exit status: 0; 1 for what `doctor` finds broken; 2 for what the user can mend, with one line on stderr; 130 after
+Ctrl-C. Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ def _run(program: str, name: str, arguments: list[str], interrupts: Interrupts) 
             from sdfgan import __version__
 
             print(f"sdfgan {__version__}")
+        elif name == "--print-completion":
+            from sdfgan.cli.completion import completion
+
+            print(completion(arguments[0] if arguments else ""))
         elif name in ("-h", "--help", "--help-all"):
             from sdfgan.cli.help import overview
 
@@ -88,7 +92,8 @@ def _run(program: str, name: str, arguments: list[str], interrupts: Interrupts) 
             config = parse(program, COMMANDS[name].load_config(), given)
             run = COMMANDS[name].load_function()
             interrupts.nothing_to_undo = False
-            run(config)
+            found = run(config)
+            return found if isinstance(found, int) else 0
     except UserError as error:
         if interrupts.received:
             raise

@@ -176,6 +176,12 @@ COMMANDS = {
             ("runs/gan-001 runs/gan-002 --output both.html", "images, numbers and curves side by side"),
         ),
     ),
+    "doctor": Command(
+        "Check the installation: compiler, GPU, each kernel, speed, disk; and say what to do.",
+        "sdfgan.cli.flags:DoctorConfig",
+        "sdfgan.cli.doctor:run",
+        (("", "a line for each finding, and a block for a bug report; status 1 if something is broken"),),
+    ),
     "info": Command(
         "Show versions, the native build, threads and devices.",
         "sdfgan.cli.flags:InfoConfig",

@@ -11,7 +11,7 @@ from sdfgan import conditions
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import ExtractMeshConfig
 from sdfgan.cli.shapes import load_shapes
-from sdfgan.cli.single import Kind, SceneRun, load_solid, run_kind
+from sdfgan.cli.single import Kind, SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
@@ -27,6 +27,7 @@ def run(config: ExtractMeshConfig) -> None:
     if kind != "gan":
         _write_one(config, kind)
         return
+    refuse(config, "train-gan", "data")
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     made = 0

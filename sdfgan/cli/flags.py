@@ -72,6 +72,14 @@ class VolumeFlags(Config):
     """Multiplies --samples."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SceneFlags(Config):
+    """Flags of every command that takes a run of train-nerf."""
+
+    data: Path | None = None
+    """Where the scene's folder is now, if it was moved after train-nerf."""
+
+
 @dataclass(frozen=True)
 class CameraFlags(VolumeFlags, ShapeFlags):
     """Flags of commands that place the camera."""
@@ -84,7 +92,7 @@ class CameraFlags(VolumeFlags, ShapeFlags):
 
 
 @dataclass(frozen=True)
-class RenderConfig(CameraFlags):
+class RenderConfig(SceneFlags, CameraFlags):
     """Render what a run has learned: grids, single images, videos; colours, depth or normals.
 
     Of a run of train-gan its shapes, one for each seed; of train-sdf its one shape; of train-nerf its scene, along the
@@ -141,7 +149,7 @@ class InterpolateConfig(CameraFlags):
 
 
 @dataclass(frozen=True)
-class ExtractMeshConfig(ShapeFlags):
+class ExtractMeshConfig(SceneFlags, ShapeFlags):
     """Extract coloured meshes of what a run has learned by marching cubes; or volumes.
 
     Of a run of train-gan its shapes, one for each seed, in world units; of train-sdf and train-nerf one, where the mesh
@@ -405,6 +413,17 @@ class ViewConfig(Config):
     """Weights of a generator: the moving average, the slower one, or those of the last step."""
     device: Device = "auto"
     """auto, cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True)
+class DoctorConfig(Config):
+    """Check this installation: versions, compiler, GPU, every kernel on every device, speed, disk and cache.
+
+    Exit status 1 if something is broken; each finding that is not ok says what to do. The end is for a bug report.
+    """
+
+    json: bool = False
+    """Print JSON."""
 
 
 @dataclass(frozen=True)

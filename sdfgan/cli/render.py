@@ -13,7 +13,7 @@ from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import RenderConfig
 from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
-from sdfgan.cli.single import SceneRun, load_solid, run_kind
+from sdfgan.cli.single import SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.views import ImageRenderer, Show, ViewRange, sheet, shown
@@ -30,6 +30,8 @@ def run(config: RenderConfig) -> None:
     if config.mode in ("depth", "normals") and config.show not in ("colour", config.mode):
         raise UserError(f"--mode {config.mode} shows {config.mode}, not --show {config.show}: leave one of them out")
     kind = run_kind(config.run)
+    if kind == "gan":
+        refuse(config, "train-gan", "data")
     scene = SceneRun.load(config) if kind == "nerf" else None
     shapes = load_shapes(config) if kind == "gan" else None
     output = _output(config)

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.cli.flags import RenderConfig, ShapeFlags
+from sdfgan.cli.flags import ExtractMeshConfig, RenderConfig
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import image_grid, save_image
@@ -25,6 +25,7 @@ from sdfgan.training.config import flag_of
 from sdfgan.training.device import resolve_device
 
 Kind = Literal["gan", "sdf", "nerf"]
+Flags = RenderConfig | ExtractMeshConfig
 _RAYS_AT_ONCE = 8192
 _OF_GENERATORS = "seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
 
@@ -41,9 +42,9 @@ def run_kind(run: Path) -> Kind:
     return kind  # type: ignore[return-value]
 
 
-def load_solid(flags: ShapeFlags) -> MeshSDF:
+def load_solid(flags: Flags) -> MeshSDF:
     """The field of a run of train-sdf. Raises UserError for flags that it has no use for."""
-    _refuse(flags, "train-sdf", _OF_GENERATORS)
+    refuse(flags, "train-sdf", f"{_OF_GENERATORS} data")
     return load(flags.run, resolve_device(flags.device))
 
 
@@ -55,10 +56,14 @@ class SceneRun(NamedTuple):
     scene: Scene
 
     @classmethod
-    def load(cls, flags: ShapeFlags) -> SceneRun:
+    def load(cls, flags: Flags) -> SceneRun:
         """With the scene that it learned from. Raises UserError, also for flags that it has no use for."""
-        _refuse(flags, "train-nerf", f"{_OF_GENERATORS} elevation azimuth azimuth_range")
+        refuse(flags, "train-nerf", f"{_OF_GENERATORS} elevation azimuth azimuth_range")
         model, config = load_model(flags.run, str(resolve_device(flags.device)))
+        if flags.data is not None:
+            config = dataclasses.replace(config, data=flags.data, dataset_name=None)
+        elif not config.scene.is_dir():
+            raise UserError(f"{config.scene}: the scene of {flags.run} is not there: --data says where it is now")
         scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
         return cls(model, config, scene)
 
@@ -85,7 +90,7 @@ class SceneRun(NamedTuple):
             save_image(output, image_grid(torch.stack(images), len(images)))
 
 
-def _refuse(flags: ShapeFlags, trainer: str, names: str) -> None:
+def refuse(flags: Flags, trainer: str, names: str) -> None:
     """Raises UserError for one of these flags that is given."""
     for field in dataclasses.fields(flags):
         if field.name in names.split() and getattr(flags, field.name) != field.default:

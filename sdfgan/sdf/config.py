@@ -127,6 +127,8 @@ class SdfConfig(Config):
     """Format of the mesh."""
     show_vis: Annotated[Literal[0, 1], Essential] = 0
     """1: also slices, error maps (PNG) and a turntable video."""
+    video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 36
+    """Frames of the turntable of --show-vis 1; 0: no video."""
     video_format: VideoFormat = "mp4"
     """Format of the turntable: mp4 needs ffmpeg; gif and webp do not, and play in web pages."""
 

@@ -60,7 +60,7 @@ def train(config: SdfConfig) -> dict[str, Any]:
     resolved = dataclasses.replace(config.resolved(), input=source, output_dir=root)
     paths, many = find_inputs(source, root)
     begun = resumable(root, lambda: (root / _CONFIG).exists())
-    if resolved.show_vis:
+    if resolved.show_vis and resolved.video_frames:
         say_if_no_video(root / f"turntable.{resolved.video_format}")
     with process_group(torch.device(resolved.device), _PATIENCE) as ranks, begun:
         if many:

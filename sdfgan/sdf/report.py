@@ -31,7 +31,7 @@ from sdfgan.training.run import Summary
 _SLOPE_POINTS = 20_000
 _SIDE = 256  # pixels of a slice
 _BANDS = 20.0  # lines of equal distance per unit
-_FRAMES, _FRAME, _ELEVATION = 36, 192, math.radians(20)
+_FRAME, _ELEVATION = 192, math.radians(20)
 _RED, _BLUE, _INK = (0.85, 0.33, 0.24), (0.23, 0.42, 0.75), (0.05, 0.05, 0.05)
 _HEAT = ((0.0, 0.0, 0.02), (0.35, 0.07, 0.43), (0.79, 0.25, 0.33), (0.98, 0.65, 0.04), (0.99, 1.0, 0.64))
 
@@ -77,11 +77,14 @@ def finish_case(
     if config.show_vis:
         summary.write(folder)
         summary["pictures"] = [path.name for path in save_slices(folder, field, case.truth)]
-        shown = field.shell() if case.unsigned else field
-        turntable = video_if_possible(
-            folder / f"turntable.{config.video_format}", lambda file: save_turntable(file, shown)
-        )
-        summary["turntable"] = turntable and turntable.name
+        summary["turntable"] = None
+        if config.video_frames:
+            shown = field.shell() if case.unsigned else field
+            turntable = video_if_possible(
+                folder / f"turntable.{config.video_format}",
+                lambda file: save_turntable(file, shown, config.video_frames),
+            )
+            summary["turntable"] = turntable and turntable.name
     summary["finishing_seconds"] = round(time.monotonic() - begin, 2)
     summary.write(folder)
 
@@ -158,12 +161,12 @@ def colour_heat(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def save_turntable(path: Path, field: Field) -> None:
-    """A video of the shape, once round, on white."""
+def save_turntable(path: Path, field: Field, frames: int) -> None:
+    """A video of the shape in so many frames, once round, on white."""
     device = next(field.parameters()).device
     condition = field.condition(None)
     with VideoWriter(path) as video:
-        for axes in rotate_axes(orbit_path(_FRAMES, _ELEVATION)).to(device).split(4):
+        for axes in rotate_axes(orbit_path(frames, _ELEVATION)).to(device).split(4):
             image = render(sdf=field, axes=axes, resolution=_FRAME, background=(1.0, 1.0, 1.0), condition=condition)
             for frame in image.rgb:
                 video.add(frame.cpu())

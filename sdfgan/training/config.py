@@ -234,7 +234,7 @@ _OF_A_RUN_ALONE = ("output_dir", "resume", "dry_run")
 def command_line(command: str, config: Config) -> str:
     """The command of these settings: what has been decided for a run, and what differs from the defaults.
 
-    What the stages of a curriculum change is left to them.
+    What the stages of a curriculum change is left to them. Paths are absolute: it can be given in any folder.
     """
     staged = {name for stage in getattr(config, "stages", ()) for name in stage.changes}
     left_out = {*_OF_A_RUN_ALONE, *staged, *config.unused()}
@@ -243,6 +243,8 @@ def command_line(command: str, config: Config) -> str:
         value, setting = getattr(config, name), _as_given(type(config), name)
         if name in left_out or tyro.conf.Suppress in setting.marks or value in (None, setting.field.default):
             continue
+        if isinstance(value, Path) or f"{value}".endswith(".json"):  # the latter a curriculum
+            value = Path(value).absolute()
         values = [f"{one}" for one in (value if isinstance(value, tuple) else (value,))]
         if tyro.conf.Positional in setting.marks:
             words += values

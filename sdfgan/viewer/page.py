@@ -117,7 +117,7 @@ class Page:
         self.title = self.gui.add_markdown(f"**{scene.title}**")
         self.moves: list[Any] = []
         self.plot: Any = None
-        tabs = self.gui.add_tab_group()
+        self._tabs = tabs = self.gui.add_tab_group()
         if isinstance(scene, GeneratorScene):
             with tabs.add_tab("Shape"):
                 self._add_shape(scene)
@@ -125,9 +125,7 @@ class Page:
                 self._add_wall()
         with tabs.add_tab("View"):
             self._add_view(scene)
-        if viewer.progress.exists:
-            with tabs.add_tab("Run"):
-                self._add_run()
+        self.follow()
         client.camera.on_update(self.ask)
         self.ask()
 
@@ -211,7 +209,6 @@ class Page:
         scales = {"x": uplot.Scale(time=False)}
         self.plot = self.gui.add_uplot((np.zeros(2), np.zeros(2)), series, scales=scales, aspect=1.6)
         self.sample = self.gui.add_image(_EMPTY, label="Newest samples")
-        self.follow()
 
     # ---------------------------------------------------------------------------- actions, in the scheduler's thread
 
@@ -264,7 +261,10 @@ class Page:
         """Show what the run has newly written."""
         self.title.content = f"**{self.viewer.scene.title}**"
         if self.plot is None:
-            return
+            if not self.viewer.progress.exists:
+                return
+            with self._tabs.add_tab("Run"):
+                self._add_run()
         curves, name = self.viewer.progress.curves(), self.number.value
         if curves and tuple(curves) != tuple(self.number.options):
             self.number.options = tuple(curves)

@@ -76,6 +76,12 @@ def test_a_ball_is_learnt(run: Path) -> None:
         assert (run / name).stat().st_size > 500
 
 
+def test_images_without_a_video(ball: Path, tmp_path: Path) -> None:
+    summary = train(tiny(ball, tmp_path / "run", show_vis=1, video_frames=0))
+    assert summary["turntable"] is None and (tmp_path / "run" / "slices.png").is_file()
+    assert not list((tmp_path / "run").glob("turntable*"))
+
+
 def test_metrics_are_of_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Far from the origin an STL cannot hold the mesh, whatever the field is like; a GLB can."""
     mesh = trimesh.creation.icosphere(2, radius=0.5).apply_translation((500000, 37198208, 120))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import json
 import re
@@ -153,4 +154,15 @@ def test_the_command_repeats_the_run(config: GanConfig | NerfConfig | SdfConfig,
     resolved = config.resolved()
     words = shlex.split(command_line(command, resolved))
     assert words[:2] == ["sdfgan", command]
-    assert parse(command, type(config), words[2:]).resolved() == resolved
+    repeated = parse(command, type(config), words[2:]).resolved()
+    paths = {name: path.absolute() for name, path in vars(resolved).items() if isinstance(path, Path)}
+    assert repeated == dataclasses.replace(resolved, **paths)
+
+
+def test_the_command_finds_its_files_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("steps.json").write_text("{}")
+    config = GanConfig(device="cpu", data=Path("my photos"), curriculum="steps.json").resolved()
+    words = shlex.split(command_line("train-gan", config))
+    assert words[words.index("--data") + 1] == str(tmp_path / "my photos")
+    assert words[words.index("--curriculum") + 1] == str(tmp_path / "steps.json")

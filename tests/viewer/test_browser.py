@@ -213,6 +213,7 @@ def test_one_looks(served: Served, open_browser: Callable[[str], Browser]) -> No
 
 
 def test_two_look_at_a_run_that_goes_on(run: Path, served: Served, open_browser: Callable[[str], Browser]) -> None:
+    numbers = (run / "metrics.jsonl").rename(run / "later")  # the page is open before there are any
     one, two = open_browser(served.url), open_browser(served.url)
     first = one.still()
     two.still()
@@ -223,6 +224,10 @@ def test_two_look_at_a_run_that_goes_on(run: Path, served: Served, open_browser:
 
     gan_run(run, step=10)
     two.find("//*[normalize-space()='chairs, step 10']")
+    numbers.rename(run / "metrics.jsonl")
+    two.tab("Run")
+    two.find("//label[normalize-space()='Curve']")
+    two.tab("Shape")
     damaged = gan_run(run, step=11) / "checkpoints" / "step-0000011" / "tensors.safetensors"
     damaged.write_bytes(b"")
     two.find("//*[contains(text(), 'damaged, its checksum')]")
