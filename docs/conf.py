@@ -145,3 +145,6 @@ def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", process_docstring)
     app.connect("autodoc-process-signature", process_signature)
     app.connect("autodoc-skip-member", skip_member)
+
+
+exclude_patterns = ["examples/*.ipynb"]  # which is for people to run

@@ -17,14 +17,14 @@ from performance_page import performance_page
 from reference_pages import api_pages, command_pages
 
 ROOT = Path(__file__).parent.parent
-COPIED = ("*.md", "CITATION.cff", "docs/**/*.*", "examples/*.*", "benchmarks/results/*.*", ".github/workflows/*.yml")
+COPIED = ("*.md", "CITATION.cff", "docs/**/*.*", "examples/*.*", "benchmarks/results/*.*")
 
 
 def navigation(page: str) -> dict[str, list[str]]:
     """The headings of docs/README.md, and the pages named below each."""
     parts = re.split(r"^## (.*)\n", page, flags=re.M)[1:]
     sections = zip(parts[::2], parts[1::2], strict=True)
-    found = {heading: re.findall(r"\]\(([\w./-]+)\.(?:md|ipynb)\)", text) for heading, text in sections}
+    found = {heading: re.findall(r"\]\(([\w./-]+)\.md\)", text) for heading, text in sections}
     return {heading: names for heading, names in found.items() if names}
 
 
