@@ -70,6 +70,14 @@ def test_no_wall_between_two_sheets() -> None:
     assert sorted(set(mesh.vertices[:, 0].round(6))) == [-0.04, 0.08]
 
 
+@pytest.mark.parametrize(("cells", "layers"), [(40, 1), (80, 2)])
+def test_sheets_nearer_than_a_cell_merge(cells: int, layers: int) -> None:
+    """Two, 0.02 apart, in cells of 0.025 and of half of that: why a mesh of sheets is made with a finer grid."""
+    field = sheet_field(lambda points: ((points[:, 0] - 0.0123).abs() - 0.01).abs())
+    mesh = sheet_mesh(field, resolution=cells, bound=0.5)
+    assert len(set(mesh.vertices[:, 0].round(6))) == layers
+
+
 def test_a_box_without_a_sheet() -> None:
     with pytest.raises(UserError, match="no surface in the box from -1 to 1"):
         sheet_mesh(sheet_field(lambda points: points.norm(dim=1) + 1), resolution=16)
@@ -227,6 +235,19 @@ def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     assert fitted("as-asked", mesh_resolution=None, refine_thin=False)["reconstruction_res"] == 128
     summary = fitted("coarse", mesh_resolution=40)
     assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
+
+
+def test_sheets_get_a_grid_twice_as_fine(tmp_path: Path) -> None:
+    hemisphere().export(tmp_path / "bowl.stl")
+    tiny: dict[str, Any] = {**SMALL, "preset": "low", "num_points": 20_000, "epochs": 2, "metrics": False}
+    for wanted, changes in (
+        (256, {"mesh_resolution": None}),
+        (128, {"mesh_resolution": None, "refine_thin": False}),
+        (40, {"mesh_resolution": 40}),
+        (300, {"mesh_resolution": 300}),
+    ):
+        summary = train(SdfConfig(tmp_path / "bowl.stl", tmp_path / str(wanted), **{**tiny, **changes}))
+        assert summary["field"] == "unsigned" and summary["reconstruction_res"] == wanted
 
 
 def test_a_signed_field_has_no_sheet() -> None:
