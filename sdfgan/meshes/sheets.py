@@ -43,24 +43,22 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
         raise ValueError("sheet_mesh: a signed field has an inside: use sdfgan.meshes.marching_cubes")
     if not 0 < bound < math.inf:
         raise ValueError(f"sheet_mesh: bound must be positive, got {bound}")
-    values = grid_values(field, condition, resolution, bound, None)
+    values = grid_values(field, condition, resolution, bound, None).ravel()
     if not np.isfinite(values).all():
         raise UserError("no surface: the field is not finite; its training has diverged")
     cell, n = 2 * bound / resolution, resolution + 1
-    near = np.flatnonzero(values.ravel() <= _REACH * cell)
-    distance = values.ravel()[near]
+    near = np.flatnonzero(values <= _REACH * cell)
+    distance = values[near]
     gradient = _gradients(field, condition, _points(near, n, cell, bound))
     lost = np.flatnonzero(~gradient.any(1))  # on the sheet itself: either of its sides will do, if it is the same one
     gradient[lost] = _gradients(field, condition, _points(near[lost], n, cell, bound) + _ASIDE * cell)
-    row = np.full(n**3, -1, np.int32)  # of the grid's points in `near`
-    row[near] = np.arange(len(near))
 
     crossings, cells = [], []
     for axis in range(3):
         step = n ** (2 - axis)
         start = np.flatnonzero(near // step % n < n - 1)
-        end = row[near[start] + step]
-        start, end = start[end >= 0], end[end >= 0]
+        end = np.searchsorted(near, near[start] + step).clip(max=len(near) - 1)
+        start, end = (rows[near[end] == near[start] + step] for rows in (start, end))
         a, b = gradient[start], gradient[end]
         apart = ((a * b).sum(1) < 0) & (b[:, axis] > a[:, axis])
         crossed = apart & (distance[start] + distance[end] <= _REACH * cell)

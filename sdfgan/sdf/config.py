@@ -122,7 +122,8 @@ class SdfConfig(Config):
     ] = None
     """Grid cells along a side of the mesh made at the end; 0: none."""
     refine_thin: bool = True
-    """Use up to twice as many cells where more than 5% of the model is thinner than a cell."""
+    """Use up to twice as many cells for what is thin: in the mesh, where more than 5% of the model is thinner than a
+    cell, and of every unsigned field; of an unsigned field that thin, also in the finest level of the hash grid."""
     mesh_format: Annotated[Literal["glb", "stl", "obj", "ply"], Essential] = "glb"
     """Format of the mesh."""
     show_vis: Annotated[Literal[0, 1], Essential] = 0
@@ -199,10 +200,22 @@ class ResolvedSdfConfig(SdfConfig):
         return self.field == "auto" and self.network != "film-siren"
 
     @property
+    def preset_cells(self) -> int:
+        """Cells along a side of the preset's mesh."""
+        return PRESETS[self.network == "hash"][self.preset]["mesh_resolution"]
+
+    @property
+    def finer(self) -> int:
+        """`finest` for many sheets: twice the preset's, unless that is unwanted or a coarser level was asked for."""
+        usual = PRESETS[True][self.preset]["finest"]
+        is_finer = self.network == "hash" and self.refine_thin and self.finest >= usual
+        return max(self.finest, 2 * usual) if is_finer else self.finest
+
+    @property
     def finest_shown(self) -> int:
         """Cells along a side of the grid that tells how thin a mesh is: a coarse mesh may be asked for, but
         the field is to be as good as the preset's."""
-        return max(self.mesh_resolution, PRESETS[self.network == "hash"][self.preset]["mesh_resolution"])
+        return max(self.mesh_resolution, self.preset_cells)
 
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""

@@ -250,9 +250,11 @@ class SdfJob(Job):
 
 
 def settings_of(config: ResolvedSdfConfig, case: Case) -> ResolvedSdfConfig:
-    """Those of a case's own run; samples from a file may lie anywhere in the cube, and so may their surface."""
+    """Those of a case's own run. Samples from a file may lie anywhere in the cube, and so may their surface; of many
+    sheets nearer to each other than a cell, a finer hash grid keeps more apart."""
     kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
-    config = dataclasses.replace(config, input=case.path, field=kind)
+    finest = config.finer if case.unsigned and case.thinness is not None and case.thinness.has_holes else config.finest
+    config = dataclasses.replace(config, input=case.path, field=kind, finest=finest)
     return config if case.truth is not None else dataclasses.replace(config, normalise="box")
 
 
@@ -295,7 +297,10 @@ class _Group:
                     cases.append(open_case(self.config, path, folder))
             except Exception as error:
                 self._fail(path, folder, error)
-        return (self._fit(cases) if cases else []) + list(self.failed.values())
+        alike: dict[int, list[Case]] = {}  # networks of different sizes are not trained in one step
+        for case in cases:
+            alike.setdefault(settings_of(self.config, case).finest, []).append(case)
+        return [summary for some in alike.values() for summary in self._fit(some)] + list(self.failed.values())
 
     def _fit(self, cases: list[Case]) -> list[dict[str, Any]]:
         """Train them; if that fails, each alone: one may have spoilt it for the others."""

@@ -96,13 +96,14 @@ def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
-    """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid."""
-    cells = config.mesh_resolution
-    if case.unsigned or case.thinness is None or not case.thinness.has_holes:
+    """Of the grid that the mesh is made with: as asked, or finer where that shows more of a thin solid, or of sheets:
+    nearer to each other than a cell they merge, and borders lose half a cell."""
+    cells, thinness = config.mesh_resolution, case.thinness
+    if thinness is None or not config.refine_thin or cells < thinness.cells:  # or a coarse mesh is what was asked for
         return cells
-    if not config.refine_thin or cells < case.thinness.cells:  # or a coarse mesh is what was asked for
-        return cells
-    return max(cells, min(case.thinness.resolved_at or 2 * cells, 2 * cells, MAX_CELLS))
+    if case.unsigned:
+        return max(cells, 2 * config.preset_cells)
+    return max(cells, min(thinness.resolved_at or 2 * cells, 2 * cells, MAX_CELLS)) if thinness.has_holes else cells
 
 
 def describe(summary: dict[str, Any]) -> list[str]:

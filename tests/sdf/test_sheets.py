@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -23,7 +24,8 @@ from sdfgan.meshes.thinness import measure_thinness
 from sdfgan.raycast import render
 from sdfgan.sdf import GroundTruth, evaluation, load, report, sheet_mesh
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.job import train
+from sdfgan.sdf.files import open_case
+from sdfgan.sdf.job import settings_of, train
 
 AXES = rotate_axes((torch.tensor([0.4]), torch.tensor([0.3])))
 
@@ -68,6 +70,14 @@ def test_no_wall_between_two_sheets() -> None:
     """Half way between them gradients point towards each other."""
     mesh = sheet_mesh(sheet_field(lambda points: ((points[:, 0] - 0.02).abs() - 0.06).abs()), resolution=50, bound=0.5)
     assert sorted(set(mesh.vertices[:, 0].round(6))) == [-0.04, 0.08]
+
+
+@pytest.mark.parametrize(("cells", "layers"), [(40, 1), (80, 2)])
+def test_sheets_nearer_than_a_cell_merge(cells: int, layers: int) -> None:
+    """Two, 0.02 apart, in cells of 0.025 and of half of that: why a mesh of sheets is made with a finer grid."""
+    field = sheet_field(lambda points: ((points[:, 0] - 0.006).abs() - 0.01).abs())
+    mesh = sheet_mesh(field, resolution=cells, bound=0.5)
+    assert len(set(mesh.vertices[:, 0].round(6))) == layers
 
 
 def test_a_box_without_a_sheet() -> None:
@@ -227,6 +237,40 @@ def test_thin_solids_get_a_finer_grid(tmp_path: Path) -> None:
     assert fitted("as-asked", mesh_resolution=None, refine_thin=False)["reconstruction_res"] == 128
     summary = fitted("coarse", mesh_resolution=40)
     assert summary["reconstruction_res"] == 40 and summary["field"] == "signed" and summary["thinness"]["cells"] == 128
+
+
+def test_sheets_get_a_grid_twice_as_fine(tmp_path: Path) -> None:
+    hemisphere().export(tmp_path / "bowl.stl")
+    for wanted, changes in (
+        (256, {}),
+        (128, {"refine_thin": False}),
+        (40, {"mesh_resolution": 40}),
+        (300, {"mesh_resolution": 300}),
+    ):
+        config = SdfConfig(tmp_path / "bowl.stl", preset="low", num_points=1000, device="cpu", **changes).resolved()  # type: ignore[arg-type]
+        case = open_case(config, tmp_path / "bowl.stl", tmp_path)
+        assert case.unsigned and report.mesh_cells(config, case) == wanted
+
+
+def test_near_sheets_get_a_finer_hash_grid(tmp_path: Path) -> None:
+    """In a folder, beside what does not need it; not where a coarser one was asked for."""
+    (tmp_path / "in").mkdir()
+    hemisphere().export(tmp_path / "in" / "bowl.stl")
+    trimesh.creation.icosphere(3, radius=0.6).export(tmp_path / "in" / "ball.stl")
+    trimesh.creation.box((1, 0.004, 1)).export(tmp_path / "in" / "foil.stl")
+    plain: dict[str, Any] = {"preset": "low", "num_points": 20_000, "epochs": 1, "mesh_resolution": 32}
+    config = SdfConfig(tmp_path / "in", tmp_path / "out", together=3, metrics=False, device="cpu", **plain)
+    assert train(config)["failed"] == 0
+    found = {name: load(tmp_path / "out" / name) for name in ("bowl", "ball", "foil")}
+    assert [found[name].unsigned for name in found] == [True, False, True]
+    assert [found[name].encoding.cells[-1] for name in found] == [48, 48, 96]
+    foil = tmp_path / "in" / "foil.stl"
+    case = open_case(config.resolved(), foil, tmp_path)
+    changes: dict[str, Any]
+    for changes, wanted in (({"finest": 32}, 32), ({"finest": 200}, 200), ({"refine_thin": False}, 48)):
+        assert settings_of(dataclasses.replace(config, **changes).resolved(), case).finest == wanted
+    own = settings_of(config.resolved(), case)
+    assert own.finest == settings_of(own, case).finest == 96  # also when the run goes on
 
 
 def test_a_signed_field_has_no_sheet() -> None:
