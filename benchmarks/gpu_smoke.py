@@ -25,7 +25,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpu_records import keep, parser
-from networks import RandomNetwork, some_cameras, some_grads, some_points, worst_error
+from networks import OPERANDS, RandomNetwork, some_cameras, some_grads, some_points, worst_error
 from sdfgan import fields, ops, raycast
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.raycast.levels import march_levels
@@ -356,11 +356,11 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
 
 
 def _check_gradients(device: str, width: int, precision: str) -> Errors:
-    """Of points, weights and FiLM, against float64; of the same call again, to the last bit."""
+    """Of points, weights and FiLM, against float64 with rounded operands; of the same call again, to the last bit."""
     net = RandomNetwork(4, width, _LAYERS)
     points, image = (tensor.to(device) for tensor in some_points([5, 0, 2000, 37]))
     grads = [grad.to(device) for grad in some_grads(len(points))]
-    exact = net.exact_gradients(points, image, grads)
+    exact = net.exact_gradients(points, image, grads, OPERANDS[precision])
     if device != "cuda":
         return {}
     found = net.gradients_on_cuda(points, image, grads, precision)
