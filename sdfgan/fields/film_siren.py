@@ -84,14 +84,13 @@ class FilmSirenSDF(Field):
         color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
         prior_radius: radius of the sphere that the untrained field represents.
 
-    Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if the points are on a
-    CPU, float32 or float64, the width is a multiple of 16 and neither autocast nor forward mode nor a `torch.func`
-    transform is active. Else, and wherever `native_gradients` is False, they come from torch's own operations: slower,
-    with a graph that grows with the points and differentiates to any order, also with `is_grads_batched`.
-
-    On CUDA the same holds for float32 and widths up to 256 if `native_gradients` is True or, when it is None, the
-    environment variable SDFGAN_CUDA_GRADIENT is "native" ("torch" unless set; read once); under autocast products are
-    then those of float16 matrices, on GPUs that have them (sm_80), and torch's on others.
+    Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if neither forward mode
+    nor a `torch.func` transform is active and: on a CPU, if they are float32 or float64, the width is a multiple of 16
+    and autocast is off; on CUDA, if they are float32 and the width is at most 256. Under autocast, products on CUDA are
+    then those of float16 matrices, on GPUs that have them (sm_80), and torch's on others. Else, and wherever
+    `native_gradients` is False, values come from torch's own operations: slower, with a graph that grows with the
+    points and differentiates to any order, also with `is_grads_batched`. Where `native_gradients` is None, the
+    environment variable SDFGAN_CUDA_GRADIENT chooses on CUDA: "native" (unless set) or "torch"; read once.
     """
 
     mixed_precision = True
@@ -356,7 +355,7 @@ class FilmSirenSDF(Field):
 @functools.cache
 def _native_on_cuda() -> bool:
     """What SDFGAN_CUDA_GRADIENT says. ValueError for what it cannot say."""
-    value = os.environ.get("SDFGAN_CUDA_GRADIENT", "torch")
+    value = os.environ.get("SDFGAN_CUDA_GRADIENT", "native")
     if value not in ("native", "torch"):
         raise ValueError(f"SDFGAN_CUDA_GRADIENT must be 'native' or 'torch', got {value!r}")
     return value == "native"

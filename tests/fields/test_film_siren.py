@@ -70,7 +70,7 @@ def test_native_gradients_are_those_of_torch(options: dict, name: str) -> None:
         torch.testing.assert_close(a, e)
 
 
-@pytest.mark.parametrize(("value", "native"), [("native", True), ("torch", False), (None, False)])
+@pytest.mark.parametrize(("value", "native"), [("native", True), ("torch", False), (None, True)])
 def test_the_environment_chooses_gradients_on_cuda(monkeypatch: pytest.MonkeyPatch, value: str | None, native: bool):
     """Asked for once; a field that says itself does not ask."""
     monkeypatch.delenv("SDFGAN_CUDA_GRADIENT", raising=False)
