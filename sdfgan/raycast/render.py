@@ -333,8 +333,7 @@ def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
     """[B R^2] bool: the pixels of the chosen [N] samples."""
     count = images * samples.resolution**2
     marked = torch.zeros(count + 1, dtype=torch.bool, device=chosen.device)
-    marked[torch.where(chosen, samples.pixel, count)] = True  # all others share the last
-    return marked[:-1]
+    return marked.index_fill_(0, torch.where(chosen, samples.pixel, count), True)[:-1]  # all others share the last
 
 
 def _alone(first: Tensor) -> Tensor:

@@ -107,6 +107,11 @@ def test_what_is_counted() -> None:
     with HostWaits() as seen:
         x.new_tensor([1.0]), torch.tensor(2.0), torch.as_tensor(x), x.new_full((), 3.0)
     assert seen.waits.total() == 0 and seen.uploads.total() == 2
+    with HostWaits() as seen:
+        x[torch.arange(2)] = 1.0  # a number that is copied to the device
+        x[mask], x[0], x[1:2] = 1.0, 1.0, 1.0
+        x.index_fill_(0, torch.arange(2), 1.0)
+    assert seen.uploads.total() == 1
     y = torch.arange(6.0).requires_grad_()
     with HostWaits() as seen:
         y[mask].sum().backward()
