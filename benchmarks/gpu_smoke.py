@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpu_records import keep, parser
 from networks import OPERANDS, RandomNetwork, some_cameras, some_grads, some_points, worst_error
+from random_layers import random_layers
 from sdfgan import fields, ops, raycast
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.raycast.levels import march_levels
@@ -336,6 +337,25 @@ def _check_layers(device: str) -> Errors:
 
 
 CHECKS["layer_step"] = _check_layers
+
+
+def _check_edges(device: str) -> Errors:
+    """Rounding may turn which of two misses a hit takes its edge from."""
+    errors = {}
+    for name, all_hits in (("thin", False), ("all", True)):
+        expected, found = (
+            ops.layer_edges(**random_layers(2, 200, dtype=torch.float32, device=place), all_hits=all_hits)
+            for place in ("cpu", device)
+        )
+        same = found.source.cpu() == expected.source
+        errors[f"{name}, sources"] = 1 - float(same.double().mean()), 1e-3
+        for part in ("nearest", "area"):
+            a, e = (getattr(edges, part).cpu()[same] for edges in (found, expected))
+            errors[f"{name}, {part}"] = _error(a, e), 1e-4
+    return errors
+
+
+CHECKS["layer_edges"] = _check_edges
 
 
 def _network(net: RandomNetwork, precision: str, device: str) -> ops.FilmSirenNetwork:
