@@ -25,7 +25,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from gpu_records import keep, parser
-from networks import RandomNetwork, some_grads, some_points, worst_error
+from networks import OPERANDS, RandomNetwork, some_grads, some_points, worst_error
+from random_layers import random_layers
 from sdfgan import fields, ops, raycast
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
 from sdfgan.raycast.levels import march_levels
@@ -223,6 +224,25 @@ def _check_layers(device: str) -> Errors:
 CHECKS["layer_step"] = _check_layers
 
 
+def _check_edges(device: str) -> Errors:
+    """Rounding may turn which of two misses a hit takes its edge from."""
+    errors = {}
+    for name, all_hits in (("thin", False), ("all", True)):
+        expected, found = (
+            ops.layer_edges(**random_layers(2, 200, dtype=torch.float32, device=place), all_hits=all_hits)
+            for place in ("cpu", device)
+        )
+        same = found.source.cpu() == expected.source
+        errors[f"{name}, sources"] = 1 - float(same.double().mean()), 1e-3
+        for part in ("nearest", "area"):
+            a, e = (getattr(edges, part).cpu()[same] for edges in (found, expected))
+            errors[f"{name}, {part}"] = difference(a, e), 1e-4
+    return errors
+
+
+CHECKS["layer_edges"] = _check_edges
+
+
 def _network(net: RandomNetwork, precision: str, device: str) -> ops.FilmSirenNetwork:
     return net.on_cuda(precision) if device == "cuda" else net.on_cpu()
 
@@ -241,11 +261,11 @@ def _check_values(device: str, width: int, precision: str, with_gradient: bool) 
 
 
 def _check_gradients(device: str, width: int, precision: str) -> Errors:
-    """Of points, weights and FiLM, against float64; of the same call again, to the last bit."""
+    """Of points, weights and FiLM, against float64 with rounded operands; of the same call again, to the last bit."""
     net = RandomNetwork(4, width, _LAYERS)
     points, image = (tensor.to(device) for tensor in some_points([5, 0, 2000, 37]))
     grads = [grad.to(device) for grad in some_grads(len(points))]
-    exact = net.exact_gradients(points, image, grads)
+    exact = net.exact_gradients(points, image, grads, OPERANDS[precision])
     if device != "cuda":
         return {}
     found = net.gradients_on_cuda(points, image, grads, precision)

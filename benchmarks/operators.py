@@ -13,6 +13,7 @@ from torch import Tensor
 import baselines
 from measure import Comparison, lazily
 from options import Options
+from random_layers import random_layers
 from sdfgan import cameras, ops
 from sdfgan.ops import reference
 
@@ -28,6 +29,7 @@ def operators(options: Options) -> Iterator[Comparison]:
     parts = [
         _trace_step(options, count),
         _layer_step(options, count),
+        _layer_edges(options, count),
         _generate_rays(options, count),
         _hash_encoding(options, count // 16),
     ]
@@ -205,6 +207,18 @@ def _layer_step(options: Options, count: int) -> Iterator[Comparison]:
     yield _comparison(
         {"op": "layer_step", "layers": count},
         {"sdfgan": partial(run, ops.layer_step), "torch": partial(run, reference.layer_step)},
+    )
+
+
+def _layer_edges(options: Options, count: int) -> Iterator[Comparison]:
+    """Of two or three layers in most pixels; most hits look for another's edge."""
+    given = random_layers(4, int(math.sqrt(count / 8)), dtype=torch.float32, device=options.device)
+    yield _comparison(
+        {"op": "layer_edges", "layers": len(given["pixel"])},
+        {
+            "sdfgan": partial(ops.layer_edges, **given, all_hits=False),
+            "torch": partial(reference.layer_edges, **given, all_hits=False),
+        },
     )
 
 

@@ -152,6 +152,25 @@ class Kernels(Protocol):
         dims: int,
         octaves: int,
     ) -> None: ...
+    def layer_edges(
+        self,
+        *,
+        pixel: Tensor | None,
+        hit: Tensor | None,
+        opaque: Tensor | None,
+        near: Tensor | None,
+        t: Tensor | None,
+        nearest: Tensor | None,
+        normal: Tensor | None,
+        size: Tensor | None,
+        camera: Tensor | None,
+        source: Tensor | None,
+        nearest_out: Tensor | None,
+        area: Tensor | None,
+        layers: int,
+        resolution: int,
+        all_hits: bool,
+    ) -> None: ...
     def layer_step(
         self,
         *,

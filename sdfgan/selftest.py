@@ -51,7 +51,7 @@ def run(device: str = "cpu") -> Iterator[Result]:
         "march_count, march_samples, march_reached": (lambda: _grid_march(device), ROUNDED),
         "film_siren_trace": (lambda: _trace(device), _HITS),
         "start_level, trace_step": (lambda: _sphere(device), _DEPTH),
-        "layer_step": (lambda: _coverage(device), _COVERAGE),
+        "layer_step, layer_edges": (lambda: _coverage(device), _COVERAGE),
     }
     if torch.device(device).type == "cpu":
         checks["perceptron"] = (_perceptron, ROUNDED)

@@ -83,6 +83,7 @@ SDFGAN_LAUNCH(HashTableGradient, p.grid.levels, 16 * p.grid.count, hash_table_gr
 SDFGAN_LAUNCH(IntegratedDirectionalEncoding, p.count, p.width, integrated_directional_encoding)
 SDFGAN_LAUNCH(IntegratedPositionalEncoding, p.points, 2 * p.octaves * p.dims,
               integrated_positional_encoding)
+SDFGAN_LAUNCH(LayerEdges, p.layers, 64, layer_edges)
 SDFGAN_LAUNCH(MarchCount, p.march.rays, kStepsOfRay, march_count)
 SDFGAN_LAUNCH(MarchReached, p.at.rays, samples_per_ray(p.at), march_reached)
 SDFGAN_LAUNCH(MarchSamples, p.march.rays, kStepsOfRay, march_samples)

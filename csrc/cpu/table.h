@@ -53,6 +53,7 @@ void run_threads(int threads, void* context, void (*begin)(void*, int), void (*b
     X(hash_table_gradient, HashTableGradient)                         \
     X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
+    X(layer_edges, LayerEdges)                                        \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \
     X(march_samples, MarchSamples)                                    \

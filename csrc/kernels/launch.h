@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "kernels/composite.h"
+#include "kernels/edges.h"
 #include "kernels/encoding.h"
 #include "kernels/film_siren.h"
 #include "kernels/grid_march.h"
@@ -33,6 +34,7 @@
     X(hash_table_gradient, HashTableGradient)                         \
     X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
+    X(layer_edges, LayerEdges)                                        \
     X(layer_step, LayerStep)                                          \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \

@@ -56,7 +56,7 @@ class _Pack(NamedTuple):
 
     network: ops.FilmSirenNetwork
     parameters: tuple[Tensor, ...]
-    versions: list[tuple[int, int, int]]
+    versions: list[tuple[int, int, int, bool]]
 
 
 class _Groups(NamedTuple):
@@ -84,14 +84,13 @@ class FilmSirenSDF(Field):
         color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
         prior_radius: radius of the sphere that the untrained field represents.
 
-    Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if the points are on a
-    CPU, float32 or float64, the width is a multiple of 16 and neither autocast nor forward mode nor a `torch.func`
-    transform is active. Else, and wherever `native_gradients` is False, they come from torch's own operations: slower,
-    with a graph that grows with the points and differentiates to any order, also with `is_grads_batched`.
-
-    On CUDA the same holds for float32 and widths up to 256 if `native_gradients` is True or, when it is None, the
-    environment variable SDFGAN_CUDA_GRADIENT is "native" ("torch" unless set; read once); under autocast products are
-    then those of float16 matrices, on GPUs that have them (sm_80), and torch's on others.
+    Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if neither forward mode
+    nor a `torch.func` transform is active and: on a CPU, if they are float32 or float64, the width is a multiple of 16
+    and autocast is off; on CUDA, if they are float32 and the width is at most 256. Under autocast, products on CUDA are
+    then those of float16 matrices, on GPUs that have them (sm_80), and torch's on others. Else, and wherever
+    `native_gradients` is False, values come from torch's own operations: slower, with a graph that grows with the
+    points and differentiates to any order, also with `is_grads_batched`. Where `native_gradients` is None, the
+    environment variable SDFGAN_CUDA_GRADIENT chooses on CUDA: "native" (unless set) or "torch"; read once.
     """
 
     mixed_precision = True
@@ -182,8 +181,9 @@ class FilmSirenSDF(Field):
             precision = "fp16" if fast else "fp32"
         if width is None or precision == ("bf16" if self.sdf_head.is_cuda else "fp16"):
             return None
-        scale, shift = (_widen(film.detach(), width).contiguous() for film in (condition.scales, condition.shifts))
-        return self._packed(condition.packs, precision, width)._replace(scale=scale, shift=shift)
+        network = self._with_film(self._packed(condition.packs, precision, width), condition, width)
+        tensors = zip(network._fields[:-1], network[:-1], strict=True)
+        return network._replace(**{name: tensor.detach() for name, tensor in tensors})
 
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
@@ -194,30 +194,39 @@ class FilmSirenSDF(Field):
         return min((width for width in ops.CUDA_WIDTHS if width >= self.width), default=None)
 
     def _packed(self, packs: dict[str, _Pack], precision: str, width: int) -> ops.FilmSirenNetwork:
-        """The network of no images, kept in `packs` until a parameter is replaced or written to.
+        """The network of no images, with a graph, kept in `packs` until a parameter is replaced or written to.
 
         A condition's own cache, not the field's: fused optimisers write to parameters without counting it.
         """
         used = (*self.weights, self.sdf_head, self.sdf_bias, self.texture_head)
-        versions = [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version) for p in used]
+        versions = [(id(p), p.data_ptr(), 0 if p.is_inference() else p._version, p.requires_grad) for p in used]
+        versions.append((0, 0, 0, torch.is_inference_mode_enabled()))  # what is made there has no graph elsewhere
         if precision not in packs or packs[precision].versions != versions:
-            transposed = _widen(_widen(torch.stack(tuple(self.weights[1:])), width).transpose(1, 2), width)
-            matrices = transposed.transpose(1, 2).contiguous()
-            hidden = ops.pack_matrices(matrices, precision)
-            no_images = self.sdf_head.new_empty(0, len(self.omegas), width)
-            network = ops.FilmSirenNetwork(
-                _widen(self.weights[0].detach().t(), width).t().contiguous(),
-                hidden,
-                matrices if hidden.is_cuda else ops.pack_matrices(transposed.contiguous(), precision),
-                _widen(self.sdf_head.detach(), width).contiguous(),
-                _widen(self.texture_head.detach(), width).contiguous(),
-                self._constants(),
-                scale=no_images,
-                shift=no_images,
-                layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
-            )
-            packs[precision] = _Pack(network, used, versions)
+            with torch.enable_grad():
+                packs[precision] = _Pack(self._pack(precision, width), used, versions)
         return packs[precision].network
+
+    def _pack(self, precision: str, width: int) -> ops.FilmSirenNetwork:
+        more, on_cuda = width - self.width, self.sdf_head.is_cuda  # units that do nothing
+        matrices = _padded(torch.stack(tuple(self.weights[1:])), 0, more, 0, more)
+        fixed = matrices.detach()
+        if on_cuda:
+            hidden, transposed = ops.pack_matrices(fixed, precision, "cuda"), matrices
+        else:
+            hidden = ops.pack_matrices(matrices if precision == "fp32" else fixed, precision)
+            transposed = ops.pack_matrices(fixed.transpose(1, 2).contiguous(), precision)
+        no_images = self.sdf_head.new_empty(0, len(self.omegas), width)
+        return ops.FilmSirenNetwork(
+            _padded(self.weights[0], 0, 0, 0, more),
+            hidden,
+            transposed,
+            _padded(self.sdf_head, 0, more),
+            _padded(self.texture_head, 0, more),
+            torch.stack((torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius)),
+            scale=no_images,
+            shift=no_images,
+            layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
+        )
 
     def _for_kernels(self, points: Tensor, condition: FilmCondition) -> ops.FilmSirenNetwork | None:
         """The network for `ops.film_siren` and `film_siren_sample` at these points, with a graph where gradients are
@@ -234,28 +243,14 @@ class FilmSirenSDF(Field):
         shortened = torch.is_autocast_enabled(points.device.type)
         if shortened and not (points.is_cuda and torch.cuda.get_device_capability(points.device) >= (8, 0)):
             return None
-        more = width - self.width  # units that do nothing
-        matrices = _padded(torch.stack(tuple(self.weights[1:])), 0, more, 0, more)
-        if points.is_cuda:
-            precision = "fp16" if shortened else "fp32"
-            hidden, transposed = ops.pack_matrices(matrices.detach(), precision, "cuda"), matrices
-        else:
-            hidden = ops.pack_matrices(matrices)
-            transposed = ops.pack_matrices(matrices.detach().transpose(1, 2).contiguous())
-        return ops.FilmSirenNetwork(
-            _padded(self.weights[0], 0, 0, 0, more),
-            hidden,
-            transposed,
-            _padded(self.sdf_head, 0, more),
-            _padded(self.texture_head, 0, more),
-            self._constants(),
-            _padded(condition.scales, 0, more).contiguous(),
-            _padded(condition.shifts, 0, more).contiguous(),
-            layers=(self.trunk_layers, self.sdf_layers, self.texture_layers),
-        )
+        precision = "fp16" if shortened else "fp32"
+        return self._with_film(self._packed(condition.packs, precision, width), condition, width)
 
-    def _constants(self) -> Tensor:
-        return torch.stack((torch.full_like(self.sdf_bias, _PRIOR_SOFTNESS), self.sdf_bias - self.prior_radius))
+    def _with_film(self, network: ops.FilmSirenNetwork, condition: FilmCondition, width: int) -> ops.FilmSirenNetwork:
+        scale, shift = (
+            _padded(film, 0, width - self.width).contiguous() for film in (condition.scales, condition.shifts)
+        )
+        return network._replace(scale=scale, shift=shift)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
@@ -356,15 +351,10 @@ class FilmSirenSDF(Field):
 @functools.cache
 def _native_on_cuda() -> bool:
     """What SDFGAN_CUDA_GRADIENT says. ValueError for what it cannot say."""
-    value = os.environ.get("SDFGAN_CUDA_GRADIENT", "torch")
+    value = os.environ.get("SDFGAN_CUDA_GRADIENT", "native")
     if value not in ("native", "torch"):
         raise ValueError(f"SDFGAN_CUDA_GRADIENT must be 'native' or 'torch', got {value!r}")
     return value == "native"
-
-
-def _widen(values: Tensor, width: int) -> Tensor:
-    """Zeros behind, so that the last dimension has `width`."""
-    return nn.functional.pad(values, (0, width - values.shape[-1]))
 
 
 def _padded(values: Tensor, *sizes: int) -> Tensor:

@@ -67,7 +67,9 @@ def draw(
         resolution=config.resolution,
         fov=fov,
         steps=config.march_steps,
-        light=None if lights is None else Lighting(lights[:, 0], lights[:, 1], lights[:, 2], lights[:, 3:]),
+        light=None
+        if lights is None or config.light == "headlight"
+        else Lighting(lights[:, 0], lights[:, 1], lights[:, 2], lights[:, 3:]),
         # Pieces sum in another order: what is to be the same bit for bit must not depend on how much memory is free.
         memory="unbounded" if config.deterministic or axes.device.type == "cpu" else "auto",
     )

@@ -216,14 +216,14 @@ class GanJob(TrainingState):
         return self.graphs
 
     def _gradients(self, loss: Tensor, module: nn.Module) -> Gradients:
-        return torch.autograd.grad(
-            loss * self.updates.loss_scale, list(module.parameters()), allow_unused=True, materialize_grads=True
-        )
+        if (scale := self.updates.loss_scale) != 1:
+            loss = loss * scale
+        return torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
 
     def _mean(self, logs: Sequence[Numbers]) -> dict[str, Tensor | float]:
         """Numbers of all chunks of all processes, averaged."""
         names = list(logs[0])
-        means = torch.stack([torch.stack([log[name].float() for log in logs]).mean() for name in names])
+        means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
 
     def _set_learning_rates(self, config: ResolvedGanConfig) -> None:

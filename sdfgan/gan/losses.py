@@ -99,6 +99,4 @@ def top_k_weights(logits: Tensor, step: int, interval: int, floor: float) -> Ten
     The kept share falls as 0.99^(step / interval) to `floor`; at least one image is kept.
     """
     kept = max(1, math.ceil(max(0.99 ** (step / interval), floor) * len(logits)))
-    weights = torch.zeros_like(logits)
-    weights[logits.topk(kept).indices] = len(logits) / kept
-    return weights
+    return torch.zeros_like(logits).index_fill_(0, logits.topk(kept).indices, len(logits) / kept)

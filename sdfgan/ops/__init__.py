@@ -4,6 +4,7 @@
 """
 
 from .composite import Composited, composite
+from .edges import LayerEdges, layer_edges
 from .encoding import positional_encoding
 from .film_siren import CUDA_WIDTHS, FilmSirenNetwork, film_siren, film_siren_sample, film_siren_trace, pack_matrices
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
@@ -24,6 +25,7 @@ __all__ = [
     "Composited",
     "FilmSirenNetwork",
     "GridMarch",
+    "LayerEdges",
     "LayerSearch",
     "LayerState",
     "LevelRays",
@@ -48,6 +50,7 @@ __all__ = [
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
+    "layer_edges",
     "layer_step",
     "march_count",
     "march_reached",

@@ -7,8 +7,11 @@ has the right area, whatever its direction, and the area has the right derivativ
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _MIN_CHANGE = 0.2  # of the sdf across a pixel, as a share of the pixel's size, for a derivative that stays bounded
 _FLAT = 0.01  # likewise, for the value: in the middle of a thin plate that faces the camera there is no edge to be near
@@ -17,14 +20,30 @@ _FLAT = 0.01  # likewise, for the value: in the middle of a thin plate that face
 def half_plane_area(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
     """The area of {p in the unit square around 0: n.p + distance <= 0}, for unit vectors n = (across, up).
 
-    All tensors are [N]; differentiable in `distance` (the others only turn the edge, about its nearest point).
+    All tensors are [N]; differentiable in `distance`, to first order (the others only turn the edge, about its nearest
+    point).
     """
-    long, short = _sides(across, up)
-    middle, corner = (long - short) / 2, (long + short) / 2
-    away = distance.abs()
-    beyond = (corner - away).clamp_min(0)
-    cut_corner = 0.5 - beyond.square() / (2 * long * short)
-    return torch.where(away <= middle, 0.5 - distance / long, 0.5 - torch.sign(distance) * cut_corner)
+    return _HalfPlaneArea.apply(distance, across, up)
+
+
+class _HalfPlaneArea(torch.autograd.Function):
+    """Its derivative in a few operations, instead of three times as many as the area takes."""
+
+    @staticmethod
+    def forward(ctx: Any, distance: Tensor, across: Tensor, up: Tensor) -> Tensor:
+        long, short = _sides(across, up)
+        middle, corner = (long - short) / 2, (long + short) / 2
+        away = distance.abs()
+        inside, beyond, corners = away <= middle, (corner - away).clamp_min(0), 2 * long * short
+        ctx.save_for_backward(long, inside, beyond, corners)
+        outside = 0.5 - torch.sign(distance) * (0.5 - beyond.square() / corners)
+        return torch.where(inside, 0.5 - distance / long, outside)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        long, inside, beyond, corners = ctx.saved_tensors
+        return torch.where(inside, grad / long, grad / corners * (2 * beyond)).neg_(), None, None
 
 
 def half_plane_slope(distance: Tensor, across: Tensor, up: Tensor) -> Tensor:

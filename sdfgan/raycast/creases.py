@@ -20,7 +20,7 @@ _STEEPEST_GRAZE = -0.1
 
 
 def blend_creases(
-    colour: Tensor, depth: Tensor, normal: Tensor, solid: Tensor, axes: Tensor, resolution: int, fov: float
+    colour: Tensor, depth: Tensor, normal: Tensor, solid: Tensor, camera: Tensor, resolution: int, fov: float
 ) -> tuple[Tensor, Tensor]:
     """Colours and normals of the pixels of B images of side R, N = B R^2, with those beside creases mixed.
 
@@ -29,14 +29,14 @@ def blend_creases(
         depth: [N] distance of the surface along the unit ray.
         normal: [N, 3] of unit length.
         solid: [N] bool: pixels that one surface covers whole; the others stay as they are.
-        axes: [B, 3, 3]; fov: of the cameras.
+        camera: [B, 3, 4] camera to world; fov: of all.
 
     Differentiable in all that is real.
     """
     own, other = _sharp_pairs(normal.detach(), solid, resolution)
     if len(own) == 0:
         return colour, normal
-    origins, directions = pixel_rays(axes, torch.cat([own, other]), resolution, fov=fov)
+    origins, directions = pixel_rays(camera, torch.cat([own, other]), resolution, fov=fov)
     points = origins + depth[torch.cat([own, other]), None] * directions
     here, there = points.split(len(own))
     above = (normal[other] * (here - there)).sum(-1)  # of the neighbour's tangent plane
@@ -44,12 +44,12 @@ def blend_creases(
         beyond = (normal[own] * (there - here)).sum(-1)
         side = torch.where(above * beyond > 0, above.sign(), 0.0)  # -1: a ridge, 1: a valley, 0: they meet elsewhere
         # How `above` changes from pixel to pixel, on the pixel's own tangent plane.
-        ray, camera = directions[: len(own)], axes[own // resolution**2]
+        ray, x, y, z = directions[: len(own)], *camera[own // resolution**2, :, :3].unbind(-1)
         slope = (normal[own] * ray).sum(-1).clamp(max=_STEEPEST_GRAZE)
-        size = 2 / (resolution * camera_distance(fov)) * depth[own] * -(ray * camera[:, 2]).sum(-1)
+        size = 2 / (resolution * camera_distance(fov)) * depth[own] * -(ray * z).sum(-1)
         across, up = (
             size * (normal[other] * (axis - ((normal[own] * axis).sum(-1) / slope)[:, None] * ray)).sum(-1)
-            for axis in (camera[:, 0], camera[:, 1])
+            for axis in (x, y)
         )
         change = (across.square() + up.square()).sqrt().clamp_min(1e-9)
     area = half_plane_area(side * above / change, side * across / change, side * up / change) * side.abs()

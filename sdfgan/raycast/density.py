@@ -25,7 +25,7 @@ def shared_samples(samples: LayerSamples, density: int) -> SharedSamples:
     pixels = samples.pixel[first]
     images = int(pixels[-1]) // side**2 + 1 if len(pixels) else 0
     opaque = torch.zeros(images * side**2, dtype=torch.bool, device=pixels.device)
-    opaque[samples.pixel[first & samples.opaque]] = True
+    opaque.index_fill_(0, samples.pixel[first & samples.opaque], True)
     whole = opaque.view(images, blocks, density, blocks, density).all(4).all(2).flatten()  # [images blocks^2]
 
     def block_and_middle(pixel: Tensor) -> tuple[Tensor, Tensor]:

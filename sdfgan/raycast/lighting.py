@@ -58,8 +58,8 @@ class Lighting:
         return Lighting(ambient, 0.0, 1 - ambient, direction)
 
     def of_images(self, axes: Tensor) -> tuple[float | Tensor, float | Tensor, float | Tensor, Tensor]:
-        """Strengths (numbers or [B]) and directions [B, 3] of all lights, for cameras `axes` [B, 3, 3]. Raises
-        ValueError."""
+        """Strengths (numbers or [B]) and directions [B, 3] of all lights, for cameras `axes` [B, 3, 3]; without a fixed
+        light its direction means nothing. Raises ValueError."""
         count = len(axes)
 
         def strength(name: str) -> float | Tensor:
@@ -71,12 +71,14 @@ class Lighting:
             return value.to(axes).expand(count)
 
         ambient, headlight, fixed = strength("ambient"), strength("headlight"), strength("fixed")
-        direction = tensor_like(axes, self.direction)
-        if direction.shape not in ((3,), (count, 3)):
-            raise ValueError(f"render: light must be [3] or [{count}, 3], got {list(direction.shape)}")
+        shape = np.shape(self.direction) if not isinstance(self.direction, Tensor) else self.direction.shape
+        if shape not in ((3,), (count, 3)):
+            raise ValueError(f"render: light must be [3] or [{count}, 3], got {list(shape)}")
         if not self.wrap >= 0:
             raise ValueError(f"render: light.wrap must not be negative, got {self.wrap}")
-        return ambient, headlight, fixed, F.normalize(direction, dim=-1).expand(count, 3)
+        if not isinstance(fixed, Tensor) and fixed == 0:
+            return ambient, headlight, fixed, axes[:, 2]
+        return ambient, headlight, fixed, F.normalize(tensor_like(axes, self.direction), dim=-1).expand(count, 3)
 
     def brightness(self, normals: Tensor, axes: Tensor, image: Tensor) -> Tensor:
         """[N, 1] of unit normals [N, 3] in the images `image` [N]."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.cameras import DEFAULT_FOV, pixel_rays
+from sdfgan.cameras import DEFAULT_FOV, orbit_camera, pixel_rays
 from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
 from sdfgan.compat.dfr import THRESHOLD, dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field, FieldSample
@@ -29,7 +29,6 @@ from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers, positi
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
-from sdfgan.raycast.neighbours import edges_of_misses
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "dfr"]
@@ -113,7 +112,7 @@ def render(
         MarchOptions(steps, lipschitz, precision, extent),
     )
     wanted = None if pixels is None else pixels.repeat_interleave(supersample, 1).repeat_interleave(supersample, 2)
-    scene = _Scene(field, condition, axes, fov, lighting, size, edge)
+    scene = _Scene(field, condition, axes, orbit_camera(axes, fov), fov, lighting, size, edge)
     if edge == "dfr":
         samples = _dfr_samples(tracer, size, wanted)
     else:
@@ -132,7 +131,7 @@ def render(
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
-        colour, normal = blend_creases(colour, depth[:, 0], normal, solid, axes, size, fov)
+        colour, normal = blend_creases(colour, depth[:, 0], normal, solid, scene.camera, size, fov)
         picture = torch.cat([colour, alpha, depth, normal], dim=1)
     fine = picture.view(len(axes), size, size, picture.shape[1]).permute(0, 3, 1, 2)
     hits = hit.view(len(axes), 1, size, size)
@@ -158,6 +157,7 @@ class _Scene(NamedTuple):
     field: Field
     condition: Any
     axes: Tensor
+    camera: Tensor  # [B, 3, 4] of these
     fov: float
     lighting: Lighting
     resolution: int
@@ -169,7 +169,7 @@ class _Scene(NamedTuple):
 
     def rays(self, pixel: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and directions [N, 3] of pixels [N], differentiable in the cameras."""
-        return pixel_rays(self.axes, pixel, self.resolution, fov=self.fov)
+        return pixel_rays(self.camera, pixel, self.resolution, fov=self.fov)
 
     def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""
@@ -310,17 +310,18 @@ def _dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> Laye
 def _visible(scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor | None) -> LayerSamples:
     """Those of the wanted `pixels` [B, R, R] that are `near` [N], without layers that cover nothing or are behind one
     that covers all; which then is opaque."""
-    edges = scene.edges(samples, samples.nearest)
-    change = torch.linalg.cross(samples.normal, scene.axes[samples.image, 2]).norm(dim=-1)
-    all_hits = scene.edge == "neighbour"
-    samples, edges = edges_of_misses(samples, near, edges, change, len(scene.axes), all_hits=all_hits)
+    side, normal = samples.edge[:, 0].contiguous(), samples.normal.contiguous()
+    source, nearest, area = ops.layer_edges(
+        samples.pixel, samples.hit, samples.opaque, near, side, samples.nearest.contiguous(), normal, samples.size,
+        scene.camera.detach(), samples.resolution, all_hits=scene.edge == "neighbour",
+    )  # fmt: skip
     if pixels is not None:
         near = near & pixels.flatten()[samples.pixel]
-    alpha = half_plane_area(*edges).masked_fill(samples.opaque, 1.0)
-    opaque = near & (alpha >= 1)
+    opaque = near & (area >= 1)
     covered = torch.cat([samples.pixel.new_zeros(1), opaque.cumsum(0)])  # in front of each, in all pixels
     seen = covered[:-1] == (covered[:-1] * samples.first).cummax(0).values
-    return replace(samples, opaque=opaque).where(near & seen & (alpha > 0))
+    taken = {name: getattr(samples, name)[source] for name in ("edge_pixel", "edge", "share", "normal", "size")}
+    return replace(samples, opaque=opaque, nearest=nearest, **taken).where(near & seen & (area > 0))
 
 
 def _boundaries(samples: LayerSamples) -> Tensor:
@@ -333,8 +334,7 @@ def _pixels_of(samples: LayerSamples, chosen: Tensor, images: int) -> Tensor:
     """[B R^2] bool: the pixels of the chosen [N] samples."""
     count = images * samples.resolution**2
     marked = torch.zeros(count + 1, dtype=torch.bool, device=chosen.device)
-    marked[torch.where(chosen, samples.pixel, count)] = True  # all others share the last
-    return marked[:-1]
+    return marked.index_fill_(0, torch.where(chosen, samples.pixel, count), True)[:-1]  # all others share the last
 
 
 def _alone(first: Tensor) -> Tensor:

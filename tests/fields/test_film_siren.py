@@ -70,7 +70,7 @@ def test_native_gradients_are_those_of_torch(options: dict, name: str) -> None:
         torch.testing.assert_close(a, e)
 
 
-@pytest.mark.parametrize(("value", "native"), [("native", True), ("torch", False), (None, False)])
+@pytest.mark.parametrize(("value", "native"), [("native", True), ("torch", False), (None, True)])
 def test_the_environment_chooses_gradients_on_cuda(monkeypatch: pytest.MonkeyPatch, value: str | None, native: bool):
     """Asked for once; a field that says itself does not ask."""
     monkeypatch.delenv("SDFGAN_CUDA_GRADIENT", raising=False)
@@ -257,7 +257,17 @@ def test_packing_happens_once() -> None:
     field = make()
     with torch.no_grad():
         condition = field.condition(torch.zeros(1, 4, dtype=torch.float64))
-        assert field.network(condition).hidden is field.network(condition).hidden
+        packed = field.network(condition).hidden.data_ptr()
+        assert field.network(condition).hidden.data_ptr() == packed
+    with_a_graph = field._for_kernels(torch.rand(1, 3, dtype=torch.float64), condition)
+    assert with_a_graph is not None and with_a_graph.hidden.data_ptr() == packed and with_a_graph.hidden.requires_grad
+    with torch.inference_mode():  # what is made there cannot be saved for a gradient
+        assert field.network(condition).hidden.data_ptr() != packed
+    found = []
+    for _ in range(2):  # one after the other, from the same condition without a graph
+        loss = field.sdf(torch.ones(1, 3, dtype=torch.float64), condition).sum()
+        found.append(torch.autograd.grad(loss, [field.weights[1], field.sdf_bias]))
+    assert all(map(torch.equal, *found))
 
 
 def test_second_order_gradients() -> None:

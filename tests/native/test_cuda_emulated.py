@@ -14,6 +14,7 @@ from torch import Tensor
 
 from emulation import AMPERE, HOPPER, TURING, on_both
 from networks import RandomNetwork, some_cameras, some_points
+from random_layers import random_layers
 from sdfgan import cameras, ops
 from sdfgan.compat.dfr import dfr_levels
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
@@ -333,6 +334,13 @@ def test_the_search_for_layers_matches_the_cpu(emulated):
 
     for actual, expected in on_both(emulated, run):
         torch.testing.assert_close(actual, expected, atol=2e-6, rtol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("all_hits", [False, True])
+def test_edges_of_layers_match_the_cpu(emulated, all_hits):
+    given = random_layers(2, 9, dtype=torch.float32)
+    for actual, expected in on_both(emulated, lambda: list(ops.layer_edges(**given, all_hits=all_hits))):
+        torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("channels", [3, 4, 5, 6])

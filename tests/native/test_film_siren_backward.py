@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from emulation import AMPERE, HOPPER, TURING, on_gpu
-from networks import RandomNetwork, some_grads, some_points, worst_error
+from networks import OPERANDS, RandomNetwork, some_grads, some_points, worst_error
 from sdfgan.fields import FilmSirenSDF, film_siren
 from sdfgan.ops.film_siren import for_cuda_gradient, native_network
 
@@ -23,7 +23,10 @@ pytestmark = [
     ),
 ]
 
-LIMITS = {"fp32": 1e-5, "fp16": 2e-3}  # of the largest number of each gradient
+# Of the largest number of each gradient, against float64 with operands rounded to the precision. Rounding to fp16
+# moves the gradient of a single point by 1 to 5e-3, as chance has it. Left here is fp32's rounding, 1e-6, and operands
+# that it has turned over to the next fp16 number, one in hundreds: each moves what it is a factor of by at most 1e-3.
+LIMITS = {"fp32": 1e-5, "fp16": 1e-3}
 
 
 def gradients(
@@ -73,7 +76,7 @@ def test_matches_float64(emulated, precision, width, layers, device, counts):
     net = RandomNetwork(len(counts), width, layers)
     points, image = some_points(counts)
     grads = some_grads(len(points))
-    expected = net.exact_gradients(points, image, grads)
+    expected = net.exact_gradients(points, image, grads, OPERANDS[precision])
     found = gradients(emulated, net, points, image, grads, precision, device)
     assert worst_error(found, expected) < LIMITS[precision]
 
@@ -84,7 +87,7 @@ def test_losses_of_some_answers(emulated, precision, answers, layers):
     net = RandomNetwork(2, 64, layers)
     points, image = some_points([5, 12])
     grads = [grad if i in answers else None for i, grad in enumerate(some_grads(len(points)))]
-    expected = net.exact_gradients(points, image, grads)
+    expected = net.exact_gradients(points, image, grads, OPERANDS[precision])
     assert worst_error(gradients(emulated, net, points, image, grads, precision), expected) < LIMITS[precision]
 
 
@@ -97,7 +100,7 @@ def test_scales_of_zero(emulated, precision, zero):
     for rows in ((0, 0, 3), (1, 2), (0,)):
         net = RandomNetwork(2, 64, (1, 1, 1))
         net.rest[3][rows] = zero
-        expected = net.exact_gradients(points, image, grads)
+        expected = net.exact_gradients(points, image, grads, OPERANDS[precision])
         assert worst_error(gradients(emulated, net, points, image, grads, precision), expected) < LIMITS[precision]
 
 
@@ -107,15 +110,15 @@ def test_fp16_does_not_mind_the_size_of_the_loss(emulated, size):
     net = RandomNetwork(3, 64, (2, 1, 1))
     points, image = some_points([6, 5, 7])
     grads = some_grads(len(points), size)
-    expected = net.exact_gradients(points, image, grads)
+    expected = net.exact_gradients(points, image, grads, OPERANDS["fp16"])
     assert worst_error(gradients(emulated, net, points, image, grads, "fp16"), expected) < LIMITS["fp16"]
     for grad in grads:
         grad.mul_(0.01 ** torch.arange(float(len(points))).view(-1, *[1] * (grad.dim() - 1)).clamp(max=3))
-    expected = net.exact_gradients(points, image, grads)
+    expected = net.exact_gradients(points, image, grads, OPERANDS["fp16"])
     found = gradients(emulated, net, points, image, grads, "fp16")
     assert worst_error(found, expected) < LIMITS["fp16"]
     for own, exact in zip(found[0], expected[0], strict=True):  # each by itself
-        assert worst_error([own], [exact]) < 5 * LIMITS["fp16"]
+        assert worst_error([own], [exact]) < LIMITS["fp16"]
 
 
 def test_images_in_any_order(emulated):

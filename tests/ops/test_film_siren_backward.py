@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from networks import RandomNetwork, rounded_to_half, some_grads, some_points, worst_error
 from sdfgan import _C, build_info
 from sdfgan.ops import FilmSirenNetwork, film_siren, film_siren_sample, pack_matrices, reference
 
@@ -67,18 +68,6 @@ class Case:
         found = (found,) if isinstance(found, Tensor) else found
         loss = sum((found[i] * self.grads[i].to(dtype)).sum() for i in answers)
         return Weights(*torch.autograd.grad(loss, own, materialize_grads=True, allow_unused=True))
-
-
-def worst_error(actual: Weights, expected: Weights) -> float:
-    """Of all gradients, the largest error against the largest number of the same gradient."""
-    worst = 0.0
-    for a, e in zip(actual, expected, strict=True):
-        assert a.shape == e.shape and a.isfinite().all()
-        if e.numel() and (size := e.abs().max()) > 0:
-            worst = max(worst, ((a.double() - e).abs().max() / size).item())
-        else:
-            assert (a == 0).all()
-    return worst
 
 
 def tolerance(layers: tuple[int, int, int], dtype: torch.dtype) -> float:
@@ -304,3 +293,20 @@ def test_rejections(monkeypatch):
             film_siren_sample(points, image, network)
         with pytest.raises(ValueError, match="film_siren_backward: on CUDA the width must be one of"):
             backward(points, image, [tensor.detach() for tensor in cuda], list(case.layers), None, None, None)
+
+
+@pytest.mark.parametrize("layers", [(3, 1, 1), (1, 1, 0), (2, 2, 3)])
+def test_the_reference_of_rounded_operands(layers):
+    """What CUDA's fp16 is compared with: exact without rounding; with it, as far off as 11 bits make it."""
+    x = 1 + torch.rand(1000, dtype=torch.float64)
+    assert torch.equal(rounded_to_half(x), x.half().double())
+    points, image = some_points([1])
+    errors = []
+    for seed in range(20):
+        net = RandomNetwork(1, 64, layers, seed)
+        for answers in ((0, 1, 2), (0,), (1, 2)):
+            grads = [grad if i in answers else None for i, grad in enumerate(some_grads(1))]
+            exact = net.exact_gradients(points, image, grads)
+            assert worst_error(net.exact_gradients(points, image, grads, rounded=lambda x: x), exact) < 1e-12
+            errors.append(worst_error(net.exact_gradients(points, image, grads, rounded=rounded_to_half), exact))
+    assert 2**-12 < sorted(errors)[30] < 2**-9 and max(errors) < 2**-7

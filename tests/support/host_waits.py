@@ -78,10 +78,18 @@ class _Functions(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in _COPIES:
             self._counts.waits[f"{_where()} {name}"] += 1
+        if name == "__setitem__" and not isinstance(args[2], Tensor) and _gathers(args[1]):
+            self._counts.uploads[f"{_where()} {name}"] += 1  # `index_fill_` would not copy the number
         data = args[1 if name == "new_tensor" else 0] if name in _UPLOADS and args else None
         if data is not None and not isinstance(data, Tensor):
             self._counts.uploads[f"{_where()} {name}"] += 1
         return func(*args, **(kwargs or {}))
+
+
+def _gathers(index: Any) -> bool:
+    """Whether what is written to are places in tensors of integers; a single mask is filled."""
+    tensors = [i for i in (index if isinstance(index, tuple) else (index,)) if isinstance(i, Tensor) and i.ndim]
+    return len(tensors) > 1 or any(i.dtype != torch.bool for i in tensors)
 
 
 def _frames() -> list[traceback.FrameSummary]:

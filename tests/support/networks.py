@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,10 +51,22 @@ class RandomNetwork:
         double = FilmSirenNetwork(*(tensor.double() for tensor in self.on_cpu()[:-1]), self.layers)
         return reference.film_siren_sample(points.double(), image, double)
 
-    def exact_gradients(self, points: Tensor, image: Tensor, grads: Sequence[Tensor | None]) -> list[Tensor]:
-        """In float64, from gradients by the three answers: by points, first, matrices, heads, constants and FiLM."""
+    def exact_gradients(
+        self,
+        points: Tensor,
+        image: Tensor,
+        grads: Sequence[Tensor | None],
+        rounded: Callable[[Tensor], Tensor] | None = None,
+    ) -> list[Tensor]:
+        """In float64, from gradients by the three answers: by points, first, matrices, heads, constants and FiLM.
+
+        With `rounded`, one of OPERANDS, those of products are rounded as by the CUDA kernels; sums never are.
+        """
         given = (points, self.first, self.matrices, *self.rest)
         own = [tensor.detach().to(points.device, torch.float64).requires_grad_() for tensor in given]
+        if rounded is not None:
+            loss = _loss_of_tangents(own, self.layers, image, grads, rounded)
+            return list(torch.autograd.grad(loss, own, allow_unused=True, materialize_grads=True))
         packed = ops.pack_matrices(own[2], device="cpu")
         network = FilmSirenNetwork(own[1], packed, packed, *own[3:], layers=self.layers)
         answers = reference.film_siren_sample(own[0], image, network)
@@ -72,6 +85,65 @@ class RandomNetwork:
         some = [(answer, grad) for answer, grad in zip(answers, grads, strict=True) if grad is not None]
         given_grads = [grad for _, grad in some]
         return list(torch.autograd.grad([a for a, _ in some], own, given_grads, materialize_grads=True))
+
+
+def _loss_of_tangents(
+    own: Sequence[Tensor],
+    layers: tuple[int, int, int],
+    image: Tensor,
+    grads: Sequence[Tensor | None],
+    rounded: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What gradients by the answers are the gradient of, with one tangent per point (csrc/cuda/differentiator.cuh):
+    operands of the hidden layers' products, forward and back, are rounded before."""
+    points, first, matrices, sdf_head, texture_head, constants, scale, shift = own
+    by_sdf, by_gradient, by_texture = (0.0 if grad is None else grad.to(points) for grad in grads)
+    trunk, sdf, texture = layers
+
+    def layer(index: int, x: Tensor, tangent: Tensor) -> tuple[Tensor, Tensor]:
+        def product(operand: Tensor) -> Tensor:
+            return operand @ first.T if index == 0 else _Product.apply(operand, matrices[index - 1], rounded)
+
+        phase = scale[image, index] * product(x) + shift[image, index]
+        return phase.sin(), phase.cos() * (scale[image, index] * product(tangent))
+
+    direction = torch.zeros_like(points) + by_gradient
+    x, tangent = points, direction
+    for index in range(trunk):
+        x, tangent = layer(index, x, tangent)
+    colour = x
+    for index in range(trunk, trunk + sdf):
+        x, tangent = layer(index, x, tangent)
+    for index in range(trunk + sdf, trunk + sdf + texture):
+        colour, _ = layer(index, colour, torch.zeros_like(colour))
+    radius = (points.square().sum(-1) + constants[0]).sqrt()
+    along = tangent @ sdf_head + (points * direction).sum(-1) / radius
+    value = x @ sdf_head + radius + constants[1]
+    return (along + by_sdf * value).sum() + (by_texture * (colour @ texture_head.T)).sum()
+
+
+class _Product(torch.autograd.Function):
+    """x [N, W] @ matrix^T, all of whose products have rounded operands."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, matrix: Tensor, rounded: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.rounded, x, matrix = rounded, rounded(x), rounded(matrix)
+        ctx.save_for_backward(x, matrix)
+        return x @ matrix.T
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        (x, matrix), grad = ctx.saved_tensors, ctx.rounded(grad)
+        return grad @ matrix, grad.T @ x, None
+
+
+def rounded_to_half(x: Tensor) -> Tensor:
+    """The nearest numbers of 11 bits: float16 whatever the size, for the kernels divide by powers of two before."""
+    mantissa, exponent = torch.frexp(x)
+    return torch.ldexp((mantissa * 2**11).round(), exponent - 11)
+
+
+OPERANDS = {"fp32": None, "fp16": rounded_to_half}  # by precision
 
 
 def some_grads(count: int, size: float = 1.0) -> list[Tensor]:

@@ -4,6 +4,7 @@ The signatures are those of the operators; see there for shapes and dtypes.
 """
 
 from .composite import composite
+from .edges import layer_edges
 from .encoding import positional_encoding
 from .film_siren import film_siren, film_siren_sample
 from .grid_march import grid_march
@@ -31,6 +32,7 @@ __all__ = [
     "integrated_positional_encoding",
     "interlevel_bounds",
     "interlevel_loss",
+    "layer_edges",
     "layer_step",
     "mesh_distance",
     "mesh_raycast",
