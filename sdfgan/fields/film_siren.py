@@ -182,8 +182,9 @@ class FilmSirenSDF(Field):
         if width is None or precision == ("bf16" if self.sdf_head.is_cuda else "fp16"):
             return None
         network = self._with_film(self._packed(condition.packs, precision, width), condition, width)
-        tensors = zip(network._fields[:-1], network[:-1], strict=True)
-        return network._replace(**{name: tensor.detach() for name, tensor in tensors})
+        pairs = zip(network._fields[:-1], network[:-1], strict=True)
+        tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in pairs}
+        return network._replace(**tensors)
 
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
