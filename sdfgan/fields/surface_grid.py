@@ -61,7 +61,7 @@ class SurfaceGrid(Field):
         with torch.no_grad():
             self._layers[-1].weight.mul_(_FIRST_OUTPUT)
         directions = 2 * (2**DIRECTION_LEVELS - 1 + DIRECTION_LEVELS)
-        self.color_net = small_mlp(6 + directions + _FEATURES, width, layers + 1, 3)
+        self.color_net = small_mlp(7 + directions + _FEATURES, width, layers + 1, 3)
         self.register_buffer("active", torch.tensor(levels))  # `_levels`, in checkpoints
         self._levels = levels
         self.register_buffer("detail", torch.ones(()))  # factor of the features that colours get
@@ -122,7 +122,10 @@ class SurfaceGrid(Field):
         smooth = torch.zeros_like(directions[:, 0])
         encoded = ops.integrated_directional_encoding(directions.contiguous(), smooth, DIRECTION_LEVELS)
         normals = F.normalize(gradient, dim=1)
-        return self.color_net(torch.cat((points, normals, encoded, self.detail * features), 1)).float().sigmoid()
+        facing = (normals * directions).sum(1, keepdim=True)  # as Ref-NeRF has it (Verbin et al. 2022, sec. 3.2)
+        return (
+            self.color_net(torch.cat((points, normals, facing, encoded, self.detail * features), 1)).float().sigmoid()
+        )
 
     @torch.no_grad()
     def measure_slope(self) -> None:

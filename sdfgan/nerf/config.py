@@ -106,14 +106,15 @@ class NerfConfig(Config):
     ide_levels: Annotated[int, Between(1, 5)] = 5
     """Ref-NeRF: levels of the directional encoding."""
 
-    surface_density: Annotated[Literal["volsdf", "neus"], Essential] = "volsdf"
+    surface_density: Annotated[Literal["volsdf", "neus"], Essential] = "neus"
     """surface: how a distance becomes a density, by the formula of VolSDF or of NeuS."""
     thickness: Scale = 0.1
     """surface: width of the density around the surface at the beginning, in scene units (the cube's half side)."""
     thickness_final: Scale = 0.002
     """surface: the same at the end."""
-    sphere_radius: Annotated[float, Positive, AtMost(1)] = 0.5
-    """surface: radius of the sphere that training begins with, in scene units."""
+    sphere_radius: Annotated[float | None, Positive, AtMost(1)] = None
+    """surface: radius of the sphere that training begins with, in scene units. Default: 0.7; in unbounded scenes, whose
+    cameras must be outside of it, 0.4."""
     coarse_levels: Annotated[int, Between(1, 32)] = 4
     """surface: levels of the hash grid in use at the beginning; finer ones follow one by one."""
     coarse_share: Share = 0.5
@@ -127,7 +128,7 @@ class NerfConfig(Config):
     """Weight of the interlevel loss, by which proposals learn."""
     eikonal_weight: Weight = 0.1
     """surface: weight of the loss on gradients whose length is not 1."""
-    curvature_weight: Weight = 0.01
+    curvature_weight: Weight = 0.05
     """surface: weight of the loss on normals that turn within a cell of the finest grid."""
     mask_weight: Weight = 0.1
     """surface: weight of the cross entropy of opacity and the images' alpha, where they have it."""
@@ -340,7 +341,7 @@ _FAST: tuple[dict[str, Any], dict[str, Any]] = (
         "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
     },
 )  # fmt: skip
-_SURFACE = ({**_FAST[0], "learning_rate": 5e-3}, {**_FAST[1], "learning_rate": 5e-3})
+_SURFACE = ({**_FAST[0], "samples": 2**17}, {**_FAST[1], "samples": 2**14})
 _PROPOSALS = {"distortion_weight": 5e-4}  # beside a squared error, which falls below the authors' Charbonnier loss
 _MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fast": _FAST,

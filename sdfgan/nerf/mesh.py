@@ -80,9 +80,7 @@ def scene_mesh(surface: Field, cells: int, scene: Scene) -> trimesh.Trimesh:
     """The same in the file's units with y up; says how many floaters were removed."""
     mesh, removed = surface_mesh(surface, cells)
     if removed:
-        print(
-            f"mesh: {removed} of {removed + mesh.body_count} parts removed: they float, or are cavities"
-        )
+        print(f"mesh: {removed} of {removed + mesh.body_count} parts removed: they float, or are cavities")
     mesh.apply_scale(float(scene.to_file[0, 0]))
     mesh.apply_translation(scene.to_file[:, 3].numpy())
     return mesh

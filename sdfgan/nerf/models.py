@@ -31,6 +31,7 @@ _ANNEALING = 10.0  # how soon weights are trusted (mip-NeRF 360, sec. 3)
 _PADDING = 0.01  # of the weights of cones (mip-NeRF, eq. 18)
 _NEAREST = 0.01  # in front of a camera inside the scene's cube
 _DENSITIES: dict[str, Kind] = {"volsdf": "laplace", "neus": "logistic"}
+_SPHERES = {True: 0.7, False: 0.4}  # first radii, of bounded scenes and of others
 _THINNING = 0.8  # power of the share of the steps
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
 
@@ -154,7 +155,8 @@ class SurfaceModel(MarchedModel):
 
     def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
         super().__init__(config, bounded)
-        surface = SurfaceGrid(radius=config.sphere_radius, **_grid_sizes(config))
+        radius = config.sphere_radius or _SPHERES[bounded]
+        surface = SurfaceGrid(radius=radius, **_grid_sizes(config))
         beta = nn.Buffer(torch.tensor(config.thickness))
         self.volume = SurfaceVolume(surface, beta, _DENSITIES[config.surface_density])
         self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=False)
