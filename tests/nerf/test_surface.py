@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from sdfgan.meshes import without_floaters
 from sdfgan.metrics import psnr
 from sdfgan.nerf import NerfConfig, load_model, load_surface, train
 from sdfgan.nerf.job import NerfJob
-from sdfgan.nerf.models import SurfaceModel
+from sdfgan.nerf.models import SurfaceModel, make_model
 from sdfgan.nerf.report import SceneRenderer
 from sdfgan.ops import pixel_views
 from sdfgan.raycast import Lighting, render
@@ -130,6 +131,29 @@ def test_an_unbounded_scene_is_seen_in_front_of_what_is_behind_it(scene: Path) -
     middle, distance = posed.SIDE // 2, posed.DISTANCE / 1.5
     assert seen.depth[0, middle, middle].item() == pytest.approx(distance - 0.4, abs=0.03)
     assert seen.opacity.min() > 0.99 and seen.depth[0, 0, 0] > distance - 1
+
+
+@pytest.mark.parametrize(("density", "outside"), [("neus", 0.0), ("volsdf", 3.7)])
+def test_silhouettes_of_the_volume_are_those_of_the_surface(density: Any, outside: float) -> None:
+    """Of an untrained sphere; VolSDF's are wider by some of its thickness, though steps are longer than that."""
+    config = NerfConfig(model="surface", surface_density=density, device="cpu", hash_table=8, grid_resolution=32)
+    model = make_model(config.resolved(), bounded=True)
+    assert isinstance(model, SurfaceModel)
+    with torch.no_grad():
+        model.surface.distance_net[-1].weight.zero_()
+    thickness, random = 0.002, torch.Generator().manual_seed(0)
+    model.volume.beta.fill_(thickness)
+    model.occupancy.refresh(partial(model.volume.densest, reach=2 / 32), random)
+    side, fov = 100, math.radians(25)
+    focal = side / 2 / math.tan(fov / 2)
+    views = pixel_views(
+        orbit_camera(rotate_axes(([0.3], [0.5])), fov),
+        torch.tensor([[focal, focal, side / 2, side / 2]]),
+        torch.full((1, 2), side),
+    )
+    opacity = SceneRenderer(model, torch.ones(3), 2000).look(views, 0).opacity
+    radius = math.sin(math.atan(math.sqrt(opacity.sum().item() / math.pi) / focal)) / math.tan(fov / 2)
+    assert radius == pytest.approx(math.sqrt(0.7**2 - 0.1**2) + outside * thickness, abs=1e-3)  # a 20th of a pixel
 
 
 def test_floaters_are_removed_and_counted() -> None:
