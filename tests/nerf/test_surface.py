@@ -100,6 +100,7 @@ def test_what_is_traced_is_what_the_volume_shows(finished: Path) -> None:
 @pytest.mark.parametrize("bounded", [True, False])
 def test_every_option_trains(scene: Path, tmp_path: Path, density: Any, bounded: bool) -> None:
     options = TINY | {"opacity_weight": 1e-3, "curvature_weight": 0.0 if bounded else 0.1, "mask_weight": 1.0}
+    options["precision"] = "fp32" if bounded else "bf16"
     config = NerfConfig(data=scene, surface_density=density, steps=60, **options).resolved()
     data = load_scene(scene)._replace(bounded=bounded, has_alpha=bounded)
     job = NerfJob(config, data)
