@@ -68,7 +68,7 @@ def measure(config: NerfConfig, truth: GroundTruth) -> dict[str, Any]:
 
 @torch.no_grad()
 def race(run: Path, side: int) -> dict[str, float]:
-    """Images of the volume of a run against those of its surface, and the CPU time of an image of each."""
+    """Images of the volume of a run against those of its surface, and the CPU time of an image of each: one thread."""
     model, _ = load_model(run)
     surface, axes = load_surface(run), rotate_axes(SHOWN)
     cameras, white = orbit_camera(axes, FOV), torch.ones(3)
@@ -85,12 +85,14 @@ def race(run: Path, side: int) -> dict[str, float]:
         eyes = cameras[..., 3]
         return render(sdf=surface, axes=axes, resolution=side, light=light, background=white, condition=eyes).rgb
 
-    images, seconds = [], []
+    images, seconds, threads = [], [], torch.get_num_threads()
+    torch.set_num_threads(1)
     for draw in (volume, traced):
         draw()
         begin = time.process_time()
         images.append(draw())
         seconds.append((time.process_time() - begin) / len(axes))
+    torch.set_num_threads(threads)
     save_image(run / f"traced-{side}.png", image_grid(torch.cat(images), len(axes)))
     return {"side": side, "psnr": psnr(*images), "volume_seconds": seconds[0], "traced_seconds": seconds[1]}
 

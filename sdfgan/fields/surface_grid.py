@@ -20,7 +20,7 @@ from sdfgan.fields.radiance_grid import DIRECTION_LEVELS, small_mlp
 _FEATURES = 15  # that the colour network gets besides place, normal and direction
 _SOFTNESS = 0.01  # under the root of the sphere's distance, so that it is smooth at the origin
 _FIRST_OUTPUT = 1e-2  # scale of the last layer's weights, so that an untrained surface is the sphere
-_SLOPE_POINTS, _SLOPE_QUANTILE = 20_000, 0.999
+_SLOPE_POINTS, _SLOPE_QUANTILE = 20_000, 0.99
 
 
 class SurfaceGrid(Field):
