@@ -64,7 +64,7 @@ class SurfaceGrid(Field):
         self.color_net = small_mlp(7 + directions + _FEATURES, width, layers + 1, 3)
         self.register_buffer("active", torch.tensor(levels))  # `_levels`, in checkpoints
         self._levels = levels
-        self.register_buffer("detail", torch.ones(()))  # factor of place and features for colours
+        self.register_buffer("detail", torch.ones(()))  # factor of the features that colours get
 
     @property
     def _layers(self) -> list[nn.Linear]:
@@ -123,7 +123,7 @@ class SurfaceGrid(Field):
         encoded = ops.integrated_directional_encoding(directions.contiguous(), smooth, DIRECTION_LEVELS)
         normals = F.normalize(gradient, dim=1)
         facing = (normals * directions).sum(1, keepdim=True)  # as Ref-NeRF has it (Verbin et al. 2022, sec. 3.2)
-        x = torch.cat((self.detail * points, normals, facing, encoded, self.detail * features), 1)
+        x = torch.cat((points, normals, facing, encoded, self.detail * features), 1)
         return self.color_net(x).float().sigmoid()
 
     @torch.no_grad()
