@@ -108,6 +108,9 @@ MADE = {
         ('python benchmarks/gan.py recipes --minutes 30 --seeds 0 1 2 --only default "dfr, our size"',),
     ),
     "inversion.png": Made(from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)),
+    "surfaces.png": Made(
+        from_file, 1, ("python benchmarks/surfaces.py fandisk.obj --steps 1200 --picture surfaces.png",)
+    ),
     "view.png": Made(from_file, 1, ("python tools/train_gan.py --shapes chairs", "python tools/view.py runs/gan-001")),
 }
 

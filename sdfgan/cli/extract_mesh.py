@@ -13,7 +13,6 @@ from sdfgan.cli.flags import ExtractMeshConfig
 from sdfgan.cli.shapes import load_shapes
 from sdfgan.cli.single import Kind, SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
-from sdfgan.fields.base import Field
 from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.sdf.report import solid_mesh
@@ -58,7 +57,7 @@ def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
     if kind == "nerf":
         run = SceneRun.load(config)
         surface = scene_surface(run.model, run.config, cells)
-        field: Field = surface
+        field = surface
         make = partial(scene_mesh, surface, cells, run.scene)
     else:
         field = solid = load_solid(config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
@@ -48,11 +49,39 @@ class HashGrid(nn.Module):
         self.cells = [round(coarsest * growth**level) for level in range(levels)]
         self.table_size, self.smooth = 2**log2_size, smooth
         self.register_buffer("bound", torch.tensor(float(bound)))
-        entries = ops.hash_table_begins(dims, self.cells, self.table_size)[-1]
-        self.table = nn.Parameter(torch.empty(entries, features).uniform_(-_SMALLEST_FEATURE, _SMALLEST_FEATURE))
+        self.begins = ops.hash_table_begins(dims, self.cells, self.table_size)
+        self.table = nn.Parameter(
+            torch.empty(self.begins[-1], features).uniform_(-_SMALLEST_FEATURE, _SMALLEST_FEATURE)
+        )
         self.width = levels * features
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Features [N, levels * features] at points [N, dims]; beyond the cube, those of its faces."""
-        unit = (points / (2 * self.bound) + 0.5).contiguous()
-        return ops.hash_encoding(unit, self.table, self.cells, self.table_size, smooth=self.smooth)
+    def forward(self, points: Tensor, active: int | None = None) -> Tensor:
+        """Features [N, levels * features] at points [N, dims]; beyond the cube, those of its faces.
+
+        Those of levels from `active` on are zero, and are not evaluated.
+        """
+        table, cells = self._part(active)
+        found = ops.hash_encoding(self._unit(points), table, cells, self.table_size, smooth=self.smooth)
+        return found if found.shape[1] == self.width else F.pad(found, (0, self.width - found.shape[1]))
+
+    def gradient(self, points: Tensor, weights: Tensor, active: int | None = None) -> Tensor:
+        """By the points [N, dims] of the sum of features under weights [N, levels * features]: [N, dims].
+
+        Differentiable in points, weights and `table`, to first order.
+        """
+        table, cells = self._part(active)
+        weights = weights[:, : len(cells) * table.shape[1]].contiguous()
+        found = ops.hash_encoding_gradient(
+            self._unit(points), table, weights, cells, self.table_size, smooth=self.smooth
+        )
+        return found / (2 * self.bound)
+
+    def _unit(self, points: Tensor) -> Tensor:
+        return (points / (2 * self.bound) + 0.5).contiguous()
+
+    def _part(self, active: int | None) -> tuple[Tensor, list[int]]:
+        """The table and the cells of the levels before `active`."""
+        if active is None or active == len(self.cells):
+            return self.table, self.cells
+        cells = self.cells[:active]
+        return self.table[: self.begins[active]], cells

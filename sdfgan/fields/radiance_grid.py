@@ -14,7 +14,7 @@ from sdfgan.fields.volume import Radiance, RaySamples
 
 _MAX_LOG_DENSITY = 11.0
 _GEOMETRY = 15  # features that the colour network gets besides the direction
-_DIRECTION_LEVELS = 2  # spherical harmonics of degrees 1 and 2
+DIRECTION_LEVELS = 2  # spherical harmonics of degrees 1 and 2
 _FIRST_DENSITY = 0.0  # logarithm of an untrained field's
 
 
@@ -55,9 +55,9 @@ class RadianceGrid(nn.Module):
         self.contracted = contracted
         coarsest = min(16, finest)
         self.grid = HashGrid(levels=levels, features=features, log2_size=log2_size, coarsest=coarsest, finest=finest)
-        self.density_net = _mlp(self.grid.width, width, layers, 1 + _GEOMETRY)
-        directions = 2 * (2**_DIRECTION_LEVELS - 1 + _DIRECTION_LEVELS)
-        self.color_net = _mlp(directions + _GEOMETRY, width, layers + 1, 3)
+        self.density_net = small_mlp(self.grid.width, width, layers, 1 + _GEOMETRY)
+        directions = 2 * (2**DIRECTION_LEVELS - 1 + DIRECTION_LEVELS)
+        self.color_net = small_mlp(directions + _GEOMETRY, width, layers + 1, 3)
 
     def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
@@ -67,7 +67,7 @@ class RadianceGrid(nn.Module):
         """See `VolumeField`."""
         features = self._features(places)
         smooth = torch.zeros_like(places.directions[:, 0])
-        directions = ops.integrated_directional_encoding(places.directions, smooth, _DIRECTION_LEVELS)
+        directions = ops.integrated_directional_encoding(places.directions, smooth, DIRECTION_LEVELS)
         color = self.color_net(torch.cat((directions, features[:, 1:]), -1))
         return Radiance(self._density(features), color.float().sigmoid())
 
@@ -80,7 +80,8 @@ class RadianceGrid(nn.Module):
         return density
 
 
-def _mlp(inputs: int, width: int, hidden: int, outputs: int) -> nn.Sequential:
+def small_mlp(inputs: int, width: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Linear layers, `hidden` of them hidden ones of so many units, with ReLU between."""
     modules: list[nn.Module] = []
     for _ in range(hidden):
         modules += [nn.Linear(inputs, width), nn.ReLU()]

@@ -14,6 +14,7 @@ class RaySamples(NamedTuple):
     directions: Tensor  # [N, 3] unit, of the rays
     covariances: Tensor | None = None  # [N, 3] diagonals or [N, 3, 3], of cones
     image: Tensor | None = None  # [N] int64: each one's row of the condition; None: as many for each row in turn
+    lengths: Tensor | None = None  # [N] of the pieces; None: the volume is evaluated at their middles alone
 
 
 class Radiance(NamedTuple):

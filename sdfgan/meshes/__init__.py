@@ -3,7 +3,7 @@
 from sdfgan.meshes.appearance import Model, model_of, read_model, render_mesh, render_model
 from sdfgan.meshes.compare import chamfer_distance
 from sdfgan.meshes.export import MESH_SUFFIXES, export_mesh, export_volume
-from sdfgan.meshes.isosurface import marching_cubes, sample_grid
+from sdfgan.meshes.isosurface import marching_cubes, sample_grid, without_floaters
 from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.repair import RepairReport, repair
@@ -29,4 +29,5 @@ __all__ = [
     "repair",
     "sample_grid",
     "sheet_mesh",
+    "without_floaters",
 ]

@@ -15,6 +15,7 @@ import torch
 import trimesh
 from skimage.measure import marching_cubes as triangulate
 from torch import Tensor
+from trimesh.graph import connected_component_labels
 
 from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
@@ -68,6 +69,25 @@ def marching_cubes(
     rgb = _colours(field, condition, torch.from_numpy(vertices.astype(np.float32)))
     rgba = np.concatenate((rgb, np.full((len(rgb), 1), 255, np.uint8)), 1)
     return trimesh.Trimesh(vertices, faces, vertex_colors=rgba, process=False)
+
+
+def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01) -> tuple[trimesh.Trimesh, int]:
+    """A closed mesh without parts of less than a share of the largest one's area, or inside out, and their number.
+
+    What is inside out is around a hole that is shut in, which no camera can have seen.
+    """
+    parts = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    corners = mesh.triangles
+    volumes = np.bincount(parts, (np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum(1))
+    areas = np.bincount(parts, mesh.area_faces)
+    kept = (areas >= share * areas.max()) & (volumes > 0)
+    kept[areas.argmax()] = True
+    if kept.all():
+        return mesh, 0
+    whole = mesh.copy()
+    whole.update_faces(kept[parts])
+    whole.remove_unreferenced_vertices()
+    return whole, int((~kept).sum())
 
 
 def check_condition(function: str, field: Field, condition: Any) -> None:

@@ -1,4 +1,5 @@
-"""Radiance fields of scenes from posed images: `train` makes a run folder, `load_model` reads one."""
+"""Radiance fields of scenes from posed images: `train` makes a run folder, `load_model` reads one,
+`load_surface` the surface of one."""
 
 from typing import TYPE_CHECKING
 
@@ -7,8 +8,9 @@ from sdfgan._lazy import lazy
 if TYPE_CHECKING:
     from sdfgan.nerf.config import NerfConfig
     from sdfgan.nerf.job import train
+    from sdfgan.nerf.mesh import load_surface
     from sdfgan.nerf.models import load_model
 else:
     __getattr__, __dir__ = lazy(__file__)
 
-__all__ = ["NerfConfig", "load_model", "train"]
+__all__ = ["NerfConfig", "load_model", "load_surface", "train"]

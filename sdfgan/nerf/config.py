@@ -22,6 +22,7 @@ from sdfgan.training.config import (
     Rule,
     Scale,
     Section,
+    Share,
     VideoFormat,
     Weight,
     flag_of,
@@ -29,8 +30,9 @@ from sdfgan.training.config import (
     settings_of,
 )
 
-Model = Literal["fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
+Model = Literal["fast", "surface", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 
+GRID_MODELS = ("fast", "surface")  # of a hash grid, marched through an occupancy grid
 
 _Reduction = Rule("be in (0, 1]", lambda x: 0 < x <= 1, "> 0, <= 1")
 
@@ -72,8 +74,9 @@ class NerfConfig(Config):
     """Where rays end. Default: where they leave the cube; 1000 in unbounded scenes."""
 
     model: Annotated[Model, Section("Model"), Essential] = "fast"
-    """fast: hash grid and occupancy grid. nerf: the original. mip-nerf: cones. mip-nerf-360: proposals and distortion
-    loss. ref-nerf: mip-nerf-360 with reflected directions and predicted normals."""
+    """fast: hash grid and occupancy grid. surface: a signed distance in such a grid, for clean meshes. nerf: the
+    original. mip-nerf: cones. mip-nerf-360: proposals and distortion loss. ref-nerf: mip-nerf-360 with reflected
+    directions and predicted normals."""
     width: Annotated[int | None, Positive, AtMost(4096)] = None
     """Units per layer."""
     layers: Annotated[int | None, Positive, AtMost(64)] = None
@@ -103,12 +106,32 @@ class NerfConfig(Config):
     ide_levels: Annotated[int, Between(1, 5)] = 5
     """Ref-NeRF: levels of the directional encoding."""
 
+    surface_density: Annotated[Literal["volsdf", "neus"], Essential] = "neus"
+    """surface: how a distance becomes a density, by the formula of VolSDF or of NeuS."""
+    thickness: Scale = 0.1
+    """surface: width of the density around the surface at the beginning, in scene units (the cube's half side)."""
+    thickness_final: Scale = 0.002
+    """surface: the same at the end."""
+    sphere_radius: Annotated[float | None, Positive, AtMost(1)] = None
+    """surface: radius of the sphere that training begins with, in scene units. Default: 0.7; in unbounded scenes, whose
+    cameras must be outside of it, 0.4."""
+    coarse_levels: Annotated[int, Between(1, 32)] = 4
+    """surface: levels of the hash grid in use at the beginning; finer ones follow one by one."""
+    coarse_share: Share = 0.5
+    """surface: share of the steps after which all levels are in use."""
+
     distortion_weight: Annotated[Weight | None, Section("Losses")] = None
     """Weight of the distortion loss of mip-NeRF 360, which concentrates the weights along a ray."""
     opacity_weight: Weight = 0.0
     """Weight of the entropy of ray opacities, which makes objects opaque."""
     interlevel_weight: Weight = 1.0
     """Weight of the interlevel loss, by which proposals learn."""
+    eikonal_weight: Weight = 0.1
+    """surface: weight of the loss on gradients whose length is not 1."""
+    curvature_weight: Weight = 0.02
+    """surface: weight of the loss on normals that turn within a cell of the finest grid."""
+    mask_weight: Weight = 0.1
+    """surface: weight of the cross entropy of opacity and the images' alpha, where they have it."""
     bottleneck_noise: Weight = 0.02
     """Ref-NeRF: standard deviation of noise on the bottleneck in training."""
     normal_weight: Weight = 3e-4
@@ -183,7 +206,7 @@ class NerfConfig(Config):
     def defaults(self, on_cpu: bool) -> dict[str, Any]:
         """What the device and the model decide where it is not given; also what only other models use."""
         found = {**_FAST[on_cpu], **_CLASSIC[on_cpu], **_COMMON[on_cpu], **_MODELS[self.model][on_cpu]}
-        return found if self.model == "fast" else {**found, "samples": None}
+        return found if self.model in GRID_MODELS else {**found, "samples": None}
 
     def resolved(self) -> ResolvedNerfConfig:
         """The same with the device and everything that depends on it and on the model decided, and checked."""
@@ -199,8 +222,8 @@ class NerfConfig(Config):
         on_cpu = device.type == "cpu"
         precision = self.precision
         if precision == "auto":
-            # The networks of "fast" are so small that casts take longer than they save.
-            precision = "fp32" if on_cpu or self.model == "fast" else "amp"
+            # The networks behind a hash grid are so small that casts take longer than they save.
+            precision = "fp32" if on_cpu or self.model in GRID_MODELS else "amp"
         if precision == "amp":
             precision = "bf16" if on_cpu or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -269,10 +292,19 @@ class ResolvedNerfConfig(NerfConfig):
         """Raises UserError for settings that do not go together."""
         if self.near is not None and self.far is not None and self.far <= self.near:
             raise UserError(f"--far must be more than --near, got {self.far} and {self.near}")
+        if self.thickness_final > self.thickness:
+            both = f"{self.thickness_final} and {self.thickness}"
+            raise UserError(f"--thickness-final must not be more than --thickness, got {both}")
+        if self.model == "surface" and self.coarse_levels > self.hash_levels:
+            both = f"{self.coarse_levels} and {self.hash_levels}"
+            raise UserError(f"--coarse-levels must not be more than --hash-levels, got {both}")
 
 
 _ONLY_OF: dict[tuple[str, ...], str] = {
-    ("fast",): "samples hash_levels hash_table hash_finest grid_resolution march_steps",
+    GRID_MODELS: "samples hash_levels hash_table hash_finest grid_resolution march_steps",
+    ("surface",): "surface_density thickness thickness_final sphere_radius coarse_levels coarse_share eikonal_weight "
+    "curvature_weight mask_weight",
+    ("fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"): "mesh_level",
     ("nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"): "octaves coarse_samples fine_samples distortion_weight",
     ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",
     ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight orientation_weight prop_normal",
@@ -309,9 +341,15 @@ _FAST: tuple[dict[str, Any], dict[str, Any]] = (
         "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
     },
 )  # fmt: skip
+# Edges are as sharp as steps are short; smaller cells keep the samples around the surface few.
+_SURFACE = (
+    {**_FAST[0], "samples": 2**17, "march_steps": 2048, "grid_resolution": 256},
+    {**_FAST[1], "samples": 2**14, "march_steps": 512, "grid_resolution": 128, "steps": 3000},
+)
 _PROPOSALS = {"distortion_weight": 5e-4}  # beside a squared error, which falls below the authors' Charbonnier loss
 _MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fast": _FAST,
+    "surface": _SURFACE,
     "nerf": _CLASSIC,
     "mip-nerf": ({**_CLASSIC_GPU, "octaves": 16}, {**_CLASSIC_CPU, "octaves": 12}),
     "mip-nerf-360": (

@@ -22,7 +22,7 @@ from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
 from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
-from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
+from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.nerf.models import SceneModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, scene_loss
@@ -114,7 +114,7 @@ class NerfJob(Job):
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
-        betas, eps = ((0.9, 0.99), 1e-15) if config.model == "fast" else ((0.9, 0.999), 1e-8)
+        betas, eps = ((0.9, 0.99), 1e-15) if config.model in GRID_MODELS else ((0.9, 0.999), 1e-8)
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
         count = self.ranks.count
         self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
@@ -177,7 +177,8 @@ class NerfJob(Job):
         assert pixels.colors is not None
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
-            batch = Batch(self.model.rays(pixels), colors, chunk.background)
+            alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
+            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha)
             loss, log = scene_loss(self.model, batch, generator)
         if not loss.requires_grad:  # no ray met anything
             return [torch.zeros_like(parameter) for parameter in self.parameters], log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -66,19 +67,19 @@ class MarchingGrid(OccupancyGrid):
             self.seen |= across & (row > -margin) & (row < height + margin) & (z < cell)
         self.occupied &= self.seen
 
-    def refresh(self, field: VolumeField, generator: torch.Generator) -> None:
-        """Evaluate the field again at a random point of some cells; of all of them the first few times."""
+    def refresh(self, density: Callable[[RaySamples], Tensor], generator: torch.Generator) -> None:
+        """Evaluate a density again at a random point of some cells; of all of them the first few times."""
         generator = generator_on(self.density.device, generator)  # of millions of numbers
 
-        def density(points: Tensor) -> Tensor:
+        def at(points: Tensor) -> Tensor:
             direction = torch.zeros_like(points)
             direction[:, 2] = 1
-            return field.density(RaySamples(points, direction))
+            return density(RaySamples(points, direction))
 
         if self.updates < _WHOLE_UPDATES:
-            self.update(density, generator, decay=_FIRST_MEMORY)
+            self.update(at, generator, decay=_FIRST_MEMORY)
         else:
-            self.update(density, generator, share=_UPDATED_SHARE, decay=_MEMORY)
+            self.update(at, generator, share=_UPDATED_SHARE, decay=_MEMORY)
 
     @torch.no_grad()
     def march(self, rays: Rays, jitter: Tensor, field: VolumeField) -> Packed:
@@ -101,15 +102,21 @@ class MarchingGrid(OccupancyGrid):
             if count == 0:
                 break
             some = ops.march_samples(march, offsets, count, first)
-            density = field.density(RaySamples(some.points, some.directions)).to(jitter)
+            density = field.density(RaySamples(some.points, some.directions, lengths=some.deltas)).to(jitter)
             ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MAX_DEPTH)
             evaluated, first = evaluated + count, following
         offsets = reached.cumsum(0)
         kept = ops.march_samples(march, offsets, int(offsets[-1]))
-        return Packed(RaySamples(kept.points, kept.directions), offsets, kept.distances, kept.deltas, evaluated)
+        places = RaySamples(kept.points, kept.directions, lengths=kept.deltas)
+        return Packed(places, offsets, kept.distances, kept.deltas, evaluated)
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:
     """What R rays see over a background [3] or [R, 3]; differentiable in the field."""
+    return weighted_packed(packed, field, background)[0]
+
+
+def weighted_packed(packed: Packed, field: VolumeField, background: Tensor) -> tuple[VolumeRendering, Tensor]:
+    """The same, and the weights [N] of the samples."""
     places, offsets, distances, deltas, _ = packed
-    return composite_packed(field.radiance(places), places, deltas, distances, offsets, background)[0]
+    return composite_packed(field.radiance(places), places, deltas, distances, offsets, background)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,11 +11,13 @@ import trimesh
 from torch import Tensor
 
 from sdfgan.data.scenes import Scene
+from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.fields.nerf import density_normals
-from sdfgan.meshes import marching_cubes
+from sdfgan.fields.surface_grid import SurfaceGrid
+from sdfgan.meshes import marching_cubes, without_floaters
 from sdfgan.nerf.config import ResolvedNerfConfig
-from sdfgan.nerf.models import SceneModel
+from sdfgan.nerf.models import SceneModel, SurfaceModel, load_model
 from sdfgan.volume import RaySamples, VolumeField
 
 _DEPTH = 20.0  # densities are told apart up to this many times the level
@@ -50,12 +53,15 @@ class DensitySurface(Field):
         return RaySamples(points, down, covariances)
 
 
-def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> DensitySurface:
-    """The surface of a scene, for meshes of so many cells along a side.
+def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> Field:
+    """The surface of a scene, for meshes of so many cells along a side: of a surface model its own.
 
-    Its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid. Models of
-    cones are evaluated for Gaussians whose deviation is half a cell.
+    Otherwise its density is the configuration's `mesh_level`, or ends half of the light within two cells of the grid.
+    Models of cones are evaluated for Gaussians whose deviation is half a cell.
     """
+    if isinstance(model, SurfaceModel):
+        model.surface.measure_slope()
+        return model.surface
     level = config.mesh_level or math.log(2) * cells / 4
     deviation = 1 / cells if model.cones else None
     surface = DensitySurface(model.field, level, getattr(model, "occupancy", None), deviation)
@@ -63,9 +69,32 @@ def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> 
     return surface
 
 
-def scene_mesh(surface: DensitySurface, cells: int, scene: Scene) -> trimesh.Trimesh:
-    """The surface in the cube [-1, 1]^3, in the file's units with y up. Raises UserError where there is none."""
+def surface_mesh(surface: Field, cells: int) -> tuple[trimesh.Trimesh, int]:
+    """The surface in the cube [-1, 1]^3, of a distance without its floaters, and their number. Raises UserError where
+    there is none."""
     mesh = marching_cubes(surface, resolution=cells)
+    return without_floaters(mesh) if isinstance(surface, SurfaceGrid) else (mesh, 0)
+
+
+def scene_mesh(surface: Field, cells: int, scene: Scene) -> trimesh.Trimesh:
+    """The same in the file's units with y up; says how many floaters were removed."""
+    mesh, removed = surface_mesh(surface, cells)
+    if removed:
+        print(f"mesh: {removed} of {removed + mesh.body_count} parts removed: they float, or are cavities")
     mesh.apply_scale(float(scene.to_file[0, 0]))
     mesh.apply_translation(scene.to_file[:, 3].numpy())
     return mesh
+
+
+def load_surface(path: str | Path, device: str = "cpu") -> SurfaceGrid:
+    """The surface of a run of `train-nerf --model surface`, or of its checkpoint: a `Field` in scene coordinates.
+
+    Every renderer and `meshes.marching_cubes` take it. Its colours are as seen, so it needs no light; with
+    `condition=cameras.orbit_camera(axes, fov)[..., 3]`, the places that images are seen from, they are those of the
+    volume, else those along the normal. Raises UserError for anything else.
+    """
+    model, config = load_model(path, device)
+    if not isinstance(model, SurfaceModel):
+        raise UserError(f"{path}: a run of --model {config.model}, expected one of --model surface")
+    model.surface.measure_slope()
+    return model.surface

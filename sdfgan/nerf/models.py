@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan.data.scenes import Views
@@ -15,16 +18,21 @@ from sdfgan.errors import UserError
 from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
+from sdfgan.fields.surface_grid import SurfaceGrid
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
-from sdfgan.volume import Rays, Sampling, VolumeField, VolumeRendering, render
+from sdfgan.volume import Radiance, Rays, RaySamples, Sampling, SdfVolume, VolumeField, VolumeRendering, render
+from sdfgan.volume.field import Kind, surface_density
 
 _FARTHEST = 1000.0  # of unbounded scenes
 _ANNEALING = 10.0  # how soon weights are trusted (mip-NeRF 360, sec. 3)
 _PADDING = 0.01  # of the weights of cones (mip-NeRF, eq. 18)
 _NEAREST = 0.01  # in front of a camera inside the scene's cube
+_DENSITIES: dict[str, Kind] = {"volsdf": "laplace", "neus": "logistic"}
+_SPHERES = {True: 0.7, False: 0.4}  # first radii, of bounded scenes and of others
+_THINNING = 0.8  # power of the share of the steps
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
 
 
@@ -58,35 +66,26 @@ class SceneModel(nn.Module):
         config = self.config
         origins, directions = pixels.origins, pixels.directions
         if self.bounded:
-            one_way, other = ((side - origins) / directions for side in (-1.0, 1.0))  # infinite where parallel
-            near = torch.fmin(one_way, other).amax(1).clamp(min=max(_NEAREST, config.near or 0))
-            far = torch.fmax(one_way, other).amin(1).clamp(max=config.far or math.inf)
-            met = far > near  # others may be infinite at both ends
-            near, far = torch.where(met, near, _NEAREST), torch.where(met, far, 0.0)
+            near, far = cube_span(origins, directions, max(_NEAREST, config.near or 0), config.far or math.inf)
         else:
             near = torch.full_like(origins[:, 0], self.nearest if config.near is None else config.near)
             far = torch.full_like(near, config.far or _FARTHEST)
         return Rays(origins, directions, near, torch.maximum(far, near + 1e-4), pixels.radii)
 
 
-class GridModel(SceneModel):
-    """Hash grid and occupancy grid."""
+def cube_span(origins: Tensor, directions: Tensor, nearest: float, farthest: float) -> tuple[Tensor, Tensor]:
+    """The distances [R] between which rays are in the cube [-1, 1]^3; `_NEAREST` and 0 of those that miss it."""
+    one_way, other = ((side - origins) / directions for side in (-1.0, 1.0))  # infinite where parallel
+    near = torch.fmin(one_way, other).amax(1).clamp(min=nearest)
+    far = torch.fmax(one_way, other).amin(1).clamp(max=farthest)
+    met = far > near  # others may be infinite at both ends
+    return torch.where(met, near, _NEAREST), torch.where(met, far, 0.0)
 
-    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
-        super().__init__(config, bounded)
-        self.radiance = RadianceGrid(
-            config.width,
-            config.layers,
-            config.hash_levels,
-            log2_size=config.hash_table,
-            finest=config.hash_finest,
-            contracted=not bounded,
-        )
-        self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
 
-    @property
-    def field(self) -> VolumeField:
-        return self.radiance
+class MarchedModel(SceneModel):
+    """A bounded or contracted volume and its occupancy grid."""
+
+    occupancy: MarchingGrid
 
     def see(self, views: Views) -> None:
         pinholes = views.pinholes()
@@ -95,13 +94,123 @@ class GridModel(SceneModel):
 
     def before_step(self, step: int, generator: torch.Generator) -> None:
         if step % _UPDATE_INTERVAL == 0:
-            self.occupancy.refresh(self.radiance, generator)
+            self.occupancy.refresh(self.field.density, generator)
 
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
-        field: VolumeField = WithNormals(self.radiance) if normals else self.radiance
-        marched = self.occupancy.march(rays, torch.full_like(rays.near, 0.5), self.radiance)
+        field: VolumeField = WithNormals(self.field) if normals else self.field
+        marched = self.occupancy.march(rays, torch.full_like(rays.near, 0.5), self.field)
         return render_packed(marched, field, background)
+
+
+class GridModel(MarchedModel):
+    """Hash grid and occupancy grid."""
+
+    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
+        super().__init__(config, bounded)
+        self.radiance = RadianceGrid(contracted=not bounded, **_grid_sizes(config))
+        self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=not bounded)
+
+    @property
+    def field(self) -> VolumeField:
+        return self.radiance
+
+
+def _grid_sizes(config: ResolvedNerfConfig) -> dict[str, int]:
+    """Of a hash grid and the networks behind it."""
+    return {
+        "width": config.width,
+        "layers": config.layers,
+        "levels": config.hash_levels,
+        "log2_size": config.hash_table,
+        "finest": config.hash_finest,
+    }
+
+
+class SurfaceVolume(SdfVolume):
+    """A learnt surface as a volume: colours are those seen from where a ray comes; extras are the gradients [N, 3]."""
+
+    field: SurfaceGrid
+    beta: Tensor
+
+    def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
+        """See `VolumeField`."""
+        sample = self.field.seen(places.points, places.directions)
+        density = self._density(sample.sdf, sample.gradient, places)
+        return Radiance(density, sample.rgb, F.normalize(sample.gradient, dim=1), sample.gradient)
+
+    def densest(self, places: RaySamples, reach: float) -> Tensor:
+        """The largest density [N] within some distance of the places."""
+        sdf = self.field.sdf(places.points) - reach
+        return surface_density(self.kind, sdf, self.beta, torch.ones_like(sdf), None)
+
+
+class SurfaceModel(MarchedModel):
+    """A signed distance in a hash grid, as a volume that grows thinner, and finer, in training.
+
+    Its thickness is b / (1 + (b - e) / e t^0.8) after a share t of the steps, from b to e (BakedSDF, Yariv et al.
+    2023, arXiv:2302.14859, appendix A). In an unbounded scene the surface is in the cube [-1, 1]^3, and what is beyond
+    is a grid model of its own.
+    """
+
+    def __init__(self, config: ResolvedNerfConfig, bounded: bool) -> None:
+        super().__init__(config, bounded)
+        radius = config.sphere_radius or _SPHERES[bounded]
+        surface = SurfaceGrid(radius=radius, **_grid_sizes(config))
+        beta = nn.Buffer(torch.tensor(config.thickness))
+        self.volume = SurfaceVolume(surface, beta, _DENSITIES[config.surface_density])
+        self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=False)
+        self.beyond = None if bounded else GridModel(config, bounded)
+
+    @property
+    def field(self) -> VolumeField:
+        return self.volume
+
+    @property
+    def surface(self) -> SurfaceGrid:
+        """Its signed distance, in scene coordinates."""
+        return self.volume.field
+
+    def before_step(self, step: int, generator: torch.Generator) -> None:
+        config, done = self.config, step / self.config.steps
+        begin, end, added = config.thickness, config.thickness_final, config.hash_levels - config.coarse_levels
+        self.volume.beta.fill_(begin / (1 + (begin - end) / end * done**_THINNING))
+        finer = min(done / config.coarse_share, 1.0) if config.coarse_share else 1.0
+        self.surface.use(config.coarse_levels + math.ceil(finer * added))
+        self.surface.detail.fill_(finer)  # first colours are explained by normals, not painted on
+        if step % _UPDATE_INTERVAL == 0:
+            self.occupancy.refresh(partial(self.volume.densest, reach=2 / config.grid_resolution), generator)
+        if self.beyond is not None:
+            self.beyond.before_step(step, generator)
+
+    def see(self, views: Views) -> None:
+        super().see(views)
+        if self.beyond is not None:
+            self.beyond.see(views)
+
+    def split(self, rays: Rays) -> tuple[Rays, Rays]:
+        """The parts of rays in the cube and, of an unbounded scene, behind it."""
+        near, far = cube_span(rays.origins, rays.directions, self.nearest, math.inf)
+        near, far = torch.maximum(near, rays.near), torch.minimum(far, rays.far)
+        behind = rays._replace(near=torch.where(far > near, far, rays.near))
+        return rays._replace(near=near, far=torch.maximum(far, near + 1e-4)), behind
+
+    @torch.no_grad()
+    def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
+        if self.beyond is None:
+            return super().look(rays, background, normals)
+        rays, behind = self.split(rays)
+        back = self.beyond.look(behind, background, normals)
+        front = super().look(rays, back.rgb, normals)
+        left = (1 - front.opacity) * back.opacity
+        opacity = front.opacity + left
+        depth = front.opacity * front.depth.nan_to_num(0, 0) + left * back.depth.nan_to_num(0, 0)
+        normal = None
+        if front.normals is not None and back.normals is not None:
+            normal = front.opacity[:, None] * front.normals + left[:, None] * back.normals
+            normal = F.normalize(normal, dim=1)
+        depth = torch.where(opacity > 0, depth / opacity, math.inf)
+        return front._replace(opacity=opacity, depth=depth, normals=normal)
 
 
 class NetworkModel(SceneModel):
@@ -168,7 +277,8 @@ class NetworkModel(SceneModel):
 
 def make_model(config: ResolvedNerfConfig, bounded: bool) -> SceneModel:
     """The model of a resolved configuration."""
-    return GridModel(config, bounded) if config.model == "fast" else NetworkModel(config, bounded)
+    kinds: dict[str, type[SceneModel]] = {"fast": GridModel, "surface": SurfaceModel}
+    return kinds.get(config.model, NetworkModel)(config, bounded)
 
 
 def config_of(saved: Saved) -> ResolvedNerfConfig:

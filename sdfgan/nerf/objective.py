@@ -8,16 +8,21 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.fields.base import eikonal_loss
 from sdfgan.fields.nerf import ProposalField, density_normals
-from sdfgan.nerf.marching import render_packed
-from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel
+from sdfgan.nerf.marching import render_packed, weighted_packed
+from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel
 from sdfgan.volume import Rays, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
 _PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
+_ANYWHERE = 8  # samples for one point anywhere
+_SEEN, _BESIDE = 0.02, 2  # least weight of samples at which curvature is measured, and of how many one is taken
+_MARGIN = 1e-3  # of opacities from 0 and 1, where their entropy is infinite
 
 Numbers = dict[str, Tensor]  # `mse`; `samples`, the places evaluated for each ray; and what a model has besides
 
@@ -28,10 +33,13 @@ class Batch(NamedTuple):
     rays: Rays
     colors: Tensor  # [R, 3] of the images, over the background
     background: Tensor  # [R, 3]
+    alpha: Tensor | None = None  # [R] of the images that have it
 
 
 def scene_loss(model: SceneModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
     """The loss of a model, a scalar, and numbers; `generator` is of the batch's device."""
+    if isinstance(model, SurfaceModel):
+        return surface_loss(model, batch, generator)
     if isinstance(model, GridModel):
         return grid_loss(model, batch, generator)
     assert isinstance(model, NetworkModel)
@@ -48,6 +56,57 @@ def grid_loss(model: GridModel, batch: Batch, generator: torch.Generator) -> tup
     if model.config.opacity_weight:
         loss = loss + model.config.opacity_weight * entropy(seen.opacity).mean()
     return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(len(jitter), 1))}
+
+
+def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+    """The absolute error (NeuS, eq. 14), and what makes the field a distance, smooth, and opaque where images are.
+
+    `eikonal` is that of the samples and of as many points anywhere in the cube, divided by eight; `curvature` is that
+    of PermutoSDF (Rosu and Behnke 2023, arXiv:2211.12562, eq. 8): how far normals turn within a cell of the finest
+    grid.
+    """
+    config = model.config
+    jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
+    rays, background, evaluated = batch.rays, batch.background, 0
+    if model.beyond is not None:
+        rays, behind = model.split(rays)
+        far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance)
+        background = render_packed(far_off, model.beyond.radiance, background).rgb
+        evaluated = far_off.evaluated
+    marched = model.occupancy.march(rays, jitter, model.volume)
+    evaluated += marched.evaluated
+    seen, weights = weighted_packed(marched, model.volume, background)
+    assert seen.samples is not None and seen.samples.extras is not None
+    error = seen.rgb - batch.colors
+    loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
+    log["samples"] = loss.new_full((), evaluated / max(len(jitter), 1))
+    points = marched.places.points
+    anywhere = 2 * torch.rand(len(points) // _ANYWHERE, 3, generator=generator, device=points.device) - 1
+    eikonal = eikonal_loss(torch.cat((seen.samples.extras, model.surface.sdf_and_gradient(anywhere)[1])))
+    loss, log["eikonal"] = loss + config.eikonal_weight * eikonal, eikonal.detach()
+    if config.curvature_weight:
+        curvature = _curvature(model, points, seen.samples.extras, weights.detach(), generator)
+        loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
+    if config.mask_weight and batch.alpha is not None:
+        mask = F.binary_cross_entropy(seen.opacity.clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
+        loss, log["mask"] = loss + config.mask_weight * mask, mask.detach()
+    if config.opacity_weight:
+        loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
+    return loss, log
+
+
+def _curvature(
+    model: SurfaceModel, points: Tensor, gradients: Tensor, weights: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Mean of 1 - cos of the angle between normals at samples that are seen, and beside them along the surface."""
+    chance = torch.rand(len(weights), generator=generator, device=weights.device)
+    chosen = ((weights > _SEEN) & (chance < 1 / _BESIDE)).nonzero()[:, 0]
+    normals = F.normalize(gradients[chosen], dim=1)
+    aside = torch.randn(len(chosen), 3, generator=generator, device=weights.device)
+    tangents = F.normalize(torch.linalg.cross(normals.detach(), aside), dim=1)
+    _, others = model.surface.sdf_and_gradient(points[chosen] + 2 / model.config.hash_finest * tangents)
+    turned = 1 - (normals * F.normalize(others, dim=1)).sum(1)
+    return turned.sum() / max(len(chosen), 1)
 
 
 def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:

@@ -8,7 +8,7 @@ from .edges import LayerEdges, layer_edges
 from .encoding import positional_encoding
 from .film_siren import CUDA_WIDTHS, FilmSirenNetwork, film_siren, film_siren_sample, film_siren_trace, pack_matrices
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
-from .hash import hash_encoding, hash_table_begins
+from .hash import hash_encoding, hash_encoding_gradient, hash_table_begins
 from .histogram import distortion_loss, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .layers import LAYER_STEPS, LayerSearch, layer_step, start_layers
@@ -46,6 +46,7 @@ __all__ = [
     "frustum_gaussians",
     "generate_rays",
     "hash_encoding",
+    "hash_encoding_gradient",
     "hash_table_begins",
     "integrated_directional_encoding",
     "integrated_positional_encoding",

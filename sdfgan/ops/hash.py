@@ -39,6 +39,17 @@ def hash_encoding(
     return _encoding(points, table, None, list(cells), table_size, smooth)
 
 
+def hash_encoding_gradient(
+    points: Tensor, table: Tensor, weights: Tensor, cells: Sequence[int], table_size: int, *, smooth: bool = False
+) -> Tensor:
+    """The gradient [N, D] by the points of the sum of `hash_encoding`'s features under weights [N, L * F].
+
+    As autograd gives it, but without a graph of the features. Differentiable in points, table and weights, once.
+    """
+    require_tensors("hash_encoding_gradient", points=points, table=table, weights=weights)
+    return _points_gradient(points, table, None, weights, list(cells), table_size, smooth)
+
+
 def hash_table_begins(dims: int, cells: Sequence[int], table_size: int) -> list[int]:
     """The first entry of each level in a table, and then the number of all entries."""
     return [0, *accumulate(min((n + 2) ** dims, table_size) for n in cells)]

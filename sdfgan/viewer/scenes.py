@@ -23,7 +23,7 @@ from sdfgan.images import colour_depth, colour_normals
 from sdfgan.meshes import export_mesh, marching_cubes, read_mesh, read_model
 from sdfgan.meshes.appearance import trace_model
 from sdfgan.nerf.config import ResolvedNerfConfig
-from sdfgan.nerf.mesh import scene_surface
+from sdfgan.nerf.mesh import scene_surface, surface_mesh
 from sdfgan.nerf.models import SceneModel
 from sdfgan.nerf.report import Look, SceneRenderer, depth_span
 from sdfgan.ops.pixels import sample_pixels
@@ -223,7 +223,7 @@ class NerfScene(Scene):
 
     def mesh(self, subject: Any, cells: int) -> trimesh.Trimesh:
         """See `Scene.mesh`; in the cube from -1 to 1, y up."""
-        return marching_cubes(scene_surface(self.model, self.config, cells), resolution=cells)
+        return surface_mesh(scene_surface(self.model, self.config, cells), cells)[0]
 
 
 class MeshScene(Scene):

@@ -58,7 +58,7 @@ def test_marching_skips_what_is_empty_and_sees_the_same(contracted: bool) -> Non
     ball = Ball(centre=-2.5 if contracted else 0.0)
     grid, random = MarchingGrid(64, 1600, contracted), torch.Generator().manual_seed(1)
     for _ in range(8):
-        grid.refresh(ball, random)
+        grid.refresh(ball.density, random)
     rays = some_rays(2.0, 8.0 if contracted else 4.0)
     ball.asked = 0
     packed = grid.march(rays, torch.full((40,), 0.5), ball)
@@ -90,7 +90,7 @@ def test_a_cell_asked_twice_remembers_the_larger_density() -> None:
 
     grid = MarchingGrid(8, 64, False)
     grid.updates.fill_(8)  # from now on some cells
-    grid.refresh(Fog(), torch.Generator().manual_seed(0))
+    grid.refresh(Fog().density, torch.Generator().manual_seed(0))
     cells = torch.randint(8**3, (64,), generator=torch.Generator().manual_seed(0))
     expected = {cell: 64 - i for i, cell in reversed(list(enumerate(cells.tolist())))}
     assert len(expected) < 64 and all(grid.density[cell] == value for cell, value in expected.items())
@@ -161,7 +161,7 @@ def test_cells_that_no_camera_sees_stay_empty() -> None:
     grid.see(views.cameras, views.sizes)
     edge = torch.tensor([[0.98, 0.0, 0.98], [0.0, 0.0, 0.9], [0.3, 0.2, -0.9]])
     first = grid.occupied[grid.cells(edge)].tolist()
-    grid.refresh(Ball(radius=9.0), torch.Generator())
+    grid.refresh(Ball(radius=9.0).density, torch.Generator())
     assert first == grid.occupied[grid.cells(edge)].tolist() == [False, True, True]
 
 

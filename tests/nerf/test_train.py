@@ -115,10 +115,10 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
     assert any(name.startswith("coarse") for name in named) == (model != "mip-nerf")
 
 
-@pytest.mark.parametrize("model", ["fast", "ref-nerf"])
+@pytest.mark.parametrize("model", ["fast", "surface", "ref-nerf"])
 def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model: Any) -> None:
     options = {
-        **(FAST if model == "fast" else CLASSIC | PROPOSALS),
+        **(CLASSIC | PROPOSALS if model == "ref-nerf" else FAST),
         **NO_RESULTS,
         "data": scene,
         "model": model,
@@ -312,8 +312,8 @@ def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
         ({"prop_normal": True}, "--prop-normal is for --model ref-nerf, got fast"),
         ({"srgb": False}, "--srgb is for --model ref-nerf, got fast"),
         ({"octaves": 8}, "--octaves is for --model nerf or mip-nerf or mip-nerf-360 or ref-nerf, got fast"),
-        ({"model": "nerf"}, "--samples is for --model fast, got nerf"),
-        ({"model": "toast"}, "--model must be one of fast, nerf, mip-nerf, mip-nerf-360, ref-nerf, got toast"),
+        ({"model": "nerf"}, "--samples is for --model fast or surface, got nerf"),
+        ({"model": "toast"}, "--model must be one of fast, surface, nerf, mip-nerf, mip-nerf-360, ref-nerf, got toast"),
         ({"hash_table": 30}, "--hash-table must be between 1 and 24, got 30"),
         ({"seed": 2**63}, "--seed must be at most 9223372036854775807"),
         ({"image_scale": 2.0}, r"--image-scale must be in \(0, 1\], got 2.0"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sdfgan.ops import hash_encoding, hash_table_begins, reference
+from sdfgan.ops import hash_encoding, hash_encoding_gradient, hash_table_begins, reference
 
 CELLS = (2, 5, 11)
 SIZE = 64  # of the table: the first level fits into it in two dimensions, and the coarsest in three
@@ -171,3 +171,19 @@ def test_rejects(device, change, message):
     arguments = {name: x.to(device) if isinstance(x, Tensor) else x for name, x in arguments.items()}
     with pytest.raises(ValueError, match=message):
         hash_encoding(**arguments)
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_the_gradient_alone_is_that_of_autograd(device, assert_close, smooth):
+    points, table = (x.requires_grad_() for x in grid(3, 2, torch.float64, device, 50))
+    weights = torch.randn(50, len(CELLS) * 2, dtype=torch.float64, device=device, requires_grad=True)
+    features = hash_encoding(points, table, CELLS, SIZE, smooth=smooth)
+    (expected,) = torch.autograd.grad((features * weights).sum(), points, create_graph=True)
+    actual = hash_encoding_gradient(points, table, weights, CELLS, SIZE, smooth=smooth)
+    assert_close(actual, expected)
+    for mine, theirs in zip(
+        *(torch.autograd.grad(x.square().sum(), (points, table, weights)) for x in (actual, expected)), strict=True
+    ):
+        assert_close(mine, theirs)
+    with pytest.raises(ValueError, match=r"hash_encoding_points_gradient: gradient must be"):
+        hash_encoding_gradient(points, table, weights[:, 1:].contiguous(), CELLS, SIZE)
