@@ -245,7 +245,10 @@ class FilmSirenSDF(Field):
         if shortened and not (points.is_cuda and torch.cuda.get_device_capability(points.device) >= (8, 0)):
             return None
         precision = "fp16" if shortened else "fp32"
-        return self._with_film(self._packed(condition.packs, precision, width), condition, width)
+        # What is kept is used for one backward pass, of a condition with a graph, and not after a step of an optimiser.
+        once = torch.compiler.is_compiling() or condition.scales.grad_fn is None
+        packed = self._pack(precision, width) if once else self._packed(condition.packs, precision, width)
+        return self._with_film(packed, condition, width)
 
     def _with_film(self, network: ops.FilmSirenNetwork, condition: FilmCondition, width: int) -> ops.FilmSirenNetwork:
         scale, shift = (

@@ -17,7 +17,7 @@ _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(.+?)[ \t\r]*$")
 _TEXTURE = re.compile(rb"(?m)^[ \t]*map_Kd[ \t]+(.+?)[ \t\r]*$")
 _OPTIONS = re.compile(r"(?:-\w+(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +)*(.+)")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
-_LONGEST, _MOST = 80, 3  # letters of a name that a note shows, and notes
+_LONGEST, _MOST = 250, 3  # letters of a name that a note shows, and notes
 
 
 class FolderResolver(trimesh.resolvers.FilePathResolver):

@@ -259,15 +259,34 @@ def test_packing_happens_once() -> None:
         condition = field.condition(torch.zeros(1, 4, dtype=torch.float64))
         packed = field.network(condition).hidden.data_ptr()
         assert field.network(condition).hidden.data_ptr() == packed
-    with_a_graph = field._for_kernels(torch.rand(1, 3, dtype=torch.float64), condition)
-    assert with_a_graph is not None and with_a_graph.hidden.data_ptr() == packed and with_a_graph.hidden.requires_grad
     with torch.inference_mode():  # what is made there cannot be saved for a gradient
         assert field.network(condition).hidden.data_ptr() != packed
+    joined = field.condition(torch.zeros(1, 4, dtype=torch.float64))  # with a graph: for one backward pass
+    with torch.no_grad():
+        packed = field.network(joined).hidden.data_ptr()
+    with_a_graph = field._for_kernels(torch.rand(1, 3, dtype=torch.float64), joined)
+    assert with_a_graph is not None and with_a_graph.hidden.data_ptr() == packed and with_a_graph.hidden.requires_grad
     found = []
     for _ in range(2):  # one after the other, from the same condition without a graph
         loss = field.sdf(torch.ones(1, 3, dtype=torch.float64), condition).sum()
         found.append(torch.autograd.grad(loss, [field.weights[1], field.sdf_bias]))
     assert all(map(torch.equal, *found))
+
+
+def test_a_condition_that_is_kept_sees_the_weights_of_now() -> None:
+    """Fused optimisers write to weights without counting it."""
+    field = FilmSirenSDF(width=32, latent_size=4)
+    condition = field.condition(torch.randn(1, 4)).detach()
+    points = torch.rand(50, 3)
+    optimizer = torch.optim.Adam(field.parameters(), lr=0.05, fused=True)
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = field.sdf(points, condition).square().sum()
+        loss.backward()
+        field.native_gradients = False
+        assert loss.item() == pytest.approx(field.sdf(points, condition).square().sum().item(), rel=1e-4)
+        field.native_gradients = None
+        optimizer.step()
 
 
 def test_second_order_gradients() -> None:

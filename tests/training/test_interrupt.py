@@ -206,7 +206,7 @@ SMALL = "--device cpu --steps 2 --width 16 --mesh-resolution 8 --video-frames 2"
 GAN = "--shapes solids --dataset-size 64 --resolution 16 --batch-size 4 --latent-size 4 --evaluate-images 0"
 GAN += " --view-resolution 16"
 NERF = "--data SCENE --rays 64 --hash-table 8 --hash-finest 16 --hash-levels 2 --grid-resolution 8 --march-steps 16"
-SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2-size 8 --show-vis 1 --no-metrics"
+SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2-size 8 --show-vis 1 --video-frames 2 --no-metrics"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,6 @@ def test_a_run_interrupted_while_its_pictures_are_made(
 ) -> None:
     """It can be resumed, which is said, and what was missing is made then."""
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("sdfgan.sdf.report._FRAMES", 2)
     monkeypatch.setattr("sdfgan.sdf.report._FRAME", 16)
     if "SCENE" in arguments:
         arguments = arguments.replace("SCENE", str(posed.blender_scene(tmp_path / "scene")))
