@@ -206,7 +206,8 @@ SMALL = "--device cpu --steps 2 --width 16 --mesh-resolution 8 --video-frames 2"
 GAN = "--shapes solids --dataset-size 64 --resolution 16 --batch-size 4 --latent-size 4 --evaluate-images 0"
 GAN += " --view-resolution 16"
 NERF = "--data SCENE --rays 64 --hash-table 8 --hash-finest 16 --hash-levels 2 --grid-resolution 8 --march-steps 16"
-SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2-size 8 --show-vis 1 --video-frames 2 --no-metrics"
+SDF = "BALL --device cpu --num-points 1000 --epochs 1 --mesh-resolution 8 --log2-size 8 --show-vis 1 --no-metrics"
+SDF += " --video-frames 2"
 
 
 @pytest.mark.parametrize(
