@@ -86,6 +86,15 @@ def from_file(image: Path, runs: list[Path]) -> None:
 MADE = {
     "solid.png": Made(from_readme, 0),
     "grid.png": Made(from_run, 1, ("python tools/train_gan.py --steps 7342 --seed 2",)),
+    "chairs.webp": Made(
+        from_file,
+        1,
+        (
+            "python tools/train_gan.py",
+            "python tools/render.py runs/gan-001 --mode turntable --seeds 0-15 --resolution 140 --frames 48 --fps 16 "
+            "--output chairs.webp",
+        ),
+    ),
     "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py",)),
     "grid-aircraft.png": Made(
         from_run,
