@@ -21,9 +21,17 @@ from sdfgan.training.files import atomic_file
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 VideoFormat = Literal["mp4", "gif", "webp"]
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
+DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
+_HALF_A_STEP = 1 / 510  # of 8 bits
+_BITS_PER_SAMPLE = 258  # a TIFF's tag
 _MAX_PIXELS = 2**29  # of an animation in memory, over all frames
 _SHORTEST_FRAME = 20.0  # milliseconds: browsers slow down what is faster
 _WEBP_QUALITY = 85
+
+
+class UnreadableImage(Exception):
+    """A sound image of a kind that is not read; the text says why."""
 
 
 def to_bytes(image: Tensor) -> np.ndarray:
@@ -32,6 +40,42 @@ def to_bytes(image: Tensor) -> np.ndarray:
         got = f"{list(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(f"image must be a Tensor [C, H, W], got {got}; of a batch, image_grid makes one")
     return (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def to_rgba(image: Image.Image, opened: Image.Image | None = None) -> Image.Image:
+    """An image as RGBA of 8 bits; grey of more bits, or of numbers in [0, 1], is scaled. `opened`: as its file has it.
+
+    Raises UnreadableImage for other kinds.
+    """
+    opened = image if opened is None else opened
+    if opened.mode in DEEP_MODES:
+        image = _of_8_bits(image, _white(opened))
+    elif opened.mode not in MODES:
+        raise UnreadableImage(f"images of mode {opened.mode} are not read")
+    return image.convert("RGBA")
+
+
+def _white(image: Image.Image) -> float:
+    """The value of white in a grey image of 16 or 32 bits, or of numbers in [0, 1]."""
+    if image.mode == "F":
+        return 1.0
+    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits are read into 32
+        raise UnreadableImage("integers of 8 or 16 bits without sign are read, got 32 bits or signed ones")
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]  # a camera's TIFF may have 10, 12 or 14
+    return 2.0**bits - 1
+
+
+def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
+    """Grey from 0 to `white`, which Pillow would clip to 8 bits, as L or LA."""
+    values = np.asarray(image).astype(np.float64)
+    if image.mode == "F":
+        low, high = values.min(), values.max()
+        if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor where something is not a number
+            raise UnreadableImage(f"floating-point values must be in 0..1, got {low:g} to {high:g}")
+    result = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+    if isinstance(transparent := image.info.get("transparency"), int):
+        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
+    return result
 
 
 def save_image(path: str | Path, image: Tensor) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from sdfgan.errors import UserError
 from sdfgan.meshes import model_of, read_model, render_mesh, render_model
+from sdfgan.meshes.appearance import Model
 from sdfgan.raycast import Lighting
 
 FLAT = Lighting(ambient=1.0, headlight=0.0)
@@ -151,7 +153,7 @@ def test_files_that_are_outside_or_missing_are_said(tmp_path: Path) -> None:
         "none.mtl": ["nothing.png is missing"],
         "out.mtl": [f"../outer.png {outside}"],
         "moved.mtl": [],
-        "null.mtl": ["\0.png is missing"],
+        "null.mtl": ["\\x00.png is missing"],
         "../outer.mtl": [f"../outer.mtl {outside}"],
         str(tmp_path / "outer.mtl"): [f"{tmp_path / 'outer.mtl'} {outside}"],
         "gone.mtl": ["gone.mtl is missing"],
@@ -172,6 +174,72 @@ def test_textures_of_gltf_are_in_its_folder(tmp_path: Path, uri: str) -> None:
     assert len(model.textures) == (uri == "texture.png") and len(notes) == (uri != "texture.png")
     for note in notes:
         assert note.startswith(f"{folder / 'quad.gltf'}: ") and ("missing" if "nothing" in uri else "outside") in note
+
+
+FACE = "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nusemtl m\nf 1/1 2/2 3/3\n"
+
+
+def noted(folder: Path, line: str, obj: str = FACE) -> tuple[Model, list[str]]:
+    """A triangle whose material has this line."""
+    (folder / "a.mtl").write_text(f"newmtl m\n{line}\n")
+    (folder / "a.obj").write_text(obj)
+    model, notes = read_model(folder / "a.obj")
+    return model, [note.removeprefix(f"{folder / 'a.obj'}: ") for note in notes]
+
+
+def test_textures_that_are_no_images_are_said(tmp_path: Path) -> None:
+    four_colours().save(tmp_path / "good.png")
+    good = (tmp_path / "good.png").read_bytes()
+    Image.fromarray(np.full((8, 8), 7.0, np.float32)).save(tmp_path / "seven.tif")
+    broken = {"text.png": b"text", "empty.png": b"", "half.png": good[: len(good) // 2]}
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    for name in (*broken, "seven.tif"):
+        model, notes = noted(tmp_path, f"map_Kd {name}")
+        assert not model.textures
+        assert notes[-1] == f"{name} is no image that is read: what it colours has its plain colour"
+    assert noted(tmp_path, "map_kd gone.png")[1] == ["gone.png is missing: what it colours has its plain colour"]
+    assert noted(tmp_path, "map_Kd good.png")[1] == []
+
+
+@pytest.mark.parametrize(("values", "suffix"), [(np.uint16(32896), "png"), (np.float32(0.50196), "tif")])
+def test_textures_of_more_than_8_bits(tmp_path: Path, values: np.generic, suffix: str) -> None:
+    Image.fromarray(np.full((8, 8), values)).save(tmp_path / f"a.{suffix}")
+    (texture,) = noted(tmp_path, f"map_Kd a.{suffix}")[0].textures
+    assert torch.equal(texture[..., :3], torch.full((8, 8, 3), 128 / 255))
+
+
+def test_texture_coordinates_may_be_any_numbers(tmp_path: Path) -> None:
+    four_colours().save(tmp_path / "a.png")
+    model, _ = noted(tmp_path, "map_Kd a.png", FACE.replace("vt 1 0", "vt nan inf").replace("vt 0 1", "vt 1e30 -3e38"))
+    assert len(model.textures) == 1 and render_model(model, FRONT, 16).isfinite().all()
+
+
+def test_names_of_files_take_no_time(tmp_path: Path) -> None:
+    """Each of these took minutes, or for ever, by patterns that go back."""
+    begin = time.monotonic()
+    many = 10**6
+    for line in (f"map_Kd a{' ' * many}b.png", f"map_Kd {'-1 ' * many}", f"map_Kd -s{' 1' * many}x"):
+        assert len(noted(tmp_path, line, f"mtllib a{' ' * many}b\n{FACE}")[1]) == 2
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")
+    content = json.loads((tmp_path / "quad.gltf").read_text())
+    content["images"] = [{"uri": "-1 " * 100 + "a\nb"}]
+    (tmp_path / "quad.gltf").write_text(json.dumps(content))
+    (note,) = read_model(tmp_path / "quad.gltf")[1]
+    assert "\n" not in note and time.monotonic() - begin < 20
+
+
+def test_textures_run_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript to Ghostscript, whatever the file's name."""
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(tmp_path / "gs"))
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch '{tmp_path}/ran'\nexit 1\n")
+    (tmp_path / "gs").chmod(0o755)
+    (tmp_path / "a.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    with pytest.raises(Exception, match="gs"), Image.open(tmp_path / "a.png") as image:
+        image.load()
+    (tmp_path / "ran").unlink()
+    assert not noted(tmp_path, "map_Kd a.png")[0].textures and not (tmp_path / "ran").exists()
+    assert EpsImagePlugin.gs_binary == str(tmp_path / "gs")
 
 
 def test_each_image_may_have_a_light_of_its_own() -> None:

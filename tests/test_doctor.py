@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +59,18 @@ def test_a_kernel_that_lies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert "broken  kernels on cpu: positional_encoding is off by 0.0" in out and "expected at most 3e-05 -> " in out
     assert "broken  kernels on cpu: sample_pdf RuntimeError: no kernel image is available -> " in out
     assert "\n2 broken\n" in out and out.count("positional_encoding is off") == 2, "also in the block for a bug report"
+
+
+def test_an_instruction_set_that_is_none() -> None:
+    """What cannot be looked at then is no fault of its own."""
+    environment = {**os.environ, "SDFGAN_SIMD": "nonsense"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sdfgan", "doctor"], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 1 and "\n1 broken\n" in done.stdout and not done.stderr
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("broken  installation: ") and first.endswith("-> unset SDFGAN_SIMD, or name one of these")
+    assert "note    kernels: not looked at, as the native module cannot be loaded\n" in done.stdout
 
 
 def test_no_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

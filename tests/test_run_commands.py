@@ -311,6 +311,31 @@ def test_shapes_are_compared_with_a_folder_of_meshes(
     assert "nowhere: no such" in error(capsys, "evaluate", str(run), "--shapes", str(tmp_path / "nowhere"))
 
 
+def test_what_the_meshes_to_compare_with_are(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A corner that is no number, objects that were learned from, fewer of these than of the others."""
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    true, seen = tmp_path / "true", tmp_path / "seen"
+    for folder in (true, seen):
+        folder.mkdir()
+    for side in (0.3, 0.5, 0.7):
+        trimesh.creation.box((side, 0.4, 1)).export(true / f"{side:g}.obj")
+    for side in (0.4, 0.6):
+        trimesh.creation.box((side, 0.4, 1)).export(seen / f"{side:g}.obj")
+    with (true / "0.5.obj").open("a") as file:
+        file.write("\nv nan 0 0\nf 1 2 9\n")
+    arguments = ["evaluate", str(run), "--shapes", str(true), "--images", "8", "--training-shapes"]
+    output = tmp_path / "scores.json"
+    assert main([*arguments, str(seen), "--output", str(output)]) == 0
+    assert "\nthe floor is of 2 objects against 3: its coverage is too low\n" in capsys.readouterr().out
+    assert json.loads(output.read_text())["mmd"] > 0
+    assert main([*arguments, str(true), "--output", str(output)]) == 0
+    assert "\n3 of the 3 objects to compare with are among --training-shapes\n" in capsys.readouterr().out
+    for read in (true / "0.3.obj", seen / "0.4.obj"):
+        assert f"{read}: is read; name another" in error(capsys, *arguments, str(seen), "--output", str(read))
+
+
 def test_real_images_are_drawn_from_all_that_are_given(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

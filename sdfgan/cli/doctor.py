@@ -63,12 +63,21 @@ def run(config: DoctorConfig) -> int:
 
 def examine() -> Iterator[Finding]:
     """All findings. What raises is a finding, too, so that the others are seen."""
+    loads = True
     for topic, look in _TOPICS.items():
         try:
             yield from look()
         except Exception as error:  # whatever an installation that is broken raises
             said = " ".join(f"{type(error).__name__}: {error}".split())
-            yield Finding(topic, "broken", said, _ADVICE.get(topic, "report this"))
+            if isinstance(error, ImportError) and not loads:
+                yield Finding(topic, "note", "not looked at, as the native module cannot be loaded")
+                continue
+            loads = loads and not isinstance(error, ImportError)
+            yield Finding(topic, "broken", said, _advice(topic, said))
+
+
+def _advice(topic: str, said: str) -> str:
+    return "unset SDFGAN_SIMD, or name one of these" if "SDFGAN_SIMD" in said else _ADVICE.get(topic, "report this")
 
 
 def _without_home(line: str) -> str:

@@ -51,7 +51,9 @@ def run(config: EvaluateConfig) -> None:
     if config.real is None and "imported_from" in state:
         raise UserError(f"{config.run} was imported without its training data: give real images by --real")
     default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
-    output = output_path(config.output, default, reads=[checkpoint, *filter(None, (config.real, config.inception))])
+    meshes = config.shapes if isinstance(config.shapes, Path) else None
+    reads = filter(None, (config.real, config.inception, meshes, config.training_shapes))
+    output = output_path(config.output, default, reads=[checkpoint, *reads])
     compared = _true_shapes(config, trained.shapes) if config.shapes else None
     now = dataclasses.replace(trained.at(max(0, state["step"] - 1)), device=str(device))
     found = find_weights(config.inception)
@@ -139,6 +141,11 @@ def _true_shapes(config: EvaluateConfig, family: str) -> tuple[TrueShapes, TrueS
     if config.training_shapes is None:
         return true, None, None
     training = shape_sets.of_meshes(config.training_shapes, config.up == "z")
+    learned = {file.resolve() for file in training.files} & {file.resolve() for file in true.files}
+    if learned:
+        print(f"{len(learned)} of the {len(true.files)} objects to compare with are among --training-shapes")
+    if len(training.files) < len(true.files):
+        print(f"the floor is of {len(training.files)} objects against {len(true.files)}: its coverage is too low")
     some = torch.randperm(len(training.clouds), generator=torch.Generator().manual_seed(config.seed))[
         : len(true.clouds)
     ]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sdfgan.data.archives import SUFFIXES, Entry, open_archive
 from sdfgan.errors import UserError
+from sdfgan.images import DEEP_MODES, MODES, UnreadableImage, to_rgba
 
 T = TypeVar("T")
 Colour = tuple[float, float, float]
@@ -28,15 +29,7 @@ _KINDS = {  # beginnings of sound images that are not read
     b"II*\0": "a TIFF of a kind that is", b"MM\0*": "a TIFF of a kind that is", b"v/1\x01": "OpenEXR is",
     b"#?RADIANCE": "Radiance HDR is", b"8BPS": "Photoshop's format is",
 }  # fmt: skip
-_MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
-_DEEP = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
-_HALF_A_STEP = 1 / 510  # of 8 bits
-_BITS_PER_SAMPLE = 258  # a TIFF's tag
 _MATTE_LOW, _MATTE_HIGH = 0.05, 0.15  # distances from the background: surely background, surely object
-
-
-class _Unreadable(Exception):
-    """A sound image of a kind that is not read; the text says why."""
 
 
 class ImageSet(NamedTuple):
@@ -169,9 +162,9 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     """
 
     def read(image: Image.Image) -> np.ndarray:
-        if image.mode not in (*_MODES, *_DEEP):
-            raise _Unreadable(f"images of mode {image.mode} are not read")
-        values = np.asarray(image if image.mode in (*_DEEP, "L", "1") else image.convert("RGBA"))
+        if image.mode not in (*MODES, *DEEP_MODES):
+            raise UnreadableImage(f"images of mode {image.mode} are not read")
+        values = np.asarray(image if image.mode in (*DEEP_MODES, "L", "1") else image.convert("RGBA"))
         mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
         if scale != 1:
             share = Image.fromarray(mask.astype(np.float32)).resize(_reduced(image, scale), Image.Resampling.BOX)
@@ -219,34 +212,7 @@ def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
     `turn`: as its EXIF data say.
     """
     upright = ImageOps.exif_transpose(image) if turn else image
-    if image.mode in _DEEP:
-        upright = _of_8_bits(upright, _white(image))
-    elif image.mode not in _MODES:
-        raise _Unreadable(f"images of mode {image.mode} are not read")
-    return upright.convert("RGBA").convert("RGBa")
-
-
-def _white(image: Image.Image) -> float:
-    """The value of white in a grey image of 16 or 32 bits, or of numbers in [0, 1]."""
-    if image.mode == "F":
-        return 1.0
-    if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits are read into 32
-        raise _Unreadable("integers of 8 or 16 bits without sign are read, got 32 bits or signed ones")
-    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))[0]  # a camera's TIFF may have 10, 12 or 14
-    return 2.0**bits - 1
-
-
-def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
-    """Grey from 0 to `white`, which Pillow would clip to 8 bits, as L or LA."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode == "F":
-        low, high = values.min(), values.max()
-        if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor where something is not a number
-            raise _Unreadable(f"floating-point values must be in 0..1, got {low:g} to {high:g}")
-    result = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
-    if isinstance(transparent := image.info.get("transparency"), int):
-        result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
-    return result
+    return to_rgba(upright, image).convert("RGBa")
 
 
 def _square(image: Image.Image, resolution: int, background: Colour | None, crop: float) -> np.ndarray:

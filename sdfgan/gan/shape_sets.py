@@ -52,6 +52,7 @@ def built_in(count: int, family: str, seed: int = SEED) -> TrueShapes:
 
 def of_meshes(path: Path, z_up: bool = False, most: int | None = None) -> TrueShapes:
     """The objects of a folder of meshes, placed as `sdfgan dataset render` places them; `most`: so many at random.
+    Faces with corners that are not finite are left out.
 
     Raises UserError where there are fewer than two, or where a file cannot be read.
     """
@@ -65,7 +66,9 @@ def of_meshes(path: Path, z_up: bool = False, most: int | None = None) -> TrueSh
     clouds = []
     with progress(len(files), "true shapes") as bar:
         for index, file in enumerate(files):
-            points = _points_on(normalise(read_mesh(file))[0], SEED + index)
+            mesh = read_mesh(file)
+            mesh.update_faces(np.isfinite(mesh.vertices[mesh.faces]).all((1, 2)))
+            points = _points_on(normalise(mesh)[0], SEED + index)
             clouds.append(points[:, [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0]) if z_up else points)
             bar.advance(1, file.stem)
     return TrueShapes(torch.stack(clouds), tuple(files), z_up)

@@ -17,7 +17,8 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, ray_grid
 from sdfgan.checks import check_axes, check_fov, check_whole
-from sdfgan.meshes.materials import FolderResolver, unused_files
+from sdfgan.images import UnreadableImage, to_rgba
+from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
 from sdfgan.meshes.normalise import normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
@@ -61,11 +62,15 @@ def read_model(path: str | os.PathLike[str], margin: float = 0.1, texels: int | 
 
     Raises UserError, one line that names the file.
     """
-    path = Path(path)
+    with no_ghostscript():
+        return _read_model(Path(path), margin, texels)
+
+
+def _read_model(path: Path, margin: float, texels: int | None) -> tuple[Model, list[str]]:
     mesh, parts = read_mesh(path), _parts(path)
     plain, notes = model_of([mesh], margin), [f"{path}: colours, if it has any, cannot be read; it is grey"]
     if not parts:
-        return plain, notes
+        return plain, notes + unused_files(path)
     boxes = np.array([_extent(part.vertices, part.faces) for part in parts])
     box = (*boxes[:, :3].min(0), *boxes[:, 3:].max(0))
     if not np.allclose(box, _extent(mesh.vertices, mesh.faces), _SAME_SIZE):
@@ -256,7 +261,7 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
     elif image is not None:
         colours[:] = 1.0
     if image is not None and visual.uv is not None and len(visual.uv) == len(part.vertices):
-        uv = torch.from_numpy(np.nan_to_num(np.asarray(visual.uv, np.float32)[:, :2])[faces])
+        uv = torch.from_numpy(np.nan_to_num(np.asarray(visual.uv, np.float32)[:, :2], posinf=0, neginf=0)[faces])
         texture = _texture(image, texels)
     if mode == "OPAQUE":
         colours[..., 3] = 1.0
@@ -268,8 +273,12 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
     return _Look(normals, colours, uv, texture)
 
 
-def _texture(image: Image.Image, texels: int | None) -> Tensor:
-    image = image.convert("RGBA")
+def _texture(image: Image.Image, texels: int | None) -> Tensor | None:
+    """None for an image of a kind that is not read."""
+    try:
+        image = to_rgba(image)
+    except UnreadableImage:
+        return None
     if texels is not None and max(image.size) > texels:
         image = image.reduce(max(image.size) // texels)
     return torch.from_numpy(np.array(image, np.float32) / 255)
@@ -278,6 +287,7 @@ def _texture(image: Image.Image, texels: int | None) -> Tensor:
 def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
     """Texture [H, W, 4] at uv [N, 2], bilinear; it repeats outside [0, 1]."""
     size = torch.tensor(texture.shape[1::-1])
+    uv = uv - uv.floor()  # before it is multiplied: a file may have any number
     place = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size - 0.5
     low = place.floor()
     share = place - low

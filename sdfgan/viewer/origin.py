@@ -17,13 +17,17 @@ def is_own(headers: Mapping[str, str], any_name: bool) -> bool:
 
     A browser lets every page connect to every server, and says whose script it is (Origin); a name that somebody else
     has directed to this machine (DNS rebinding) is the page's own, so only `any_name` allows others than numbers and
-    localhost.
+    localhost. Headers that are no addresses, or are there twice, are nobody's.
     """
-    host = headers.get("Host", "")
-    origin = headers.get("Origin")
-    if origin is not None and urllib.parse.urlsplit(origin).netloc.lower() != host.lower():
+    try:
+        host = headers.get("Host", "")
+        origin = headers.get("Origin")
+        from_page = None if origin is None else urllib.parse.urlsplit(origin).netloc
+        name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+    except (LookupError, ValueError):
         return False
-    name = urllib.parse.urlsplit(f"//{host}").hostname or ""
+    if from_page is not None and from_page.lower() != host.lower():
+        return False
     return any_name or name == "localhost" or name.endswith(".localhost") or _is_number(name)
 
 

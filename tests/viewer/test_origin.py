@@ -49,6 +49,7 @@ def test_files_elsewhere_are_not_served(port: int, path: str) -> None:
 
 def test_other_pages_are_refused(port: int) -> None:
     assert get(port, "/", Origin="https://evil.example")[0] == 403
+    assert get(port, "/", Origin="http://[evil")[0] == 403
     assert get(port, "/", Host=f"evil.example:{port}", Origin=f"http://evil.example:{port}")[0] == 403
     with pytest.raises(InvalidStatus) as refused:
         sync.connect(f"ws://127.0.0.1:{port}", origin="https://evil.example", subprotocols=["viser-v1"])
@@ -73,6 +74,8 @@ def test_other_pages_are_refused(port: int) -> None:
         ("me.example", "https://me.example", True, True),
         ("me.example", "https://you.example", True, False),
         ("", None, False, False),
+        ("[::1", None, True, False),
+        ("localhost", "http://[localhost", False, False),
     ],
 )
 def test_whose_a_request_is(host: str, origin: str | None, any_name: bool, own: bool) -> None:
