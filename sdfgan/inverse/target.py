@@ -13,7 +13,7 @@ from torch import Tensor
 from sdfgan.cameras import rotate_axes
 from sdfgan.errors import UserError
 from sdfgan.meshes import render_mesh
-from sdfgan.meshes.materials import FolderResolver, unused_files
+from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
 from sdfgan.meshes.read import read_mesh
 from sdfgan.training.progress import progress
 
@@ -36,7 +36,8 @@ def load_target(path: Path) -> trimesh.Trimesh:
 def _coloured(path: Path, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """The mesh with the colours that trimesh reads; without them, and said so, where it reads another mesh."""
     try:
-        found = trimesh.load(path, force="mesh", process=False, resolver=FolderResolver(str(path)))
+        with no_ghostscript():
+            found = trimesh.load(path, force="mesh", process=False, resolver=FolderResolver(str(path)))
         if isinstance(found, trimesh.Trimesh) and len(found.faces) == len(mesh.faces):
             sizes = [(one.area, *one.bounds.flat) for one in (found, mesh)]
             if np.allclose(*sizes, 1e-5, equal_nan=True):

@@ -66,6 +66,7 @@ MEANINGS = {  # of logged numbers and of those of summary.json
 _LARGEST_NUMBER = 1e300  # of curves: differences are finite
 _LARGEST_FILE = 3 * 2**20  # bytes of a video or mesh that goes into the page
 _LONGEST_SIDE = 1200  # pixels of an image in the page
+_IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # whose decoders run no other program
 _SAMPLES = 6  # grids of the evolution
 _SIDE_BY_SIDE = 560  # pixels of an image where runs are compared
 _STYLE = """
@@ -274,7 +275,7 @@ def _small_image(file: Path, side: int) -> bytes:
     """The image as WebP, no side longer than so many pixels."""
     from PIL import Image
 
-    with Image.open(file) as image:
+    with Image.open(file, formats=_IMAGE_FORMATS) as image:
         image.thumbnail((side, side))
         packed = io.BytesIO()
         image.save(packed, "webp", quality=85)

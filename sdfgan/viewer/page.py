@@ -272,7 +272,7 @@ class Page:
         if name in curves and (self.plot.title != name or len(curves[name][0]) != len(self.plot.data[0])):
             self.plot.data, self.plot.title = tuple(curves[name]), name
         if (sample := self.viewer.progress.newest_sample()) not in (None, self._sample):
-            with Image.open(sample) as image:
+            with Image.open(sample, formats=("PNG",)) as image:
                 self.sample.image = np.asarray(image.convert("RGB"))
             self._sample = sample
 

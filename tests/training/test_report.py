@@ -124,6 +124,16 @@ def test_a_page_never_replaces_what_it_reads(tmp_path: Path, capsys: pytest.Capt
         assert main(["report", str(run), "--output", str(run / "report.html")]) == 0
 
 
+def test_no_program_is_run_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow gives PostScript to Ghostscript, whatever the file's name."""
+    asked = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *given, **more: asked.append(given))
+    run = make_run(tmp_path / "run")
+    (run / "grid.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    write_report(run)
+    assert "grid.png: cannot be read" in (run / "report.html").read_text() and not asked
+
+
 def test_a_file_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.png").write_text("")
     assert main(["report", str(tmp_path / "a.png")]) == 2
