@@ -265,6 +265,17 @@ def test_what_is_not_followed_of_gltf_is_said(
     assert note is None or notes[0].startswith(f"{tmp_path / 'quad.gltf'}: {note} read: ")
 
 
+@pytest.mark.parametrize("wrong", ["x", 7, [1]])
+def test_materials_of_other_types_leave_the_model_grey(tmp_path: Path, wrong: object) -> None:
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")
+    content = json.loads((tmp_path / "quad.gltf").read_text())
+    content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] = wrong
+    (tmp_path / "quad.gltf").write_text(json.dumps(content))
+    model, notes = read_model(tmp_path / "quad.gltf")
+    assert len(model.tree.faces) == 2 and not model.textures
+    assert [note.split(": ")[1] for note in notes] == ["colours, if it has any, cannot be read; it is grey"]
+
+
 def test_each_image_may_have_a_light_of_its_own() -> None:
     sides = FRONT.expand(2, 3, 3)
     dim, bright = render_model(model_of([quad()]), sides, 32, light=Lighting(torch.tensor([0.25, 1.0]), 0.0))
