@@ -242,6 +242,40 @@ def test_textures_run_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert EpsImagePlugin.gs_binary == str(tmp_path / "gs")
 
 
+@pytest.mark.parametrize(
+    ("texture", "use", "note"),
+    [
+        ({"source": 0}, {"extensions": {"KHR_texture_transform": {"scale": [2, 2]}}}, "KHR_texture_transform is not"),
+        ({"source": 0}, {"extensions": {"KHR_texture_transform": {"scale": [1, 1], "offset": [0, 0]}}}, None),
+        ({"source": 0}, {"texCoord": 1}, "texture coordinates other than the first are not"),
+        ({"extensions": {"KHR_texture_basisu": {"source": 0}}}, {}, "KHR_texture_basisu is not"),
+        ({"source": 0, "extensions": {"KHR_texture_basisu": {"source": 1}}}, {"texCoord": 0}, None),
+    ],
+)
+def test_what_is_not_followed_of_gltf_is_said(
+    tmp_path: Path, texture: dict[str, object], use: dict[str, object], note: str | None
+) -> None:
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")
+    content = json.loads((tmp_path / "quad.gltf").read_text())
+    content["textures"] = [texture]
+    content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"].update(use)
+    (tmp_path / "quad.gltf").write_text(json.dumps(content))
+    notes = read_model(tmp_path / "quad.gltf")[1]
+    assert len(notes) == (note is not None)
+    assert note is None or notes[0].startswith(f"{tmp_path / 'quad.gltf'}: {note} read: ")
+
+
+@pytest.mark.parametrize("wrong", ["x", 7, [1]])
+def test_materials_of_other_types_leave_the_model_grey(tmp_path: Path, wrong: object) -> None:
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")
+    content = json.loads((tmp_path / "quad.gltf").read_text())
+    content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"] = wrong
+    (tmp_path / "quad.gltf").write_text(json.dumps(content))
+    model, notes = read_model(tmp_path / "quad.gltf")
+    assert len(model.tree.faces) == 2 and not model.textures
+    assert [note.split(": ")[1] for note in notes] == ["colours, if it has any, cannot be read; it is grey"]
+
+
 def test_each_image_may_have_a_light_of_its_own() -> None:
     sides = FRONT.expand(2, 3, 3)
     dim, bright = render_model(model_of([quad()]), sides, 32, light=Lighting(torch.tensor([0.25, 1.0]), 0.0))

@@ -75,7 +75,10 @@ def _read_model(path: Path, margin: float, texels: int | None) -> tuple[Model, l
     box = (*boxes[:, :3].min(0), *boxes[:, 3:].max(0))
     if not np.allclose(box, _extent(mesh.vertices, mesh.faces), _SAME_SIZE):
         return plain, notes
-    coloured = model_of(parts, margin, texels)
+    try:
+        coloured = model_of(parts, margin, texels)
+    except Exception:  # of whatever kind: trimesh takes materials of any types, such as a name for an image
+        return plain, notes + unused_files(path)
     same = abs(_area(coloured) - _area(plain)) <= _SAME_SIZE * _area(plain)
     return (coloured if same else _repainted(plain, coloured)), unused_files(path)
 

@@ -9,6 +9,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import trimesh
 from PIL import EpsImagePlugin, Image
@@ -21,6 +22,7 @@ _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(\S.*)$")
 _TEXTURE = re.compile(rb"(?mi)^[ \t]*map_Kd[ \t]+(\S.*)$")
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
+_IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
 _LONGEST, _MOST = 250, 3  # letters of a name that a note shows, and notes
 
 
@@ -53,14 +55,16 @@ def _plain(name: str) -> str:
 
 def unused_files(path: Path) -> list[str]:
     """One note for each file that an OBJ or glTF names for its colours and that is missing, outside its folder, or no
-    image that is read.
+    image that is read; and for what a glTF says of its textures that is not followed.
 
     A mesh is somebody else's file: what lies outside its folder is not read for it.
     """
     names = {".obj": _of_obj, ".gltf": _of_gltf, ".glb": _of_gltf}.get(path.suffix.lower())
     named = () if names is None else dict.fromkeys(names(path))
     notes = [note for name, is_texture in named if (note := _note(path, name, is_texture))]
-    more = [f"{path}: and {len(notes) - _MOST} more such files"] if len(notes) > _MOST else []
+    if names is _of_gltf:
+        notes += [f"{path}: {what}" for what in dict.fromkeys(_not_followed(path))]
+    more = [f"{path}: and {len(notes) - _MOST} more such notes"] if len(notes) > _MOST else []
     return notes[:_MOST] + more
 
 
@@ -120,12 +124,42 @@ def _of_obj(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _of_gltf(path: Path) -> Iterator[tuple[str, bool]]:
+    for image in _dictionaries(_gltf(path), "images"):
+        uri = image.get("uri")
+        if isinstance(uri, str) and not uri.startswith("data:"):
+            yield urllib.parse.unquote(uri), True
+
+
+def _not_followed(path: Path) -> Iterator[str]:
+    """What a glTF says of where its colours lie, and trimesh does not read."""
+    content = _gltf(path)
+    for texture in _dictionaries(content, "textures"):
+        if "source" not in texture and "KHR_texture_basisu" in _inner(texture, "extensions"):
+            yield "KHR_texture_basisu is not read: what it colours has its plain colour"
+    for material in _dictionaries(content, "materials"):
+        colour = _inner(_inner(material, "pbrMetallicRoughness"), "baseColorTexture")
+        moved = _inner(_inner(colour, "extensions"), "KHR_texture_transform")
+        if any(moved.get(name, same) != same for name, same in _IN_PLACE.items()):
+            yield "KHR_texture_transform is not read: its textures lie elsewhere"
+        if moved.get("texCoord", colour.get("texCoord", 0)) != 0:
+            yield "texture coordinates other than the first are not read: its textures lie elsewhere"
+
+
+def _gltf(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     if data[:4] == b"glTF":
         (size,) = struct.unpack_from("<I", data, 12)
         data = data[20 : 20 + size]
-    images = json.loads(data).get("images")
-    for image in images if isinstance(images, list) else ():
-        uri = image.get("uri") if isinstance(image, dict) else None
-        if isinstance(uri, str) and not uri.startswith("data:"):
-            yield urllib.parse.unquote(uri), True
+    content = json.loads(data)
+    return content if isinstance(content, dict) else {}
+
+
+def _dictionaries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """Those in a list; what is of another type is somebody's mistake, which others tell."""
+    found = content.get(name)
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _inner(content: dict[str, Any], name: str) -> dict[str, Any]:
+    found = content.get(name)
+    return found if isinstance(found, dict) else {}
