@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ._library import REAL, Checker, native, refuse_gradient, register
+
+_TENSORS = ("pixel", "hit", "opaque", "near", "t", "nearest", "normal", "size", "camera")
 
 
 class LayerEdges(NamedTuple):
@@ -83,34 +85,15 @@ def _fake(
     return torch.empty_like(pixel), torch.empty_like(nearest), torch.empty_like(nearest)
 
 
-def _kernel(
-    pixel: Tensor,
-    hit: Tensor,
-    opaque: Tensor,
-    near: Tensor,
-    t: Tensor,
-    nearest: Tensor,
-    normal: Tensor,
-    size: Tensor,
-    camera: Tensor,
-    resolution: int,
-    all_hits: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    outputs = _fake(pixel, hit, opaque, near, t, nearest, normal, size, camera, resolution, all_hits)
-    native(t).layer_edges(
-        pixel=pixel,
-        hit=hit,
-        opaque=opaque,
-        near=near,
-        t=t,
-        nearest=nearest,
-        normal=normal,
-        size=size,
-        camera=camera,
-        source=outputs[0],
-        nearest_out=outputs[1],
-        area=outputs[2],
-        layers=len(pixel),
+def _kernel(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    source, nearest, area = outputs = _fake(*given)
+    *tensors, resolution, all_hits = given
+    native(nearest).layer_edges(
+        **dict(zip(_TENSORS, tensors, strict=True)),
+        source=source,
+        nearest_out=nearest,
+        area=area,
+        layers=len(source),
         resolution=resolution,
         all_hits=all_hits,
     )

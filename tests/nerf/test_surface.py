@@ -38,11 +38,6 @@ RADIUS = posed.RADIUS / 1.5  # in the cube
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return posed.blender_scene(tmp_path_factory.mktemp("scenes") / "ball")
-
-
-@pytest.fixture(scope="module")
 def finished(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run from beginning to end, in the words of the command line."""
     path = tmp_path_factory.mktemp("runs") / "ball"

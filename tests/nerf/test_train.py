@@ -39,11 +39,6 @@ NO_RESULTS: dict[str, Any] = {"video_frames": 0, "mesh_resolution": 0, "evaluate
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return posed.blender_scene(tmp_path_factory.mktemp("scenes") / "ball")
-
-
-@pytest.fixture(scope="module")
 def finished(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny run from beginning to end, in the words of the command line."""
     path = tmp_path_factory.mktemp("runs") / "ball"
