@@ -22,6 +22,7 @@ class Rendering:
     hit: Tensor  # [B, 1, H, W] bool: the ray through the pixel's centre meets the surface
     field: FieldSample  # at the samples, flat
     counts: Tensor  # [2] int64: points evaluated while tracing for rays, and in all (with idle lanes)
+    valid: Tensor | None = None  # bool, which of the field's samples count; None: all
 
     def __repr__(self) -> str:
         return described(self)

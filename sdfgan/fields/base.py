@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -40,12 +41,19 @@ class FieldSample(NamedTuple):
     rgb: Tensor  # [N, 3] linear albedo in [0, 1]
 
 
-def eikonal_loss(gradients: Tensor) -> Tensor:
-    """Mean of (|gradient| - 1)^2 over gradients [N, 3] (Gropp et al. 2020); 0 for none. Differentiable."""
+def eikonal_loss(gradients: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean of (|gradient| - 1)^2 over gradients [N, 3] (Gropp et al. 2020); 0 for none. Differentiable.
+
+    valid: [M] bool, which of the first M count, as in `raycast.Rendering.valid`; None: all.
+    """
     if len(gradients) == 0:
         return gradients.sum()
     # The tiny constant keeps the derivative finite where the gradient vanishes.
-    return (torch.sqrt(gradients.square().sum(-1) + 1e-12) - 1).square().mean()
+    squares = (torch.sqrt(gradients.square().sum(-1) + 1e-12) - 1).square()
+    if valid is None:
+        return squares.mean()
+    weights = F.pad(valid, (0, len(squares) - len(valid)), value=True)
+    return (squares * weights).sum() / weights.sum().clamp(min=1)
 
 
 class Field(nn.Module):

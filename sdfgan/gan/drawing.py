@@ -15,7 +15,7 @@ from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.raycast import Lighting, Rendering, render
+from sdfgan.raycast import Lighting, Rendering, Room, render
 from sdfgan.raycast.lighting import tensor_like
 from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling
@@ -28,6 +28,7 @@ class GeneratedImages(NamedTuple):
     alpha: Tensor  # [B, 1, R, R]
     normals: Tensor  # [B, 3, R, R]; 0 where no point is
     gradients: Tensor  # [N, 3] of the field at the samples
+    valid: Tensor | None = None  # [N] bool: which of these count; None: all
 
     def channels(self, count: int) -> Tensor:
         """[B, count, R, R]: RGBA or RGB."""
@@ -50,10 +51,12 @@ def draw(
     config: ResolvedGanConfig,
     lights: Tensor | None = None,
     seed: int | None = None,
+    room: Room | None = None,
 ) -> GeneratedImages:
     """Images of a condition from cameras [B, 3, 3], as the discriminator sees them.
 
-    lights: see `draw_lights`; None: headlights. seed: of places in the strata of a volume; None: their middles.
+    lights: see `draw_lights`; None: headlights. seed: of places in the strata of a volume; None: their middles. room:
+    see `raycast.render`; volumes and dfr's images need none.
     """
     fov = math.radians(config.fov)
     if config.renderer == "dfr":
@@ -72,8 +75,9 @@ def draw(
         else Lighting(lights[:, 0], lights[:, 1], lights[:, 2], lights[:, 3:]),
         # Pieces sum in another order: what is to be the same bit for bit must not depend on how much memory is free.
         memory="unbounded" if config.deterministic or axes.device.type == "cpu" else "auto",
+        room=room,
     )
-    return GeneratedImages(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
+    return GeneratedImages(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient, rendering.valid)
 
 
 def _draw_volume(

@@ -116,9 +116,11 @@ class GanJob(TrainingState):
         config = objective.config
         batches = Batches(config, self.random, self.device, self.ranks)
         self._set_learning_rates(config)
+        if self.room is not None:
+            self.room.keep_while(config)
 
         def render(fake: Fake) -> Fake:
-            return objective.render(self.generator, fake)
+            return objective.render(self.generator, fake, self.room)
 
         for index in range(config.discriminator_steps):
             fakes = batches.fakes(self.generator, self.poses)
@@ -126,7 +128,7 @@ class GanJob(TrainingState):
             keep_graph = index == config.discriminator_steps - 1 and not self.config.recompute
             fakes = self.threads.map(render if keep_graph else torch.no_grad()(render), fakes)
             of_discriminator = self._update_discriminator(objective, batches, fakes)
-        log = as_numbers(of_discriminator | self._update_generator(objective, batches, fakes))
+        log = self._read(of_discriminator | self._update_generator(objective, batches, fakes))
         self._update_averages()
         self.steps_done += 1
         self._adjust_augmentation(log, config)
@@ -135,9 +137,17 @@ class GanJob(TrainingState):
             log["loss_scale"] = self.updates.loss_scale
         return log
 
-    def _update_discriminator(
-        self, objective: Objective, batches: Batches, fakes: list[Fake]
-    ) -> dict[str, Tensor | float]:
+    def _read(self, log: Numbers) -> dict[str, float]:
+        """A step's numbers: its log, whether its gradients were finite, and whether its samples found room."""
+        numbers, norms = as_numbers(torch.stack([value.float() for value in log.values()]), self.updates.norms)
+        read = dict(zip(log, numbers, strict=True)) | {
+            "skipped": float(not self.updates.settle(norms, self.steps_done))
+        }
+        if self.room is not None:
+            read["samples_lost"] = float(self.room.settle())
+        return read
+
+    def _update_discriminator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Numbers:
         config, graphs = objective.config, self._graphs(objective)
         reals = batches.reals(self.data.train)
         if self.loss.spectral_norm:
@@ -165,16 +175,15 @@ class GanJob(TrainingState):
         fake_views, real_views = (batches.views(self.augmented, objective.noise) for _ in range(2))
         compared = self.threads.map(chunk, fakes, reals, fake_views, real_views, shares)
         log = self._mean([numbers for numbers, _ in compared])
-        norm, finite = self.apply(
-            "discriminator", [gradients for _, gradients in compared], config.gradient_clip_discriminator or math.inf
-        )
+        clip = config.gradient_clip_discriminator or math.inf
+        norm = self.apply("discriminator", [gradients for _, gradients in compared], clip)
         seen = torch.cat([fake.images(config.channels).detach() for fake in fakes])
         alpha = torch.cat([fake.made.alpha.detach() for fake in fakes if fake.made is not None])
         log |= self._mean([silhouettes(alpha, config.channels)])
         means = [self.ranks.gather(images.mean((2, 3))) for images in (seen, torch.cat(reals))]
-        return log | {"variety": variety(*means), "gradient_norm_d": norm, "skipped": float(not finite)}
+        return log | {"variety": variety(*means), "gradient_norm_d": norm}
 
-    def _update_generator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> dict[str, Tensor | float]:
+    def _update_generator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Numbers:
         config, graphs = objective.config, self._graphs(objective)
         views = batches.views(self.augmented, objective.noise)
 
@@ -187,7 +196,7 @@ class GanJob(TrainingState):
 
         def chunk(fake: Fake, view: View, weights: Tensor | None) -> tuple[Numbers, Gradients]:
             if fake.made is None or not fake.made.rgb.requires_grad:
-                fake = objective.render(self.generator, fake)
+                fake = objective.render(self.generator, fake, self.room)
             seen = objective.see(fake.images(config.channels), view)
             inputs = [seen, fake.latents, fake.axes, *([] if weights is None else [weights])]
             if graphs is None:
@@ -205,8 +214,8 @@ class GanJob(TrainingState):
             weights = [weight for (weight,) in batches.mine(chosen)]
         improved = self.threads.map(chunk, fakes, views, weights)
         log = self._mean([numbers for numbers, _ in improved])
-        norm, finite = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
-        return log | {"gradient_norm_g": norm} | ({} if finite else {"skipped": 1.0})
+        norm = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
+        return log | {"gradient_norm_g": norm}
 
     def _graphs(self, objective: Objective) -> Graphs | None:
         """The recordings of the discriminator's part. One is of one fade; and fp16's scale must reach into it."""
@@ -220,7 +229,7 @@ class GanJob(TrainingState):
             loss = loss * scale
         return torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
 
-    def _mean(self, logs: Sequence[Numbers]) -> dict[str, Tensor | float]:
+    def _mean(self, logs: Sequence[Numbers]) -> Numbers:
         """Numbers of all chunks of all processes, averaged."""
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)

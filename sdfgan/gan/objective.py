@@ -16,6 +16,7 @@ from sdfgan.gan.batches import Fake, View
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Discriminator, Verdict, logits_of
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, gradient_penalty, r1_penalty
+from sdfgan.raycast import Room
 from sdfgan.training.device import autocast
 
 Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a step waits for them once
@@ -50,10 +51,10 @@ class Objective:
 
     # --------------------------------------------------------------------------------------------------- the images
 
-    def render(self, generator: Field, fake: Fake) -> Fake:
+    def render(self, generator: Field, fake: Fake, room: Room | None = None) -> Fake:
         """The same with its images and gradients of the field."""
         condition = generator.condition(fake.latents)
-        made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed)
+        made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed, room)
         gradients = made.gradients
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])
@@ -127,7 +128,7 @@ class Objective:
     def shape_loss(self, fake: Fake) -> tuple[Tensor, Numbers]:
         """The generator's for the field behind a rendered fake: it is to be a distance, with normals to the camera."""
         assert fake.made is not None and fake.gradients is not None
-        log = {"eikonal": eikonal_loss(fake.gradients)}
+        log = {"eikonal": eikonal_loss(fake.gradients, fake.made.valid)}
         total = self.eikonal_weight * log["eikonal"]
         if self.config.back_face_weight > 0:
             log["back_face"] = back_face_loss(fake.made.normals, fake.made.alpha.detach(), fake.axes)

@@ -20,6 +20,7 @@ from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
 from sdfgan.gan.models import make_generator, poses_of
+from sdfgan.raycast import Room
 from sdfgan.training.checkpoint import (
     Saved,
     pack_generator_state,
@@ -103,6 +104,8 @@ class TrainingState(Job):
         self._signs: list[float] = []  # of real logits, since it changed
         self.threads = ChunkThreads(self.device)
         self.graphs = Graphs() if self.device.type == "cuda" and config.cuda_graphs else None
+        # What is to be the same bit for bit must not depend on how much room there was before.
+        self.room = Room() if self.device.type == "cuda" and not config.deterministic else None
 
     @property
     def average(self) -> Field:
@@ -137,16 +140,14 @@ class TrainingState(Job):
             for averaged in self.averages.values():
                 averaged.load_state_dict(self.generator.state_dict())
 
-    def apply(
-        self, name: Literal["generator", "discriminator"], gradients: Sequence[Gradients], clip: float
-    ) -> tuple[float, bool]:
-        """Step on the mean of all chunks' gradients, unless it is not finite; returns its norm, and whether it was."""
+    def apply(self, name: Literal["generator", "discriminator"], gradients: Sequence[Gradients], clip: float) -> Tensor:
+        """Step on the mean of all chunks' gradients, unless it is not finite; gives its norm."""
         module: nn.Module = self.generator if name == "generator" else self.discriminator
         optimizer = self.optimizer_g if name == "generator" else self.optimizer_d
         means = self.ranks.average(mean_gradients(gradients))
         assign_gradients(module.parameters(), means, self.updates.loss_scale)
         _leave_out_unreached(module, optimizer)
-        return self.updates.take(name, optimizer, module.parameters(), clip, self.steps_done)
+        return self.updates.take(name, optimizer, module.parameters(), clip)
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 

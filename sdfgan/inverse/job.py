@@ -25,13 +25,14 @@ from sdfgan.inverse.report import beside, look, on_white, open_video, report, sa
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
 from sdfgan.metrics import psnr
+from sdfgan.raycast import Room
 from sdfgan.training.device import resolve_device
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary, next_run_folder
-from sdfgan.training.steps import Steps
+from sdfgan.training.steps import Steps, as_numbers
 
 _SURFACE_POINTS = 20_000
 _VIDEO_VIEWS, _FRAME = 4, 128  # of those that are fitted, and pixels
@@ -71,7 +72,8 @@ class InverseJob(Job):
         self.targets = target_images(mesh, self.axes, config.resolution)
         self.field, self.latents = make_field(config.width).to(self.device), torch.zeros(1, 1, device=self.device)
         self.parameters = list(self.field.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas=(0.9, 0.99))
+        self.room = Room() if self.device.type == "cuda" else None
+        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas=(0.9, 0.99), fused=True)
         self.random = torch.Generator().manual_seed(config.seed)
         self.share, self.shown = 0.0, 0  # of the steps or of the time, whichever is more; frames
 
@@ -106,15 +108,22 @@ class InverseJob(Job):
         resolution = config.resolution // (4 if share < 0.1 else 2 if share < 0.5 else 1)
         chosen = torch.randint(config.views, (config.views_per_step,), generator=self.random).to(self.device)
         target = self.targets[resolution][chosen]
-        loss = mesh_loss(self.field, self.latents, self.axes[chosen], target, config.eikonal_weight, self.random)
+        if self.room is not None:
+            self.room.keep_while(resolution)
+        loss = mesh_loss(
+            self.field, self.latents, self.axes[chosen], target, config.eikonal_weight, self.random, self.room
+        )
         rate = config.learning_rate * max(0.05, 1 - share) ** (1 if share > 0.4 else 0)
         self.optimizer.param_groups[0]["lr"] = rate
         loss.backward()
-        self.updates.take("field", self.optimizer, self.parameters, 1.0, self.steps_done)
+        self.updates.take("field", self.optimizer, self.parameters, 1.0)
+        (value,), norms = as_numbers(loss, self.updates.norms)
+        self.updates.settle(norms, self.steps_done)
+        lost = 0 if self.room is None else self.room.settle()
         self.steps_done += 1
         elapsed = (time.perf_counter() - self.began) / (60 * config.minutes)
         self.share = max(self.steps_done / self.steps, elapsed)
-        return {"loss": loss.item()}
+        return {"loss": value, "samples_lost": float(lost)}
 
     def status(self, numbers: Numbers) -> str:
         """See `Job.status`."""

@@ -44,7 +44,7 @@ from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
+from sdfgan.training.steps import ChunkThreads, Steps, as_numbers, assign_gradients, mean_gradients
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
     render_depth render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views
@@ -146,9 +146,10 @@ class NerfJob(Job):
         gradients = mean_gradients([gradients for gradients, _ in results])
         numbers = torch.stack([torch.stack(list(log.values())) for _, log in results]).mean(0)
         *gradients, numbers = self.ranks.average([*gradients, numbers])
-        numbers = numbers.to("cpu", non_blocking=True)  # here when the update has waited for the gradients' norm
-        norm = self._update(gradients)
-        log = dict(zip(results[0][1], numbers.tolist(), strict=True)) | {"gradient_norm": norm}
+        self._update(gradients)
+        values, norms = as_numbers(numbers, self.updates.norms)
+        self.updates.settle(norms, self.steps_done)
+        log = dict(zip(results[0][1], values, strict=True)) | {"gradient_norm": norms[0]}
         self.steps_done += 1
         if self.config.samples is not None:
             wanted = int(self.config.samples / max(log["samples"], 0.1))
@@ -199,11 +200,11 @@ class NerfJob(Job):
         self.optimizer.param_groups[0]["lr"] = rate
         return rate
 
-    def _update(self, gradients: Sequence[Tensor]) -> float:
-        """Step on the gradients, unless they are not finite; returns their norm."""
+    def _update(self, gradients: Sequence[Tensor]) -> None:
+        """Step on the gradients, unless they are not finite."""
         assign_gradients(self.parameters, gradients, self.updates.loss_scale)
         clip = self.config.gradient_clip if self.config.gradient_clip >= 0 else math.inf
-        return self.updates.take("model", self.optimizer, self.parameters, clip, self.steps_done)[0]
+        self.updates.take("model", self.optimizer, self.parameters, clip)
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 

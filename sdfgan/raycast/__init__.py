@@ -4,12 +4,14 @@ from sdfgan.raycast.lighting import Lighting
 from sdfgan.raycast.memory import evaluate
 from sdfgan.raycast.multiscale import SurfaceSamples, multiscale
 from sdfgan.raycast.render import Rendering, render
+from sdfgan.raycast.room import Room
 from sdfgan.raycast.sphere_trace import Rays, Traced, sphere_trace
 
 __all__ = [
     "Lighting",
     "Rays",
     "Rendering",
+    "Room",
     "SurfaceSamples",
     "Traced",
     "evaluate",

@@ -14,13 +14,21 @@ from torch import Tensor
 
 from sdfgan.cameras import camera_distance, pixel_rays
 from sdfgan.raycast.coverage import half_plane_area
+from sdfgan.raycast.room import Room, places
 
 _SMOOTH = 0.7  # cosine between the normals of neighbours that are not separated by a crease
 _STEEPEST_GRAZE = -0.1
 
 
 def blend_creases(
-    colour: Tensor, depth: Tensor, normal: Tensor, solid: Tensor, camera: Tensor, resolution: int, fov: float
+    colour: Tensor,
+    depth: Tensor,
+    normal: Tensor,
+    solid: Tensor,
+    camera: Tensor,
+    resolution: int,
+    fov: float,
+    room: Room | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Colours and normals of the pixels of B images of side R, N = B R^2, with those beside creases mixed.
 
@@ -33,7 +41,7 @@ def blend_creases(
 
     Differentiable in all that is real.
     """
-    own, other = _sharp_pairs(normal.detach(), solid, resolution)
+    own, other, valid = _sharp_pairs(normal.detach(), solid, resolution, room)
     if len(own) == 0:
         return colour, normal
     origins, directions = pixel_rays(camera, torch.cat([own, other]), resolution, fov=fov)
@@ -53,6 +61,8 @@ def blend_creases(
         )
         change = (across.square() + up.square()).sqrt().clamp_min(1e-9)
     area = half_plane_area(side * above / change, side * across / change, side * up / change) * side.abs()
+    if valid is not None:
+        area = area.masked_fill(~valid, 0.0)
     with torch.no_grad():  # neighbours on the same side of a crease share it
         total = area.new_zeros(len(depth)).index_add(0, own, area)
         share = area / total[own].clamp_min(1e-9)
@@ -63,17 +73,23 @@ def blend_creases(
     )
 
 
-def _sharp_pairs(normal: Tensor, solid: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """Pixels [K] that have a neighbour [K], above, below, left or right, with a quite different normal."""
+def _sharp_pairs(
+    normal: Tensor, solid: Tensor, resolution: int, room: Room | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Pixels [K] that have a neighbour [K], above, below, left or right, with a quite different normal; and [K] bool,
+    which of these pairs count, None: all."""
     shape = (-1, resolution, resolution)
     normals, solids = normal.view(*shape, 3), solid.view(shape)
     # Of each pixel, whether it differs from the one below, and from the one to the right.
     below = _sharp(normals[:, :-1], normals[:, 1:], solids[:, :-1], solids[:, 1:])
     right = _sharp(normals[:, :, :-1], normals[:, :, 1:], solids[:, :, :-1], solids[:, :, 1:])
-    differs = torch.stack([F.pad(below, (0, 0, 0, 1)), F.pad(right, (0, 1))])
-    kind, pixel = differs.flatten(1).nonzero().unbind(-1)
-    neighbour = pixel + torch.where(kind == 0, resolution, 1)
-    return torch.cat([pixel, neighbour]), torch.cat([neighbour, pixel])
+    differs = torch.stack([F.pad(below, (0, 0, 0, 1)), F.pad(right, (0, 1))]).flatten()
+    place, valid = places(differs, "creases", room)
+    pixel = place % len(solid)
+    neighbour = pixel + torch.where(place < len(solid), resolution, 1)
+    if valid is not None:
+        neighbour, valid = neighbour.clamp(max=len(solid) - 1), valid.repeat(2)  # there may be no pair to copy
+    return torch.cat([pixel, neighbour]), torch.cat([neighbour, pixel]), valid
 
 
 def _sharp(normal: Tensor, other: Tensor, solid: Tensor, other_solid: Tensor) -> Tensor:

@@ -20,19 +20,21 @@ from torch.nn.functional import max_pool2d
 from sdfgan import ops
 from sdfgan.cameras import camera_distance
 from sdfgan.raycast.multiscale import Tracer
+from sdfgan.raycast.room import Room, counted, first_places, only, places
 from sdfgan.raycast.sphere_trace import LaunchBound, Rays
 
 OPAQUE_DEPTH = 0.75  # pixels inside: an edge so far from a pixel's centre is outside the pixel, whatever its direction
 _HIT_TOLERANCE = 0.05  # pixels
-_COMMON = ("counts", "resolution", "slots", "sizes")  # of all samples
+_COMMON = ("counts", "resolution", "slots", "valid", "sizes")  # of all samples, or not always there
 _MIN_SHARE = 1e-3  # of one side of a kink in the motion of its edge
 
 
 class Sizes(NamedTuple):
-    """How many there are of some samples, which the host must know: it waits for all of them at once."""
+    """How many of some samples there are, or room for; with the names of `room.KINDS`."""
 
     samples: int
     hits: int
+    misses: int
     sides: int  # edges that a gradient moves: see `LayerSamples.moving`
 
 
@@ -54,6 +56,7 @@ class LayerSamples:
     counts: Tensor  # [2] int64: points evaluated for rays, and in all
     resolution: int
     slots: int  # orders are below
+    valid: Tensor | None = None  # [N] bool; others fill the room behind them, neither hit nor opaque; None: all are
     sizes: Sizes | None = None  # None: not counted yet
 
     def __len__(self) -> int:
@@ -61,25 +64,42 @@ class LayerSamples:
 
     def __getitem__(self, chosen: Tensor | slice) -> LayerSamples:
         of_each = [f.name for f in fields(self) if f.name not in _COMMON]
-        return replace(self, **{name: getattr(self, name)[chosen] for name in of_each}, sizes=None)
+        valid = None if self.valid is None else self.valid[chosen]
+        return replace(self, **{name: getattr(self, name)[chosen] for name in of_each}, valid=valid, sizes=None)
 
-    def where(self, chosen: Tensor) -> LayerSamples:
-        """Those that are chosen [N], with their sizes, for which the host waits here, once."""
-        sizes = self._count(chosen)
-        return replace(self[positions(chosen, sizes.samples)], sizes=sizes)
+    def where(self, chosen: Tensor, room: Room | None = None) -> LayerSamples:
+        """Those that are chosen [N], of which all are valid, with their sizes: without room, the host waits for them,
+        once."""
+        counts = self._count(chosen)
+        sizes = Sizes(*counted(room, Sizes._fields, counts))
+        kept = replace(self[first_places(chosen, sizes.samples)], valid=None, sizes=sizes)
+        if room is None:
+            return kept
+        valid = torch.arange(sizes.samples, device=self.device) < counts[0]
+        return replace(kept, valid=valid, hit=kept.hit & valid, opaque=kept.opaque & valid)
 
-    def _count(self, chosen: Tensor) -> Sizes:
+    def _count(self, chosen: Tensor) -> Tensor:
+        """[4] int64: `Sizes` of those that are chosen [N]."""
         hits, sides = chosen & self.hit, chosen[:, None] & self.moving
-        return Sizes(*torch.stack([chosen.sum(), hits.sum(), sides.sum()]).tolist())
+        return torch.stack([chosen.sum(), hits.sum(), (chosen & ~self.hit).sum(), sides.sum()])
 
     def counted(self) -> LayerSamples:
         """With their sizes."""
-        return self if self.sizes is not None else replace(self, sizes=self._count(torch.ones_like(self.hit)))
+        return (
+            self
+            if self.sizes is not None
+            else replace(self, sizes=Sizes(*self._count(only(torch.ones_like(self.hit), self.valid)).tolist()))
+        )
 
     @cached_property
     def first(self) -> Tensor:
-        """[N] bool: the first layer of its pixel."""
-        return first_of_each(self.pixel)
+        """[N] bool: the first layer of its pixel, or of the room behind all."""
+        return first_of_each(self.pixel if self.valid is None else self.pixel.masked_fill(~self.valid, -1))
+
+    @cached_property
+    def miss(self) -> Tensor:
+        """[N] bool: edges whose pixels' centres see past them."""
+        return only(~self.hit, self.valid)
 
     @cached_property
     def shares(self) -> Tensor:
@@ -89,7 +109,7 @@ class LayerSamples:
     @cached_property
     def moving(self) -> Tensor:
         """[N, 2] bool: those that are not negligible."""
-        return self.shares > _MIN_SHARE
+        return only(self.shares > _MIN_SHARE, self.valid)
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +138,13 @@ def trace_layers(
 
 @torch.no_grad()
 def all_layers(
-    tracer: Tracer, resolution: int, most: int, *, depth: float = OPAQUE_DEPTH, pixels: Tensor | None = None
+    tracer: Tracer,
+    resolution: int,
+    most: int,
+    *,
+    depth: float = OPAQUE_DEPTH,
+    pixels: Tensor | None = None,
+    room: Room | None = None,
 ) -> tuple[LayerSamples, Tensor]:
     """As `trace_layers`, with those that turn out to be too far to matter; and [N] bool, which are not."""
     levels = tracer.levels(resolution, _HIT_TOLERANCE * 2 / resolution, margin=OPAQUE_DEPTH, inset=depth)
@@ -129,20 +155,24 @@ def all_layers(
         wanted = max_pool2d(pixels[:, None].float(), 3, stride=1, padding=1).flatten() > 0
     minima, opaque = traced.layers.complete * wanted, (traced.status == int(ops.RayStatus.HIT)) & wanted
     # Of each pixel its minima, and then the surface at which its ray ends.
-    pixel, order = (torch.arange(most + 1, device=wanted.device) < (minima + opaque)[:, None]).nonzero().unbind(-1)
+    present = torch.arange(most + 1, device=wanted.device) < (minima + opaque)[:, None]
+    place, valid = places(present.flatten(), "layers", room)
+    pixel, order = place // (most + 1), place % (most + 1)
     solid = order == minima[pixel]
     guess, _, reach, enter = traced.layers.layers[order.clamp(max=most - 1), :, pixel].unbind(-1)
     guess = torch.where(solid, traced.distance[pixel], guess)
+    if valid is not None:
+        guess = guess.masked_fill(~valid, 1.0)  # there may be none to copy
     footprint = 2 / (resolution * camera_distance(tracer.fov))  # side of a pixel, per unit of distance
     pixel_size = footprint * guess  # [N] world
     search = ops.start_layers(guess, reach, enter, pixel_size)
     rays = tracer.rays(pixel, resolution, tracer.extent)
-    counts = traced.counts + _find(tracer, rays, ~solid, search)
+    counts = traced.counts + _find(tracer, rays, only(~solid, valid), search)
     cosine = -(rays.directions * tracer.camera[rays.image, :, 2]).sum(-1)
-    near = search.nearest < pixel_size * tracer.lipschitz_of(rays.image)
+    near = only(search.nearest < pixel_size * tracer.lipschitz_of(rays.image), valid)
     return LayerSamples(
         pixel, order, search.nearest < 0, solid, search.t, pixel, search.edge, search.share, search.nearest,
-        search.normal, footprint * search.edge.mean(-1) * cosine, counts, resolution, most + 1,
+        search.normal, footprint * search.edge.mean(-1) * cosine, counts, resolution, most + 1, valid,
     ), near  # fmt: skip
 
 
@@ -154,7 +184,7 @@ def _find(tracer: Tracer, rays: Rays, chosen: Tensor, search: ops.LayerSearch) -
     count = chosen.sum(dtype=torch.int32)[None]
     bound = LaunchBound(count, len(chosen))
     queries = torch.zeros_like(count, dtype=torch.int64)
-    alive = positions(chosen, bound.value)
+    alive = first_places(chosen, bound.value)
     points, alive = rays.at(search.t)[alive], alive.int()
     for _ in range(ops.LAYER_STEPS):
         points, alive = points[: bound.value], alive[: bound.value]
@@ -173,10 +203,3 @@ def first_of_each(sorted_values: Tensor) -> Tensor:
     """[N] bool: where a value differs from the one before it."""
     changes = sorted_values[1:] != sorted_values[:-1]
     return torch.cat([changes.new_ones(min(len(sorted_values), 1)), changes])
-
-
-def positions(chosen: Tensor, count: int) -> Tensor:
-    """[count] int64: where the first so many of the chosen [N] are, of which there is at least one; if there are fewer,
-    then the last place. The host need not wait to know how many."""
-    wanted = torch.arange(1, count + 1, device=chosen.device)
-    return torch.searchsorted(chosen.cumsum(0), wanted).clamp(max=max(len(chosen) - 1, 0))

@@ -25,10 +25,11 @@ from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
-from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers, positions
+from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
+from sdfgan.raycast.room import Room, first_places
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "dfr"]
@@ -59,6 +60,7 @@ def render(
     precision: Literal["fp32", "bf16", "fp16"] | None = None,
     extent: float | None = None,
     condition: Any = None,
+    room: Room | None = None,
 ) -> Rendering:
     """Render square images of a field from orbit cameras.
 
@@ -90,6 +92,8 @@ def render(
         precision: of the march, as in `multiscale`; the samples are always evaluated in the field's own.
         extent: radius of the ball around the origin that rays are clipped to; None: `Field.extent`.
         condition: what `sdf.condition(latents)` gave, if that has been computed already.
+        room: for samples, so that the host waits for nothing after its first image; not for the "dfr" edge, nor a
+            density above 1, nor pieces of a graph. None: it waits for the counts of samples, three times.
 
     Returns:
         `Rendering`. Colour, alpha, depth and normals are differentiable in the field's parameters, latents, cameras,
@@ -100,7 +104,7 @@ def render(
     check_axes("render", axes)
     check_fov("render", fov)
     check_colour("render: background", background, len(axes))
-    _check(axes, resolution, edge, layers, supersample, pixels, density, steps)
+    _check(axes, resolution, edge, layers, supersample, pixels, density, steps, room)
     if condition is None:
         condition = make_condition("render", field, latents, axes)
     lighting, size = as_lighting(light), resolution * supersample
@@ -117,7 +121,8 @@ def render(
         samples = _dfr_samples(tracer, size, wanted)
     else:
         most, depth = (1, 0.0) if edge == "neighbour" else (layers, OPAQUE_DEPTH)
-        samples = _visible(scene, *all_layers(tracer, size, most, depth=depth, pixels=wanted), wanted)
+        found = all_layers(tracer, size, most, depth=depth, pixels=wanted, room=room)
+        samples = _visible(scene, *found, wanted, room)
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
         samples = samples.where(shared.kept)
@@ -131,7 +136,7 @@ def render(
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
-        colour, normal = blend_creases(colour, depth[:, 0], normal, solid, scene.camera, size, fov)
+        colour, normal = blend_creases(colour, depth[:, 0], normal, solid, scene.camera, size, fov, room)
         picture = torch.cat([colour, alpha, depth, normal], dim=1)
     fine = picture.view(len(axes), size, size, picture.shape[1]).permute(0, 3, 1, 2)
     hits = hit.view(len(axes), 1, size, size)
@@ -147,6 +152,7 @@ def render(
         normals=normals / normals.norm(dim=1, keepdim=True).clamp_min(1e-9),
         hit=hits,
         field=FieldSample(*answer),
+        valid=samples.valid,
         counts=samples.counts,
     )
 
@@ -189,7 +195,7 @@ class _Scene(NamedTuple):
         middle = points - (inward / length)[:, None] * samples.normal
         before = samples.size  # where the surface does not bend
         assert samples.sizes is not None
-        miss = positions(~samples.hit, len(samples) - samples.sizes.hits)
+        miss = first_places(samples.miss, samples.sizes.misses)
         with self.precision():
             nearer = (middle - before[:, None] * directions)[miss]
             value = self.field.sdf(nearer, self.condition, samples.image[miss]).to(points.dtype)
@@ -242,6 +248,8 @@ def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
         alpha, brightness = dfr_coverage(answer.sdf, scene.resolution, brightness)
     else:
         alpha = covered.masked_fill(samples.opaque, 1.0)
+    if samples.valid is not None:
+        alpha = alpha.masked_fill(~samples.valid, 0.0)
     shaded = torch.cat([answer.rgb * brightness, torch.ones_like(t)[:, None], t[:, None], normals], dim=-1)
     return _weights(alpha, samples.first)[:, None] * shaded, *answer
 
@@ -271,14 +279,17 @@ def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor
     # Of each sample, where its ray hits, and the two sides of its minimum.
     moves = torch.cat([samples.hit[:, None], samples.moving], 1)
     at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
-    which = positions(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
+    which = first_places(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
     sample = which // 3
     pixel = torch.where(which % 3 == 0, samples.pixel[sample], samples.edge_pixel[sample])
     origins, directions = scene.rays(pixel)
     points = origins + at[which, None] * directions
     with scene.precision():
         value = scene.field.sdf(points, scene.condition, samples.image[sample]).to(points.dtype)
-    motion = torch.zeros_like(at).index_put((which,), value - value.detach()).view(-1, 3)
+    change = value - value.detach()
+    if samples.valid is not None:  # there is room behind them, which repeats the last
+        change = change * (torch.arange(len(which), device=which.device) < moves.sum())
+    motion = torch.zeros_like(at).index_put((which,), change).view(-1, 3)
     nearest = samples.nearest + (motion[:, 1:] * samples.shares).sum(1)
     return (motion[:, 0] if motion.requires_grad else None), nearest
 
@@ -307,7 +318,9 @@ def _dfr_samples(tracer: Tracer, resolution: int, pixels: Tensor | None) -> Laye
 
 
 @torch.no_grad()
-def _visible(scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor | None) -> LayerSamples:
+def _visible(
+    scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor | None, room: Room | None
+) -> LayerSamples:
     """Those of the wanted `pixels` [B, R, R] that are `near` [N], without layers that cover nothing or are behind one
     that covers all; which then is opaque."""
     side, normal = samples.edge[:, 0].contiguous(), samples.normal.contiguous()
@@ -321,7 +334,7 @@ def _visible(scene: _Scene, samples: LayerSamples, near: Tensor, pixels: Tensor 
     covered = torch.cat([samples.pixel.new_zeros(1), opaque.cumsum(0)])  # in front of each, in all pixels
     seen = covered[:-1] == (covered[:-1] * samples.first).cummax(0).values
     taken = {name: getattr(samples, name)[source] for name in ("edge_pixel", "edge", "share", "normal", "size")}
-    return replace(samples, opaque=opaque, nearest=nearest, **taken).where(near & seen & (area > 0))
+    return replace(samples, opaque=opaque, nearest=nearest, **taken).where(near & seen & (area > 0), room)
 
 
 def _boundaries(samples: LayerSamples) -> Tensor:
@@ -351,6 +364,7 @@ def _check(
     pixels: Tensor | None,
     density: int,
     steps: int,
+    room: Room | None,
 ) -> None:
     if edge not in ("exact", "neighbour", "dfr"):
         raise ValueError(f"render: edge must be 'exact', 'neighbour' or 'dfr', got {edge!r}")
@@ -363,3 +377,5 @@ def _check(
         raise ValueError(f"render: pixels must be {list(shape)} bool, got {list(pixels.shape)} {pixels.dtype}")
     if (resolution * supersample) % density:
         raise ValueError(f"render: density must be at least 1 and divide the resolution, got {density}")
+    if room is not None and (edge == "dfr" or density > 1):
+        raise ValueError(f"render: room is for exact edges of density 1, got {edge!r} and {density}")

@@ -40,6 +40,7 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "gradient_norm_g": "length of the generator's gradient, before clipping",
     "gradient_norm": "length of the gradient, before clipping",
     "skipped": "share of steps that were skipped because their gradient was not finite",
+    "samples_lost": "samples of images that found no room on the GPU; there is room for so many from the next step on",
     "learning_rate": "the generator's, or the network's",
     "loss_scale": "factor on losses in half precision",
     "ada_probability": "probability of each augmentation that the discriminator sees",

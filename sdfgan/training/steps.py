@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any, TypeVar
 
 import torch
@@ -55,40 +56,57 @@ class Steps:
         self._scaled = precision == "fp16"
         self.loss_scale = _FIRST_LOSS_SCALE if self._scaled else 1.0
         self._good = 0  # since the factor changed
+        self._taken: list[tuple[str, Tensor]] = []  # networks and their gradients' norms, not settled yet
 
     def take(
-        self, name: str, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float, done: int
-    ) -> tuple[float, bool]:
-        """Step on the parameters' gradients, clipped to the norm `clip`; gives their norm, and whether it was finite.
+        self, name: str, optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], clip: float
+    ) -> Tensor:
+        """Step on the parameters' gradients, clipped to the norm `clip`, unless they are not finite; gives their norm.
 
-        The gradients are gone afterwards. `done` is the number of steps for the message of UserError.
+        The gradients are gone afterwards. Nothing waits for the device, which decides by itself: `optimizer` is fused.
         """
         parameters = list(parameters)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        total = torch.nn.utils.get_total_norm(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
         if math.isfinite(clip):
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip, total)
-        norm = total.item()
-        finite = math.isfinite(norm)
-        if finite:
-            optimizer.step()
-            self._skipped_in_a_row[name] = 0
-            self._good += 1
-            if self._scaled and self._good >= _STEPS_TO_DOUBLE_IT:
-                self.loss_scale, self._good = self.loss_scale * 2, 0
-        elif self.loss_scale > 1:
-            self.loss_scale, self._good = self.loss_scale / 2, 0
-        else:
-            self._skipped_in_a_row[name] += 1
-            if self._skipped_in_a_row[name] > _MAX_SKIPPED_IN_A_ROW:
-                raise UserError(
-                    f"training stopped at step {done}: gradients of the {name} were not finite "
-                    f"{self._skipped_in_a_row[name]} times in a row; earlier checkpoints are valid; "
-                    f"lower {self._rates[name]}"
-                )
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
+        if not optimizer.defaults.get("fused"):
+            raise TypeError(f"Steps: the optimizer of the {name} must be fused, or it would step on what is not finite")
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # as torch's GradScaler tells it
+        optimizer.step()
         for parameter in parameters:
             parameter.grad = None
-        return norm, finite
+        self._taken.append((name, norm))
+        return norm
+
+    @property
+    def norms(self) -> Tensor:
+        """[K] of the gradients that steps were taken on since the last `settle`."""
+        return torch.stack([norm for _, norm in self._taken])
+
+    def settle(self, norms: Sequence[float], done: int) -> bool:
+        """Take in the numbers that `norms` held; gives whether all were finite, and all steps taken.
+
+        Raises UserError, which names the number of steps `done`, after too many that were left out.
+        """
+        for (name, _), norm in zip(self._taken, norms, strict=True):
+            if math.isfinite(norm):
+                self._skipped_in_a_row[name] = 0
+                self._good += 1
+                if self._scaled and self._good >= _STEPS_TO_DOUBLE_IT:
+                    self.loss_scale, self._good = self.loss_scale * 2, 0
+            elif self.loss_scale > 1:
+                self.loss_scale, self._good = self.loss_scale / 2, 0
+            else:
+                self._skipped_in_a_row[name] += 1
+                if self._skipped_in_a_row[name] > _MAX_SKIPPED_IN_A_ROW:
+                    raise UserError(
+                        f"training stopped at step {done}: gradients of the {name} were not finite "
+                        f"{self._skipped_in_a_row[name]} times in a row; earlier checkpoints are valid; "
+                        f"lower {self._rates[name]}"
+                    )
+        self._taken = []
+        return all(map(math.isfinite, norms))
 
     def state(self) -> dict[str, Any]:
         """Plain values from which `load_state` continues."""
@@ -135,13 +153,10 @@ def step_rows(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], go
         tensor[bad] = before
 
 
-def as_numbers(log: Mapping[str, Tensor | float]) -> dict[str, float]:
-    """Every tensor's number; waits for the device once."""
-    tensors = {name: value for name, value in log.items() if isinstance(value, Tensor)}
-    known = {name: value for name, value in log.items() if not isinstance(value, Tensor)}
-    values = torch.stack([value.float() for value in tensors.values()]).tolist()
-    read = dict(zip(tensors, values, strict=True)) | known
-    return {name: read[name] for name in log}
+def as_numbers(*tensors: Tensor) -> list[list[float]]:
+    """The numbers of each tensor; waits for the device once, for all of them."""
+    numbers = iter(torch.cat([tensor.detach().flatten().double() for tensor in tensors]).tolist())
+    return [list(islice(numbers, tensor.numel())) for tensor in tensors]
 
 
 def mean_gradients(chunks: Sequence[Sequence[Tensor]]) -> list[Tensor]:

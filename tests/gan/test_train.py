@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from sdfgan.gan import GanConfig, job, load_generator, sample_latents, train
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.job import GanJob
 from sdfgan.gan.report import Report
+from sdfgan.raycast import Room
 from sdfgan.training import health
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 
@@ -143,6 +145,20 @@ def test_latents_are_the_same_in_any_company() -> None:
     assert torch.equal(sample_latents(config, [5], 0.5), 0.5 * sample_latents(config, [5]))
 
 
+def test_a_step_with_room_is_a_step_without() -> None:
+    """As a GPU takes it."""
+    reals = torch.randint(256, (16, 4, 16, 16), dtype=torch.uint8)
+    config = GanConfig(**{**TINY, "evaluate_images": 0, "steps": 6, "chunk_size": 8}).resolved()
+    logs: list[list[dict[str, float]]] = []
+    for room in (None, Room()):
+        with closing(GanJob(config, TrainingData.of(reals))) as job:
+            job.room = room
+            logs.append([job.step() for _ in range(4)])
+    for without, with_room in zip(*logs, strict=True):
+        assert with_room.pop("samples_lost") == 0
+        assert with_room == pytest.approx(without, rel=2e-3, abs=1e-4)
+
+
 def test_continuing_equals_going_straight_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     leave_out_results(monkeypatch)
     options = {**TINY, "evaluate_images": 0, "steps": 6, "checkpoint_interval": 2}
@@ -222,6 +238,8 @@ def test_one_network_that_is_never_finite_stops_the_run_though_the_other_is() ->
             for _ in range(21):
                 trainer.apply("generator", good, 1.0)
                 trainer.apply("discriminator", bad, 1.0)
+                trainer.updates.settle(trainer.updates.norms.tolist(), trainer.steps_done)
+        assert all(p.isfinite().all() for p in trainer.discriminator.parameters())
         assert trainer.state()[1]["skipped_in_a_row"] == {"generator": 0, "discriminator": 21}
     finally:
         trainer.close()

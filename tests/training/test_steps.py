@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from sdfgan.training.steps import assign_gradients, step_rows
+from sdfgan.training.steps import Steps, as_numbers, assign_gradients, step_rows
 
 
 def test_transposed_gradients_reach_a_fused_optimizer_as_they_are() -> None:
@@ -42,3 +43,29 @@ def test_rows_that_are_not_good_stay_as_they_are() -> None:
         assert torch.equal(stacked[1], before[1]) != good[1]
         torch.testing.assert_close(stacked[[0, 2]], alone)
     assert all(slot.isfinite().all() for slot in optimizers[0].state[stacked].values())
+
+
+def test_a_step_that_is_not_finite_leaves_weights_and_moments_as_they_are() -> None:
+    """Decided on the device: the next step is what it would be if the bad one had never been."""
+    torch.manual_seed(0)
+    start, gradients = torch.randn(3, 4), [torch.randn(3, 4) for _ in range(2)]
+    found = []
+    for bad in ((), (torch.nan, torch.inf)):
+        parameter = nn.Parameter(start.clone())
+        optimizer, steps = torch.optim.Adam([parameter], 0.1, fused=True), Steps({"field": "--rate"}, None)
+        for gradient in (gradients[0], *(torch.full_like(start, value) for value in bad), gradients[1]):
+            parameter.grad = gradient.clone()
+            steps.take("field", optimizer, [parameter], 1.0)
+            assert parameter.grad is None
+        (norms,) = as_numbers(steps.norms)
+        assert steps.settle(norms, 0) == (not bad)
+        found.append([parameter.detach(), *optimizer.state[parameter].values()])
+    for without, with_bad in zip(*found, strict=True):
+        assert torch.equal(without, with_bad)
+
+
+def test_an_optimizer_that_cannot_decide_is_refused() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.ones(2)
+    with pytest.raises(TypeError, match="must be fused"):
+        Steps({"field": "--rate"}, None).take("field", torch.optim.Adam([parameter], 0.1), [parameter], 1.0)
