@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import READ_SUFFIXES, read_mesh
 from sdfgan.meshes.repair import RepairReport, repair
@@ -142,7 +142,7 @@ def read_samples(path: Path) -> tuple[Samples, Placement]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # a damaged zip raises almost anything
-        raise UserError(f"{path}: not a readable .npz of numbers: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path}: not a readable .npz of numbers: {one_line(error)[:200]}") from error
     try:
         if {"pos", "neg"} <= arrays.keys():
             rows = np.concatenate([arrays["pos"], arrays["neg"]]).astype(np.float64)
