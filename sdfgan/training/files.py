@@ -57,9 +57,8 @@ def add_to_curves(curves: dict[str, list[tuple[float, float]]], objects: Iterabl
 def read_json(path: Path) -> Any:
     """What a JSON file says. Raises UserError, naming it."""
     try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        with read_errors(path):
+            return parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
 
@@ -130,6 +129,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from sdfgan.nerf.models import load_model
 from sdfgan.sdf import load
 from sdfgan.sdf.model import MODEL
 from sdfgan.training.checkpoint import kind_of, list_checkpoints, resolve_checkpoint
-from sdfgan.training.files import add_to_curves, json_objects
+from sdfgan.training.files import add_to_curves, json_objects, read_errors
 from sdfgan.viewer.generator import GeneratorScene
 from sdfgan.viewer.scenes import FieldScene, MeshScene, NerfScene, Scene
 
@@ -52,10 +52,8 @@ def find_result(path: Path) -> Result:
 
 
 def _result(kind: str, path: Path) -> Result:
-    try:
+    with read_errors(path):
         return Result(kind, path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def open_scene(result: Result, device: torch.device, weights: Weights = "ema") -> Scene:
