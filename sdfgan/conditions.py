@@ -1,15 +1,32 @@
 """Arithmetic on conditions: what a mapping network makes of latents is the space (w, FiLM codes) to move shapes in.
 
-A condition is a dataclass of tensors [B, ...], one row per shape, whichever generator it belongs to; None, of a field
-that takes no latents, is of one shape.
+A condition is a `Condition`, whichever generator it belongs to; None, of a field without latents, is of one shape.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from torch import Tensor
+
+C = TypeVar("C", bound="Condition")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The base of conditions: tensors [B, ...], one row per shape, and maybe more that does not depend on it."""
+
+    def detach(self: C) -> C:
+        """The same numbers without a graph."""
+        return with_tensors(self, {name: tensor.detach() for name, tensor in tensors_of(self).items()})
+
+    def __len__(self) -> int:
+        return count(self)
+
+    def __getitem__(self: C, index: Tensor | slice) -> C:
+        return rows(self, index)
 
 
 def tensors_of(condition: Any) -> dict[str, Tensor]:

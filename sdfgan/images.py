@@ -21,6 +21,7 @@ from sdfgan.training.files import atomic_file
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 VideoFormat = Literal["mp4", "gif", "webp"]
+Show = Literal["colour", "depth", "normals"]  # of a rendering
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
 DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
 _HALF_A_STEP = 1 / 510  # of 8 bits
@@ -78,6 +79,11 @@ def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
     return result
 
 
+def on_white(rgba: Tensor) -> Tensor:
+    """Colours [B, 3, H, W] of premultiplied images [B, 4, H, W] on white."""
+    return rgba[:, :3] + 1 - rgba[:, 3:]
+
+
 def save_image(path: str | Path, image: Tensor) -> None:
     """Write an image [1, 3 or 4, H, W] in [0, 1] in the format of the suffix, atomically.
 
@@ -125,6 +131,12 @@ def video_problem(path: Path) -> str | None:
     return None
 
 
+def require_video(path: Path) -> None:
+    """Raises NoVideo where a video cannot be written to `path`."""
+    if (problem := video_problem(path)) is not None:
+        raise NoVideo(problem)
+
+
 def say_if_no_video(path: Path) -> None:
     """Before long work that ends with a video: print a line if it will not be there."""
     if (problem := video_problem(path)) is not None:
@@ -160,8 +172,7 @@ class VideoWriter:
         self._writer: Any = None
 
     def __enter__(self) -> VideoWriter:
-        if (problem := video_problem(self.path)) is not None:
-            raise NoVideo(problem)
+        require_video(self.path)
         self._partial = self._file.__enter__()
         if self.path.suffix.lower() == ".mp4":
             self._writer = imageio.get_writer(

@@ -202,6 +202,40 @@ def test_textures_that_are_no_images_are_said(tmp_path: Path) -> None:
     assert noted(tmp_path, "map_Kd good.png")[1] == []
 
 
+def test_images_in_a_gltf_that_are_none_are_said(tmp_path: Path) -> None:
+    """In the file itself, in its buffer, and in a URI; each once, however often it is used."""
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")
+    content = json.loads((tmp_path / "quad.gltf").read_text())
+    view = content["bufferViews"][content["images"][0]["bufferView"]]
+    (buffer,) = (tmp_path / buffer["uri"] for buffer in [content["buffers"][view["buffer"]]])
+    quad(baseColorTexture=four_colours()).export(tmp_path / "quad.glb")
+    files = [tmp_path / "quad.glb", tmp_path / "quad.gltf"]
+    assert [read_model(path)[1] for path in files] == [[], []]
+    for path in (tmp_path / "quad.glb", buffer):
+        path.write_bytes(path.read_bytes().replace(b"\x89PNG", b"text"))
+    for uri in ("data:text/plain,text", "data:image/png;base64,!!!!", "data:image/png;base64,iVBORw=="):
+        files.append(tmp_path / f"{len(files)}.gltf")
+        inside = {**content, "images": [{"uri": uri}], "textures": 2 * content["textures"]}
+        files[-1].write_text(json.dumps(inside))
+    for path in files:
+        model, notes = read_model(path)
+        assert not model.textures
+        assert notes == [f"{path}: image 0 in it is no image that is read: what it colours has its plain colour"]
+
+
+def test_materials_that_a_library_lacks_are_said(tmp_path: Path) -> None:
+    face = FACE.replace("usemtl m", "usemtl  m \nf 1/1 2/2 3/3\nusemtl dark\tred\nf 1/1 2/2 3/3\nusemtl gone")
+    model, notes = noted(tmp_path, "Kd 1 0 0\nnewmtl blue\nKd 0 0 1", face)
+    lacks = "is missing from a.mtl: what it colours is grey"
+    assert notes == [f"material dark\\tred {lacks}", f"material gone {lacks}"]
+    assert int((model.colours[:, 0, :3].std(-1) == 0).sum()) == 2
+    both = FACE.replace("mtllib a.mtl", "mtllib a.mtl\nmtllib b.mtl").replace("usemtl m", "usemtl gone")
+    assert noted(tmp_path, "Kd 1 0 0", both)[1] == ["b.mtl is missing: what it colours has its plain colour"]
+    (tmp_path / "b.mtl").write_text("newmtl gone\nKd 0 1 0\n")
+    assert noted(tmp_path, "Kd 1 0 0", both)[1] == []
+    assert noted(tmp_path, "Kd 1 0 0", FACE.replace("mtllib a.mtl", ""))[1] == []
+
+
 @pytest.mark.parametrize(("values", "suffix"), [(np.uint16(32896), "png"), (np.float32(0.50196), "tif")])
 def test_textures_of_more_than_8_bits(tmp_path: Path, values: np.generic, suffix: str) -> None:
     Image.fromarray(np.full((8, 8), values)).save(tmp_path / f"a.{suffix}")

@@ -3,6 +3,7 @@
 
 #include <cstdlib>
 
+#include "cuda/half_lanes.cuh"
 #include "cuda/tile.cuh"
 
 namespace sdfgan::cuda {
@@ -95,7 +96,7 @@ class HalfNetwork {
         shared_tiles_ = all ? kAlone : 0;
         if constexpr (kMayShare) {
             if (shares_ && rounds > 0 && !__any_sync(~0u, more)) {
-                int(&points)[kWarps] = exchange().points;
+                int (&points)[kWarps] = exchange().points;
                 if (lane == 0) points[warp] = __popc(all);
                 __syncthreads();
                 int of_warps_before = 0, of_block = 0;
@@ -195,7 +196,7 @@ class HalfNetwork {
     template <int kMembers, int T>
     __device__ __forceinline__ void evaluate_rows(Tile& tile, int first_row) {
         constexpr bool kShared = kMembers > 1;
-        constexpr int kOwn = W / kMembers;         // outputs of each layer
+        constexpr int kOwn = W / kMembers;        // outputs of each layer
         constexpr int kPart = kShared ? 16 : 32;  // at a time
         const int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4 * 2;
         const int part = threadIdx.x / 32 % kMembers;
@@ -237,14 +238,14 @@ class HalfNetwork {
             for (int i = 0; i < 2; ++i) {
 #pragma unroll
                 for (int r = 0; r < kLaneRows; ++r) {
-                    sum[r / 2][r % 2 * 2 + i] = std::fmaf(
-                        w[3 * i + 2], x[r][2],
-                        std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
+                    sum[r / 2][r % 2 * 2 + i] =
+                        std::fmaf(w[3 * i + 2], x[r][2],
+                                  std::fmaf(w[3 * i + 1], x[r][1], w[3 * i] * x[r][0]));
                 }
             }
 #pragma unroll
             for (int t = 0; t < T; ++t) {
-                activate(sum[t], load_factors(factors + 2 * t, n));
+                activate<kTangents>(sum[t], load_factors(factors + 2 * t, n));
                 if (kMayEnd && length == 1) apply_heads(sum[t], offset + n, product, t);
                 put(out[t], n, sum[t]);
             }
@@ -292,7 +293,7 @@ class HalfNetwork {
 #pragma unroll
                     for (int t = 0; t < T; ++t) {
                         if constexpr (!kShared) of[i][t] = load_factors(factors + 2 * t, n);
-                        activate(sum[i][t], of[i][t]);
+                        activate<kTangents>(sum[i][t], of[i][t]);
                         if constexpr (kShared) {
                             if (last) terms[t][i] = head_term(sum[i][t], offset + n, 0);
                         } else {
@@ -352,14 +353,6 @@ class HalfNetwork {
         }
     }
 
-    // A lane's sums of the eight features from the warp's n-th on, as operands of multiply().
-    template <int kOuts>
-    static __device__ __forceinline__ void put(uint32_t (&out)[kOuts][4], int n,
-                                               const float (&sum)[4]) {
-        out[n / 16][n / 8 % 2 * 2] = pack_halves(sum[0], sum[1]);
-        out[n / 16][n / 8 % 2 * 2 + 1] = pack_halves(sum[2], sum[3]);
-    }
-
     // What the warp has put out, to itself or to all of its team.
     template <bool kShared, int T, int kOuts>
     __device__ __forceinline__ void hand_on(uint32_t (&in)[T][W / 16][4],
@@ -395,38 +388,6 @@ class HalfNetwork {
                 const uint4 four = features[t][k][threadIdx.x % 32];
                 in[t][k][0] = four.x, in[t][k][1] = four.y;
                 in[t][k][2] = four.z, in[t][k][3] = four.w;
-            }
-        }
-    }
-
-    struct Factors {  // of two rows: scale, scale, shift, shift of outputs n and n + 1
-        float4 row[2];
-    };
-
-    static __device__ __forceinline__ Factors load_factors(const float4* const* factors, int n) {
-        return {{factors[0][n / 2], factors[1][n / 2]}};
-    }
-
-    // The sines of a lane's sums: rows group (sum[0], sum[1]) and group + 8, of outputs n and n+1.
-    static __device__ __forceinline__ void activate(float (&sum)[4], const Factors& of) {
-        float phase[4];
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-            phase[2 * r] = std::fmaf(sum[2 * r], of.row[r].x, of.row[r].z);
-            phase[2 * r + 1] = std::fmaf(sum[2 * r + 1], of.row[r].y, of.row[r].w);
-        }
-        if constexpr (!kTangents) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) sum[i] = __sinf(phase[i]);
-        } else {  // both rows are of one point, and its phase is that of the even group's first row
-            const int value_lane = threadIdx.x % 32 & ~4;
-            const bool has_value = (threadIdx.x & 4) == 0;
-#pragma unroll
-            for (int i = 0; i < 2; ++i) {
-                const float of_value = __shfl_sync(~0u, phase[i], value_lane);
-                const float slope = __cosf(of_value) * (i ? of.row[0].y : of.row[0].x);
-                sum[i] = has_value ? __sinf(of_value) : slope * sum[i];
-                sum[2 + i] *= slope;
             }
         }
     }

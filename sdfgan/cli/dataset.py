@@ -23,7 +23,7 @@ from sdfgan.data.convert import dataset_json, encode, image_name, writer
 from sdfgan.data.images import decode, require_some
 from sdfgan.data.layouts import crop_of, is_cropped, is_shapenet, object_of, read_labels, read_poses
 from sdfgan.errors import UserError
-from sdfgan.images import image_grid, save_image
+from sdfgan.images import image_grid, on_white, save_image
 from sdfgan.training.progress import announced, progress
 
 _BAD_SHOWN = 20
@@ -145,8 +145,7 @@ def _preview(config: PreviewConfig, data: _Set) -> None:
     found = [image for _, image in _images(config, data) if not isinstance(image, str)]
     require_some(config.data, len(found), [])
     images = torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).float() / 255
-    on_white = images[:, :3] + 1 - images[:, 3:]
-    save_image(output, image_grid(on_white, math.ceil(math.sqrt(len(found))), fill=1.0))
+    save_image(output, image_grid(on_white(images), math.ceil(math.sqrt(len(found))), fill=1.0))
     print(f"wrote {len(found)} images to {output}")
 
 

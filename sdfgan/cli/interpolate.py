@@ -14,8 +14,7 @@ from sdfgan.cli.flags import InterpolateConfig
 from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
 from sdfgan.errors import UserError
 from sdfgan.gan.models import sample_latents
-from sdfgan.gan.views import Show
-from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, video_problem
+from sdfgan.images import VIDEO_SUFFIXES, check_animation, require_video
 
 
 def run(config: InterpolateConfig) -> None:
@@ -24,8 +23,7 @@ def run(config: InterpolateConfig) -> None:
     output = output_path(config.output, run_folder(config.run) / "renders" / "interpolation.mp4")
     if output.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--output: a video is written as {' or '.join(VIDEO_SUFFIXES)}, got {output}")
-    if (problem := video_problem(output)) is not None:
-        raise NoVideo(problem)
+    require_video(output)
     if len(shapes.seeds) < 2:
         raise UserError(f"--seeds: at least two shapes are needed to go from one to the next, got {len(shapes.seeds)}")
     device = next(shapes.generator.parameters()).device
@@ -51,8 +49,7 @@ def run(config: InterpolateConfig) -> None:
     else:
         path = orbit_path(total, sides.elevation, start=start, turns=config.turns)
     viewer = viewer_of(config, shapes.generator, shapes.config)
-    show: Show = config.show
-    viewer.video(output, condition_at, path, config.resolution, config.fps, show)
+    viewer.video(output, condition_at, path, config.resolution, config.fps, config.show)
     print(f"wrote {output}")
 
 

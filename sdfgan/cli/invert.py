@@ -25,7 +25,7 @@ from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
-from sdfgan.images import VideoWriter, image_grid, save_image, say_if_no_video, video_if_possible
+from sdfgan.images import VideoWriter, image_grid, on_white, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.training.config import chosen
@@ -107,7 +107,7 @@ def _write(
     """The sheet and the videos."""
     size = config.view_resolution
     pair = torch.stack([target, found.image])
-    compared = pair[:, :3] if found.silhouette_iou is None else pair[:, :3] + 1 - pair[:, 3:]
+    compared = pair[:, :3] if found.silhouette_iou is None else on_white(pair)
     seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
     views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))
     save_image(folder / "found.png", image_grid(torch.cat([seen, views]), 6))

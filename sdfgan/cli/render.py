@@ -16,8 +16,8 @@ from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
 from sdfgan.cli.single import SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
-from sdfgan.gan.views import ImageRenderer, Show, ViewRange, sheet, shown
-from sdfgan.images import VIDEO_SUFFIXES, NoVideo, check_animation, save_image, video_problem
+from sdfgan.gan.views import ImageRenderer, ViewRange, sheet, shown
+from sdfgan.images import VIDEO_SUFFIXES, Show, check_animation, require_video, save_image
 from sdfgan.training.progress import progress
 
 _GRIDS = ("grid", "depth", "normals")
@@ -71,8 +71,8 @@ def _output(config: RenderConfig) -> Path:
     output = output_path(config.output, default, folder=config.mode == "images")
     if config.mode != "images" and output.suffix.lower() not in suffixes:
         raise UserError(f"--output: {config.mode} is written as {' or '.join(suffixes)}, got {output}")
-    if config.mode in _VIDEOS and (problem := video_problem(output)) is not None:
-        raise NoVideo(problem)
+    if config.mode in _VIDEOS:
+        require_video(output)
     return output
 
 

@@ -20,6 +20,7 @@ from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.models import load_generator, poses_of, sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange
 from sdfgan.training.checkpoint import resolve_checkpoint
+from sdfgan.training.config import flag_of
 from sdfgan.training.device import resolve_device
 from sdfgan.volume.sampling import Sampling
 
@@ -79,7 +80,6 @@ def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig | 
         return ImageRenderer(generator, fov, sampling=Sampling((count, count), merge=True))
     for field in dataclasses.fields(VolumeFlags):
         if getattr(flags, field.name) != field.default:
-            name = field.name.replace("_", "-")
             reason = "rays are traced until they hit, and colours do not depend on the viewing direction"
-            print(f"--{name} has no effect on a surface: {reason}", file=sys.stderr)
+            print(f"{flag_of(field.name)} has no effect on a surface: {reason}", file=sys.stderr)
     return ImageRenderer(generator, fov)

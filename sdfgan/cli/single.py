@@ -12,12 +12,12 @@ from torch import Tensor
 from sdfgan.cli.flags import ExtractMeshConfig, RenderConfig
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
-from sdfgan.images import image_grid, save_image
+from sdfgan.images import Show, image_grid, save_image
 from sdfgan.nerf import load_model
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.job import background_value
 from sdfgan.nerf.models import SceneModel
-from sdfgan.nerf.report import SceneRenderer, Show, depth_span, orbit, shown
+from sdfgan.nerf.report import SceneRenderer, depth_span, orbit, shown
 from sdfgan.sdf import MeshSDF, load
 from sdfgan.sdf.model import MODEL
 from sdfgan.training.checkpoint import kind_of

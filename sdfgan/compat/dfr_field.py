@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.checks import check_whole
-from sdfgan.fields.base import Field, eikonal_loss
+from sdfgan.conditions import Condition
+from sdfgan.fields.base import Field, eikonal_loss, linear_layers
 
 _TRUNK, _BRANCH = 4, 3
 LAYERS = _TRUNK + 2 * _BRANCH
@@ -21,18 +22,11 @@ PRECONDITIONING_STEPS = 1500
 
 
 @dataclass(frozen=True)
-class DfrCondition:
+class DfrCondition(Condition):
     """Layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]); both [B, layers, width]: trunk, SDF, texture in turn."""
 
     scales: Tensor
     shifts: Tensor
-
-    def detach(self) -> DfrCondition:
-        """The same numbers without a graph."""
-        return DfrCondition(self.scales.detach(), self.shifts.detach())
-
-    def __len__(self) -> int:
-        return len(self.scales)
 
 
 class DfrSDF(Field):
@@ -60,12 +54,8 @@ class DfrSDF(Field):
         check_whole("DfrSDF", 1, width=width, latent_size=latent_size, mapping_width=mapping_width)
         self.latent_size, self.width, self.shared = latent_size, width, shared
         self.omegas = [omega_first] + [omega_hidden] * (LAYERS - 1)
-        modules: list[nn.Module] = []
-        inputs = latent_size
-        for _ in range(2 if shared else 3):
-            modules += [nn.Linear(inputs, mapping_width), nn.LeakyReLU(0.2)]
-            inputs = mapping_width
-        self.film = nn.Sequential(*modules, nn.Linear(inputs, 2 * width * (1 if shared else LAYERS)))
+        films = 2 * width * (1 if shared else LAYERS)
+        self.film = linear_layers(latent_size, mapping_width, 2 if shared else 3, films, lambda: nn.LeakyReLU(0.2))
         bound = math.sqrt(6 / width) / omega_hidden
         self.layers = nn.ModuleList([nn.Linear(3 if i == 0 else width, width) for i in range(LAYERS)])
         self.sdf_head, self.texture_head = nn.Linear(width, 1), nn.Linear(width, 3)

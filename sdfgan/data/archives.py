@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".tga")
 NOT_READ = (  # images of other kinds
@@ -138,7 +138,7 @@ def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path}: not a readable zip: {_one_line(error)}") from error
+        raise UserError(f"{path}: not a readable zip: {one_line(error)}") from error
     found: list[Entry] = []
     refused: list[tuple[str, str]] = []
     for info in archive.infolist():
@@ -171,7 +171,7 @@ def _tar(path: Path, prefix: str) -> tuple[list[Entry], list[tuple[str, str]]]:
                 else:
                     found.append(Entry(prefix + member.name, partial(_slice, path, member.offset_data, member.size)))
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path}: not a readable tar: {_one_line(error)}") from error
+        raise UserError(f"{path}: not a readable tar: {one_line(error)}") from error
     return found, refused
 
 
@@ -187,7 +187,3 @@ def _slice(path: Path, start: int, size: int) -> BinaryIO:
     with path.open("rb") as file:
         file.seek(start)
         return BytesIO(file.read(size))
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

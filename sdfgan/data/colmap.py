@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from sdfgan.data.archives import natural
 from sdfgan.errors import UserError
+from sdfgan.training.files import read_errors
 
 # Parameters of the camera models that `ops.sample_pixels` has; f and fx, fy are focal lengths.
 _FOCAL_1, _FOCAL_2 = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
@@ -136,12 +137,9 @@ class _Reader:
     """Numbers from a little-endian binary file; its counts are believed only as far as the file reaches."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
+        self.path, self.at = path, 0
+        with read_errors(path):
             self.data = memoryview(path.read_bytes())
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-        self.at = 0
 
     def take(self, layout: str) -> tuple:
         size = struct.calcsize("<" + layout)
@@ -205,9 +203,8 @@ def _binary_images(path: Path, cameras: dict[int, ColmapCamera]) -> list[ColmapI
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        with read_errors(path):
+            return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 at byte {error.start}") from error
 

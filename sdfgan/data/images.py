@@ -18,7 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sdfgan.data.archives import SUFFIXES, Entry, open_archive
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.images import DEEP_MODES, MODES, UnreadableImage, to_rgba
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
     except UnidentifiedImageError:
         return _no_image(head)
     except Exception as error:  # decoders raise almost anything on damaged data
-        return _one_line(error)
+        return one_line(error)
 
 
 def decode_whole(path: Path, scale: float = 1.0) -> tuple[np.ndarray, bool] | str:
@@ -188,7 +188,7 @@ def _opened(path: Path, read: Callable[[Image.Image], T]) -> T | str:
     except UnidentifiedImageError:
         return _no_image(path.read_bytes()[:12])
     except Exception as error:  # decoders raise almost anything on damaged data
-        return _one_line(error)
+        return one_line(error)
 
 
 def _no_image(head: bytes) -> str:
@@ -246,7 +246,3 @@ def _without_background(image: Image.Image, background: Colour) -> Image.Image:
     premultiplied = (colour - (1 - alpha) * behind).clip(0, alpha)
     pixels = (np.concatenate((premultiplied, alpha), -1) * 255).round().astype(np.uint8)
     return Image.frombytes("RGBa", image.size, pixels.tobytes())
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

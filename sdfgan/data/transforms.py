@@ -16,7 +16,7 @@ from torch import Tensor
 from sdfgan.cameras import from_blender
 from sdfgan.data.archives import MAX_BYTES, SUFFIXES, natural
 from sdfgan.errors import UserError
-from sdfgan.training.files import parse_json
+from sdfgan.training.files import parse_json, read_errors
 
 _SKEW = 0.02  # how far from a rotation (times a scale) a pose may be
 PINHOLES = ("PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV", "FULL_OPENCV", "PERSPECTIVE")
@@ -187,11 +187,10 @@ def _says_something(value: Any) -> bool:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > MAX_BYTES:
-            raise UserError(f"{file}: more than {MAX_BYTES} bytes")
-        values = parse_json(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+        with read_errors(file):
+            if file.stat().st_size > MAX_BYTES:
+                raise UserError(f"{file}: more than {MAX_BYTES} bytes")
+            values = parse_json(file.read_bytes())
     except ValueError as error:
         raise UserError(f"{file}: not valid JSON: {error}") from error
     if not isinstance(values, dict):

@@ -41,6 +41,17 @@ class FieldSample(NamedTuple):
     rgb: Tensor  # [N, 3] linear albedo in [0, 1]
 
 
+def linear_layers(
+    inputs: int, width: int, hidden: int, outputs: int, activation: Callable[[], nn.Module]
+) -> nn.Sequential:
+    """Linear layers with activations between; so many `hidden` ones of `width` units, as torch initialises them."""
+    modules: list[nn.Module] = []
+    for _ in range(hidden):
+        modules += [nn.Linear(inputs, width), activation()]
+        inputs = width
+    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
+
+
 def eikonal_loss(gradients: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean of (|gradient| - 1)^2 over gradients [N, 3] (Gropp et al. 2020); 0 for none. Differentiable.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -17,14 +17,15 @@ from torch import Tensor, nn
 
 from sdfgan import _C, ops
 from sdfgan.checks import check_whole
-from sdfgan.fields.base import Field, FieldSample
+from sdfgan.conditions import Condition
+from sdfgan.fields.base import Field, FieldSample, linear_layers
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
 _MIN_ROWS = 8
 
 
 @dataclass(frozen=True)
-class FilmCondition:
+class FilmCondition(Condition):
     """A batch of latents, as the network sees it: layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]).
 
     scales and shifts are [B, layers, width], for the layers of trunk, SDF and texture in turn; base_color [B, 1, 3] is
@@ -36,19 +37,6 @@ class FilmCondition:
     shifts: Tensor
     base_color: Tensor
     packs: dict[str, _Pack] = field(default_factory=dict, repr=False)
-
-    def detach(self) -> FilmCondition:
-        """The same numbers without a graph."""
-        return self._with(self.scales.detach(), self.shifts.detach(), self.base_color.detach())
-
-    def __len__(self) -> int:
-        return len(self.scales)
-
-    def __getitem__(self, rows: slice) -> FilmCondition:
-        return self._with(self.scales[rows], self.shifts[rows], self.base_color[rows])
-
-    def _with(self, scales: Tensor, shifts: Tensor, base_color: Tensor) -> FilmCondition:
-        return replace(self, scales=scales, shifts=shifts, base_color=base_color)
 
 
 class _Pack(NamedTuple):
@@ -377,18 +365,13 @@ def hsv_to_rgb(hsv: Tensor) -> Tensor:
 
 
 def _mapping_network(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    modules: list[nn.Module] = []
-    for _ in range(layers):
-        modules += [nn.Linear(inputs, width), nn.LeakyReLU(0.2)]
-        inputs = width
-    last = nn.Linear(inputs, outputs)
-    network = nn.Sequential(*modules, last)
+    network = linear_layers(inputs, width, layers, outputs, lambda: nn.LeakyReLU(0.2))
     for module in network:
         if isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, 0.2)
             nn.init.zeros_(module.bias)
     with torch.no_grad():
-        last.weight.mul_(0.25)
+        network[-1].get_parameter("weight").mul_(0.25)
     return network
 
 

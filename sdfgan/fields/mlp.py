@@ -18,6 +18,7 @@ from torch.nn.utils.parametrizations import weight_norm as normalise
 
 from sdfgan import ops
 from sdfgan.checks import check_whole
+from sdfgan.conditions import Condition
 from sdfgan.fields.base import Field, FieldSample, differentiate
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
@@ -31,17 +32,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class MlpCondition:
+class MlpCondition(Condition):
     """A batch of latents as the network sees it: shifts [B, 3, width] of the first, skip and texture layers."""
 
     shifts: Tensor
-
-    def detach(self) -> MlpCondition:
-        """The same numbers without a graph."""
-        return MlpCondition(self.shifts.detach())
-
-    def __len__(self) -> int:
-        return len(self.shifts)
 
 
 class MlpSDF(Field):

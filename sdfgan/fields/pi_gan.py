@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan.checks import check_whole
-from sdfgan.fields.base import Field
+from sdfgan.conditions import Condition
+from sdfgan.fields.base import Field, linear_layers
 from sdfgan.fields.volume import Radiance, RaySamples
 
 _FRONT = (0.0, 0.0, -1.0)  # direction of a ray that looks from +z
@@ -27,18 +28,11 @@ _SLOPE_POINTS, _SLOPE_QUANTILE, _SLOPE_SHAPES = 4096, 0.99, 4
 
 
 @dataclass(frozen=True)
-class PiGanCondition:
+class PiGanCondition(Condition):
     """Layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]); both [B, layers, width], the last for colour."""
 
     scales: Tensor
     shifts: Tensor
-
-    def detach(self) -> PiGanCondition:
-        """The same numbers without a graph."""
-        return PiGanCondition(self.scales.detach(), self.shifts.detach())
-
-    def __len__(self) -> int:
-        return len(self.scales)
 
 
 class PiGanField(Field):
@@ -85,12 +79,8 @@ class PiGanField(Field):
             raise ValueError(f"PiGanField: activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
         self.latent_size, self.width, self.near_far = latent_size, width, near_far
         self.activation, self._extent = _ACTIVATIONS[activation], extent
-        modules: list[nn.Module] = []
-        inputs = latent_size
-        for _ in range(3):
-            modules += [nn.Linear(inputs, mapping_width), nn.LeakyReLU(0.2)]
-            inputs = mapping_width
-        self.mapping = nn.Sequential(*modules, nn.Linear(inputs, 2 * width * (layers + 1)))
+        films = 2 * width * (layers + 1)
+        self.mapping = linear_layers(latent_size, mapping_width, 3, films, lambda: nn.LeakyReLU(0.2))
         self.layers = nn.ModuleList([nn.Linear(3 if i == 0 else width, width) for i in range(layers)])
         self.density_head = nn.Linear(width, 1)
         self.color_layer = nn.Linear(width + 3, width)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
+from sdfgan.fields.base import linear_layers
 from sdfgan.fields.contraction import contract
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.volume import Radiance, RaySamples
@@ -82,11 +83,7 @@ class RadianceGrid(nn.Module):
 
 def small_mlp(inputs: int, width: int, hidden: int, outputs: int) -> nn.Sequential:
     """Linear layers, `hidden` of them hidden ones of so many units, with ReLU between."""
-    modules: list[nn.Module] = []
-    for _ in range(hidden):
-        modules += [nn.Linear(inputs, width), nn.ReLU()]
-        inputs = width
-    network = nn.Sequential(*modules, nn.Linear(inputs, outputs))
+    network = linear_layers(inputs, width, hidden, outputs, nn.ReLU)
     for layer in network:
         if isinstance(layer, nn.Linear):
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")

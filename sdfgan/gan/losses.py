@@ -33,20 +33,16 @@ class AdversarialLoss(NamedTuple):
     sphere: bool = False  # logits are distances on a sphere
 
 
-def _negative(logits: Tensor) -> Tensor:
-    return -logits
-
-
 def _itself(logits: Tensor) -> Tensor:
     return logits
 
 
 ADVERSARIAL_LOSSES = {
     "logistic": AdversarialLoss(lambda x: F.softplus(-x), lambda x: F.softplus(-x), F.softplus, classifies=True),
-    "hinge": AdversarialLoss(_negative, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), classifies=True),
-    "wgan-gp": AdversarialLoss(_negative, _negative, _itself, gradient_penalty=True),
-    "wgan-sn": AdversarialLoss(_negative, _negative, _itself, spectral_norm=True),
-    "sphere": AdversarialLoss(_negative, _negative, _itself, spectral_norm=True, sphere=True),
+    "hinge": AdversarialLoss(torch.neg, lambda x: F.relu(1 - x), lambda x: F.relu(1 + x), classifies=True),
+    "wgan-gp": AdversarialLoss(torch.neg, torch.neg, _itself, gradient_penalty=True),
+    "wgan-sn": AdversarialLoss(torch.neg, torch.neg, _itself, spectral_norm=True),
+    "sphere": AdversarialLoss(torch.neg, torch.neg, _itself, spectral_norm=True, sphere=True),
 }
 
 

@@ -19,7 +19,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.evaluation import SEED
-from sdfgan.images import image_grid
+from sdfgan.images import image_grid, on_white
 from sdfgan.meshes import marching_cubes, normalise, read_mesh, read_model, render_mesh, render_model
 from sdfgan.metrics import ShapeScores, pairwise_chamfer, shape_scores
 from sdfgan.training.progress import progress
@@ -137,7 +137,7 @@ def nearest_sheet(made: Generated, training: TrueShapes, resolution: int, pairs:
         axes = axes[:, :, [0, 2, 1]] * torch.tensor([1.0, -1.0, 1.0])
     below = [render_model(read_model(training.files[i])[0], axes, resolution) for i in nearest]
     images = torch.cat(above + below)
-    return image_grid(images[:, :3] + 1 - images[:, 3:], len(meshes), fill=1.0)
+    return image_grid(on_white(images), len(meshes), fill=1.0)
 
 
 def turn_to(clouds: Tensor, true: Tensor) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, Range, camera_distance, orbit_path, rotate_axes
 from sdfgan.fields import Field
 from sdfgan.gan import drawing
-from sdfgan.images import VideoWriter, colour_depth, colour_normals, image_grid
+from sdfgan.images import Show, VideoWriter, colour_depth, colour_normals, image_grid
 from sdfgan.raycast import Rendering
 from sdfgan.training.progress import progress
 
@@ -25,7 +25,6 @@ _FULL_TURN = math.radians(300)  # the poses of a data set go round with gaps
 _SLANT, _SWING = math.radians(30), math.radians(15)
 
 Map = Callable[..., Iterable[Rendering]]
-Show = Literal["colour", "depth", "normals"]
 
 
 @dataclass(frozen=True)

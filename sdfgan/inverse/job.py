@@ -17,11 +17,11 @@ import trimesh
 
 from sdfgan import meshes
 from sdfgan.errors import UserError
-from sdfgan.images import image_grid, save_image
+from sdfgan.images import image_grid, on_white, save_image
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.inverse.model import make_field
 from sdfgan.inverse.objective import mesh_loss
-from sdfgan.inverse.report import beside, look, on_white, open_video, report, save_mesh
+from sdfgan.inverse.report import beside, look, open_video, report, save_mesh
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
 from sdfgan.metrics import psnr
@@ -98,7 +98,7 @@ class InverseJob(Job):
         if self.video is not None and self.share * self.config.video_frames >= self.shown:
             cameras = self.axes[:: max(1, len(self.axes) // _VIDEO_VIEWS)][:_VIDEO_VIEWS]
             images = torch.cat([look(self.field, self.latents, camera, _FRAME) for camera in cameras.split(1)])
-            self.video.add(image_grid(on_white(images), len(images)))
+            self.video.add(image_grid(on_white(images).cpu(), len(images)))
             self.shown += 1
 
     def step(self) -> Numbers:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
-from sdfgan.images import VideoWriter, image_grid, video_problem
+from sdfgan.images import VideoWriter, image_grid, on_white, video_problem
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.raycast import render
@@ -34,14 +34,9 @@ def look(field: Field, latents: Tensor, camera: Tensor, resolution: int) -> Tens
     return render(sdf=field, axes=camera, latents=latents, resolution=resolution).rgba
 
 
-def on_white(rgba: Tensor) -> Tensor:
-    """Colours [B, 3, R, R] on white, on the CPU."""
-    return (rgba[:, :3] + 1 - rgba[:, 3:]).clamp(0, 1).cpu()
-
-
 def beside(found: Tensor, wanted: Tensor) -> Tensor:
     """What was found above what was wanted."""
-    return image_grid(on_white(torch.cat([found, wanted])), len(found))
+    return image_grid(on_white(torch.cat([found, wanted])).cpu(), len(found))
 
 
 def save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path) -> bool:

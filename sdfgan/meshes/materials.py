@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import struct
@@ -20,6 +22,8 @@ from sdfgan.meshes.formats.text import plain_text
 # Somebody else's lines: each of these patterns takes time in proportion to what it is tried on.
 _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(\S.*)$")
 _TEXTURE = re.compile(rb"(?mi)^[ \t]*map_Kd[ \t]+(\S.*)$")
+_MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
+_USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
@@ -55,15 +59,17 @@ def _plain(name: str) -> str:
 
 def unused_files(path: Path) -> list[str]:
     """One note for each file that an OBJ or glTF names for its colours and that is missing, outside its folder, or no
-    image that is read; and for what a glTF says of its textures that is not followed.
+    image that is read; for materials that an OBJ uses and its libraries lack; for images in a glTF that are none, and
+    what it says of its textures that is not followed.
 
     A mesh is somebody else's file: what lies outside its folder is not read for it.
     """
-    names = {".obj": _of_obj, ".gltf": _of_gltf, ".glb": _of_gltf}.get(path.suffix.lower())
-    named = () if names is None else dict.fromkeys(names(path))
-    notes = [note for name, is_texture in named if (note := _note(path, name, is_texture))]
-    if names is _of_gltf:
-        notes += [f"{path}: {what}" for what in dict.fromkeys(_not_followed(path))]
+    kinds = {".obj": (_of_obj, _lacking), ".gltf": (_of_gltf, _not_followed), ".glb": (_of_gltf, _not_followed)}
+    if path.suffix.lower() not in kinds:
+        return []
+    files, others = kinds[path.suffix.lower()]
+    notes = [note for name, is_texture in dict.fromkeys(files(path)) if (note := _note(path, name, is_texture))]
+    notes += [f"{path}: {what}" for what in dict.fromkeys(others(path))]
     more = [f"{path}: and {len(notes) - _MOST} more such notes"] if len(notes) > _MOST else []
     return notes[:_MOST] + more
 
@@ -75,11 +81,14 @@ def _note(path: Path, name: str, is_texture: bool) -> str | None:
     why = "no image that is read" if file is not None else "missing"
     if file is None and _leads_out(path.parent, name):
         why = "outside its folder, and not read"
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_LONGEST])
-    return f"{path}: {shown} is {why}: what it colours has its plain colour"
+    return f"{path}: {_shown(name)} is {why}: what it colours has its plain colour"
 
 
-def _is_unreadable(file: Path) -> bool:
+def _shown(name: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_LONGEST])
+
+
+def _is_unreadable(file: Path | io.BytesIO) -> bool:
     """Whether an image is of a kind that is not read, or damaged, as far as that is seen without decoding all of it."""
     try:
         with Image.open(file) as image:
@@ -115,25 +124,46 @@ def _of_obj(path: Path) -> Iterator[tuple[str, bool]]:
     for given in _LIBRARY.findall(plain_text(path.read_bytes())):
         library = _plain(given.decode(errors="replace"))
         yield library, False
-        found = _found(path.parent, library)
-        if found is not None:
-            with found.open("rb") as file:
-                text = file.read(_LARGEST)
-            for texture in _TEXTURE.findall(plain_text(text)):
-                yield _plain(texture.decode(errors="replace")), True
+        for texture in _TEXTURE.findall(_library(path.parent, library) or b""):
+            yield _plain(texture.decode(errors="replace")), True
+
+
+def _library(folder: Path, name: str) -> bytes | None:
+    """The text of a material library; None where it is not found."""
+    found = _found(folder, name)
+    if found is None:
+        return None
+    with found.open("rb") as file:
+        return plain_text(file.read(_LARGEST))
+
+
+def _lacking(path: Path) -> Iterator[str]:
+    """The materials that an OBJ uses and none of its libraries has, unless one of these is missing itself."""
+    text = plain_text(path.read_bytes())
+    names = [_plain(given.decode(errors="replace")) for given in _LIBRARY.findall(text)]
+    libraries = [_library(path.parent, name) for name in names]
+    if libraries and None not in libraries:
+        known = {b" ".join(name.split()) for library in libraries for name in _MATERIAL.findall(library or b"")}
+        for used in dict.fromkeys(name.strip() for name in _USED.findall(text)):
+            if used not in known:
+                material = _shown(used.decode(errors="replace"))
+                yield f"material {material} is missing from {', '.join(map(_shown, names))}: what it colours is grey"
 
 
 def _of_gltf(path: Path) -> Iterator[tuple[str, bool]]:
-    for image in _dictionaries(_gltf(path), "images"):
+    for image in _dictionaries(_gltf(path)[0], "images"):
         uri = image.get("uri")
         if isinstance(uri, str) and not uri.startswith("data:"):
             yield urllib.parse.unquote(uri), True
 
 
 def _not_followed(path: Path) -> Iterator[str]:
-    """What a glTF says of where its colours lie, and trimesh does not read."""
-    content = _gltf(path)
+    """What a glTF says of where its colours lie, and trimesh does not read; and images in it that are none."""
+    content, binary = _gltf(path)
     for texture in _dictionaries(content, "textures"):
+        image = _held_image(path, content, binary, texture["source"]) if "source" in texture else None
+        if image is not None and _is_unreadable(io.BytesIO(image)):
+            yield f"image {texture['source']} in it is no image that is read: what it colours has its plain colour"
         if "source" not in texture and "KHR_texture_basisu" in _inner(texture, "extensions"):
             yield "KHR_texture_basisu is not read: what it colours has its plain colour"
     for material in _dictionaries(content, "materials"):
@@ -145,13 +175,37 @@ def _not_followed(path: Path) -> Iterator[str]:
             yield "texture coordinates other than the first are not read: its textures lie elsewhere"
 
 
-def _gltf(path: Path) -> dict[str, Any]:
-    data = path.read_bytes()
+def _held_image(path: Path, content: dict[str, Any], binary: bytes, index: Any) -> bytes | None:
+    """An image that a glTF holds, or has in a buffer; empty where that is not there. None for one in its own file."""
+    try:
+        image = content["images"][index]
+        if "uri" in image:
+            return _of_data(image["uri"]) if image["uri"].startswith("data:") else None
+        view = content["bufferViews"][image["bufferView"]]
+        uri = content["buffers"][view["buffer"]].get("uri")
+        if uri is not None:
+            file = _found(path.parent, urllib.parse.unquote(uri))
+            binary = _of_data(uri) if uri.startswith("data:") else file.read_bytes() if file is not None else b""
+        begin = view.get("byteOffset", 0)
+        return binary[begin : begin + view["byteLength"]]
+    except (LookupError, TypeError, ValueError, AttributeError, OSError):  # somebody's mistake
+        return b""
+
+
+def _of_data(uri: str) -> bytes:
+    """What is written out in a URI. ValueError for what is no base64."""
+    form, _, text = uri.partition(",")
+    return base64.b64decode(text) if ";base64" in form else urllib.parse.unquote_to_bytes(text)
+
+
+def _gltf(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The JSON of a glTF, and what a GLB holds besides."""
+    data, binary = path.read_bytes(), b""
     if data[:4] == b"glTF":
         (size,) = struct.unpack_from("<I", data, 12)
-        data = data[20 : 20 + size]
+        data, binary = data[20 : 20 + size], data[28 + size :]
     content = json.loads(data)
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else {}, binary
 
 
 def _dictionaries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:

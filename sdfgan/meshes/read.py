@@ -16,6 +16,7 @@ from sdfgan.meshes.formats.off import read_off
 from sdfgan.meshes.formats.ply import read_ply
 from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, triangulate
 from sdfgan.meshes.formats.stl import read_stl
+from sdfgan.training.files import read_errors
 
 _READERS: dict[str, Callable[[bytes], Polygons]] = {
     ".stl": read_stl,
@@ -68,12 +69,10 @@ def read_mesh(path: str | os.PathLike[str]) -> trimesh.Trimesh:
 
 
 def _bytes(path: Path) -> bytes:
-    try:
+    with read_errors(path):
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: not a file")
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def _buffer(path: Path, name: str) -> bytes:

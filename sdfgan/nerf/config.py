@@ -253,10 +253,10 @@ class NerfConfig(Config):
         """The configuration of a run, which `to_json` made. Raises UserError, naming `source`, for what is none."""
         model: Any = values.get("model") if isinstance(values, dict) else None
         if model in list(_MODELS):  # which compares anything, as a dictionary does not
-            defaults = cls(model=model).defaults(on_cpu=True)
-            names = " ".join(names for models, names in _ONLY_OF.items() if model not in models).split()
+            usual = cls(model=model)
+            defaults, unused = usual.defaults(on_cpu=True), usual.unused()
             # What its model does not use was null in earlier versions.
-            values = {k: defaults.get(k) if v is None and k in names else v for k, v in values.items()}
+            values = {k: defaults.get(k) if v is None and k in unused else v for k, v in values.items()}
         return from_json(ResolvedNerfConfig, values, source, "a train-nerf configuration")
 
 

@@ -7,21 +7,20 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Scene, Views
-from sdfgan.images import VideoWriter, colour_depth, colour_normals, image_grid, save_image, video_if_possible
+from sdfgan.images import Show, VideoWriter, colour_depth, colour_normals, image_grid, save_image, video_if_possible
 from sdfgan.metrics import psnr, ssim
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel
 from sdfgan.ops.pixels import PixelSamples, PixelViews, pixel_views, sample_pixels
 from sdfgan.training.progress import progress
 
-Show = Literal["colour", "depth", "normals"]
 _WIDE_ENOUGH = math.radians(240)  # cameras around more of the scene than this are orbited all the way
 _DEPTHS_LOOKED_AT = 2**20
 _NOT_KNOWN = 0.5  # grey of pixels without a ray

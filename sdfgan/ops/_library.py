@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any, cast
 
 import torch
@@ -17,10 +17,16 @@ HALF = (torch.float16, torch.bfloat16)
 
 
 def register(
-    schema: str, kernel: Callable[..., Any], fake: Callable[..., Any], vmap: Callable[..., Any] | None = None
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    context: Callable[..., None] | None = None,
+    vmap: Callable[..., Any] | None = None,
 ) -> Any:
     """Define `sdfgan::` + schema with one kernel for CPU and CUDA and a fake one; returns the callable op.
 
+    `backward` is its formula for autograd, for which `context` keeps what it needs (`torch.library.register_autograd`).
     `vmap` is its rule for `torch.func.vmap`, if it knows a better one than a call for each.
     """
     name = schema.split("(", 1)[0]
@@ -28,6 +34,8 @@ def register(
     for key in ("CPU", "CUDA"):
         LIBRARY.impl(name, kernel, key)
     torch.library.register_fake(f"sdfgan::{name}", fake, lib=LIBRARY)
+    if backward is not None:
+        torch.library.register_autograd(f"sdfgan::{name}", backward, setup_context=context, lib=LIBRARY)
     op = getattr(torch.ops.sdfgan, name).default
     torch.library.register_vmap(f"sdfgan::{name}", vmap or _one_by_one(name, op), lib=LIBRARY)
     return op
@@ -58,12 +66,23 @@ def _one_by_one(name: str, op: Any) -> Callable[..., Any]:
     return rule
 
 
+def named(op: Any, given: Sequence[Any]) -> dict[str, Any]:
+    """The first arguments of an op by their names in its schema: what a kernel takes under the same names."""
+    return dict(zip(_argument_names(op), given, strict=False))
+
+
+@cache
+def _argument_names(op: Any) -> list[str]:
+    return [argument.name for argument in op._schema.arguments]
+
+
 def native(like: Tensor) -> _C.Kernels:
     """The native kernels for the dtype of `like`, on its device, its current stream and torch's threads.
 
     >>> native(edges).sample_pdf(edges=edges, weights=weights, ...)  # parameters: csrc/kernels and _C.pyi
     """
-    return cast("_C.Kernels", _Launcher(like))
+    module, place = module_and_place(like)
+    return cast("_C.Kernels", _launcher(module.f32 if like.dtype == torch.float32 else module.f64, place))
 
 
 def workspace(like: Tensor, kernel: str, *sizes: Any) -> Tensor:
@@ -83,12 +102,16 @@ def module_and_place(like: Tensor) -> tuple[Any, tuple[int, int, int]]:
 
 
 class _Launcher:
-    def __init__(self, like: Tensor) -> None:
-        module, self._place = module_and_place(like)
-        self._kernels = module.f32 if like.dtype == torch.float32 else module.f64
+    def __init__(self, kernels: Any, place: tuple[int, int, int]) -> None:
+        self._kernels, self._place = kernels, place
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        return partial(getattr(self._kernels, name), self._place)
+        launch = partial(getattr(self._kernels, name), self._place)
+        setattr(self, name, launch)  # found at once from then on
+        return launch
+
+
+_launcher = lru_cache(maxsize=64)(_Launcher)  # as long as neither stream nor number of threads changes
 
 
 class Checker:
@@ -107,10 +130,9 @@ class Checker:
     def __call__(self, name: str, tensor: Tensor, shape: Sequence[str | int], dtypes: Sequence[torch.dtype]) -> None:
         """Raise ValueError unless `tensor` is contiguous, of this shape and device, of one of the dtypes."""
         self.device = self.device or tensor.device
-        fits = tensor.dim() == len(shape) and all(
-            size == (self.sizes.setdefault(label, size) if isinstance(label, str) else label)
-            for label, size in zip(shape, tensor.shape, strict=True)
-        )
+        fits, sizes = tensor.dim() == len(shape), self.sizes
+        for label, size in zip(shape, tensor.shape, strict=True) if fits else ():
+            fits = fits and size == (sizes.setdefault(label, size) if isinstance(label, str) else label)
         if fits and tensor.dtype in dtypes and tensor.device == self.device and tensor.is_contiguous():
             return
         wanted = f"{_brackets(shape)} {' or '.join(map(_dtype_name, dtypes))}"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._library import LIBRARY, REAL, Checker, at_least_float32, native, register, require_tensors
+from ._library import REAL, Checker, at_least_float32, native, register, require_tensors
 
 
 class Composited(NamedTuple):
@@ -254,13 +254,11 @@ def _backward_backward(ctx: Any, *seconds: Optional) -> tuple[Any, ...]:
 _TENSORS = "Tensor densities, Tensor? deltas, Tensor? colors, Tensor? distances, Tensor? offsets"
 _GRADS = "Tensor? grad_weights, Tensor? grad_opacity, Tensor? grad_colors, Tensor? grad_depth"
 _FOUR = "(Tensor, Tensor, Tensor, Tensor)"
-_op = register(f"composite({_TENSORS}) -> {_FOUR}", _kernel, _fake)
+_op = register(f"composite({_TENSORS}) -> {_FOUR}", _kernel, _fake, _backward, _setup_context)
 _backward_op = register(
     f"composite_backward({_TENSORS}, Tensor weights, {_GRADS}, bool[] wanted) -> {_FOUR}",
     _backward_kernel,
     _backward_fake,
-)
-torch.library.register_autograd("sdfgan::composite", _backward, setup_context=_setup_context, lib=LIBRARY)
-torch.library.register_autograd(
-    "sdfgan::composite_backward", _backward_backward, setup_context=_backward_setup_context, lib=LIBRARY
+    _backward_backward,
+    _backward_setup_context,
 )

@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, native, refuse_gradient, register
-
-_TENSORS = ("pixel", "hit", "opaque", "near", "t", "nearest", "normal", "size", "camera")
+from ._library import REAL, Checker, named, native, refuse_gradient, register
 
 
 class LayerEdges(NamedTuple):
@@ -87,16 +85,7 @@ def _fake(
 
 def _kernel(*given: Any) -> tuple[Tensor, Tensor, Tensor]:
     source, nearest, area = outputs = _fake(*given)
-    *tensors, resolution, all_hits = given
-    native(nearest).layer_edges(
-        **dict(zip(_TENSORS, tensors, strict=True)),
-        source=source,
-        nearest_out=nearest,
-        area=area,
-        layers=len(source),
-        resolution=resolution,
-        all_hits=all_hits,
-    )
+    native(nearest).layer_edges(**named(_op, given), source=source, nearest_out=nearest, area=area, layers=len(source))
     return outputs
 
 

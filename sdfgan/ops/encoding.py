@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import HALF, LIBRARY, REAL, native, register, require_tensors
+from ._library import HALF, REAL, native, register, require_tensors
 
 _DTYPES = (*HALF, *REAL)
 
@@ -99,6 +99,10 @@ def _vmap(info: Any, in_dims: tuple, x: Tensor, *settings: Any) -> tuple[Tensor,
 
 
 _op = register(
-    "positional_encoding(Tensor x, int octaves, bool include_input, bool times_pi) -> Tensor", _kernel, _fake, _vmap
+    "positional_encoding(Tensor x, int octaves, bool include_input, bool times_pi) -> Tensor",
+    _kernel,
+    _fake,
+    _backward,
+    _setup_context,
+    _vmap,
 )
-torch.library.register_autograd("sdfgan::positional_encoding", _backward, setup_context=_setup_context, lib=LIBRARY)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from ._library import LIBRARY, REAL, Checker, native, refuse_gradient, register, require_tensors, workspace
+from ._library import REAL, Checker, native, refuse_gradient, register, require_tensors, workspace
 from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 CUDA_WIDTHS = (64, 128, 256)  # of networks on CUDA
@@ -239,16 +239,28 @@ def _fake(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int
 
 def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
     sdf = _fake(points, image, network, layers)
+    _launch(points, image, network, layers, sdf)
+    return sdf
+
+
+def _launch(
+    points: Tensor,
+    image: Tensor,
+    network: list[Tensor],
+    layers: list[int],
+    sdf: Tensor,
+    gradient: Tensor | None = None,
+    texture: Tensor | None = None,
+) -> None:
     native(points).film_siren(
         network=native_network(network, layers),
         points=points,
         image=image,
         sdf=sdf,
-        gradient=None,
-        texture=None,
+        gradient=gradient,
+        texture=texture,
         count=points.shape[0],
     )
-    return sdf
 
 
 def _sample_fake(
@@ -262,16 +274,7 @@ def _sample_kernel(
     points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs = _sample_fake(points, image, network, layers)
-    sdf, gradient, texture = outputs
-    native(points).film_siren(
-        network=native_network(network, layers),
-        points=points,
-        image=image,
-        sdf=sdf,
-        gradient=gradient,
-        texture=texture,
-        count=points.shape[0],
-    )
+    _launch(points, image, network, layers, *outputs)
     return outputs
 
 
@@ -300,16 +303,9 @@ def _backward_fake(
     return tuple(torch.empty_like(tensor) for tensor in (points, first, matrices, *others))
 
 
-def _backward_kernel(
-    points: Tensor,
-    image: Tensor,
-    network: list[Tensor],
-    layers: list[int],
-    grad_sdf: Tensor | None,
-    grad_gradient: Tensor | None,
-    grad_texture: Tensor | None,
-) -> tuple[Tensor, ...]:
-    outputs = _backward_fake(points, image, network, layers, grad_sdf, grad_gradient, grad_texture)
+def _backward_kernel(*given: Any) -> tuple[Tensor, ...]:
+    outputs = _backward_fake(*given)
+    points, image, network, layers, grad_sdf, grad_gradient, grad_texture = given
     grad_points, first, hidden, sdf_head, texture_head, constants, scale, shift = outputs
     if points.is_cuda:
         network, on_cuda = for_cuda_gradient(points, image, network)
@@ -417,16 +413,9 @@ def _trace_fake(
     return status, cameras.new_zeros(shape), cameras.new_zeros(shape), counts, met, complete
 
 
-def _trace_kernel(
-    cameras: Tensor,
-    network: list[Tensor],
-    layers: list[int],
-    levels: list[float],
-    fov: float,
-    jitter: Tensor | None,
-    max_layers: int,
-) -> tuple[Tensor, ...]:
-    outputs = _trace_fake(cameras, network, layers, levels, fov, jitter, max_layers)
+def _trace_kernel(*given: Any) -> tuple[Tensor, ...]:
+    outputs = _trace_fake(*given)
+    cameras, network, layers, levels, fov, jitter, max_layers = given
     status, distance, nearest, counts, layers_met, complete = outputs
     described = [native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
     sizes = [level["size"] for level in described]
@@ -458,12 +447,18 @@ def native_level(numbers: list[float]) -> dict:
 
 
 _film_siren = register(
-    "film_siren(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor", _kernel, _fake
+    "film_siren(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor",
+    _kernel,
+    _fake,
+    _values_backward,
+    _setup_context,
 )
 _film_siren_sample = register(
     "film_siren_sample(Tensor points, Tensor image, Tensor[] network, int[] layers) -> (Tensor, Tensor, Tensor)",
     _sample_kernel,
     _sample_fake,
+    _backward,
+    _setup_context,
 )
 _GRADS = "Tensor? grad_sdf, Tensor? grad_gradient, Tensor? grad_texture"
 _film_siren_backward = register(
@@ -471,6 +466,7 @@ _film_siren_backward = register(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward_kernel,
     _backward_fake,
+    _no_second_derivative,
 )
 _film_siren_trace = register(
     "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter,"
@@ -478,10 +474,3 @@ _film_siren_trace = register(
     _trace_kernel,
     _trace_fake,
 )
-for _name, _formula in (
-    ("film_siren", _values_backward),
-    ("film_siren_sample", _backward),
-    ("film_siren_backward", _no_second_derivative),
-):
-    _setup = _setup_context if _formula is not _no_second_derivative else None
-    torch.library.register_autograd(f"sdfgan::{_name}", _formula, setup_context=_setup, lib=LIBRARY)

@@ -167,10 +167,9 @@ def _reached_fake(
     check("following", following, ("R",), (torch.int32,))
 
 
-def _reached_kernel(
-    densities: Tensor, deltas: Tensor, offsets: Tensor, depth: Tensor, reached: Tensor, following: Tensor, limit: float
-) -> None:
-    _reached_fake(densities, deltas, offsets, depth, reached, following, limit)
+def _reached_kernel(*given: Any) -> None:
+    _reached_fake(*given)
+    densities, deltas, offsets, depth, reached, following, limit = given
     native(densities).march_reached(
         at={"offsets": offsets, "rays": len(depth), "samples": len(densities)},
         densities=densities,

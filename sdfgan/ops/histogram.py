@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
+from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
 
 _MIN_WEIGHT = 1e-7
 
@@ -111,8 +111,16 @@ def _save_edges(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 
 
 _overlap_sums = register(
-    "overlap_sums(Tensor edges, Tensor others, Tensor weights) -> Tensor", _overlap_kernel, _overlap_fake
+    "overlap_sums(Tensor edges, Tensor others, Tensor weights) -> Tensor",
+    _overlap_kernel,
+    _overlap_fake,
+    _overlap_backward,
+    _save_edges,
 )
-_distortion = register("distortion(Tensor edges, Tensor weights) -> Tensor", _distortion_kernel, _distortion_fake)
-for _name, _backward in (("overlap_sums", _overlap_backward), ("distortion", _distortion_backward)):
-    torch.library.register_autograd(f"sdfgan::{_name}", _backward, setup_context=_save_edges, lib=LIBRARY)
+_distortion = register(
+    "distortion(Tensor edges, Tensor weights) -> Tensor",
+    _distortion_kernel,
+    _distortion_fake,
+    _distortion_backward,
+    _save_edges,
+)

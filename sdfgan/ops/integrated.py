@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import HALF, LIBRARY, REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
+from ._library import HALF, REAL, Checker, at_least_float32, named, native, refuse_gradient, register, require_tensors
 
 _DTYPES = (*HALF, *REAL)
 _MAX_LEVELS = 5
@@ -94,18 +94,9 @@ def _frustum_fake(
 
 def _frustum_kernel(*arguments: Any) -> tuple[Tensor, Tensor]:
     results = means, covariances = _frustum_fake(*arguments)
-    origins, directions, edges, radii, cylinder, full = arguments
-    native(edges).frustum_gaussians(
-        origins=origins,
-        directions=directions,
-        edges=edges,
-        radii=radii,
-        means=means,
-        covariances=covariances,
-        rays=means.shape[0],
-        samples=means.shape[1],
-        cylinder=cylinder,
-        full=full,
+    rays, samples, _ = means.shape
+    native(means).frustum_gaussians(
+        **named(_frustum_op, arguments), means=means, covariances=covariances, rays=rays, samples=samples
     )
     return results
 
@@ -180,19 +171,7 @@ def _directional_fake(directions: Tensor, roughness: Tensor, levels: int) -> Ten
 
 def _directional_kernel(directions: Tensor, roughness: Tensor, levels: int) -> Tensor:
     out = _directional_fake(directions, roughness, levels)
-    table = _harmonics_table(levels, out.dtype, out.device)
-    native(out).integrated_directional_encoding(
-        directions=directions,
-        roughness=roughness,
-        table=table,
-        out=out,
-        grad_out=None,
-        grad_directions=None,
-        grad_roughness=None,
-        count=out.shape[0],
-        width=out.shape[1],
-        levels=levels,
-    )
+    _launch_directional(directions, roughness, levels, out.shape[1], out=out)
     return out
 
 
@@ -205,22 +184,24 @@ def _directional_backward_fake(
 def _directional_backward_kernel(
     directions: Tensor, roughness: Tensor, grad: Tensor, levels: int
 ) -> tuple[Tensor, Tensor]:
-    by_direction, by_roughness = _directional_backward_fake(directions, roughness, grad, levels)
-    grad = grad.contiguous()
-    table = _harmonics_table(levels, grad.dtype, grad.device)
-    native(grad).integrated_directional_encoding(
+    by_direction, by_roughness = results = _directional_backward_fake(directions, roughness, grad, levels)
+    gradients = {"grad_out": grad.contiguous(), "grad_directions": by_direction, "grad_roughness": by_roughness}
+    _launch_directional(directions, roughness, levels, grad.shape[1], **gradients)
+    return results
+
+
+def _launch_directional(directions: Tensor, roughness: Tensor, levels: int, width: int, **given: Tensor) -> None:
+    """The encoding, with `out`, or its gradient, with `grad_out`, `grad_directions` and `grad_roughness`."""
+    tensors = dict.fromkeys(("out", "grad_out", "grad_directions", "grad_roughness")) | given
+    native(directions).integrated_directional_encoding(
         directions=directions,
         roughness=roughness,
-        table=table,
-        out=None,
-        grad_out=grad,
-        grad_directions=by_direction,
-        grad_roughness=by_roughness,
-        count=grad.shape[0],
-        width=grad.shape[1],
+        table=_harmonics_table(levels, directions.dtype, directions.device),
+        **tensors,
+        count=len(directions),
+        width=width,
         levels=levels,
     )
-    return by_direction, by_roughness
 
 
 def _directional_setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
@@ -247,21 +228,20 @@ _positional_op = register(
     "integrated_positional_encoding(Tensor means, Tensor variances, int octaves) -> Tensor",
     _positional_kernel,
     _positional_fake,
+    _positional_backward,
+    _positional_setup_context,
 )
 _directional_op = register(
     "integrated_directional_encoding(Tensor directions, Tensor roughness, int levels) -> Tensor",
     _directional_kernel,
     _directional_fake,
+    _directional_backward,
+    _directional_setup_context,
 )
 _directional_backward_op = register(
     "integrated_directional_encoding_backward(Tensor directions, Tensor roughness, Tensor grad, int levels)"
     " -> (Tensor, Tensor)",
     _directional_backward_kernel,
     _directional_backward_fake,
+    _refuse_second,
 )
-for _name, _backward, _setup in (
-    ("integrated_positional_encoding", _positional_backward, _positional_setup_context),
-    ("integrated_directional_encoding", _directional_backward, _directional_setup_context),
-    ("integrated_directional_encoding_backward", _refuse_second, None),
-):
-    torch.library.register_autograd(f"sdfgan::{_name}", _backward, setup_context=_setup, lib=LIBRARY)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, workspace
+from ._library import REAL, Checker, at_least_float32, named, native, refuse_gradient, register, workspace
 
 Step = tuple[Tensor, Tensor, Tensor]
 
@@ -121,19 +121,12 @@ def _fake(
     return torch.empty_like(gradients), torch.empty_like(alive), torch.empty_like(count)
 
 
-def _kernel(values: Tensor, *rest: Any) -> Step:
-    points, alive_out, count_out = _fake(values, *rest)
-    gradients, alive, count, origins, directions, state, stage = rest
+def _kernel(*given: Tensor) -> Step:
+    points, alive_out, count_out = _fake(*given)
+    values, stage = given[0], given[-1]
     scratch = workspace(values, "trace_step", len(values))
     native(values).layer_step(
-        values=values,
-        gradients=gradients,
-        alive=alive,
-        count=count,
-        origins=origins,
-        directions=directions,
-        state=state,
-        stage=stage,
+        **named(_op, given),
         points=points,
         alive_out=alive_out,
         count_out=count_out,

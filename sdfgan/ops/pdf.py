@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, require_tensors
+from ._library import REAL, Checker, at_least_float32, named, native, refuse_gradient, register, require_tensors
 
 
 def sample_pdf(
@@ -75,13 +75,11 @@ def _fake(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     return edges.new_empty((edges.shape[0], u.shape[-1]))
 
 
-def _kernel(edges: Tensor, weights: Tensor, u: Tensor) -> Tensor:
-    out = _fake(edges, weights, u)
+def _kernel(*given: Tensor) -> Tensor:
+    out, (_, weights, u) = _fake(*given), given
     rays, samples = out.shape
-    native(edges).sample_pdf(
-        edges=edges,
-        weights=weights,
-        u=u,
+    native(out).sample_pdf(
+        **named(_op, given),
         out=out,
         rays=rays,
         bins=weights.shape[1],

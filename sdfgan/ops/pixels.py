@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, native, refuse_gradient, register, require_tensors
+from ._library import REAL, Checker, named, native, refuse_gradient, register, require_tensors
 
 _LENS_TERMS = (4, 5, 8, 9)
 
@@ -120,23 +120,15 @@ def _fake(
 
 def _kernel(*arguments: Any) -> Four:
     results = origins, directions, radii, colors = _fake(*arguments)
-    camera_to_world, intrinsics, widths, starts, distortion, fisheye, mask, pixels, images = arguments
-    native(camera_to_world).sample_pixels(
-        cameras=camera_to_world,
-        intrinsics=intrinsics,
-        distortion=distortion,
-        fisheye=fisheye,
-        widths=widths,
-        starts=starts,
-        pixels=pixels,
-        images=images,
-        mask=mask,
+    cameras, _, _, _, distortion, _, mask, pixels, images = arguments
+    native(cameras).sample_pixels(
+        **named(_op, arguments),
         origins=origins,
         directions=directions,
         radii=radii,
         colors=colors,
         count=pixels.shape[0],
-        views=camera_to_world.shape[0],
+        views=cameras.shape[0],
         channels=colors.shape[1],
         stored=0 if images is None else images.shape[0],
         terms=0 if distortion is None else distortion.shape[1],
@@ -147,7 +139,7 @@ def _kernel(*arguments: Any) -> Four:
 
 
 _op = register(
-    "sample_pixels(Tensor camera_to_world, Tensor intrinsics, Tensor widths, Tensor starts, Tensor? distortion,"
+    "sample_pixels(Tensor cameras, Tensor intrinsics, Tensor widths, Tensor starts, Tensor? distortion,"
     " Tensor? fisheye, Tensor? mask, Tensor pixels, Tensor? images) -> (Tensor, Tensor, Tensor, Tensor)",
     _kernel,
     _fake,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, native, refuse_gradient, register
+from ._library import REAL, Checker, named, native, refuse_gradient, register
 
 Rays = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -66,27 +66,23 @@ def _fake(
 
 def _kernel(*arguments: Any) -> Rays:
     rays = origins, directions, near, far = _fake(*arguments)
-    camera_to_world, pixels, height, width, fov, radius, radii = arguments
-    native(camera_to_world).generate_rays(
-        cameras=camera_to_world,
-        pixels=pixels,
+    given = named(_op, arguments)
+    plane_distance = 1 / math.tan(given.pop("fov") / 2)
+    native(origins).generate_rays(
+        **given,
         origins=origins,
         directions=directions,
         near=near,
         far=far,
-        rays=pixels.shape[0],
-        camera_count=camera_to_world.shape[0],
-        height=height,
-        width=width,
-        plane_distance=1 / math.tan(fov / 2),
-        radius=radius,
-        radii=radii,
+        rays=len(near),
+        camera_count=len(given["cameras"]),
+        plane_distance=plane_distance,
     )
     return rays
 
 
 _op = register(
-    "generate_rays(Tensor camera_to_world, Tensor pixels, int height, int width, float fov, float radius,"
+    "generate_rays(Tensor cameras, Tensor pixels, int height, int width, float fov, float radius,"
     " Tensor? radii) -> (Tensor, Tensor, Tensor, Tensor)",
     _kernel,
     _fake,

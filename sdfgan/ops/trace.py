@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._library import REAL, Checker, at_least_float32, native, refuse_gradient, register, workspace
+from ._library import REAL, Checker, at_least_float32, named, native, refuse_gradient, register, workspace
 from .rays import one_radius_or_each
 
 Step = tuple[Tensor, Tensor, Tensor]
@@ -165,19 +165,10 @@ def trace_step(
         number of threads. Rows past the new count are harmless: the last ray again, with a point at the origin.
         Not differentiable: RuntimeError when a tensor requires grad.
     """
-    refuse_gradient(
-        "trace_step",
-        values=values,
-        alive=alive,
-        count=count,
-        origins=origins,
-        directions=directions,
-        far=far,
-        state=state,
-        status=status,
-    )
+    rays = {"alive": alive, "count": count, "origins": origins, "directions": directions, "far": far}
+    refuse_gradient("trace_step", values=values, **rays, state=state, status=status)
     own = (None, None, None) if layers is None else layers
-    return _op(at_least_float32(values), alive, count, origins, directions, far, state, status, *own, last, *rules)
+    return _op(at_least_float32(values), *rays.values(), state, status, *own, last, *rules)
 
 
 def start_march(start: Tensor, far: Tensor, slope: Tensor | float = 1.0) -> tuple[Tensor, Tensor]:
@@ -229,15 +220,12 @@ def _start_fake(
 
 def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     level = _start_fake(cameras, *rest)
-    kernels = native(cameras)
-    parent_state, parent_status, jitter, size, parent_size, fov, radius, offset, parent_reach, radii = rest
+    given = named(_start_op, (cameras, *rest))
+    plane_distance = 1 / math.tan(given.pop("fov") / 2)
     origins, directions, start, far, state, status, points, alive, count = level
     scratch = workspace(cameras, "start_level", len(origins))
-    kernels.start_level(
-        cameras=cameras,
-        parent_state=parent_state,
-        parent_status=parent_status,
-        jitter=jitter,
+    native(cameras).start_level(
+        **given,
         origins=origins,
         directions=directions,
         start=start,
@@ -250,20 +238,14 @@ def _start_kernel(cameras: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         workspace=scratch,
         workspace_size=len(scratch),
         images=cameras.shape[0],
-        size=size,
-        parent_size=parent_size,
-        plane_distance=1 / math.tan(fov / 2),
-        radius=radius,
-        offset=offset,
-        parent_reach=parent_reach,
-        radii=radii,
+        plane_distance=plane_distance,
     )
     return level
 
 
 _start_op = register(
-    "start_level(Tensor cameras, Tensor? state, Tensor? status, Tensor? jitter, int size, int parent_size, float fov,"
-    " float radius, float offset, float parent_reach, Tensor? radii)"
+    "start_level(Tensor cameras, Tensor? parent_state, Tensor? parent_status, Tensor? jitter, int size,"
+    " int parent_size, float fov, float radius, float offset, float parent_reach, Tensor? radii)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _start_kernel,
     _start_fake,
@@ -301,29 +283,21 @@ def _fake(
     return values.new_empty((values.shape[0], 3)), torch.empty_like(alive), torch.empty_like(count)
 
 
-def _kernel(values: Tensor, *rest: Any) -> Step:
-    points, alive_out, count_out = _fake(values, *rest)
-    alive, count, origins, directions, far, state, status, layers, layer_count, open_layer, last, *rules = rest
-    kernels = native(values)
-    entries = values.shape[0]
-    scratch = workspace(values, "trace_step", entries)
-    kernels.trace_step(
-        values=values,
-        alive=alive,
-        count=count,
-        origins=origins,
-        directions=directions,
-        far=far,
-        state=state,
-        status=status,
+def _kernel(*given: Any) -> Step:
+    points, alive_out, count_out = _fake(*given)
+    *rays, layers, layer_count, open_layer, last = given[: -len(MarchRules._fields)]
+    values, status = rays[0], rays[-1]
+    scratch = workspace(values, "trace_step", len(values))
+    native(values).trace_step(
+        **named(_op, rays),
         points=points,
         alive_out=alive_out,
         count_out=count_out,
         workspace=scratch,
         workspace_size=len(scratch),
-        entries=entries,
-        rays=far.shape[0],
-        rules=native_rules(MarchRules(*rules)),
+        entries=len(values),
+        rays=len(status),
+        rules=native_rules(MarchRules(*given[-len(MarchRules._fields) :])),
         layers=native_layers(layers, layer_count, open_layer),
         last=last,
     )

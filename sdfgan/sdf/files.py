@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import READ_SUFFIXES, read_mesh
 from sdfgan.meshes.repair import RepairReport, repair
@@ -77,9 +77,7 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
-        why = "as asked" if config.field == "unsigned" else None
-        if config.sheet_allowed and bool((samples.distances >= 0).all()):
-            why = "no distance is negative"
+        why = _why_unsigned(config, "" if (samples.distances < 0).any() else "no distance is negative")
         if why:
             samples = samples._replace(distances=samples.distances.abs())
         held = HeldSamples(Samples(*(tensor.to(device) for tensor in samples)), config.seed)
@@ -89,9 +87,7 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
         mesh, placement = normalise(mesh, config.normalise)
         truth = GroundTruth(mesh, device=device)
         thinness = measure_thinness(truth, config.finest_shown)
-        why = "as asked" if config.field == "unsigned" else None
-        if config.sheet_allowed and thinness.is_sheet:
-            why = thinness.as_sheet()
+        why = _why_unsigned(config, thinness.as_sheet() if thinness.is_sheet else "")
         truth = truth.as_unsigned() if why else truth
         stream = SampleStream(
             truth, config.num_points, config.sampling, beta=config.beta, seed=config.seed, in_memory=_IN_MEMORY
@@ -99,6 +95,16 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return Case(path, folder, stream, truth, placement, report, thinness, why)
+
+
+def _why_unsigned(config: ResolvedSdfConfig, sheet: str) -> str | None:
+    """In words, why an unsigned field is learnt, if it is; `sheet` says why the shape is one, if it is.
+
+    The settings of a run that goes on have what `auto` chose by that.
+    """
+    if config.field == "unsigned" and not (sheet and config.resume):
+        return "as asked"
+    return sheet or None if config.sheet_allowed or config.field == "unsigned" else None
 
 
 class HeldSamples:
@@ -136,7 +142,7 @@ def read_samples(path: Path) -> tuple[Samples, Placement]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # a damaged zip raises almost anything
-        raise UserError(f"{path}: not a readable .npz of numbers: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path}: not a readable .npz of numbers: {one_line(error)[:200]}") from error
     try:
         if {"pos", "neg"} <= arrays.keys():
             rows = np.concatenate([arrays["pos"], arrays["neg"]]).astype(np.float64)

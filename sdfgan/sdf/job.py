@@ -26,6 +26,7 @@ from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.report import finish_case
 from sdfgan.sdf.sampling import Samples
 from sdfgan.training.checkpoint import Saved, list_checkpoints, pack_optimizer, read_checkpoint, unpack_optimizer
+from sdfgan.training.config import flag_of
 from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.job import Intervals, Job, Numbers
@@ -381,7 +382,7 @@ def _train_folder(
     for name in sorted(config.to_json().keys() - _CHANGEABLE):
         old, new = getattr(before, name), getattr(config, name)
         if old != new:
-            flag = "MESH" if name == "input" else f"--{name.replace('_', '-')}"
+            flag = "MESH" if name == "input" else flag_of(name)
             raise UserError(f"{root}: holds a run with {flag} {old}, not {new}; name another --output-dir")
     left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
     ranks.wait()  # all have chosen the same folder and know what is left before anything is written

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdfgan.compat.scalers import SCALERS, Scaler
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
@@ -101,13 +101,13 @@ def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: not a readable model: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not a readable model: {one_line(error)}") from error
     config, placement = _description(metadata, path)
     try:
         with torch.device("meta"):  # takes no memory, whatever the configuration asks for
             field = make_field(config, None, placement)
     except (RuntimeError, OverflowError, ValueError, TypeError, AssertionError) as error:
-        raise UserError(f"{path}: its configuration makes no field: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path}: its configuration makes no field: {one_line(error)[:200]}") from error
     wanted = {name: (tensor.shape, tensor.dtype) for name, tensor in field.state_dict().items()}
     if wanted != {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}:
         raise UserError(f"{path}: its tensors are not those of its configuration")

@@ -23,7 +23,7 @@ from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
 from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
-from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
+from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, moved
 from sdfgan.sdf.files import Case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
 from sdfgan.training.run import Summary
@@ -68,7 +68,7 @@ def finish_case(
             export_mesh(solid_mesh(field, cells), folder / name)
             summary["mesh"] = name
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
-                written = to_normalised(read_mesh(folder / name), case.placement)
+                written = moved(read_mesh(folder / name), case.placement.normalised)
                 summary["metrics"] |= mesh_metrics(written, case.truth)
         except UserError as error:
             summary["error"] = f"{case.path}: {error}"
@@ -92,7 +92,7 @@ def finish_case(
 def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
     """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none."""
     mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, field.condition(None), cells)
-    return to_original(mesh, field.placement)
+    return moved(mesh, field.placement.original)
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:

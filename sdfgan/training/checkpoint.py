@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.training.files import PARTIAL, atomic_folder, disk_errors, parse_json
 
 FORMAT = 1
@@ -115,7 +115,7 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: missing from the checkpoint{_others(folder)}") from error
     except (OSError, ValueError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+        raise UserError(f"{folder}: not a readable checkpoint: {one_line(error)}{_others(folder)}") from error
 
 
 def kind_of(path: Path) -> str:
@@ -124,7 +124,7 @@ def kind_of(path: Path) -> str:
     try:
         return str(_read_state(folder).get("kind"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder}: not a readable checkpoint: {_one_line(error)}{_others(folder)}") from error
+        raise UserError(f"{folder}: not a readable checkpoint: {one_line(error)}{_others(folder)}") from error
 
 
 def _read_state(folder: Path) -> dict[str, Any]:
@@ -147,10 +147,6 @@ def _others(folder: Path) -> str:
     others = [path for path in list_checkpoints(folder.parent.parent) if path != folder]
     whole = [path for path in others if (path / _STATE).is_file() and (path / _TENSORS).is_file()]
     return f"; another checkpoint is {whole[-1]}" if whole else ""
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def _sha256(path: Path) -> str:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from sdfgan.errors import UserError
 
 PARTIAL = ".partial"  # suffix of what is still being written
+_LARGEST = 1e300  # number of a curve: differences are finite
 
 
 def write_json(path: Path, values: Any) -> None:
@@ -35,12 +36,29 @@ def parse_json(data: bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def json_objects(lines: bytes) -> Iterator[dict[str, Any]]:
+    """The objects of metrics.jsonl, one a line; what is cut off, as where a run was killed, is passed over."""
+    for line in lines.splitlines():
+        with suppress(ValueError, RecursionError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                yield found
+
+
+def add_to_curves(curves: dict[str, list[tuple[float, float]]], objects: Iterable[dict[str, Any]]) -> None:
+    """Append the numbers of such objects, each with its step, by their names."""
+    for found in objects:
+        numbers = {name: x for name, x in found.items() if type(x) in (int, float) and abs(x) < _LARGEST}
+        step = numbers.pop("step", None)
+        for name, value in numbers.items() if step is not None else ():
+            curves.setdefault(name, []).append((step, value))
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file says. Raises UserError, naming it."""
     try:
-        return parse_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        with read_errors(path):
+            return parse_json(path.read_bytes())
     except ValueError as error:
         raise UserError(f"{path}: not JSON: {error}") from error
 
@@ -111,6 +129,15 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn what the system says of a file that cannot be read into a UserError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 @contextmanager

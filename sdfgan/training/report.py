@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import parse_json, write_text
+from sdfgan.training.files import add_to_curves, json_objects, parse_json, write_text
 
 MEANINGS = {  # of logged numbers and of those of summary.json
     "loss": "what training minimises",
@@ -64,7 +64,6 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "error_near": "mean error of the distance near the surface",
     "error_surface": "mean distance of surface points from the learnt surface",
 }
-_LARGEST_NUMBER = 1e300  # of curves: differences are finite
 _LARGEST_FILE = 3 * 2**20  # bytes of a video or mesh that goes into the page
 _LONGEST_SIDE = 1200  # pixels of an image in the page
 _IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")  # whose decoders run no other program
@@ -96,7 +95,8 @@ class Run:
         self.config, self.summary = _object(path / "config.json"), _object(path / "summary.json")
         if not self.config and not self.summary:
             raise UserError(f"{path}: not the folder of a run: it has neither config.json nor summary.json")
-        self.lines = list(_json_lines(path / "metrics.jsonl"))
+        metrics = path / "metrics.jsonl"
+        self.lines = list(json_objects(metrics.read_bytes() if metrics.is_file() else b""))
 
     @property
     def name(self) -> str:
@@ -106,10 +106,7 @@ class Run:
     def curves(self) -> dict[str, list[tuple[float, float]]]:
         """The logged numbers over the steps, by name; evaluations first."""
         found: dict[str, list[tuple[float, float]]] = {}
-        for line in self.lines:
-            for name, value in line.items():
-                if name != "step" and _is_number(value) and _is_number(line.get("step")):
-                    found.setdefault(name, []).append((line["step"], value))
+        add_to_curves(found, self.lines)
         return dict(sorted(found.items(), key=lambda item: not item[0].startswith("evaluation/")))
 
     def warnings(self) -> list[str]:
@@ -334,21 +331,6 @@ def _object(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{path}: expected a JSON object, as runs write it")
     return found
-
-
-def _json_lines(path: Path) -> Iterable[dict[str, Any]]:
-    """The objects of the lines that are whole: the last may be cut off where a run was killed."""
-    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found, dict):
-            yield found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST_NUMBER
 
 
 def _is_path(value: Any) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_partial, set_aside_after
+from sdfgan.training.config import flag_of
 from sdfgan.training.device import device_here
 from sdfgan.training.files import disk_errors, write_json, write_text
 
@@ -131,9 +132,9 @@ def changed_on_resume(
         if field.name == "output_dir":
             raise UserError(f"--output-dir: a run is continued in its own folder, {run}")
         if field.name not in changeable:
-            flag = field.name.replace("_", "-")
             raise UserError(
-                f"--{flag} {value} differs from the run's {before} ({run}): a run is continued as it was{instead}"
+                f"{flag_of(field.name)} {value} differs from the run's {before} ({run}): "
+                f"a run is continued as it was{instead}"
             )
         changed[field.name] = value
     return changed

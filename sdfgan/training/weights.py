@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -41,7 +41,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             "torch.save(model.state_dict(), ...) or safetensors.torch.save_file"
         ) from error
     except Exception as error:  # what is no such file makes its readers raise almost anything
-        raise UserError(f"{path}: not a readable file of weights: {' '.join(str(error).split())[:200]}") from error
+        raise UserError(f"{path}: not a readable file of weights: {one_line(error)[:200]}") from error
     tensors: dict[str, Tensor] = {}
     _flatten(found, "", tensors)
     if not tensors:

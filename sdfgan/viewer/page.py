@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from viser import uplot
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 from sdfgan.gan.models import Weights
 from sdfgan.images import image_grid, to_bytes
 from sdfgan.raycast import Lighting
@@ -323,8 +323,7 @@ class Page:
 
 def say(error: Exception, pages: Sequence[Page]) -> None:
     """What went wrong, on the terminal and on pages."""
-    words = " ".join(str(error).split())
-    words = words if isinstance(error, UserError) else f"{type(error).__name__}: {words}"
+    words = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
     print(f"sdfgan view: error: {words}", file=sys.stderr, flush=True)
     for page in pages:
         page.client.add_notification("Something went wrong", words[:500], color="red", auto_close_seconds=20)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -17,10 +16,10 @@ from sdfgan.nerf.models import load_model
 from sdfgan.sdf import load
 from sdfgan.sdf.model import MODEL
 from sdfgan.training.checkpoint import kind_of, list_checkpoints, resolve_checkpoint
+from sdfgan.training.files import add_to_curves, json_objects, read_errors
 from sdfgan.viewer.generator import GeneratorScene
 from sdfgan.viewer.scenes import FieldScene, MeshScene, NerfScene, Scene
 
-_LARGEST = 1e300  # number of a curve
 _MESHES = ("mesh.glb", "mesh.ply", "mesh.obj", "mesh.stl")  # that a run may leave without a model
 
 
@@ -53,10 +52,8 @@ def find_result(path: Path) -> Result:
 
 
 def _result(kind: str, path: Path) -> Result:
-    try:
+    with read_errors(path):
         return Result(kind, path, path.stat().st_mtime_ns)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def open_scene(result: Result, device: torch.device, weights: Weights = "ema") -> Scene:
@@ -113,14 +110,4 @@ class Progress:
             return
         new = new[: new.rfind(b"\n") + 1]
         self._read += len(new)
-        for line in new.splitlines():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            step = row.get("step") if isinstance(row, dict) else None
-            if not isinstance(step, int) or not abs(step) < _LARGEST:
-                continue
-            for name, value in row.items():
-                if name != "step" and type(value) in (int, float) and abs(value) < _LARGEST:
-                    self._values.setdefault(name, []).append((step, value))
+        add_to_curves(self._values, json_objects(new))

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, rotate_axes
+from sdfgan.images import Show
 from sdfgan.ops.pixels import PixelViews, pixel_views
 from sdfgan.raycast import Lighting
 
-Show = Literal["colour", "normals", "depth"]
 _ZOOM = 64.0  # at most, and as its inverse at least
 
 

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import platform
-import shutil
 from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
-from emulation import AMPERE, HOPPER, TURING, on_gpu
+from emulation import AMPERE, HOPPER, TURING, needs_emulation, on_gpu
 from networks import OPERANDS, RandomNetwork, some_grads, some_points, worst_error
 from sdfgan.fields import FilmSirenSDF, film_siren
 from sdfgan.ops.film_siren import for_cuda_gradient, native_network
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(platform.system() != "Linux", reason="emulation is tried on Linux"),
-    pytest.mark.skipif(
-        not (shutil.which("cmake") and shutil.which("ninja")), reason="needs pip install cmake ninja pybind11"
-    ),
-]
+pytestmark = needs_emulation
 
 # Of the largest number of each gradient, against float64 with operands rounded to the precision. Rounding to fp16
 # moves the gradient of a single point by 1 to 5e-3, as chance has it. Left here is fp32's rounding, 1e-6, and operands

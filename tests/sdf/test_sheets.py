@@ -273,6 +273,21 @@ def test_near_sheets_get_a_finer_hash_grid(tmp_path: Path) -> None:
     assert own.finest == settings_of(own, case).finest == 96  # also when the run goes on
 
 
+def test_a_run_that_goes_on_says_why_it_is_unsigned(tmp_path: Path) -> None:
+    """Its settings say what was chosen; the reason is the one that was found at first."""
+    hemisphere().export(tmp_path / "bowl.stl")
+    np.savez(tmp_path / "bowl.npz", points=np.random.default_rng(0).uniform(-1, 1, (50, 3)), distances=np.ones(50))
+    for name, reason in (("bowl.stl", "its openings have "), ("bowl.npz", "no distance is negative")):
+        config = SdfConfig(tmp_path / name, preset="low", num_points=1000, device="cpu").resolved()
+        case = open_case(config, tmp_path / name, tmp_path)
+        assert case.why_unsigned and case.why_unsigned.startswith(reason)
+        own = dataclasses.replace(settings_of(config, case), resume=tmp_path)
+        assert own.field == "unsigned" and open_case(own, tmp_path / name, tmp_path).why_unsigned == case.why_unsigned
+        asked = dataclasses.replace(config, field="unsigned")
+        assert open_case(asked, tmp_path / name, tmp_path).why_unsigned == "as asked"
+        assert not open_case(dataclasses.replace(config, field="signed"), tmp_path / name, tmp_path).unsigned
+
+
 def test_a_signed_field_has_no_sheet() -> None:
     with pytest.raises(ValueError, match="sheet_mesh: a signed field has an inside"):
         sheet_mesh(FunctionField(lambda points: points.norm(dim=1) - 0.5), resolution=16)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,13 @@ from torch import Tensor
 from sdfgan import ops
 
 ROOT = Path(__file__).parents[2]
+needs_emulation = [
+    pytest.mark.slow,
+    pytest.mark.skipif(platform.system() != "Linux", reason="emulation is tried on Linux"),
+    pytest.mark.skipif(
+        not (shutil.which("cmake") and shutil.which("ninja")), reason="needs pip install cmake ninja pybind11"
+    ),
+]
 HOPPER, AMPERE, TURING = 0, 1, 2  # the emulated devices: the second has less shared memory, the third no tensor cores
 
 
