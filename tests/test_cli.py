@@ -170,9 +170,11 @@ def test_help_says_ranges_and_what_a_device_decides(capsys: pytest.CaptureFixtur
     assert main(["train-gan", "--help"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "--steps INT Training steps (one update of each network). [> 0; default: auto (2800 on a CPU, " in said
-    assert "--azimuth LOW HIGH Range of azimuths, degrees. [LOW <= HIGH; default: 0 360]" in said
+    assert "around the vertical axis; 0 is the front), degrees. [LOW <= HIGH; default: 0 360]" in said
     assert said.index("Data: --data") < said.index("Schedule: --steps") < said.index("Hardware: --device")
     assert "--beta1" not in said
+    assert main(["train-nerf", "--help-all"]) == 0
+    assert "the largest; it falls exponentially. [> 0, <= 1; " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_command_of_two_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,7 +32,7 @@ COMMANDS = {
         "sdfgan.gan.config:GanConfig",
         "sdfgan.gan:train",
         (
-            ("", "the built-in set of chairs, about nine minutes on two CPU cores"),
+            ("", "the built-in set of chairs, five to nine minutes on two CPU cores"),
             ("--data photos/ --background 1 1 1", "your own images, on white"),
             ("--data renders.zip --resolution 64 --output-dir runs/mine", "a zip of images with alpha"),
             ("--curriculum growing", "growing resolution: 32, 64, then 128 pixels; or a JSON file of your own"),
@@ -162,7 +162,7 @@ COMMANDS = {
         "sdfgan.cli.flags:ViewConfig",
         "sdfgan.cli.view:run",
         (
-            ("runs/gan-001", "shapes of a generator; a run that goes on is followed"),
+            ("runs/gan-001", "shapes of a generator; a run that is still training is followed"),
             ("part.glb", "a mesh"),
             ("runs/nerf-001 --host 0.0.0.0 --port 8000", "a scene, for everyone in the network"),
         ),

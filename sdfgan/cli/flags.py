@@ -112,8 +112,9 @@ class RenderConfig(SceneFlags, CameraFlags):
     fps: Count = 24
     """Frames per second of a video."""
     azimuth: Annotated[float | None, Between(-360, 360)] = None
-    """Azimuth of the camera in modes seeds and images; in mode front, how far it swings; degrees. Default: 30; for a
-    run that was not trained with views from all sides, the middle of its azimuths and their half range."""
+    """Azimuth of the camera in modes seeds and images, degrees. Default: 30, or the middle of the azimuths of a run
+    that was not trained with views from all sides. In mode front, how far it swings. Default: 30, or half of their
+    range."""
     views: Annotated[int, Positive, AtMost(1000)] = 6
     """Number of views of each shape in a grid."""
     output: Path | None = None
@@ -152,8 +153,8 @@ class InterpolateConfig(CameraFlags):
 class ExtractMeshConfig(SceneFlags, ShapeFlags):
     """Extract coloured meshes of what a run has learned by marching cubes; or volumes.
 
-    Of a run of train-gan its shapes, one for each seed, in world units; of train-sdf and train-nerf one, where the mesh
-    or the scene of the file lies.
+    Of a run of train-gan its shapes, one for each seed, in world units; of train-sdf and train-nerf a single one, in
+    the coordinates of the file that was learned from.
     """
 
     seeds: tuple[str, ...] = ("0-2",)
@@ -311,8 +312,8 @@ class ConvertConfig(DatasetFlags):
 class RenderSetConfig(Config):
     """Render a training set from meshes: random views of each, with poses, labels and objects held out.
 
-    Textures through UVs, materials and vertex colours are taken as the files have them. A run that was stopped goes on
-    when the same command is given again.
+    Colours come from textures, materials and vertices, as the files have them. A run that was stopped continues when
+    the same command is given again.
     """
 
     meshes: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MESHES")]
@@ -333,15 +334,15 @@ class RenderSetConfig(Config):
     held_out: Annotated[float, Between(0, 1)] = 0.0
     """Share of the objects that go to OUTPUT-held-out instead, whole."""
     seed: Natural = 0
-    """Of poses, lights and what is held out."""
+    """Random seed of poses, lights and what is held out."""
     up: Annotated[Literal["y", "z"], Section("Camera")] = "y"
     """The axis of the files that points up."""
     poses: Literal["uniform", "gaussian", "truncated_gaussian", "spherical_uniform", "hybrid", "fixed"] = "uniform"
     """Distribution of camera poses; see train-gan."""
     elevation: Elevations = (10.0, 30.0)
-    """Range of elevations, degrees."""
+    """Range of the cameras' elevations (angles above the horizon), degrees."""
     azimuth: Azimuths = (0.0, 360.0)
-    """Range of azimuths, degrees."""
+    """Range of the cameras' azimuths (angles around the vertical axis; 0 is the front), degrees."""
     fov: FieldOfView = 25.0
     """Field of view, degrees."""
 
@@ -394,8 +395,8 @@ class ImportWeightsConfig(Config):
 
 @dataclass(frozen=True)
 class ViewConfig(Config):
-    """Show any result in the browser: a trained generator, a fitted mesh, a radiance field, a mesh; also of a run that
-    goes on, whose new checkpoints and numbers appear as they are written. Needs the extra sdfgan[viewer].
+    """Show any result in the browser: a trained generator, a fitted mesh, a radiance field, a mesh. A run that is still
+    training is followed: new checkpoints and numbers appear as they are written. Needs the extra sdfgan[viewer].
     """
 
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]

@@ -116,7 +116,7 @@ def _remarks(setting: Setting, decided: tuple[dict[str, Any], dict[str, Any]]) -
     """Range and default."""
     default = setting.field.default
     limits = ", ".join(rule.short for rule in setting.rules if rule.short)
-    if setting.hint is not float:
+    if float not in (setting.hint, *typing.get_args(setting.hint)):
         limits = limits.replace(">= 0, <=", "0 to").replace("> 0, <=", "1 to")
     remarks = [limits] if limits else []
     on_cpu, on_gpu = (_shown(one.get(setting.field.name)) for one in decided)

@@ -43,7 +43,7 @@ from sdfgan.training.config import (
 class GanConfig(Config):
     """Train a GAN whose generator is a signed-distance field, from images alone.
 
-    Defaults may differ between a CPU and a GPU: a small network on a CPU (about nine minutes on two cores), a larger
+    Defaults may differ between a CPU and a GPU: a small network on a CPU (five to nine minutes on two cores), a larger
     one on a GPU.
     """
 
@@ -90,9 +90,9 @@ class GanConfig(Config):
     """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data:
     the poses of the images, if the data set has them."""
     elevation: Annotated[Elevations, Essential] = (10.0, 30.0)
-    """Range of elevations, degrees."""
+    """Range of the cameras' elevations (angles above the horizon), degrees."""
     azimuth: Annotated[Azimuths, Essential] = (0.0, 360.0)
-    """Range of azimuths, degrees."""
+    """Range of the cameras' azimuths (angles around the vertical axis; 0 is the front), degrees."""
     near_far: NearFar | None = None
     """Where rays sample a pi-gan, in units of the camera's distance from the origin. Default: inside the bounding
     sphere."""
@@ -231,7 +231,8 @@ class GanConfig(Config):
     evaluate_interval: Natural = 0
     """Steps between evaluations during training; 0: only at start and end."""
     evaluate_shapes: Annotated[int, NotNegative, AtMost(10**6)] = 0
-    """Generated and true shapes, each, for MMD, coverage and 1-NNA, in runs on the built-in set; 0: none."""
+    """Generated and true shapes, each, between which MMD, coverage and 1-NNA are measured, in runs on the built-in set;
+    0: none."""
     inception: Path | None = None
     """Inception weights (safetensors, or a weights-only .pth): evaluations then give FID, KID, precision and recall.
     Default: the file that $SDFGAN_INCEPTION names, or the one in the cache folder, if any."""

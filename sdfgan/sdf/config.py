@@ -79,7 +79,8 @@ class SdfConfig(Config):
     num_points: Annotated[int | None, Positive, AtMost(10**9), Essential] = None
     """Training samples of each mesh."""
     sampling: Annotated[Literal["mixed", "importance", "surface", "uniform", "curvature"], Essential] = "mixed"
-    """Distribution of the samples; see docs/meshes.md."""
+    """Where samples lie. mixed, importance: mostly near the surface; uniform: in the whole cube; surface: beside the
+    surface alone; curvature: more of these where it bends."""
     beta: Weight = 30.0
     """Importance sampling: the density falls as exp(-beta |distance|)."""
 
