@@ -36,7 +36,7 @@ def why_not() -> str | None:
 
 
 def image(values: Tensor, axes: Tensor, resolution: int, samples: int, seed: int) -> Tensor:
-    """[R, R] of a `GridSDF`'s values [N, N, N] in grey .7: ambient light .3, a headlight .7, Lambert's law, black behind.
+    """[R, R] of a `GridSDF`'s values [N, N, N] in grey .7: ambient light .3, a headlight .7, Lambert's law, on black.
 
     Differentiable in the values, as far as Mitsuba is; `samples` rays per pixel for the image and for its gradient.
     """
@@ -74,8 +74,8 @@ class _Image(torch.autograd.Function):
 def _description(mi: Any, values: Tensor, axes: Tensor, resolution: int) -> dict[str, Any]:
     """A scene; its grid is [z, y, x, 1] over the unit cube."""
     place = mi.ScalarTransform4f
-    x, y, z = (axis.tolist() for axis in axes[0].detach().double())
-    eye = [cameras.camera_distance() * part for part in z]
+    up, behind = axes[0, 1].tolist(), axes[0, 2].tolist()
+    eye = [cameras.camera_distance() * part for part in behind]
     grid = values.detach().permute(2, 1, 0)[..., None].float().contiguous().numpy()
     shape = {
         "type": "sdfgrid",
@@ -91,13 +91,13 @@ def _description(mi: Any, values: Tensor, axes: Tensor, resolution: int) -> dict
         "shape": shape,
         "headlight": {
             "type": "directional",
-            "direction": [-part for part in z],
+            "direction": [-part for part in behind],
             "irradiance": {"type": "rgb", "value": 0.7 * torch.pi},
         },
         "sensor": {
             "type": "perspective",
             "fov": 25.0,
-            "to_world": place().look_at(eye, [0, 0, 0], y),
+            "to_world": place().look_at(eye, [0, 0, 0], up),
             "film": {"type": "hdrfilm", "width": resolution, "height": resolution, "rfilter": {"type": "box"}},
             "sampler": {"type": "independent", "sample_count": 16},
         },
