@@ -232,7 +232,7 @@ def plot(records: list[Record], path: Path) -> str:
     """Bars: how many times faster each of our variants is than each baseline. Says where they are, or why nowhere."""
     bars = []
     for record in records:
-        for baseline, ratio in record["times_faster_than"].items():
+        for baseline, ratio in record.get("times_faster_than", {}).items():  # other commands' records have none
             if is_ours(record["variant"]):
                 what = ", ".join(f"{value}" for value in record["config"].values())
                 label = f"{record['case']} {what} | {record['threads']} threads | {record['variant']} / {baseline}"
