@@ -123,10 +123,12 @@ def view_of(scene: Scene, dtype: torch.dtype, resolution: int) -> tuple[View, li
     return View(scene.field(p), still, scene.axes(p), scene.light(p), resolution), list(p.values())
 
 
-def gradient_table(quick: bool, methods: dict[str, Method]) -> Iterator[Record]:
+def gradient_table(quick: bool, methods: dict[str, Method], names: list[str] | None) -> Iterator[Record]:
     """Bias and deviation of the gradient by geometry and camera; of what is one image of a scene, by all methods."""
     resolution, rays, seeds = (16, 2, 3) if quick else (RESOLUTION, 4, 6)
     for scene in chosen_scenes(quick):
+        if names is not None and scene.name not in names:
+            continue
 
         def picture(q: Parameters, scene: Scene = scene) -> Tensor:
             return truth(scene.field(q), None, scene.axes(q), scene.light(q), _FINER * resolution, rays)[:4]
@@ -256,6 +258,7 @@ def main() -> int:
     parser.add_argument("table", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}")
     parser.add_argument("--quick", action="store_true", help="small, to see that it works")
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=f"of {', '.join(METHODS)} (default: all)")
+    parser.add_argument("--scenes", nargs="+", metavar="SCENE", help="of gradients (default: all)")
     parser.add_argument("--mesh", nargs="+", type=Path, default=[], help="to be reconstructed")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each reconstruction")
     parser.add_argument("--threads", type=int, default=1)
@@ -274,6 +277,10 @@ def main() -> int:
     for name in arguments.methods or ():
         if name not in METHODS:
             parser.error(f"--methods must be of {', '.join(METHODS)}, got {name}")
+    known = [scene.name for scene in chosen_scenes(arguments.quick)]
+    for name in arguments.scenes or ():
+        if name not in known:
+            parser.error(f"--scenes must be of {', '.join(known)}, got {name}")
     if arguments.threads < 1 or not arguments.seconds > 0:
         parser.error("--threads and --seconds must be positive")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
@@ -288,7 +295,7 @@ def main() -> int:
         del methods["mitsuba"]
     shared = environment()
     run: dict[str, Callable[[], Iterator[Record]]] = {
-        "gradients": lambda: gradient_table(arguments.quick, methods),
+        "gradients": lambda: gradient_table(arguments.quick, methods, arguments.scenes),
         "cost": lambda: cost_table(arguments.quick, methods),
         "reconstruct": lambda: reconstruct_table(arguments.quick, methods, arguments.mesh, arguments.seconds),
     }

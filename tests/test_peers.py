@@ -133,6 +133,7 @@ def test_what_is_wrong_on_the_command_line_is_a_line() -> None:
     for words, said in (
         (["nope"], "TABLE must be"),
         (["cost", "--methods", "nope"], "--methods must be of"),
+        (["gradients", "--scenes", "nope"], "--scenes must be of"),
         (["reconstruct", "--methods", "exact"], "reconstruct needs at least one --mesh FILE"),
         (["--figure", "a.png"], "--figure draws the records of --json FILE"),
     ):
