@@ -35,7 +35,15 @@ from sdfgan import _C
 from sdfgan.errors import UserError
 from sdfgan.training.files import write_text
 
-_PACKAGES = {"igl": "libigl"}  # by the module that they hold
+_PACKAGES = {"igl": "libigl", "mcubes": "PyMCubes"}  # by the module that they hold
+_DISTANCES = {"igl": "libigl", "open3d": "Open3D", "pysdf": "pysdf", "rtree": "trimesh"}
+_PEERS = {  # modules of each case, and what they are known as
+    "mesh_distance": _DISTANCES,
+    "mesh_raycast": {"embreex": "Embree", "rtree": "trimesh"},
+    "mesh_signs": _DISTANCES,
+    "marching": {"igl": "libigl", "mcubes": "PyMCubes"},
+    "surface_points": {"igl": "libigl", "open3d": "Open3D"},
+}
 _CONSOLE = Console(width=None if sys.stdout.isatty() else 170)
 
 
@@ -86,10 +94,9 @@ def main() -> int:
 def missing(arguments: argparse.Namespace) -> list[str]:
     """What will not be made for want of a package, a line each: known before the work."""
     wanted = {"matplotlib": "no picture of the ratios will be drawn"} if arguments.json else {}
-    if {"mesh_distance", "all"} & set(arguments.case):
-        wanted |= {"igl": "nothing will be set beside libigl", "rtree": "nothing will be set beside trimesh"}
-    if {"mesh_raycast", "all"} & set(arguments.case):
-        wanted |= {"embreex": "nothing will be set beside Embree", "rtree": "nothing will be set beside trimesh"}
+    for case, packages in _PEERS.items():
+        if {case, "all"} & set(arguments.case):
+            wanted |= {package: f"nothing will be set beside {peer}" for package, peer in packages.items()}
     return [
         f"{words}: pip install {_PACKAGES.get(name, name)}" for name, words in wanted.items() if not find_spec(name)
     ]
@@ -207,6 +214,12 @@ def _table(title: str, records: list[Record]) -> Table:
             more.append(f"depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
         if "farthest_vertex_cells" in record:
             more.append(f"vertices within {record['farthest_vertex_cells']:.2f} cells")
+        if "watertight" in record:
+            more.append(f"{record['faces_made']} faces{', watertight' if record['watertight'] else ', with holes'}")
+        if "wrong_signs_percent" in record:
+            more.append(f"{record['wrong_signs_percent']:.3f} % wrong")
+        if "scatter" in record:
+            more.append(f"scatter {record['scatter']:.2f}")
         faster = record["times_faster_than"]
         ratios = [f"{faster[name]:.2f}" if name in faster else "" for name in baselines]
         seconds = record["median_s"]
@@ -219,7 +232,7 @@ def plot(records: list[Record], path: Path) -> str:
     """Bars: how many times faster each of our variants is than each baseline. Says where they are, or why nowhere."""
     bars = []
     for record in records:
-        for baseline, ratio in record["times_faster_than"].items():
+        for baseline, ratio in record.get("times_faster_than", {}).items():  # other commands' records have none
             if is_ours(record["variant"]):
                 what = ", ".join(f"{value}" for value in record["config"].values())
                 label = f"{record['case']} {what} | {record['threads']} threads | {record['variant']} / {baseline}"

@@ -15,6 +15,7 @@ import baselines
 from coordinates import comparisons
 from measure import Comparison, cpu_peak, gpu_peak, lazily, precisions, recorded
 from mesh_distances import mesh_distance, mesh_raycast
+from mesh_peers import marching, mesh_signs, surface_points
 from operators import operators
 from options import Options
 from sdfgan import ops, raycast
@@ -317,5 +318,8 @@ CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "mesh": mesh,
     "mesh_distance": mesh_distance,
     "mesh_raycast": mesh_raycast,
+    "mesh_signs": mesh_signs,
+    "marching": marching,
+    "surface_points": surface_points,
     "step": step,
 }

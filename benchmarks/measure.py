@@ -28,7 +28,8 @@ from sdfgan import _C
 _SLOWEST_TOTAL = 90.0  # seconds that all rounds of a comparison may take, after the first three
 _MIN_ROUNDS = 3
 _GPU_SECONDS = 0.01  # that a timing takes at least: one run may be less than what it costs to launch it
-_THEIRS = ("torch", "peak", "generic", "trimesh", "libigl")  # so begin names of what is compared with
+# So begin names of what is compared with.
+_THEIRS = ("torch", "peak", "generic", "trimesh", "libigl", "open3d", "pysdf", "scikit-image", "pymcubes")
 
 Record = dict[str, Any]
 

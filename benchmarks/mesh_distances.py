@@ -1,8 +1,7 @@
-"""Signed distances to a mesh, and rays that meet one: the native kernels, libigl, Embree, trimesh and plain torch."""
+"""Signed distances to a mesh, and rays that meet one: the native kernels, other libraries and plain torch."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.util import find_spec
@@ -12,22 +11,30 @@ import torch
 from torch import Tensor
 
 from measure import Comparison, lazily
+from mesh_peers import DISTANCES
 from options import Options
 from sdfgan import ops
 from sdfgan.cameras import ray_grid, rotate_axes
 from sdfgan.ops import reference
+from torus import torus
 
 
 def mesh_distance(options: Options) -> Iterator[Comparison]:
     """Signed distances to a mesh of 102,400 faces: 5 million near it; what is slow is measured on a share of them."""
-    vertices, faces = _torus(0.7, 0.25, *((32, 16) if options.quick else (320, 160)))
+    vertices, faces = torus(*((32, 16) if options.quick else (320, 160)), 0.7, 0.25)
     tree = ops.mesh_tree(vertices, faces).to(options.device)
     count = 10_000 if options.quick else 5_000_000
     generator = torch.Generator().manual_seed(0)
     on = vertices[torch.randint(len(vertices), (count,), generator=generator)]
     points = (on + 0.02 * torch.randn(count, 3, generator=generator)).to(options.device)
     # The share of the points that a peer gets.
-    shares = {"torch, every face": 100, "trimesh": 2000, "libigl": count // 10}
+    shares = {
+        "torch, every face": 100,
+        "libigl": count // 10,
+        "open3d": count // 10,
+        "pysdf": count // 10,
+        "trimesh": 2000,
+    }
     some = {name: points[:: count // share][:share].contiguous() for name, share in shares.items()}
     few = some["torch, every face"]
 
@@ -40,8 +47,7 @@ def mesh_distance(options: Options) -> Iterator[Comparison]:
     variants: dict[str, Callable[[], Any]] = {
         "sdfgan": lambda: ops.mesh_distance(tree, points),
         "torch, every face": lambda: reference.mesh_distance(tree, few),
-        "trimesh": lazily(partial(_by_trimesh, vertices, faces, some["trimesh"])),
-        "libigl": lazily(partial(_by_libigl, vertices, faces, some["libigl"])),
+        **{peer: lazily(partial(make, vertices, faces, some[peer])) for peer, make in DISTANCES.items()},
     }
     config = {"faces": len(faces), "points": count, "where": "near the surface"}
     scale = {name: count / len(queries) for name, queries in some.items()}
@@ -59,7 +65,7 @@ def mesh_distance(options: Options) -> Iterator[Comparison]:
 
 def mesh_raycast(options: Options) -> Iterator[Comparison]:
     """Where the rays of a camera first meet a mesh of 102,400 faces, image by image; the slow ones get a share."""
-    vertices, faces = _torus(0.7, 0.25, *((32, 16) if options.quick else (320, 160)))
+    vertices, faces = torus(*((32, 16) if options.quick else (320, 160)), 0.7, 0.25)
     tree, side = ops.mesh_tree(vertices, faces).to(options.device), 128 if options.quick else 1024
     axes = rotate_axes((torch.tensor([0.4]), torch.tensor([0.9])))
     origins, directions = (part.reshape(-1, 3).contiguous().to(options.device) for part in ray_grid(axes, side))
@@ -102,39 +108,6 @@ def _rays_by_trimesh(vertices: Tensor, faces: Tensor, origins: Tensor, direction
 
     caster = RayMeshIntersector(trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False))
     return lambda: caster.intersects_first(origins.cpu().numpy(), directions.cpu().numpy())
-
-
-def _torus(major_radius: float, minor_radius: float, major: int, minor: int) -> tuple[Tensor, Tensor]:
-    """Vertices [V, 3] and faces [F, 3] of a torus of that many sections around z, seen anticlockwise from outside."""
-    around, across = (2 * math.pi * torch.arange(sections) / sections for sections in (major, minor))
-    around, across = torch.meshgrid(around, across, indexing="ij")
-    radius = major_radius + minor_radius * across.cos()
-    vertices = torch.stack([radius * around.cos(), radius * around.sin(), minor_radius * across.sin()], -1)
-    index = torch.arange(major * minor, dtype=torch.int32).view(major, minor)
-    right, up = index.roll(-1, 0), index.roll(-1, 1)
-    corner = right.roll(-1, 1)
-    faces = torch.stack([torch.stack([index, right, corner], -1), torch.stack([index, corner, up], -1)], 2)
-    return vertices.view(-1, 3), faces.view(-1, 3)
-
-
-def _by_trimesh(vertices: Tensor, faces: Tensor, points: Tensor) -> Callable[[], Any]:
-    import trimesh  # which asks rtree
-
-    mesh = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
-    return lambda: mesh.nearest.signed_distance(points.cpu().numpy())
-
-
-def _by_libigl(vertices: Tensor, faces: Tensor, points: Tensor) -> Callable[[], Any]:
-    import igl
-
-    arrays = vertices.double().numpy(), faces.long().numpy()
-
-    def run() -> None:
-        queries = points.cpu().double().numpy()
-        igl.point_mesh_squared_distance(queries, *arrays)
-        igl.fast_winding_number(*arrays, queries)
-
-    return run
 
 
 def _sampler(vertices: Tensor, faces: Tensor, count: int, device: str) -> Callable[[], Any]:

@@ -176,6 +176,18 @@ def differences(picture: Callable[[Parameters], Tensor], parameters: Parameters)
     return torch.stack(rows)
 
 
+def filtered(fine: Tensor, factor: int, tent: bool = False) -> Tensor:
+    """Pictures [..., R, R] of those [..., factor R, factor R]: means over pixels, or by a tent two pixels wide."""
+    flat = fine.flatten(0, -3)[:, None]
+    if tent:
+        row = (1 - ((torch.arange(2 * factor, dtype=fine.dtype) + 0.5) / factor - 1).abs()) / factor
+        kernel = (row[:, None] * row)[None, None]
+        flat = torch.nn.functional.conv2d(flat, kernel, stride=factor, padding=factor // 2)
+    else:
+        flat = torch.nn.functional.avg_pool2d(flat, factor)
+    return flat.view(*fine.shape[:-2], *flat.shape[-2:])
+
+
 def blurred_noise(count: int, channels: int, resolution: int) -> Tensor:
     """Smooth random pictures [count, channels, R, R] around 1/2."""
     random = torch.Generator().manual_seed(1)

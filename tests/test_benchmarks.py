@@ -147,12 +147,13 @@ except SystemExit as end:
 
 
 def test_packages_that_are_missing_are_said_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("matplotlib", "igl", "rtree", "embreex"):
+    for name in ("matplotlib", "igl", "rtree", "embreex", "open3d", "pysdf", "mcubes"):
         monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
     asked = argparse.Namespace(case=["mesh"], json=Path("a.jsonl"))
     assert bench.missing(asked) == ["no picture of the ratios will be drawn: pip install matplotlib"]
     said = bench.missing(argparse.Namespace(case=["all"], json=None))
-    assert [line.split(": ")[1] for line in said] == ["pip install libigl", "pip install rtree", "pip install embreex"]
+    packages = "libigl", "open3d", "pysdf", "rtree", "embreex", "PyMCubes"
+    assert [line.split(": ")[1] for line in said] == [f"pip install {name}" for name in packages]
 
 
 def environment() -> dict[str, str]:
@@ -234,6 +235,19 @@ def test_what_was_measured_outlives_the_process(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     assert [record["variant"] for record in records] == ["fused", "march"]
     assert all(record["median_s"] > 0 for record in records)
+
+
+def test_records_are_kept_without_matplotlib(tmp_path: Path) -> None:
+    """Also beside those of another command, which have no ratios."""
+    file = tmp_path / "records.jsonl"
+    file.write_text('{"table": "scenes", "scheme": "exact"}\n')
+    hidden = "import sys; sys.modules['matplotlib'] = None\n" + DRIVER
+    command = [sys.executable, "-c", hidden, "made up", "--quick", "--json", str(file), "works works works"]
+    done = subprocess.run(command, cwd=BENCHMARKS, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert done.stdout.splitlines()[0] == "no picture of the ratios will be drawn: pip install matplotlib"
+    assert done.stdout.endswith("no picture of the ratios: matplotlib is not installed\n")
+    assert len(file.read_text().splitlines()) == 7
 
 
 def test_nothing_begins_after_the_time_given(tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ MADE = {
     "surfaces.png": Made(
         from_file, 1, ("python benchmarks/surfaces.py fandisk.obj --steps 1200 --picture surfaces.png",)
     ),
+    "peers.png": Made(
+        from_file, 1, ("python benchmarks/peers.py --json benchmarks/results/peers.jsonl --figure peers.png",)
+    ),
     "view.png": Made(from_file, 1, ("python tools/train_gan.py --shapes chairs", "python tools/view.py runs/gan-001")),
 }
 

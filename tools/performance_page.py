@@ -86,6 +86,13 @@ TABLES = (
     _timed("Tracing other fields", "field", "Analytic solids, networks of torch."),
     _timed("Images with gradient", "step", "Forward and backward."),
     _timed("Meshing", "mesh", "Marching cubes of a network."),
+    _timed("Signed distances to meshes", "mesh_distance", "What is slow is measured on a share of the points."),
+    _timed("Samples of signed distances", "signed_samples", "As `train-sdf` draws them; libigl is given the points."),
+    _timed(
+        "Signs", "mesh_signs", "Wrong signs in percent, of meshes that are broken.", wrong=_of("wrong_signs_percent")
+    ),
+    _timed("Marching cubes", "marching", "From an analytic field.", faces=_of("faces_made"), closed=_of("watertight")),
+    _timed("Points of a surface", "surface_points", "Of their counts, 1 is right.", scatter=_of("scatter")),
     _timed("Operators", "ops", "Each kernel, plain torch and `torch.compile`."),
     Table(
         "Training on a GPU",
@@ -128,6 +135,24 @@ TABLES = (
         "`gradients.py area`: errors in percent, over 20 views.",
         _is("table", "area"),
         _columns("scene", "resolution", "scheme", "area_mean", "area_worst", "slope_mean", "slope_worst"),
+    ),
+    Table(
+        "Differentiable rendering beside its literature",
+        "`peers.py gradients`: bias and standard deviation of the gradient of an image loss, relative to its size.",
+        _is("table", "gradients"),
+        _columns("scene", "method", "rays", "bias", "deviation", "cosine", "norm", "rmse", "area_percent"),
+    ),
+    Table(
+        "Cost of an image with its gradient",
+        "`peers.py cost`: in one process each; memory beyond that of a small image.",
+        _is("table", "cost"),
+        _columns("method", "rays", "resolution", "seconds", "megabytes"),
+    ),
+    Table(
+        "Meshes from images by gradients of images",
+        "`peers.py reconstruct`: after so many CPU seconds.",
+        _is("table", "reconstruct"),
+        _columns("scene", "method", "seconds", "steps", "chamfer_percent"),
     ),
     Table(
         "Inversion",
