@@ -104,9 +104,8 @@ def _way(a: GroundTruth, b: GroundTruth, seed: int) -> tuple[Tensor, Tensor]:
 
 def to_original(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:
     """The mesh where the one it was learnt from lay."""
-    moved = mesh.copy()
-    moved.vertices = placement.original(np.asarray(mesh.vertices))
-    return moved
+    moved = mesh.copy(include_cache=True).apply_scale(1 / placement.scale)  # which keeps its normals
+    return moved.apply_translation(placement.centre)
 
 
 def to_normalised(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:

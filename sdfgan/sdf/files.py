@@ -77,6 +77,8 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
+        if config.texture_resolution:
+            raise UserError(f"{path}: holds samples without colours, of which --texture-resolution makes no texture")
         why = "as asked" if config.field == "unsigned" else None
         if config.sheet_allowed and bool((samples.distances >= 0).all()):
             why = "no distance is negative"

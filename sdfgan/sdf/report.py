@@ -18,6 +18,8 @@ from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.images import VideoWriter, image_grid, save_image, video_if_possible
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes.appearance import file_colours
+from sdfgan.meshes.atlas import finished
 from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.meshes.signed_distance import GroundTruth
@@ -65,7 +67,7 @@ def finish_case(
         try:
             cells = summary["reconstruction_res"] = mesh_cells(config, case)
             name = f"{MESH}.{config.mesh_format}"
-            export_mesh(solid_mesh(field, cells), folder / name)
+            export_mesh(solid_mesh(field, cells, config.faces, config.texture_resolution), folder / name)
             summary["mesh"] = name
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
                 written = to_normalised(read_mesh(folder / name), case.placement)
@@ -89,10 +91,21 @@ def finish_case(
     summary.write(folder)
 
 
-def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
-    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none."""
-    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, field.condition(None), cells)
-    return to_original(mesh, field.placement)
+def solid_mesh(field: MeshSDF, cells: int, faces: int = 0, texture: int = 0) -> trimesh.Trimesh:
+    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none.
+
+    With at most so many faces (0: all), and with a texture of so many texels along a side (0: none), which shows the
+    colours of that mesh's file.
+    """
+    colours, condition = None, field.condition(None)
+    if texture:
+        if field.source is None:
+            raise UserError("--texture-resolution: the model does not say from which file it was learnt")
+        colours, notes = file_colours(field.source, field.placement)
+        for note in notes:
+            print(note)
+    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, condition, cells)
+    return to_original(finished(mesh, field, condition, faces, texture, colours), field.placement)
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:
