@@ -120,7 +120,8 @@ def textured(
     if surface is not None:
         smooth = _onto(surface, condition, corners, smooth, steps=0)[1]
     picture = Image.fromarray(image.view(size, size, 3).numpy())
-    material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0)
+    sheet = field is not None and field.unsigned  # which is seen from both sides
+    material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=sheet)
     return trimesh.Trimesh(
         np.asarray(mesh.vertices)[charts.vertex],
         charts.faces,
