@@ -4,7 +4,7 @@ A texel at u, nearest to the chart's triangle with corners u_i in the plane and 
     p = sum_i w_i p_i,  where  sum_i w_i u_i = u  and  sum_i w_i = 1,
 then moved onto the surface of the field by Newton's method, p - f(p) grad f(p) / |grad f(p)|^2. Up to two texels beside
 a chart its triangle goes on (some w_i < 0), so that filtering at a chart's border meets the surface's own colours;
-farther away, where only coarse mipmaps look, the nearest place of the chart is shown. The charts are by xatlas.
+farther away, where only coarse mipmaps look, the nearest of these texels is repeated. The charts are by xatlas.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 import trimesh
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
@@ -109,17 +110,19 @@ def textured(
     corners = torch.from_numpy(np.asarray(mesh.vertices, np.float32)[charts.vertex])
     smooth = torch.from_numpy(np.asarray(mesh.vertex_normals, np.float32)[charts.vertex])  # not split by charts
     faces = torch.from_numpy(charts.faces)
-    image = torch.empty(size * size, 3, dtype=torch.uint8)
+    image, empty = np.zeros((size * size, 3), np.uint8), np.ones(size * size, bool)
     for texels, face, weights in _texels(charts, size):
         corner = faces[face]  # [N, 3]
         points = (weights[..., None] * corners[corner]).sum(1)
         normals = F.normalize((weights[..., None] * smooth[corner]).sum(1), dim=1)
         if surface is not None:
             points, normals = _onto(surface, condition, points, normals)
-        image[texels] = (colours(points, normals).clamp(0, 1) * 255).round().byte()
+        image[texels] = (colours(points, normals).clamp(0, 1) * 255).round().byte().numpy()
+        empty[texels] = False
     if surface is not None:
         smooth = _onto(surface, condition, corners, smooth, steps=0)[1]
-    picture = Image.fromarray(image.view(size, size, 3).numpy())
+    nearest = distance_transform_edt(empty.reshape(size, size), return_distances=False, return_indices=True)
+    picture = Image.fromarray(image.reshape(size, size, 3)[tuple(nearest)])
     sheet = field is not None and field.unsigned  # which is seen from both sides
     material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=sheet)
     return trimesh.Trimesh(
@@ -149,19 +152,21 @@ def unwrap(mesh: trimesh.Trimesh, size: int) -> Charts:
 
 
 def _texels(charts: Charts, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Some texels [N] at a time, numbered row by row from the top, their faces [N] and weights of corners [N, 3]."""
+    """The texels on charts and beside them, some [N] at a time, numbered row by row from the top, with their faces [N]
+    and weights of corners [N, 3]."""
     flat = torch.from_numpy(charts.uv)
     faces = torch.from_numpy(charts.faces)
     tree = ops.mesh_tree(F.pad(flat, (0, 1)).float(), faces.int())
     for texels in torch.arange(size * size).split(_AT_ONCE):
         place = torch.stack([texels % size + 0.5, size - 0.5 - texels // size], 1) / size
         found = ops.mesh_distance(tree, F.pad(place, (0, 1)).float())
-        face = found.face.long()
+        near = (found.distance.abs() <= _BESIDE / size).nonzero()[:, 0]
+        texels, place, face, closest = texels[near], place[near], found.face[near].long(), found.closest[near]
         triangle = flat[faces[face]]  # [N, 3, 2]
-        inside = _weights(triangle, found.closest[:, :2].double()).clamp(0, 1)
+        inside = _weights(triangle, closest[:, :2].double()).clamp(0, 1)
         weights = _weights(triangle, place.double())
-        onward = (weights.abs().amax(1) <= _MAX_WEIGHT) & (found.distance.abs() <= _BESIDE / size)
-        weights = torch.where(onward[:, None], weights, inside / inside.sum(1, keepdim=True))
+        onward = weights.abs().amax(1, keepdim=True) <= _MAX_WEIGHT
+        weights = torch.where(onward, weights, inside / inside.sum(1, keepdim=True))
         yield texels, face, torch.where(weights.isfinite().all(1, keepdim=True), weights, 1 / 3).float()
 
 

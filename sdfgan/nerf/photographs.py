@@ -50,15 +50,13 @@ class Photographs:
 
     def _colours(self, points: Tensor, normals: Tensor) -> Tensor:
         count = len(self.views)
-        weights, seen = points.new_zeros(len(points), count), points.new_zeros(len(points), count, 3)
+        weights, seen = points.new_zeros(count, len(points)), points.new_zeros(count, len(points), 3)
         for index in range(count):
-            self._look(index, points, normals, weights[:, index], seen[:, index])
-        weights = weights / self.most
-        middle = _weighted_median(seen, weights)  # [N, 3]
-        weights = weights / (1 + (seen - middle[:, None]).square().sum(-1) / _SPREAD**2)
-        total = weights.sum(1, keepdim=True)
-        mean = (weights[..., None] * seen).sum(1)
-        return (mean + _TRUST * colours_at(self.field, None, points)) / (total + _TRUST)
+            self._look(index, points, normals, weights[index], seen[index])
+        weights /= self.most
+        weights /= 1 + (seen - _weighted_median(seen, weights)).square_().sum(-1) / _SPREAD**2
+        mean = (weights[..., None] * seen).sum(0)
+        return (mean + _TRUST * colours_at(self.field, None, points)) / (weights.sum(0)[:, None] + _TRUST)
 
     def _look(self, index: int, points: Tensor, normals: Tensor, weights: Tensor, seen: Tensor) -> None:
         """Set the weights [N] and colours [N, 3] of the places that one camera sees."""
@@ -74,7 +72,8 @@ class Photographs:
         facing, pixel = facing[inside], pixel[inside]
         hit = ops.mesh_raycast(self.tree, eye.expand(len(facing), 3).contiguous(), ways[facing])
         clear = (hit.distance - 1) * distance[facing] > -_HIDDEN
-        clear &= self._is_shown(index, pixel, ways[facing], distance[facing])
+        if cameras.mask is not None or cameras.distortion is not None:
+            clear &= self._is_shown(index, pixel, ways[facing], distance[facing])
         rgba = self._bilinear(index, pixel)
         clear &= rgba[:, 3] >= _OPAQUE
         facing = facing[clear]
@@ -128,8 +127,8 @@ class Photographs:
 
 
 def _weighted_median(values: Tensor, weights: Tensor) -> Tensor:
-    """[N, C] of values [N, V, C] with weights [N, V]: of each channel by itself."""
-    ordered, order = values.sort(dim=1)
-    reached = weights[..., None].expand_as(values).gather(1, order).cumsum(1)
-    first = (reached >= reached[:, -1:] / 2).int().argmax(1, keepdim=True)
-    return ordered.gather(1, first)[:, 0]
+    """[N, C] of values [V, N, C] with weights [V, N]: of each channel by itself."""
+    ordered, order = values.sort(dim=0)
+    reached = weights[..., None].expand_as(values).gather(0, order).cumsum(0)
+    first = (reached >= reached[-1:] / 2).int().argmax(0, keepdim=True)
+    return ordered.gather(0, first)[0]
