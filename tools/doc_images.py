@@ -28,11 +28,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from sdfgan.cameras import rotate_axes
 from sdfgan.errors import UserError
 from sdfgan.gan import load_generator, sample_latents
 from sdfgan.gan.models import poses_of
 from sdfgan.gan.views import ImageRenderer, ViewRange
-from sdfgan.images import save_image
+from sdfgan.images import image_grid, save_image
+from sdfgan.meshes import model_of, normalise, read_mesh, read_model, render_model
+from sdfgan.meshes.appearance import file_colours
 from sdfgan.training.files import write_json
 
 ROOT = Path(__file__).parent.parent
@@ -76,6 +79,20 @@ def from_both(image: Path, runs: list[Path]) -> None:
         viewer = ImageRenderer(generator, math.radians(config.fov))
         grids.append(viewer.grid(condition, 6, ViewRange.of(poses_of(config)), config.view_resolution, columns=18))
     save_image(image, torch.cat(grids, 1))
+
+
+def from_texture(image: Path, runs: list[Path]) -> None:
+    """A mesh and the textured mesh of its fit, between them the latter with colours at vertices; all from two sides."""
+    axes = rotate_axes((torch.tensor([0.3, 0.2]), torch.tensor([0.6, 3.6])))
+    path = runs[1] / "mesh.glb"
+    bare = read_mesh(path)
+    bare.merge_vertices()
+    placed, placement = normalise(bare)
+    places = torch.from_numpy(placed.vertices.astype(np.float32))
+    bare.visual.vertex_colors = file_colours(path, placement)[0](places, places).numpy()
+    models = [read_model(runs[0])[0], model_of([bare], 0.1), read_model(path)[0]]
+    rgba = torch.stack([render_model(model, axes, 320) for model in models], 1).flatten(0, 1)
+    save_image(image, image_grid(rgba[:, :3] + 1 - rgba[:, 3:], len(rgba)))
 
 
 def from_file(image: Path, runs: list[Path]) -> None:
@@ -122,6 +139,11 @@ MADE = {
     ),
     "peers.png": Made(
         from_file, 1, ("python benchmarks/peers.py --json benchmarks/results/peers.jsonl --figure peers.png",)
+    ),
+    "texture.png": Made(
+        from_texture,
+        2,
+        ("python tools/train_sdf.py spot.glb --preset low --faces 10000 --texture-resolution 1024",),
     ),
     "view.png": Made(from_file, 1, ("python tools/train_gan.py --shapes chairs", "python tools/view.py runs/gan-001")),
 }

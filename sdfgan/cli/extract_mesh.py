@@ -13,15 +13,19 @@ from sdfgan.cli.flags import ExtractMeshConfig
 from sdfgan.cli.shapes import load_shapes
 from sdfgan.cli.single import Kind, SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
-from sdfgan.meshes import export_mesh, export_volume, marching_cubes, sample_grid
+from sdfgan.gan.report import shape_mesh
+from sdfgan.meshes import export_mesh, export_volume, sample_grid
+from sdfgan.meshes.atlas import finished
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.sdf.report import solid_mesh
+from sdfgan.training.config import check_mesh_flags
 from sdfgan.training.progress import progress
 
 
 @torch.no_grad()
 def run(config: ExtractMeshConfig) -> None:
     """Write the meshes, and say where they are. A shape without a surface is left out, and that is said."""
+    check_mesh_flags(config, config.format)
     kind = run_kind(config.run)
     if kind != "gan":
         _write_one(config, kind)
@@ -29,7 +33,7 @@ def run(config: ExtractMeshConfig) -> None:
     refuse(config, "train-gan", "data")
     shapes = load_shapes(config)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
-    made = 0
+    asked, made = (config.faces, config.texture_resolution), 0
     with progress(len(shapes.seeds), "meshes") as bar:
         for index, seed in enumerate(shapes.seeds):
             condition = conditions.rows(shapes.condition, slice(index, index + 1))
@@ -39,11 +43,11 @@ def run(config: ExtractMeshConfig) -> None:
                 made += 1
             else:
                 try:
-                    mesh = marching_cubes(shapes.generator, condition, config.mesh_resolution)
+                    mesh = shape_mesh(shapes.generator, condition, config.mesh_resolution, f"seed {seed}")
                 except UserError as error:
                     print(f"seed {seed}: no mesh: {error}", file=sys.stderr)
                 else:
-                    export_mesh(mesh, path)
+                    export_mesh(finished(mesh, shapes.generator, condition, *asked), path)
                     made += 1
             bar.advance()
     if made == 0:
@@ -53,17 +57,17 @@ def run(config: ExtractMeshConfig) -> None:
 
 def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
     """The mesh of a run that has learned one shape, where the file's mesh or cameras lie. Raises UserError for none."""
-    cells = config.mesh_resolution
+    cells, asked = config.mesh_resolution, (config.faces, config.texture_resolution)
     if kind == "nerf":
         run = SceneRun.load(config)
         surface = scene_surface(run.model, run.config, cells)
         field = surface
-        make = partial(scene_mesh, surface, cells, run.scene)
+        make = partial(scene_mesh, surface, cells, run.scene, *asked)
     else:
         field = solid = load_solid(config)
         if solid.unsigned and config.format == "mrc":
             raise UserError(f"--format mrc: {config.run} has an unsigned field, which has no inside")
-        make = partial(solid_mesh, solid, cells)
+        make = partial(solid_mesh, solid, cells, *asked)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     path = folder / f"mesh.{config.format}"
     if config.format == "mrc":

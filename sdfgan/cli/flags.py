@@ -20,6 +20,7 @@ from sdfgan.training.config import (
     Count,
     Device,
     Elevations,
+    Faces,
     FieldOfView,
     Formerly,
     Frames,
@@ -35,6 +36,7 @@ from sdfgan.training.config import (
     Scale,
     Section,
     ShapesOrMeshes,
+    Texels,
     VideoFormat,
     Weight,
 )
@@ -164,6 +166,11 @@ class ExtractMeshConfig(SceneFlags, ShapeFlags):
     format: Literal["glb", "obj", "ply", "stl", "mrc"] = "glb"
     """File format; glb, obj and ply hold colours. mrc: the field sampled on the grid and negated, so that the surface
     is at level 0 and the inside above it."""
+    faces: Faces = 0
+    """Maximum number of triangles of the mesh, which is then simplified; 0: all. Needs the extra sdfgan[meshes]."""
+    texture_resolution: Texels = 0
+    """Side in texels of the texture of the mesh (GLB); 0: colours at its vertices instead. Needs the extra
+    sdfgan[meshes]."""
     output_dir: Path | None = None
     """Folder to write shape-SEED.FORMAT to (train-sdf, train-nerf: mesh.FORMAT). Default: meshes in the run folder, or
     meshes-2 ..."""

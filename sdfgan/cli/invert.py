@@ -24,10 +24,11 @@ from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.familiarity import Familiarity, familiarity
 from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.models import load_generator, poses_of
+from sdfgan.gan.report import shape_mesh
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
 from sdfgan.images import VideoWriter, image_grid, on_white, save_image, say_if_no_video, video_if_possible
 from sdfgan.inception import find_weights, load_inception, where
-from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes import export_mesh
 from sdfgan.training.config import chosen
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import atomic_file, write_json
@@ -131,7 +132,7 @@ def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator
     """The mesh, the codes and the numbers."""
     if config.mesh_resolution:
         try:
-            mesh = marching_cubes(generator, found.condition, config.mesh_resolution)
+            mesh = shape_mesh(generator, found.condition, config.mesh_resolution, "mesh")
         except UserError as error:
             print(f"no mesh: {error}")
         else:

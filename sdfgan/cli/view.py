@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import socket
 import sys
 import time
 
 from sdfgan.cli.arguments import run_folder
 from sdfgan.cli.flags import ViewConfig
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, require_module
 
 _NAP = 0.2  # seconds between looks at whether it is to end
 _PORT, _TRIES = 8080, 50  # where no port is given: the first that is free of so many
@@ -18,8 +17,7 @@ _PORT, _TRIES = 8080, 50  # where no port is given: the first that is free of so
 
 def run(config: ViewConfig) -> None:
     """Serve the page until Ctrl-C or SIGTERM, and then raise SystemExit. Raises UserError."""
-    if importlib.util.find_spec("viser") is None:
-        raise UserError('the viewer needs viser: pip install "sdfgan[viewer]"')
+    require_module("viser", "the viewer", "viewer")
     port = free_port(config.host, config.port)
     from sdfgan.training.device import resolve_device
     from sdfgan.training.interrupt import StopSignals

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import trimesh
 from torch import Tensor
 
 from sdfgan.errors import UserError
@@ -14,7 +15,8 @@ from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.views import ImageRenderer, ViewRange, alphas
 from sdfgan.images import image_grid, save_image, video_if_possible
-from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes import export_mesh, marching_cubes, without_floaters
+from sdfgan.meshes.isosurface import say_removed
 from sdfgan.training.health import separate_parts
 
 
@@ -67,13 +69,22 @@ class Report:
             latents = sample_latents(self.config, [seed]).to(next(self.generator.parameters()).device)
             path = self.path / "meshes" / f"shape-{seed}.glb"
             try:
-                mesh = marching_cubes(self.generator, self.generator.condition(latents), self.config.mesh_resolution)
+                condition = self.generator.condition(latents)
+                mesh = shape_mesh(self.generator, condition, self.config.mesh_resolution, f"seed {seed}")
             except UserError as error:
                 print(f"seed {seed}: no mesh: {error}")
                 continue
             export_mesh(mesh, path)
             made.append(path)
         return made
+
+
+def shape_mesh(generator: Field, condition: Any, cells: int, name: str) -> trimesh.Trimesh:
+    """The coloured surface of one shape without its floaters; says how many these were. Raises UserError for none."""
+    mesh, removed = without_floaters(marching_cubes(generator, condition, cells))
+    if removed:
+        print(f"{name}: {say_removed(mesh, removed)}")
+    return mesh
 
 
 def measure_slope(generator: Field) -> None:

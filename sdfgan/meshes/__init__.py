@@ -1,7 +1,9 @@
 """Triangle meshes: read, repaired, placed, measured by their signed distance, made from fields, and written."""
 
 from sdfgan.meshes.appearance import Model, model_of, read_model, render_mesh, render_model
+from sdfgan.meshes.atlas import textured
 from sdfgan.meshes.compare import chamfer_distance
+from sdfgan.meshes.decimate import decimate
 from sdfgan.meshes.export import MESH_SUFFIXES, export_mesh, export_volume
 from sdfgan.meshes.isosurface import marching_cubes, sample_grid, without_floaters
 from sdfgan.meshes.normalise import Placement, normalise
@@ -17,6 +19,7 @@ __all__ = [
     "Placement",
     "RepairReport",
     "chamfer_distance",
+    "decimate",
     "export_mesh",
     "export_volume",
     "marching_cubes",
@@ -29,5 +32,6 @@ __all__ = [
     "repair",
     "sample_grid",
     "sheet_mesh",
+    "textured",
     "without_floaters",
 ]

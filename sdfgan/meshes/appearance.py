@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from sdfgan.cameras import DEFAULT_FOV, ray_grid
 from sdfgan.checks import check_axes, check_fov, check_whole
 from sdfgan.images import UnreadableImage, to_rgba
 from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
-from sdfgan.meshes.normalise import normalise
+from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
 
@@ -137,6 +137,27 @@ def render_model(
     return torch.stack(images)
 
 
+def file_colours(path: Path, placement: Placement) -> tuple[Callable[[Tensor, Tensor], Tensor], list[str]]:
+    """The colours of a mesh file's surface, and what of the file is not shown.
+
+    They are a function of places [N, 3] where `placement` puts the mesh (of their normals nothing is used) that gives
+    RGB [N, 3] at the nearest place of the file's surface. Raises UserError, one line that names the file.
+    """
+    model, notes = read_model(path)
+    own = normalise(read_mesh(path))[1]  # in both, the same ball
+    if not model.textures and bool((model.colours[..., :3] == _GREY).all()) and not notes:
+        notes = [f"{path}: has no colours: it is grey"]
+
+    def colours(points: Tensor, normals: Tensor) -> Tensor:
+        there = own.normalised(placement.original(points.double())).float()
+        found = ops.mesh_distance(model.tree, there)
+        face = found.face.long()
+        weights = _weights(model.tree, face, found.closest[:, None])[:, 0].clamp(0, 1)
+        return model.albedo(face, weights)[:, :3]
+
+    return colours, notes
+
+
 class ModelHits(NamedTuple):
     """What N rays see of a model."""
 
@@ -220,13 +241,7 @@ def _repainted(model: Model, source: Model) -> Model:
     """A model with the looks that another one, of polygons cut into other triangles, has at its faces' centres."""
     corners = model.tree.vertices[model.tree.faces.long()]  # [F, 3, 3]
     face = ops.mesh_distance(source.tree, corners.mean(1)).face.long()
-    a, b, c = (corner[:, None] for corner in source.tree.vertices[source.tree.faces[face].long()].unbind(1))
-    u, v, p = b - a, c - a, corners - a
-    uu, uv, vv, pu, pv = ((x * y).sum(-1) for x, y in ((u, u), (u, v), (v, v), (p, u), (p, v)))
-    area = uu * vv - uv * uv
-    second, third = (vv * pu - uv * pv) / area, (uu * pv - uv * pu) / area  # may lie outside: uv goes on as a plane
-    weights = torch.stack([1 - second - third, second, third], -1)  # [F, 3 corners, 3]
-    weights = torch.where(weights.isfinite().all(-1, keepdim=True), weights, 1 / 3)
+    weights = _weights(source.tree, face, corners)  # [F, 3 corners, 3]; may lie outside: uv goes on as a plane
     inside = weights.clamp(min=0) / weights.clamp(min=0).sum(-1, keepdim=True)
     return Model(
         model.tree,
@@ -236,6 +251,17 @@ def _repainted(model: Model, source: Model) -> Model:
         source.texture[face],
         source.textures,
     )
+
+
+def _weights(tree: ops.MeshTree, face: Tensor, points: Tensor) -> Tensor:
+    """Barycentric weights [N, P, 3] of points [N, P, 3], as seen along the normals of faces [N]."""
+    a, b, c = (corner[:, None] for corner in tree.vertices[tree.faces[face].long()].unbind(1))
+    u, v, p = b - a, c - a, points - a
+    uu, uv, vv, pu, pv = ((x * y).sum(-1) for x, y in ((u, u), (u, v), (v, v), (p, u), (p, v)))
+    area = uu * vv - uv * uv
+    second, third = (vv * pu - uv * pv) / area, (uu * pv - uv * pu) / area
+    weights = torch.stack([1 - second - third, second, third], -1)
+    return torch.where(weights.isfinite().all(-1, keepdim=True), weights, 1 / 3)
 
 
 def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:

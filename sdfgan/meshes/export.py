@@ -75,8 +75,7 @@ def _moved_glb(mesh: trimesh.Trimesh) -> bytes:
     """A GLB around the origin whose node moves it to its place."""
     # A translation that single precision holds: readers that have no more put it where others do.
     centre = mesh.vertices.mean(0).astype(np.float32).astype(np.float64)
-    moved = mesh.copy()
-    moved.vertices = mesh.vertices - centre
+    moved = mesh.copy(include_cache=True).apply_translation(-centre)  # which keeps its normals
 
     def place(tree: dict[str, Any]) -> None:
         for node in tree["nodes"]:

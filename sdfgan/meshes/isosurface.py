@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import trimesh
 from skimage.measure import marching_cubes as triangulate
 from torch import Tensor
@@ -66,21 +67,28 @@ def marching_cubes(
     padded = np.pad(values, 1, constant_values=1000 * np.abs(values).max())
     vertices, faces, _, _ = triangulate(padded, 0.0, gradient_direction="descent")
     vertices = ((vertices - 1) * (2 * bound / resolution) - bound).clip(-bound, bound)
-    rgb = _colours(field, condition, torch.from_numpy(vertices.astype(np.float32)))
-    rgba = np.concatenate((rgb, np.full((len(rgb), 1), 255, np.uint8)), 1)
-    return trimesh.Trimesh(vertices, faces, vertex_colors=rgba, process=False)
+    return painted(vertices, faces, field, condition)
 
 
-def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01) -> tuple[trimesh.Trimesh, int]:
+@torch.no_grad()
+def painted(vertices: np.ndarray, faces: np.ndarray, field: Field, condition: Any = None) -> trimesh.Trimesh:
+    """A mesh of vertices [V, 3] and faces [F, 3] with the colours, RGBA uint8, that a field has at the vertices."""
+    rgb = colours_at(field, condition, torch.from_numpy(vertices.astype(np.float32)))
+    rgba = F.pad((rgb.clamp(0, 1) * 255).round().byte(), (0, 1), value=255)
+    return trimesh.Trimesh(vertices, faces, vertex_colors=rgba.numpy(), process=False)
+
+
+def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01, cavities: bool = False) -> tuple[trimesh.Trimesh, int]:
     """A closed mesh without parts of less than a share of the largest one's area, or inside out, and their number.
 
-    What is inside out is around a hole that is shut in, which no camera can have seen.
+    What is inside out is around a hole that is shut in, which no camera outside can have seen; with `cavities` it is
+    kept.
     """
     parts = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
     corners = mesh.triangles
     volumes = np.bincount(parts, (np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum(1))
     areas = np.bincount(parts, mesh.area_faces)
-    kept = (areas >= share * areas.max()) & (volumes > 0)
+    kept = (areas >= share * areas.max()) & (cavities | (volumes > 0))
     kept[areas.argmax()] = True
     if kept.all():
         return mesh, 0
@@ -88,6 +96,11 @@ def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01) -> tuple[trimes
     whole.update_faces(kept[parts])
     whole.remove_unreferenced_vertices()
     return whole, int((~kept).sum())
+
+
+def say_removed(mesh: trimesh.Trimesh, removed: int) -> str:
+    """What `without_floaters` has removed to leave a mesh, in words."""
+    return f"{removed} of {removed + mesh.body_count} parts removed: they float, or are cavities"
 
 
 def check_condition(function: str, field: Field, condition: Any) -> None:
@@ -147,13 +160,13 @@ def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:
     return field.sdf(points, condition, image).float().cpu()
 
 
-def _colours(field: Field, condition: Any, vertices: Tensor) -> np.ndarray:
-    """Colours [V, 3] uint8 at vertices [V, 3]."""
+def colours_at(field: Field, condition: Any, points: Tensor) -> Tensor:
+    """Colours [N, 3] of a field at points [N, 3], on the CPU."""
     parts = []
-    for part in vertices.split(_POINTS_AT_ONCE):
-        points, image = arguments_of(field, condition, part)
-        parts.append(field.rgb(points, condition, image).float().cpu())
-    return (torch.cat(parts).clamp(0, 1) * 255).round().byte().numpy()
+    for part in points.split(_POINTS_AT_ONCE):
+        given, image = arguments_of(field, condition, part)
+        parts.append(field.rgb(given, condition, image).float().cpu())
+    return torch.cat(parts)
 
 
 def arguments_of(field: Field, condition: Any, points: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -14,6 +14,7 @@ from sdfgan.training.config import (
     Count,
     Device,
     Essential,
+    Faces,
     Formerly,
     MeshCells,
     Natural,
@@ -23,8 +24,10 @@ from sdfgan.training.config import (
     Scale,
     Section,
     Share,
+    Texels,
     VideoFormat,
     Weight,
+    check_mesh_flags,
     flag_of,
     from_json,
     settings_of,
@@ -184,6 +187,11 @@ class NerfConfig(Config):
     """Also make a video along the test (or validation) poses."""
     mesh_resolution: Annotated[MeshCells, Essential] = 128
     """Grid cells per axis of the mesh made at the end; 0: none."""
+    faces: Annotated[Faces, Essential] = 0
+    """Maximum number of triangles of the mesh, which is then simplified; 0: all. Needs the extra sdfgan[meshes]."""
+    texture_resolution: Annotated[Texels, Essential] = 0
+    """Side in texels of the texture of the mesh (GLB); 0: colours at its vertices instead. Needs the extra
+    sdfgan[meshes]."""
     mesh_level: Scale | None = None
     """Density at the surface of the mesh, per scene unit. Default: one that absorbs half of the light within two
     cells."""
@@ -218,6 +226,7 @@ class NerfConfig(Config):
             raise UserError(f"--model must be one of {', '.join(_MODELS)}, got {self.model}")
         if not isinstance(self, ResolvedNerfConfig):
             self._check_used()
+        check_mesh_flags(self)
         device = resolve_device(self.device)
         on_cpu = device.type == "cpu"
         precision = self.precision

@@ -47,8 +47,8 @@ from sdfgan.training.run import Summary, choose_folder, resumed_config
 from sdfgan.training.steps import ChunkThreads, Steps, as_numbers, assign_gradients, mean_gradients
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
-    render_depth render_normal render_test mesh_resolution mesh_level lpips evaluate_interval evaluate_views
-    checkpoint_interval"""
+    render_depth render_normal render_test mesh_resolution mesh_level faces texture_resolution lpips
+    evaluate_interval evaluate_views checkpoint_interval"""
 _FIRST_RATE = 0.01  # of the learning rate when it begins to rise
 _PIXELS_AT_ONCE = 2**20
 _MIN_RAYS = 8  # of a chunk, while the number adapts
@@ -292,7 +292,8 @@ class NerfJob(Job):
         if config.mesh_resolution:
             try:
                 surface = scene_surface(self.model, config, config.mesh_resolution)
-                export_mesh(scene_mesh(surface, config.mesh_resolution, scene), path / "mesh.glb")
+                asked = config.mesh_resolution, scene, config.faces, config.texture_resolution
+                export_mesh(scene_mesh(surface, *asked), path / "mesh.glb")
                 mesh = str(path / "mesh.glb")
             except UserError as error:
                 print(f"no mesh: {error}")

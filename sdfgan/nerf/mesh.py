@@ -16,8 +16,11 @@ from sdfgan.fields.base import Field
 from sdfgan.fields.nerf import density_normals
 from sdfgan.fields.surface_grid import SurfaceGrid
 from sdfgan.meshes import marching_cubes, without_floaters
+from sdfgan.meshes.atlas import finished
+from sdfgan.meshes.isosurface import say_removed
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.models import SceneModel, SurfaceModel, load_model
+from sdfgan.nerf.photographs import Photographs
 from sdfgan.volume import RaySamples, VolumeField
 
 _DEPTH = 20.0  # densities are told apart up to this many times the level
@@ -70,20 +73,28 @@ def scene_surface(model: SceneModel, config: ResolvedNerfConfig, cells: int) -> 
 
 
 def surface_mesh(surface: Field, cells: int) -> tuple[trimesh.Trimesh, int]:
-    """The surface in the cube [-1, 1]^3, of a distance without its floaters, and their number. Raises UserError where
-    there is none."""
+    """The surface in the cube [-1, 1]^3 without its floaters, and their number. Raises UserError where there is none.
+
+    Of a density cavities are kept: cameras may be in one, such as a room.
+    """
     mesh = marching_cubes(surface, resolution=cells)
-    return without_floaters(mesh) if isinstance(surface, SurfaceGrid) else (mesh, 0)
+    return without_floaters(mesh, cavities=not isinstance(surface, SurfaceGrid))
 
 
-def scene_mesh(surface: Field, cells: int, scene: Scene) -> trimesh.Trimesh:
-    """The same in the file's units with y up; says how many floaters were removed."""
-    mesh, removed = surface_mesh(surface, cells)
+def scene_mesh(surface: Field, cells: int, scene: Scene, faces: int = 0, texture: int = 0) -> trimesh.Trimesh:
+    """The same in the file's units with y up; says how many floaters were removed.
+
+    With at most so many faces (0: all), and a texture of so many texels along a side (0: none): of the photographs'
+    colours, or of a density's own.
+    """
+    (mesh, removed), colours = surface_mesh(surface, cells), None
     if removed:
-        print(f"mesh: {removed} of {removed + mesh.body_count} parts removed: they float, or are cavities")
+        print(f"mesh: {say_removed(mesh, removed)}")
+    if texture and isinstance(surface, SurfaceGrid):
+        colours = Photographs(scene.train, mesh, surface).colours
+    mesh = finished(mesh, surface, None, faces, texture, colours)
     mesh.apply_scale(float(scene.to_file[0, 0]))
-    mesh.apply_translation(scene.to_file[:, 3].numpy())
-    return mesh
+    return mesh.apply_translation(scene.to_file[:, 3].numpy())
 
 
 def load_surface(path: str | Path, device: str = "cpu") -> SurfaceGrid:

@@ -17,13 +17,16 @@ from sdfgan.training.config import (
     Count,
     Device,
     Essential,
+    Faces,
     Formerly,
     NotNegative,
     Positive,
     Scale,
     Section,
+    Texels,
     VideoFormat,
     Weight,
+    check_mesh_flags,
     from_json,
 )
 
@@ -127,6 +130,11 @@ class SdfConfig(Config):
     cell, and of every unsigned field; of an unsigned field that thin, also in the finest level of the hash grid."""
     mesh_format: Annotated[Literal["glb", "stl", "obj", "ply"], Essential] = "glb"
     """Format of the mesh."""
+    faces: Annotated[Faces, Essential] = 0
+    """Maximum number of triangles of the mesh, which is then simplified; 0: all. Needs the extra sdfgan[meshes]."""
+    texture_resolution: Annotated[Texels, Essential] = 0
+    """Side in texels of the texture of the mesh (GLB), with the colours of MESH's file; 0: none. Needs the extra
+    sdfgan[meshes]."""
     show_vis: Annotated[Literal[0, 1], Essential] = 0
     """1: also slices, error maps (PNG) and a turntable video."""
     video_frames: Annotated[int, NotNegative, AtMost(10**6)] = 36
@@ -145,6 +153,7 @@ class SdfConfig(Config):
         """The same with everything decided and checked; UserError."""
         from sdfgan.training.device import resolve_device
 
+        check_mesh_flags(self, self.mesh_format)
         given = {name: value for name, value in vars(self).items() if value is not None}
         device = str(resolve_device(self.device))
         config = ResolvedSdfConfig(**{**vars(self), **self.defaults(), **given, "device": device})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 import trimesh
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.meshes.normalise import Placement
 from sdfgan.meshes.signed_distance import GroundTruth
 
 _GRID = 64  # points along a side
@@ -103,8 +102,14 @@ def _way(a: GroundTruth, b: GroundTruth, seed: int) -> tuple[Tensor, Tensor]:
     return distance, (a.face_normals[faces] * b.face_normals[found.face.long()]).sum(1).abs()
 
 
-def moved(mesh: trimesh.Trimesh, to: Callable[[np.ndarray], np.ndarray]) -> trimesh.Trimesh:
-    """A copy whose vertices are where `to` puts them, such as `Placement.original`."""
-    copy = mesh.copy()
-    copy.vertices = to(np.asarray(mesh.vertices))
-    return copy
+def to_original(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:
+    """The mesh where the one it was learnt from lay."""
+    moved = mesh.copy(include_cache=True).apply_scale(1 / placement.scale)  # which keeps its normals
+    return moved.apply_translation(placement.centre)
+
+
+def to_normalised(mesh: trimesh.Trimesh, placement: Placement) -> trimesh.Trimesh:
+    """What lies where the original lay, in the ball or cube that was learnt in."""
+    moved = mesh.copy()
+    moved.vertices = placement.normalised(np.asarray(mesh.vertices))
+    return moved

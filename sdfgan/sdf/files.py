@@ -77,6 +77,8 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
         samples, placement = read_samples(path)
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
+        if config.texture_resolution:
+            raise UserError(f"{path}: holds samples without colours, of which --texture-resolution makes no texture")
         why = _why_unsigned(config, "" if (samples.distances < 0).any() else "no distance is negative")
         if why:
             samples = samples._replace(distances=samples.distances.abs())

@@ -30,9 +30,10 @@ _LATENT = 16  # length
 
 
 class MeshSDF(CoordinateSDF):
-    """The field of one mesh, in the unit ball or cube; `placement` says where the mesh lay."""
+    """The field of one mesh, in the unit ball or cube; `placement` says where the mesh lay, `source` its file."""
 
     placement: Placement
+    source: Path | None
 
 
 def make_field(config: ResolvedSdfConfig, samples: tuple[Tensor, Tensor] | None, placement: Placement) -> MeshSDF:
@@ -65,7 +66,7 @@ def make_field(config: ResolvedSdfConfig, samples: tuple[Tensor, Tensor] | None,
     if isinstance(encoding, HashGrid) and inputs is not None:
         corners = inputs(torch.cartesian_prod(*[torch.tensor([-1.0, 1.0])] * 3))
         encoding.bound.fill_(corners.abs().max())
-    field.placement = placement
+    field.placement, field.source = placement, config.input
     return field
 
 

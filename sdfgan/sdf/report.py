@@ -18,12 +18,14 @@ from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.images import VideoWriter, image_grid, save_image, video_if_possible
 from sdfgan.meshes import export_mesh, marching_cubes
+from sdfgan.meshes.appearance import file_colours
+from sdfgan.meshes.atlas import finished
 from sdfgan.meshes.read import read_mesh
 from sdfgan.meshes.sheets import sheet_mesh
 from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
 from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
-from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, moved
+from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
 from sdfgan.sdf.files import Case
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
 from sdfgan.training.run import Summary
@@ -65,10 +67,10 @@ def finish_case(
         try:
             cells = summary["reconstruction_res"] = mesh_cells(config, case)
             name = f"{MESH}.{config.mesh_format}"
-            export_mesh(solid_mesh(field, cells), folder / name)
+            export_mesh(solid_mesh(field, cells, config.faces, config.texture_resolution), folder / name)
             summary["mesh"] = name
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
-                written = moved(read_mesh(folder / name), case.placement.normalised)
+                written = to_normalised(read_mesh(folder / name), case.placement)
                 summary["metrics"] |= mesh_metrics(written, case.truth)
         except UserError as error:
             summary["error"] = f"{case.path}: {error}"
@@ -89,10 +91,21 @@ def finish_case(
     summary.write(folder)
 
 
-def solid_mesh(field: MeshSDF, cells: int) -> trimesh.Trimesh:
-    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none."""
-    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, field.condition(None), cells)
-    return moved(mesh, field.placement.original)
+def solid_mesh(field: MeshSDF, cells: int, faces: int = 0, texture: int = 0) -> trimesh.Trimesh:
+    """The surface of a field, or its sheet, where the mesh lay that it learnt from. Raises UserError for none.
+
+    With at most so many faces (0: all), and with a texture of so many texels along a side (0: none), which shows the
+    colours of that mesh's file.
+    """
+    colours, condition = None, field.condition(None)
+    if texture:
+        if field.source is None:
+            raise UserError("--texture-resolution: the model does not say from which file it was learnt")
+        colours, notes = file_colours(field.source, field.placement)
+        for note in notes:
+            print(note)
+    mesh = (sheet_mesh if field.unsigned else marching_cubes)(field, condition, cells)
+    return to_original(finished(mesh, field, condition, faces, texture, colours), field.placement)
 
 
 def mesh_cells(config: ResolvedSdfConfig, case: Case) -> int:

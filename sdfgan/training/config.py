@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import tyro
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, require_module
 
 _MAX_FLOAT, _MAX_INT = 1e30, 2**63 - 1  # of what becomes a number of 32, or of 64, bits
 MIN_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
@@ -69,6 +69,8 @@ Essential = _Mark("essential")  # shown by --help; --help-all shows everything
 Positive = Rule("be positive", lambda x: not x <= 0, "> 0")
 NotNegative = Rule("not be negative", lambda x: not x < 0, ">= 0")
 Cells = Rule(f"be 0 (no mesh) or at least {MIN_CELLS}", lambda n: n == 0 or n >= MIN_CELLS, "0, or >= 4")
+TexelsOfASide = Rule("be 0 (none) or from 16 to 8192", lambda n: n == 0 or 16 <= n <= 8192, "0, or 16 to 8192")
+Triangles = Rule("be 0 (all) or at least 4", lambda n: n == 0 or n >= 4, "0, or >= 4")
 ShapesOrMeshes = Rule(
     "be a number from 0 to 1000000, or a folder of meshes", lambda x: isinstance(x, Path) or 0 <= x <= 10**6, ""
 )
@@ -106,6 +108,8 @@ Frequency = Annotated[float, Positive, AtMost(1000)]  # of a sine layer
 Share = Annotated[float, Between(0, 1)]
 Pixels = Annotated[int, Between(1, 8192)]  # along a side of an image: more do not fit into memory
 MeshCells = Annotated[int, Cells, AtMost(MAX_CELLS)]
+Faces = Annotated[int, Triangles]
+Texels = Annotated[int, TexelsOfASide]
 Elevations = Annotated[tuple[float, float], Interval(-90, 90), Metavar("LOW HIGH")]
 Azimuths = Annotated[tuple[float, float], Interval(-720, 720), Metavar("LOW HIGH")]
 Colour = Annotated[
@@ -259,6 +263,18 @@ def _as_given(cls: type[Config], name: str) -> Setting:
     """A field as the command takes it, whose value may be left to be decided: that of the base that has it first."""
     bases = (settings_of(base) for base in reversed(cls.__mro__) if dataclasses.is_dataclass(base))
     return next(settings[name] for settings in bases if name in settings)
+
+
+def check_mesh_flags(config: Any, suffix: str = "glb") -> None:
+    """Raises UserError where `faces` or a `texture_resolution` is asked for that the mesh of a configuration cannot
+    have, or that needs libraries which are not installed."""
+    for name, module in (("faces", "fast_simplification"), ("texture_resolution", "xatlas")):
+        if getattr(config, name):
+            if config.mesh_resolution == 0 or suffix == "mrc":
+                raise UserError(f"{flag_of(name)}: is for a mesh, and none is to be made")
+            require_module(module, flag_of(name), "meshes")
+    if config.texture_resolution and suffix != "glb":
+        raise UserError(f"--texture-resolution: only GLB files hold their texture, got {suffix}")
 
 
 C = TypeVar("C", bound=Config)
