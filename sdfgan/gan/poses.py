@@ -2,8 +2,8 @@
 
 A discriminator's logit of a fake estimates log p_real - p_fake, so bins of the histogram whose fakes have higher logits
 than others should become more frequent. Their log shares follow the mean logits of the bins, relative to that of all:
-the natural gradient of the mean logit, by which the prior over poses plays the generator's game. It goes where
-expectation maximisation does, which multiplies the shares of a mixture by E[p_real / p_fake | bin].
+the natural gradient of the mean logit, by which the prior over poses plays the generator's game; and of the entropy.
+It goes where expectation maximisation does, which multiplies the shares of a mixture by E[p_real / p_fake | bin].
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from sdfgan.training.files import write_text
 ELEVATION_BINS, AZIMUTH_BINS = 8, 24
 _RATE = 0.01  # change of a log share per step, for logits one standard deviation above the mean
 _RATE_ELEVATION = 0.04  # the same of all bins of an elevation together, which no turn of the shapes can stand for
+_ENTROPY = 0.2  # weight of the entropy, lest the views that the generator knows best, and passes with, take over
 _MEMORY = 0.98  # of the sums that mean logits are taken from: fifty steps
 _DOUBT = 2.0  # fakes of a mean logit are counted to those of each bin, lest few of them count for much
 _FLOOR = 0.02  # of all poses, spread evenly over the bins, are the least that they have: no view is lost for ever
@@ -159,8 +160,10 @@ class PoseLearner(nn.Module):
         rows, columns = self.shares.shape
         smooth = _near(rows, False, self.shares) @ self.sums @ _near(columns, all_round(self.spans[1]), self.shares)
         level = smooth.sum(2, keepdim=True)
-        steps = (_RATE * smooth[0] / (smooth[1] + _DOUBT), _RATE_ELEVATION * level[0] / (level[1] + _DOUBT))
-        logs = self.shares.log() + rate * sum(steps)
+        logs = self.shares.log()
+        rarer = (self.shares * logs).sum() - logs  # the natural gradient of the entropy
+        step = _RATE * (smooth[0] / (smooth[1] + _DOUBT) + _ENTROPY * rarer)
+        logs = logs + rate * (step + _RATE_ELEVATION * level[0] / (level[1] + _DOUBT))
         moved = logs.flatten().softmax(0).clamp(min=_FLOOR / logs.numel())
         self.shares.copy_((moved / moved.sum()).view_as(self.shares))
 

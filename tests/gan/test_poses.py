@@ -20,7 +20,7 @@ from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, job, train
 from sdfgan.gan.data import TrainingData
 from sdfgan.gan.job import GanJob
-from sdfgan.gan.poses import _RATE, AZIMUTH_BINS, ELEVATION_BINS, PoseHistogram, PoseLearner
+from sdfgan.gan.poses import _ENTROPY, _RATE, AZIMUTH_BINS, ELEVATION_BINS, PoseHistogram, PoseLearner
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint
 from tests.gan.test_train import TINY
 
@@ -73,22 +73,24 @@ def test_divergence_is_of_the_best_turn() -> None:
     assert part.compared(true)["pose_turn"] == 0, "the ends of a range say where the front is"
 
 
-def test_a_step_is_the_natural_gradient_of_the_mean_logit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_the_natural_gradient_of_mean_logit_and_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without smoothing, memory and doubt, with one fake from the middle of each bin: float64 against autograd."""
     monkeypatch.setattr("sdfgan.gan.poses._MEMORY", 0.0)
     monkeypatch.setattr("sdfgan.gan.poses._DOUBT", 0.0)
     monkeypatch.setattr("sdfgan.gan.poses._RATE_ELEVATION", 0.0)  # which is faster along one direction
     monkeypatch.setattr("sdfgan.gan.poses._near", lambda count, cyclic, like: torch.eye(count, dtype=like.dtype))
     learner = PoseLearner(*ALL).double()
+    learner.shares.copy_((skewed() + 0.001) / (skewed() + 0.001).sum())
     elevation = ((torch.arange(8).double() + 0.5) / 8 * ALL[0][1]).repeat_interleave(24)
     azimuth = ((torch.arange(24).double() + 0.5) / 24 * 2 * math.pi).repeat(8)
     logits = torch.randn(192, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     logs = learner.shares.log().flatten().requires_grad_()
     shares = logs.softmax(0)
-    (gradient,) = torch.autograd.grad((shares * logits).sum(), logs)
-    natural = gradient / shares.detach() / logits.std(unbiased=False)
+    aim = (shares * logits).sum() / logits.std(unbiased=False) - _ENTROPY * (shares * shares.log()).sum()
+    (gradient,) = torch.autograd.grad(aim, logs)
     learner.learn(logits, rotate_axes((elevation, azimuth)))
-    assert torch.allclose(learner.shares.flatten(), (logs.detach() + _RATE * natural).softmax(0), rtol=1e-9)
+    wanted = (logs + _RATE * gradient / shares).softmax(0).detach()
+    assert torch.allclose(learner.shares.flatten(), wanted, rtol=1e-9)
 
 
 def test_it_recovers_skewed_poses_from_noisy_verdicts() -> None:
