@@ -74,7 +74,9 @@ def main() -> None:
         job.step()
         if (step + 1) % 100 and step + 1 not in arguments.measure:
             continue
-        numbers = {name: f"{value:.4g}" for name, value in learned.histogram.compared(poses).items()}
+        numbers = {}
+        if arguments.poses != "true":
+            numbers = {name: f"{value:.4g}" for name, value in learned.histogram.compared(poses).items()}
         if step + 1 in arguments.measure:
             numbers |= {name: f"{value:.4f}" for name, value in zip(("swd", "floor"), distance(job), strict=True)}
         print(arguments.poses, step + 1, f"{time.process_time() - started:.0f} s", numbers, flush=True)

@@ -447,7 +447,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
     if config.inception is not None and 0 < config.evaluate_images < MIN_IMAGES:
         raise UserError(f"--inception: FID needs --evaluate-images {MIN_IMAGES}, got {config.evaluate_images}")
     if config.poses not in (*POSE_DISTRIBUTIONS, "data", "learned"):
-        raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, data, learned; got {config.poses!r}")
+        raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, learned, data; got {config.poses!r}")
     if config.poses == "learned":
         for name in ("elevation", "azimuth"):
             low, high = getattr(config, name)
