@@ -20,7 +20,8 @@ from sdfgan.gan import shape_sets, truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.data import load_training_data
 from sdfgan.gan.evaluation import image_scores, random_images, real_images
-from sdfgan.gan.models import load_generator, poses_of
+from sdfgan.gan.models import learned_poses, load_generator, poses_of
+from sdfgan.gan.poses import PoseHistogram
 from sdfgan.gan.shape_sets import TrueShapes
 from sdfgan.images import save_image
 from sdfgan.inception import find_weights, load_inception, where
@@ -41,7 +42,8 @@ def run(config: EvaluateConfig) -> None:
     weights = config.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(config.run)
     generator, trained = load_generator(checkpoint, weights)  # type: ignore[arg-type]
-    state = load_checkpoint(checkpoint)[1]
+    tensors, state = load_checkpoint(checkpoint)
+    learned = learned_poses(trained, tensors, checkpoint)
     source = trained.data or state.get("imported_from")
     if isinstance(config.shapes, int) and config.shapes and source is not None:
         raise UserError(
@@ -52,8 +54,9 @@ def run(config: EvaluateConfig) -> None:
         raise UserError(f"{config.run} was imported without its training data: give real images by --real")
     default = run_folder(config.run) / f"evaluation-{checkpoint.name.removeprefix('step-')}.json"
     meshes = config.shapes if isinstance(config.shapes, Path) else None
-    reads = filter(None, (config.real, config.inception, meshes, config.training_shapes))
+    reads = filter(None, (config.real, config.poses, config.inception, meshes, config.training_shapes))
     output = output_path(config.output, default, reads=[checkpoint, *reads])
+    of_poses = {} if config.poses is None else _pose_scores(config.poses, learned, trained)
     compared = _true_shapes(config, trained.shapes) if config.shapes else None
     now = dataclasses.replace(trained.at(max(0, state["step"] - 1)), device=str(device))
     found = find_weights(config.inception)
@@ -75,10 +78,10 @@ def run(config: EvaluateConfig) -> None:
         def truncate(condition: Any) -> Any:
             return conditions.lerp(mean, condition, config.psi)
 
-    poses = _poses(now, reals)
+    poses = _poses(now, reals, learned)
     fakes = random_images(generator, now, poses, count, seed=config.seed, truncate=truncate)
     true = real_images(reals, count, now)
-    scores: dict[str, Any] = {**image_scores(fakes, true, inception)}
+    scores: dict[str, Any] = {**image_scores(fakes, true, inception), **of_poses}
     if len(reals) >= 2 * count:
         scores["swd_floor"] = sliced_wasserstein(true, real_images(reals, count, now, start=count))
     sheet = None
@@ -100,6 +103,7 @@ def run(config: EvaluateConfig) -> None:
         "images": count,
         "resolution": now.resolution,
         "real": str(config.real or what),
+        "poses": config.poses and str(config.poses),
         "shapes": str(config.shapes) if isinstance(config.shapes, Path) else config.shapes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         **scores,
@@ -152,7 +156,22 @@ def _true_shapes(config: EvaluateConfig, family: str) -> tuple[TrueShapes, TrueS
     return true, training._replace(clouds=training.clouds[some]), training
 
 
-def _poses(config: ResolvedGanConfig, reals: Images) -> PoseDistribution:
+def _pose_scores(path: Path, learned: PoseHistogram | None, trained: ResolvedGanConfig) -> dict[str, float]:
+    """How far learned poses are from those of a data set, as training saw its images."""
+    if learned is None:
+        raise UserError(f"--poses compares poses that were learned (train-gan --poses learned), not {trained.poses}")
+    true = open_data(path, trained.resolution, layout=trained.data_layout, background=trained.background).images.poses
+    if true is None:
+        raise UserError(f"{path}: --poses: not every image has a pose (poses.json, transforms.json)")
+    if trained.mirror:
+        print("the run flipped images at random: the true poses are these and their mirror images")
+        true = torch.cat([true, true * torch.tensor([1.0, -1.0])])
+    return learned.compared(true)
+
+
+def _poses(config: ResolvedGanConfig, reals: Images, learned: PoseHistogram | None) -> PoseDistribution:
+    if learned is not None:
+        return learned
     if config.poses == "data":
         if reals.poses is None:
             raise UserError("the run took its poses from its data, and these images have none (poses.json)")

@@ -228,7 +228,8 @@ class InvertConfig(VolumeFlags):
 @dataclass(frozen=True)
 class EvaluateConfig(Config):
     """Measure a trained generator: sliced-Wasserstein distance; with Inception weights FID, KID, precision and recall;
-    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's or a folder of meshes."""
+    with --shapes MMD, coverage and 1-NNA of its shapes against the built-in set's or a folder of meshes; with
+    --poses how far the poses that it learned are from true ones."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder (its newest checkpoint is used) or checkpoint folder."""
@@ -246,6 +247,9 @@ class EvaluateConfig(Config):
     far generated shapes are from the nearest of them, with a picture of some."""
     up: Literal["y", "z"] = "y"
     """The axis of these meshes that points up."""
+    poses: Annotated[Path | None, Metavar("DATA")] = None
+    """A data set whose poses are known (poses.json ...): KL and Jensen-Shannon divergence, in nats, of those that a run
+    with --poses learned has learned, over its bins, at the turn of the shapes where they agree best."""
     psi: Annotated[float, Between(-10, 10)] = 1.0
     """Truncation towards the mean shape, which lies between the kinds of objects if the run learned several. Scores are
     usually reported for 1, no truncation."""

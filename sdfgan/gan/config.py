@@ -87,8 +87,9 @@ class GanConfig(Config):
     fov: Annotated[FieldOfView, Section("Camera")] = 25.0
     """Field of view, degrees."""
     poses: Annotated[str, Essential] = "uniform"
-    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; or data:
-    the poses of the images, if the data set has them."""
+    """Distribution of camera poses: uniform, gaussian, truncated_gaussian, spherical_uniform, hybrid, fixed; data: the
+    poses of the images, if the data set has them; learned: cameras that nobody knows are learned with the shapes, as
+    shares of bins of --elevation and --azimuth, which should be wide, such as 0 60 and 0 360."""
     elevation: Annotated[Elevations, Essential] = (10.0, 30.0)
     """Range of the cameras' elevations (angles above the horizon), degrees."""
     azimuth: Annotated[Azimuths, Essential] = (0.0, 360.0)
@@ -446,8 +447,13 @@ def check_settings(config: ResolvedGanConfig) -> None:
         raise UserError("--evaluate-shapes compares with the shapes of a built-in set: not for --data")
     if config.inception is not None and 0 < config.evaluate_images < MIN_IMAGES:
         raise UserError(f"--inception: FID needs --evaluate-images {MIN_IMAGES}, got {config.evaluate_images}")
-    if config.poses not in (*POSE_DISTRIBUTIONS, "data"):
-        raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, data; got {config.poses!r}")
+    if config.poses not in (*POSE_DISTRIBUTIONS, "data", "learned"):
+        raise UserError(f"--poses must be one of {', '.join(POSE_DISTRIBUTIONS)}, learned, data; got {config.poses!r}")
+    if config.poses == "learned":
+        for name in ("elevation", "azimuth"):
+            low, high = getattr(config, name)
+            if low == high:
+                raise UserError(f"--poses learned: --{name} must be a range to learn within, got {low:g} {high:g}")
     if config.ada_target and config.gan_loss not in ("logistic", "hinge"):
         raise UserError(f"--ada-target needs logits with a sign: --gan-loss logistic or hinge, not {config.gan_loss}")
     if config.resume is not None and config.load_dir is not None:

@@ -27,6 +27,7 @@ from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.losses import top_k_weights
 from sdfgan.gan.models import config_of
 from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
+from sdfgan.gan.poses import PoseLearner
 from sdfgan.gan.report import Report, measure_slope, video_file
 from sdfgan.gan.state import Gradients, TrainingState
 from sdfgan.gan.views import ImageRenderer, ViewRange
@@ -128,7 +129,10 @@ class GanJob(TrainingState):
             keep_graph = index == config.discriminator_steps - 1 and not self.config.recompute
             fakes = self.threads.map(render if keep_graph else torch.no_grad()(render), fakes)
             of_discriminator = self._update_discriminator(objective, batches, fakes)
-        log = self._read(of_discriminator | self._update_generator(objective, batches, fakes))
+        numbers = of_discriminator | self._update_generator(objective, batches, fakes)
+        if self.pose_learner is not None:
+            numbers |= self._learn_poses(self.pose_learner, objective, fakes)
+        log = self._read(numbers)
         self._update_averages()
         self.steps_done += 1
         self._adjust_augmentation(log, config)
@@ -190,10 +194,6 @@ class GanJob(TrainingState):
         def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
             return objective.adversarial_loss(self.discriminator, *inputs)
 
-        @torch.no_grad()
-        def logits(fake: Fake, view: View) -> Tensor:
-            return objective.verdict(self.discriminator, objective.see(fake.images(config.channels), view)).logit
-
         def chunk(fake: Fake, view: View, weights: Tensor | None) -> tuple[Numbers, Gradients]:
             if fake.made is None or not fake.made.rgb.requires_grad:
                 fake = objective.render(self.generator, fake, self.room)
@@ -209,13 +209,30 @@ class GanJob(TrainingState):
 
         weights: Sequence[Tensor | None] = [None] * len(fakes)
         if config.top_k_interval:
-            all_logits = self.ranks.gather(torch.cat(self.threads.map(logits, fakes, views)))
-            chosen = top_k_weights(all_logits, self.steps_done, config.top_k_interval, config.top_k_floor)
+            logits = self._logits(objective, fakes, views)
+            chosen = top_k_weights(logits, self.steps_done, config.top_k_interval, config.top_k_floor)
             weights = [weight for (weight,) in batches.mine(chosen)]
         improved = self.threads.map(chunk, fakes, views, weights)
         log = self._mean([numbers for numbers, _ in improved])
         norm = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
         return log | {"gradient_norm_g": norm}
+
+    def _logits(self, objective: Objective, fakes: list[Fake], views: Sequence[View]) -> Tensor:
+        """The discriminator's logits of the fakes of all processes."""
+
+        @torch.no_grad()  # the mode does not reach other threads by itself
+        def some(fake: Fake, view: View) -> Tensor:
+            seen = objective.see(fake.images(objective.config.channels), view)
+            return objective.verdict(self.discriminator, seen).logit
+
+        return self.ranks.gather(torch.cat(self.threads.map(some, fakes, views)))
+
+    def _learn_poses(self, learner: PoseLearner, objective: Objective, fakes: list[Fake]) -> Numbers:
+        """Let the poses follow the discriminator's verdicts on the fakes."""
+        logits = self._logits(objective, fakes, [View(None, None)] * len(fakes))
+        axes = self.ranks.gather(torch.cat([fake.axes for fake in fakes]))
+        learner.learn(logits, axes, self._decay(objective.config))
+        return {"pose_spread": learner.spread}
 
     def _graphs(self, objective: Objective) -> Graphs | None:
         """The recordings of the discriminator's part. One is of one fade; and fp16's scale must reach into it."""
@@ -235,12 +252,13 @@ class GanJob(TrainingState):
         means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
 
+    def _decay(self, config: ResolvedGanConfig) -> float:
+        """The factor on learning rates: constant, then linearly down to 5%."""
+        progress, start = self.steps_done / config.steps, config.decay_start
+        return max(0.05, (1 - progress) / (1 - start)) if start < 1 and progress > start else 1.0
+
     def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
-        """Constant, then linearly down to 5%."""
-        progress = self.steps_done / config.steps
-        factor = 1.0
-        if config.decay_start < 1 and progress > config.decay_start:
-            factor = max(0.05, (1 - progress) / (1 - config.decay_start))
+        factor = self._decay(config)
         for group in self.optimizer_g.param_groups:
             group["lr"] = config.learning_rate_generator * factor * group["rate"]
         self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
@@ -293,6 +311,9 @@ class GanJob(TrainingState):
             print(
                 f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}"
             )
+        if config.poses == "learned":
+            elevation, azimuth = (f"{low:g} {high:g}" for low, high in (config.elevation, config.azimuth))
+            print(f"poses are learned within --elevation {elevation} and --azimuth {azimuth}, shown in poses.svg")
         print(
             f"{self.root}: {config.steps} steps of {config.batch_size} images at {config.resolution} px{stages} on "
             f"{device_name(self.device)}, {processes}{self.threads.count} threads; {len(self.data.train)} images to "
@@ -316,10 +337,16 @@ class GanJob(TrainingState):
         if self.config.channels == 4 and not self._knows_reals:
             self.health.note({"real_blobs": separate_parts(self._reals(_REALS_LOOKED_AT)[:, 3:])})
             self._knows_reals = True
+        self._show_poses()
         grid, blobs = self.report.samples(resolution)
         self.health.note({"blobs": blobs})
         save_image(file, grid)
         return grid
+
+    def _show_poses(self) -> None:
+        """Draw the poses that are learned, within their ranges."""
+        if self.pose_learner is not None:
+            self.pose_learner.histogram.save_picture(self.root / "poses.svg")
 
     def evaluate(self) -> Sequence[dict[str, float]]:
         """Distances of the averaged generator to held-out images; nothing where too few are held out."""
@@ -366,6 +393,7 @@ class GanJob(TrainingState):
         """Make images and meshes."""
         summary |= self.results()
         summary.write(self.root)
+        self._show_poses()
         summary |= self.report.final_images()
         summary.write(self.root)
         made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]

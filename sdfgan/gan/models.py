@@ -16,6 +16,7 @@ from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
+from sdfgan.gan.poses import PoseHistogram, PoseLearner
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.training.config import chosen
 
@@ -86,9 +87,17 @@ def config_of(saved: Saved) -> ResolvedGanConfig:
 
 
 def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
-    """The poses that a run learned from; of those of a data set their ranges are known as far as they were given."""
+    """The poses that a run learned from; of those of a data set, or that it learns, uniform ones in their ranges."""
     spans = [(math.radians(span[0]), math.radians(span[1])) for span in (config.elevation, config.azimuth)]
-    return pose_distribution("uniform" if config.poses == "data" else config.poses, *spans)
+    return pose_distribution("uniform" if config.poses in ("data", "learned") else config.poses, *spans)
+
+
+def learned_poses(config: ResolvedGanConfig, tensors: dict[str, Tensor], source: Path) -> PoseHistogram | None:
+    """What a run with `--poses learned` has learned, from its checkpoint's tensors; None of other runs. UserError."""
+    if config.poses != "learned":
+        return None
+    ranges = poses_of(config)
+    return PoseLearner(ranges.elevation, ranges.azimuth).load(tensors, source)
 
 
 def sample_latents(config: ResolvedGanConfig, seeds: Sequence[int], truncation: float = 1.0) -> Tensor:

@@ -20,6 +20,7 @@ from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
 from sdfgan.gan.models import make_generator, poses_of
+from sdfgan.gan.poses import PoseLearner
 from sdfgan.raycast import Room
 from sdfgan.training.checkpoint import (
     Saved,
@@ -89,13 +90,17 @@ class TrainingState(Job):
             self.discriminator.to(self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         self.averages = {name: copy.deepcopy(self.generator).requires_grad_(False) for name in ("ema", "ema_slow")}
-        self.modules = [self.generator, self.discriminator, *self.averages.values()]
+        self._poses = poses or poses_of(config)
+        self.pose_learner: PoseLearner | None = None
+        if config.poses == "learned":
+            self.pose_learner = PoseLearner(self._poses.elevation, self._poses.azimuth).to(self.device)
+        learners = [] if self.pose_learner is None else [self.pose_learner]
+        self.modules = [self.generator, self.discriminator, *self.averages.values(), *learners]
         betas = (config.beta1, config.beta2)
         self.optimizer_g = torch.optim.Adam(self._parts(), config.learning_rate_generator, betas, fused=True)
         self.optimizer_d = torch.optim.Adam(
             self.discriminator.parameters(), config.learning_rate_discriminator, betas, fused=True
         )
-        self.poses = poses or poses_of(config)
         self.fov = math.radians(config.fov)
         self.steps, self.steps_done = config.steps, 0
         self.updates = Steps(_RATES, config.precision)
@@ -111,6 +116,11 @@ class TrainingState(Job):
     def average(self) -> Field:
         """The moving average of the generator that images are made from."""
         return self.averages["ema"]
+
+    @property
+    def poses(self) -> PoseDistribution:
+        """Of the cameras of fakes; of those that are learned as they are now."""
+        return self._poses if self.pose_learner is None else self.pose_learner.histogram
 
     def _parts(self) -> list[dict[str, Any]]:
         """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""
@@ -162,6 +172,8 @@ class TrainingState(Job):
         }
         for name, module in self.averages.items():
             tensors |= pack_module(module, name)
+        if self.pose_learner is not None:
+            tensors |= pack_module(self.pose_learner, "poses")
         return tensors, {
             **self.updates.state(),
             "averages_warm_up": self.averages_warm_up,
@@ -176,6 +188,8 @@ class TrainingState(Job):
         unpack_optimizer(self.optimizer_g, tensors, "optimizer_g", source)
         unpack_optimizer(self.optimizer_d, tensors, "optimizer_d", source)
         unpack_generator_state(self.random, tensors, "random", source)
+        if self.pose_learner is not None:
+            self.pose_learner.load(tensors, source)
         try:
             self.updates.load_state(state)
             self.averages_warm_up, self.augmented = bool(state["averages_warm_up"]), float(state["augmented"])

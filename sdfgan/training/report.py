@@ -28,6 +28,7 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "latent": "the same in the generator's update",
     "pose_d": "squared error of its guess of the viewing direction",
     "pose": "the same in the generator's update",
+    "pose_spread": "share of the ranges that learned poses are spread over; 1: evenly, near 0: one view is left",
     "r1": "squared gradient of the verdict by real images, which R1 penalises",
     "gradient_penalty": "the penalty of wgan-gp",
     "eikonal": "mean (|gradient of the field| - 1)^2; 0 for a true distance, above 0.1 surfaces crumple",
@@ -126,8 +127,8 @@ class Run:
         return [files[round((i + 1) * len(files) / count) - 1] for i in range(count)]
 
     def results(self) -> list[Path]:
-        """The images and the first video that the run ends with, those there are."""
-        images = [self.path / name for name in ("grid.png", "views.png")]
+        """The images, the learned poses and the first video that the run ends with, those there are."""
+        images = [self.path / name for name in ("grid.png", "views.png", "poses.svg")]
         videos = sorted(file for kind in ("mp4", "webp", "gif") for file in self.path.glob(f"*.{kind}"))
         return [file for file in (*images, *videos[:1]) if file.is_file()]
 
@@ -245,11 +246,11 @@ def _step_of(file: Path) -> str:
 
 def _figure(file: Path, caption: str, side: int = _LONGEST_SIDE) -> str:
     try:
-        if file.suffix in (".mp4", ".gif", ".webp"):
+        if file.suffix in (".mp4", ".gif", ".webp", ".svg"):
             data = file.read_bytes()
             if len(data) > _LARGEST_FILE:
                 return _too_large(caption, len(data))
-            kind = "video/mp4" if file.suffix == ".mp4" else f"image/{file.suffix[1:]}"
+            kind = {".mp4": "video/mp4", ".svg": "image/svg+xml"}.get(file.suffix, f"image/{file.suffix[1:]}")
             source = f'src="data:{kind};base64,{base64.b64encode(data).decode()}"'
             is_film = file.suffix == ".mp4"
             shown = f"<video {source} controls autoplay loop muted></video>" if is_film else f"<img {source}>"

@@ -313,6 +313,7 @@ def torchrun(*arguments: str, processes: int = 2) -> str:
 def test_two_processes_are_one_with_the_doubled_batch(pictures: Tensor, tmp_path: Path) -> None:
     """Each of two processes takes 2 of the 4 pictures that one takes; options that need all of a batch included."""
     options = {**TINY, "top_k_interval": 1, "ada_target": 0.6, "instance_noise": 0.1, "gan_loss": "logistic"}
+    options |= {"poses": "learned"}
     _, alone = trained(pictures, steps=4, augmented=0.5, **{k: v for k, v in options.items() if k not in TINY})
     torch.save(pictures, tmp_path / "pictures.pt")
     (tmp_path / "worker.py").write_text(WORKER)
