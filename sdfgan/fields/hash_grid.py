@@ -61,7 +61,7 @@ class HashGrid(nn.Module):
         Those of levels from `active` on are zero, and are not evaluated.
         """
         table, cells = self._part(active)
-        found = ops.hash_encoding(self._unit(points), table, cells, self.table_size, smooth=self.smooth)
+        found = ops.hash_encoding(self.unit(points), table, cells, self.table_size, smooth=self.smooth)
         return found if found.shape[1] == self.width else F.pad(found, (0, self.width - found.shape[1]))
 
     def gradient(self, points: Tensor, weights: Tensor, active: int | None = None) -> Tensor:
@@ -72,11 +72,12 @@ class HashGrid(nn.Module):
         table, cells = self._part(active)
         weights = weights[:, : len(cells) * table.shape[1]].contiguous()
         found = ops.hash_encoding_gradient(
-            self._unit(points), table, weights, cells, self.table_size, smooth=self.smooth
+            self.unit(points), table, weights, cells, self.table_size, smooth=self.smooth
         )
         return found / (2 * self.bound)
 
-    def _unit(self, points: Tensor) -> Tensor:
+    def unit(self, points: Tensor) -> Tensor:
+        """Points [N, dims] where `ops.hash_encoding` has them."""
         return (points / (2 * self.bound) + 0.5).contiguous()
 
     def _part(self, active: int | None) -> tuple[Tensor, list[int]]:
