@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,6 +77,20 @@ class HashGrid(nn.Module):
             self.unit(points), table, weights, cells, self.table_size, smooth=self.smooth
         )
         return found / (2 * self.bound)
+
+    def table_gradient(self, unit: Tensor, gradient: Tensor, mapper: Callable[..., Iterable[Tensor]] = map) -> Tensor:
+        """What a gradient [N, levels * features] by the features at `unit` points means for the table.
+
+        `mapper` calls a function for each level, as `map` does; levels do not depend on each other.
+        """
+        features = self.table.shape[1]
+
+        def of_level(cells: int, part: Tensor) -> Tensor:
+            return ops.hash_table_gradient(
+                unit, part.contiguous(), features, [cells], self.table_size, smooth=self.smooth
+            )
+
+        return torch.cat(list(mapper(of_level, self.cells, gradient.split(features, 1))))
 
     def unit(self, points: Tensor) -> Tensor:
         """Points [N, dims] where `ops.hash_encoding` has them."""

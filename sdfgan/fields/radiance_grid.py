@@ -34,13 +34,16 @@ class _Exponential(torch.autograd.Function):
 
 
 class _Recalled(torch.autograd.Function):
-    """Features of a hash grid and a network that are known already, with the gradient by both; of first order."""
+    """Features of a hash grid and a network that are known already, with the gradient by both; of first order.
+
+    Of the hash grid it is that by its table or, where there is none, by what it encoded.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, unit: Tensor, encoded: Tensor, features: Tensor, grid: HashGrid, table: Tensor, *layers: Tensor
+        ctx: Any, unit: Tensor, encoded: Tensor, features: Tensor, grid: HashGrid, table: Tensor | None, *layers: Tensor
     ) -> Tensor:
-        ctx.grid = grid
+        ctx.grid = None if table is None else grid
         ctx.save_for_backward(unit, encoded, *layers)
         return features
 
@@ -50,8 +53,9 @@ class _Recalled(torch.autograd.Function):
         unit, encoded, *layers = ctx.saved_tensors
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         by_encoded, by_weights, by_biases = ops.perceptron_gradients(encoded, weights, biases, gradient.contiguous())
-        grid: HashGrid = ctx.grid
-        by_table = ops.hash_table_gradient(unit, by_encoded, grid.table.shape[1], grid.cells, grid.table_size)
+        if ctx.grid is None:
+            return None, by_encoded, None, None, None, *by_weights, *by_biases
+        by_table = ctx.grid.table_gradient(unit, by_encoded)
         return None, None, None, None, by_table, *by_weights, *by_biases
 
 
@@ -109,7 +113,8 @@ class RadianceGrid(nn.Module):
         """`_features` of what `survey` knows."""
         layers = [layer for layer in self.density_net if isinstance(layer, nn.Linear)]
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
-        features: Tensor = _Recalled.apply(*known, self.grid, self.grid.table, *weights, *biases)
+        table = None if known[1].requires_grad else self.grid.table
+        features: Tensor = _Recalled.apply(*known, self.grid, table, *weights, *biases)
         return features
 
     def _points(self, places: RaySamples) -> Tensor:

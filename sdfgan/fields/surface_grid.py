@@ -84,7 +84,7 @@ class SurfaceGrid(Field):
         """See `Field.sdf`."""
         x = self._encoded(points)
         layers = self._layers
-        if can_fuse(x):
+        if not torch.is_grad_enabled() and can_fuse(x):
             weights = [layer.weight for layer in layers[:-1]] + [layers[-1].weight[:1]]
             biases = [layer.bias for layer in layers[:-1]] + [layers[-1].bias[:1]]
             value = ops.perceptron(x, weights, biases)[:, 0]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.fields.volume import SurveyedField
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
-from sdfgan.fields.volume import SurveyedField
 from sdfgan.volume import OccupancyGrid, Rays, RaySamples, VolumeField, VolumeRendering
 from sdfgan.volume.render import composite_packed
 
@@ -135,7 +135,7 @@ def _kept(
         inside = place - first[ray]
         row = torch.where(inside >= 0, of_rays[ray] + inside + before, row)
         first, before = first + of_rays.diff(), before + int(of_rays[-1])
-    return tuple(torch.cat(parts)[row] for parts in zip(*found, strict=True))
+    return tuple(torch.cat(parts).index_select(0, row) for parts in zip(*found, strict=True))
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:

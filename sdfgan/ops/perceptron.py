@@ -173,7 +173,8 @@ def _differentiable_gradients(
             slope = torch.where(sums > 0, torch.ones_like(sums), constant)
             features.append(sums * slope)
             slopes.append(slope)
-    by_weights, by_biases = [], []
+    by_weights: list[Tensor] = []
+    by_biases: list[Tensor] = []
     for layer in range(len(weights) - 1, -1, -1):
         by_weights.insert(0, gradient.T @ features[layer])
         by_biases.insert(0, gradient.sum(0))

@@ -60,7 +60,10 @@ def test_wide_layers(assert_close, width):
     weights, biases = layers((3, width, width, 1), torch.float32)
     x = inputs(200, 3, torch.float32)
     doubled = [[t.detach().double().requires_grad_() for t in group] for group in ([x], weights, biases)]
-    found, wanted = gradients(perceptron, x, weights, biases), gradients(reference.perceptron, *doubled[0], *doubled[1:])
+    found, wanted = (
+        gradients(perceptron, x, weights, biases),
+        gradients(reference.perceptron, *doubled[0], *doubled[1:]),
+    )
     for actual, expected in zip(found, wanted, strict=True):
         assert_close(actual, expected.float())
 
@@ -88,7 +91,7 @@ def test_no_second_derivative_of_the_kernel(assert_close):
     for actual, wanted in zip((by_x, *by_weights, *by_biases), expected, strict=True):
         assert torch.equal(actual, wanted)
     for given in ((x, *plain, along), (x.detach(), weights, biases, along), (x.detach(), *plain, along + x[:, :2])):
-        with pytest.raises(RuntimeError, match="perceptron_gradients: not differentiable, but .* requires grad"):
+        with pytest.raises(RuntimeError, match=r"perceptron_gradients: not differentiable, but .* requires grad"):
             perceptron_gradients(*given)
 
 
@@ -102,33 +105,28 @@ def test_what_needs_no_gradient_gets_none():
     assert torch.equal(x.grad, by_x) and weights[0].grad.abs().sum() > 0
 
 
-def test_fields_give_what_their_layers_give(assert_close):
+def test_a_field_without_a_graph(assert_close):
     torch.manual_seed(0)
-    nets = [Perceptron(3, (20, 12), activation) for activation in ("relu", "leaky-relu", "siren")]
-    for net in (*nets, SmallMlp(3, 20, 2, 5)):
-        x = torch.rand(100, 3, requires_grad=True)
-        plain = torch.nn.Sequential.forward if isinstance(net, SmallMlp) else Perceptron.by_layers
-        expected = [plain(net, x), *torch.autograd.grad(plain(net, x).square().sum(), [x, *net.parameters()])]
-        found = [net(x), *torch.autograd.grad(net(x).square().sum(), [x, *net.parameters()])]
-        for actual, wanted in zip(found, expected, strict=True):
-            assert_close(actual, wanted)
+    for activation in ("relu", "leaky-relu", "siren"):
+        net = Perceptron(3, (20, 12), activation)
+        x = torch.rand(100, 3)
+        expected = net(x).detach()  # by layers
         with torch.no_grad():
-            assert torch.equal(net(x), found[0])
-        with torch.autocast("cpu", torch.bfloat16):
-            assert net(x).dtype == torch.bfloat16, "torch's layers"
+            assert_close(net(x), expected)
 
 
-def test_a_loss_on_the_gradient_of_a_field():
-    """Needs a second derivative, in which the kernel has no part."""
+def test_a_small_network_is_its_layers(assert_close):
     torch.manual_seed(0)
-    field = CoordinateSDF(Perceptron(3, (20, 12)))
-    x = torch.rand(50, 3)
-    loss = (field.sdf_and_gradient(x)[1].norm(dim=1) - 1).square().mean()
-    found = torch.autograd.grad(loss, field.net.layers[0].weight)[0]
-    points = x.requires_grad_()
-    (gradient,) = torch.autograd.grad(field.net.by_layers(points).sum(), points, create_graph=True)
-    loss = (gradient.norm(dim=1) - 1).square().mean()
-    assert torch.allclose(found, torch.autograd.grad(loss, field.net.layers[0].weight)[0], rtol=1e-4, atol=1e-7)
+    net = SmallMlp(3, 20, 2, 5)
+    x = torch.rand(100, 3, requires_grad=True)
+    found, expected = ([out, *torch.autograd.grad(out.square().sum(), [x, *net.parameters()])] for out in
+                       (net(x), torch.nn.Sequential.forward(net, x)))  # fmt: skip
+    for actual, wanted in zip(found, expected, strict=True):
+        assert_close(actual, wanted)
+    with torch.no_grad():
+        assert torch.equal(net(x), found[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert net(x).dtype == torch.bfloat16, "torch's layers"
 
 
 def test_a_written_parameter_is_seen():
