@@ -21,6 +21,7 @@ from torch import nn
 from measure import environment
 from sdfgan.data.scenes import load_scene
 from sdfgan.fields.radiance_grid import RadianceGrid
+from sdfgan.fields.small_mlp import SmallMlp
 from sdfgan.nerf import NerfConfig, train
 from sdfgan.nerf.config import Model
 from sdfgan.nerf.job import NerfJob
@@ -90,29 +91,27 @@ class _Forgetful(RadianceGrid):
 def step(scene: Path, rounds: int) -> None:
     """Print milliseconds of processor time of a step: as it is, and with less of what makes it so, turn about."""
     config = NerfConfig(data=scene, model="fast", device="cpu").resolved()
-    known, threads = load_scene(scene, image_scale=0.25), torch.get_num_threads()
-    jobs = {}
+    threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("sdfgan", "a table of each chunk", "torch's layers"):
-            torch.set_num_threads(threads)  # of the job's chunks
-            job = jobs[name] = NerfJob(dataclasses.replace(config, output_dir=Path(folder)), known)
-            if name != "sdfgan":
-                job.table = None
-            if name == "torch's layers":
-                field = job.model.field
-                assert isinstance(field, RadianceGrid)
-                field.__class__ = _Forgetful
-                field.density_net.__class__ = field.color_net.__class__ = nn.Sequential
-            for _ in range(_WARM):
-                job.step()
-        taken: dict[str, list[float]] = {name: [] for name in jobs}
+        config = dataclasses.replace(config, output_dir=Path(folder))
+        job = NerfJob(config, load_scene(scene, image_scale=0.25))
+        field, table = job.model.field, job.table
+        assert isinstance(field, RadianceGrid)
+        for _ in range(_WARM):
+            job.step()
+        taken: dict[str, list[float]] = {"sdfgan": [], "a table of each chunk": [], "torch's layers": []}
         for _ in range(rounds):
-            for name, job in jobs.items():
+            for name, values in taken.items():
+                job.table = table if name == "sdfgan" else None
+                plain = name == "torch's layers"
+                field.__class__ = _Forgetful if plain else RadianceGrid
+                field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
                 began = time.process_time()
                 for _ in range(_BLOCK):
                     numbers = job.step()
-                taken[name].append((time.process_time() - began) / _BLOCK * 1e3)
-                print(f"{name}: {taken[name][-1]:.1f} ms, PSNR {numbers['psnr']:.2f}", flush=True)
+                values.append((time.process_time() - began) / _BLOCK * 1e3)
+                print(f"{name}: {values[-1]:.1f} ms, PSNR {numbers['psnr']:.2f}", flush=True)
+        job.close()
     for name, values in taken.items():
         ratio = statistics.median(other / own for own, other in zip(taken["sdfgan"], values, strict=True))
         print(f"{name}: median {statistics.median(values):.1f} ms, {ratio:.2f} x sdfgan's, {threads} threads")
