@@ -50,7 +50,8 @@ def comparisons(quick: bool, device: str) -> Iterator[Comparison]:
         shape = {"op": "perceptron", "points": len(x), "layers": len(widths), "widest": max(widths)}
         runs = {"fused": lambda net=fused, x=x: net(x), "torch": lambda net=plain, x=x: net(x)}
         yield Comparison("coordinates", shape, runs, ("torch",), facts)
-    for sizes in ((16, 32, 1, 16), (31, 32, 2, 3)):  # those of train-nerf's hash grids: inputs, width, layers, outputs
+    # Inputs, width, layers, outputs: those of train-nerf's hash grids, and train-sdf's largest.
+    for sizes in ((16, 32, 1, 16), (31, 32, 2, 3), (3, 256, 8, 1)):
         net = SmallMlp(*sizes)
         x = torch.rand(len(points) // 4, sizes[0], requires_grad=True)
         shape = {"op": "perceptron", "points": len(x), "layers": sizes[2], "widest": sizes[1], "gradient": "all"}

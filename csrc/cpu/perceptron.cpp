@@ -1,6 +1,6 @@
-// Perceptrons on tiles of points, whose features stay in cache through all layers, forward and back.
-// A vector holds several features of one point. Then W h, W^T u and the sum of u h^T are one kind of
-// product, without transposition: rows of scalars times columns of vectors.
+// Perceptrons on tiles of points, whose features stay in cache through all layers, forward and
+// back. A vector holds several features of one point. Then W h, W^T u and the sum of u h^T are one
+// kind of product, without transposition: rows of scalars times columns of vectors.
 #include <atomic>
 #include <memory>
 #include <vector>
@@ -10,8 +10,8 @@
 namespace sdfgan::cpu {
 namespace {
 
-constexpr int64_t kSlots = 16;       // at most; each has sums as large as the network
-constexpr int64_t kTilesOfSlot = 4;  // at least, or adding up the slots costs more than it saves
+constexpr int64_t kSlots = 16;        // at most; each has sums as large as the network
+constexpr int64_t kTilesOfSlot = 4;   // at least, or adding up the slots costs more than it saves
 constexpr int64_t kTilesOfPiece = 8;  // of values, taken by one thread
 
 constexpr int64_t round_up(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
@@ -21,9 +21,9 @@ struct Layer {
     int64_t inputs, outputs;
     int64_t input_row, output_row;  // from a point's features to the next one's
     int64_t input_vectors, output_vectors;
-    int64_t sums;              // where its gradient begins in a slot: [outputs, inputs], then biases
-    const T *weights, *bias;   // [output vectors, inputs, kLanes] and [output vectors, kLanes]
-    const T* transposed;       // [input vectors, outputs, kLanes]
+    int64_t sums;             // where its gradient begins in a slot: [outputs, inputs], then biases
+    const T *weights, *bias;  // [output vectors, inputs, kLanes] and [output vectors, kLanes]
+    const T* transposed;      // [input vectors, outputs, kLanes]
 };
 
 // The layers, their weights in panels of a vector, and how the points are cut: the same for any
@@ -167,7 +167,10 @@ class Worker : MatrixProduct<T> {
   public:
     // `back`: features and slopes of all layers are kept.
     Worker(Plan<T>& plan, const Activation& activation, bool back)
-        : plan_(plan), p_(plan.p), activation_(activation), memory_(values(plan, back) * sizeof(T)) {
+        : plan_(plan),
+          p_(plan.p),
+          activation_(activation),
+          memory_(values(plan, back) * sizeof(T)) {
         T* at = static_cast<T*>(memory_.address);
         std::memset(at, 0, values(plan, back) * sizeof(T));
         const auto take = [&](int64_t size) {
@@ -179,7 +182,8 @@ class Worker : MatrixProduct<T> {
         for (T*& buffer : buffers_) buffer = take(widest);
         for (size_t i = 0; i < plan.layers.size(); ++i) {
             const int64_t row = plan.layers[i].input_row;
-            inputs_.push_back(back ? Inputs{take(row), take(row)} : Inputs{buffers_[i & 1], nullptr});
+            inputs_.push_back(back ? Inputs{take(row), take(row)}
+                                   : Inputs{buffers_[i & 1], nullptr});
         }
     }
 
@@ -198,12 +202,13 @@ class Worker : MatrixProduct<T> {
         const size_t last = plan_.layers.size() - 1;
         for (size_t i = 0; i < last; ++i) layer<true>(i);
         read_rows(p.gradient, plan_.layers[last].outputs, begin, buffers_[last & 1],
-             plan_.layers[last].output_row);
+                  plan_.layers[last].output_row);
         for (size_t i = last + 1; i-- > 0;) {
             if (p.grad_layers) add_gradient(i, slot + plan_.layers[i].sums);
             if (i > 0 || p.grad_x) reverse(i);
         }
-        if (p.grad_x) write_rows(buffers_[1], plan_.layers[0].input_row, p_.sizes[0], begin, p.grad_x);
+        if (p.grad_x)
+            write_rows(buffers_[1], plan_.layers[0].input_row, p_.sizes[0], begin, p.grad_x);
     }
 
   private:
@@ -248,8 +253,8 @@ class Worker : MatrixProduct<T> {
         const Layer<T>& layer = plan_.layers[index];
         const int64_t row = layer.output_row;
         const T* const bias = layer.bias;
-        run(points_, layer.output_vectors, layer.inputs, inputs_[index].features, layer.input_row, 1,
-            layer.weights, layer.inputs * kLanes, kLanes,
+        run(points_, layer.output_vectors, layer.inputs, inputs_[index].features, layer.input_row,
+            1, layer.weights, layer.inputs * kLanes, kLanes,
             [=](int64_t point, int64_t n, auto& block) {
                 for_sums(block, [=](int f, int v, Real sum) {
                     const int64_t at = n + v * kLanes;
@@ -317,7 +322,7 @@ class Worker : MatrixProduct<T> {
     const Memory memory_;
     T* buffers_[2];
     std::vector<Inputs> inputs_;      // of each layer
-    int64_t count_ = 0, points_ = 0;     // of the tile; rounded up to blocks
+    int64_t count_ = 0, points_ = 0;  // of the tile; rounded up to blocks
 };
 
 template <class T>
@@ -412,7 +417,8 @@ void perceptron_backward(const PerceptronBackward<T>& p, int threads) {
             for (int64_t slot; (slot = plan.next.fetch_add(1)) < slots;) {
                 T* const own = sums + slot * size;
                 std::memset(own, 0, size * sizeof(T));
-                for (int64_t tile = slot * tiles / slots; tile < (slot + 1) * tiles / slots; ++tile) {
+                for (int64_t tile = slot * tiles / slots; tile < (slot + 1) * tiles / slots;
+                     ++tile) {
                     worker.gradients_of_tile(p, tile * kTile, own);
                 }
             }
@@ -423,12 +429,12 @@ void perceptron_backward(const PerceptronBackward<T>& p, int threads) {
 
 }  // namespace
 
-#define SDFGAN_PERCEPTRON(T)                                                                  \
-    void SDFGAN_LEVEL(perceptron_)(const Perceptron<T>& p, int threads) {                     \
-        perceptron(p, threads);                                                               \
-    }                                                                                         \
-    void SDFGAN_LEVEL(perceptron_backward_)(const PerceptronBackward<T>& p, int threads) {    \
-        perceptron_backward(p, threads);                                                      \
+#define SDFGAN_PERCEPTRON(T)                                                               \
+    void SDFGAN_LEVEL(perceptron_)(const Perceptron<T>& p, int threads) {                  \
+        perceptron(p, threads);                                                            \
+    }                                                                                      \
+    void SDFGAN_LEVEL(perceptron_backward_)(const PerceptronBackward<T>& p, int threads) { \
+        perceptron_backward(p, threads);                                                   \
     }
 SDFGAN_PERCEPTRON(float)
 SDFGAN_PERCEPTRON(double)

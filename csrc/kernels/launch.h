@@ -50,7 +50,7 @@
 #define SDFGAN_GRADIENT_KERNELS(X) X(film_siren_backward, FilmSirenBackward)
 
 // Those of a CPU alone.
-#define SDFGAN_CPU_KERNELS(X)  \
+#define SDFGAN_CPU_KERNELS(X) \
     X(perceptron, Perceptron) \
     X(perceptron_backward, PerceptronBackward)
 

@@ -11,10 +11,10 @@ namespace sdfgan {
 // max(x, 0) + constant * min(x, 0) of the sums or, if `sine`, sin(constant * x).
 template <class T>
 struct Perceptron {
-    const T* x;                    // [count, sizes[0]]
-    HostArray<const T*> weights;   // of each layer [outputs, inputs]
-    HostArray<const T*> biases;    // of each layer [outputs]
-    T* out;                        // [count, the last size]; unused by PerceptronBackward
+    const T* x;                   // [count, sizes[0]]
+    HostArray<const T*> weights;  // of each layer [outputs, inputs]
+    HostArray<const T*> biases;   // of each layer [outputs]
+    T* out;                       // [count, the last size]; unused by PerceptronBackward
     int64_t count;
     HostArray<int64_t> sizes;  // features before, between and after layers
     bool sine;

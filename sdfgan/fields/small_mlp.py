@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
-from sdfgan.ops._library import REAL
 
 
 def can_fuse(x: Tensor) -> bool:
     """Whether `ops.perceptron` takes these inputs: on a CPU and in full precision."""
-    return x.device.type == "cpu" and x.dtype in REAL and not torch.is_autocast_enabled("cpu")
+    is_real = x.dtype in (torch.float32, torch.float64)
+    return is_real and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
 
 
 def fused_layers(x: Tensor, layers: Iterable[nn.Module], sine: bool = False, constant: float = 0.0) -> Tensor:

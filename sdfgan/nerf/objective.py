@@ -61,12 +61,13 @@ def grid_loss(
     """The squared error, and the entropy of opacities if that has a weight.
 
     With `leaves` the loss has no gradient by the hash grid's table, but by the features that are added to them: that of
-    many chunks is worth less than one table to add up (`HashGrid.table_gradient`). It is left so on a CPU in full
-    precision.
+    many chunks makes one table, which costs less than a table of each (`HashGrid.table_gradient`). On a CPU in full
+    precision alone.
     """
     jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
     marched = model.occupancy.march(batch.rays, jitter, model.radiance)
-    if leaves is not None and marched.places.known is not None:
+    if leaves is not None and len(marched.distances):
+        assert marched.places.known is not None, "on a CPU in full precision"
         unit, encoded, _ = marched.places.known
         leaves.append(Leaf(unit, encoded.requires_grad_()))
     seen = render_packed(marched, model.radiance, batch.background)
