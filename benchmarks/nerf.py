@@ -1,20 +1,32 @@
-"""The models of `train-nerf` on a scene: time and scores as a table.
+"""The models of `train-nerf` on a scene: time and scores as a table. Or a step of `fast`, beside plainer ways.
 
 python benchmarks/nerf.py lego/ --models fast nerf --steps 2000
+python benchmarks/nerf.py lego/ --step 8 --threads 1
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
+import statistics
 import tempfile
 import time
 from pathlib import Path
 from typing import get_args
 
+import torch
+from torch import nn
+
 from measure import environment
+from sdfgan.data.scenes import load_scene
+from sdfgan.fields.radiance_grid import RadianceGrid
+from sdfgan.fields.small_mlp import SmallMlp
 from sdfgan.nerf import NerfConfig, train
 from sdfgan.nerf.config import Model
+from sdfgan.nerf.job import NerfJob
+
+_WARM, _BLOCK = 144, 16  # steps: by then the occupancy grid knows what is empty; between its updates
 
 
 def main() -> None:
@@ -25,7 +37,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="updates of each; default: the model's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="append a line for each model to this file")
+    parser.add_argument("--step", type=int, help="time a step of fast instead, in so many rounds; on a CPU")
+    parser.add_argument("--threads", type=int, help="of torch")
     arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.step:
+        step(arguments.scene, arguments.step)
+        return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.models:
@@ -61,6 +80,41 @@ def main() -> None:
             f"| {row['model']} | {row['steps']} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} | "
             f"{row.get('psnr', float('nan')):.2f} | {row.get('ssim', float('nan')):.3f} |"
         )
+
+
+class _Forgetful(RadianceGrid):
+    """Evaluates again what a march has evaluated."""
+
+    survey = None  # type: ignore[assignment]
+
+
+def step(scene: Path, rounds: int) -> None:
+    """Print milliseconds of processor time of a step: as it is, and with less of what makes it so, turn about."""
+    config = NerfConfig(data=scene, model="fast", device="cpu").resolved()
+    threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        config = dataclasses.replace(config, output_dir=Path(folder))
+        job = NerfJob(config, load_scene(scene, image_scale=0.25))
+        field, table = job.model.field, job.table
+        assert isinstance(field, RadianceGrid)
+        for _ in range(_WARM):
+            job.step()
+        taken: dict[str, list[float]] = {"sdfgan": [], "a table of each chunk": [], "torch's layers": []}
+        for _ in range(rounds):
+            for name, values in taken.items():
+                job.table = table if name == "sdfgan" else None
+                plain = name == "torch's layers"
+                field.__class__ = _Forgetful if plain else RadianceGrid
+                field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
+                began = time.process_time()
+                for _ in range(_BLOCK):
+                    numbers = job.step()
+                values.append((time.process_time() - began) / _BLOCK * 1e3)
+                print(f"{name}: {values[-1]:.1f} ms, PSNR {numbers['psnr']:.2f}", flush=True)
+        job.close()
+    for name, values in taken.items():
+        ratio = statistics.median(other / own for own, other in zip(taken["sdfgan"], values, strict=True))
+        print(f"{name}: median {statistics.median(values):.1f} ms, {ratio:.2f} x sdfgan's, {threads} threads")
 
 
 if __name__ == "__main__":

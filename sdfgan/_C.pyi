@@ -250,12 +250,21 @@ class Kernels(Protocol):
         self,
         *,
         x: Tensor | None,
-        parameters: Tensor | None,
+        weights: list[Tensor | None],
+        biases: list[Tensor | None],
         out: Tensor | None,
         count: int,
         sizes: list[int],
         sine: bool,
         constant: float,
+    ) -> None: ...
+    def perceptron_backward(
+        self,
+        *,
+        network: dict,
+        gradient: Tensor | None,
+        grad_x: Tensor | None,
+        grad_layers: Tensor | None,
     ) -> None: ...
     def positional_encoding(
         self,

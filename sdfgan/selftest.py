@@ -267,9 +267,16 @@ def _perceptron() -> float:
     torch.manual_seed(0)
     sizes = (5, 33, 70, 1)
     layers = [torch.nn.Linear(a, b) for a, b in pairwise(sizes)]
-    packed = ops.pack_perceptron([layer.weight.detach() for layer in layers], [layer.bias.detach() for layer in layers])
-    x = torch.randn(1000, 5)
-    return difference(ops.perceptron(x, packed, sizes), reference.perceptron(x.double(), packed.double(), sizes))
+    weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+    given = [torch.randn(1000, 5, requires_grad=True), *weights, *biases]
+
+    def found(function: Any, x: Tensor, *parameters: Tensor) -> list[Tensor]:
+        out = function(x, parameters[: len(layers)], parameters[len(layers) :])
+        return [out, *torch.autograd.grad(out.square().mean(), (x, *parameters))]
+
+    doubled = [tensor.detach().double().requires_grad_() for tensor in given]
+    with torch.enable_grad():
+        return _largest(found(ops.perceptron, *given), found(reference.perceptron, *doubled))
 
 
 def _fog(points: Tensor, directions: Tensor) -> Tensor:

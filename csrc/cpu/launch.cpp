@@ -88,7 +88,6 @@ SDFGAN_LAUNCH(MarchCount, p.march.rays, kStepsOfRay, march_count)
 SDFGAN_LAUNCH(MarchReached, p.at.rays, samples_per_ray(p.at), march_reached)
 SDFGAN_LAUNCH(MarchSamples, p.march.rays, kStepsOfRay, march_samples)
 SDFGAN_LAUNCH(OverlapSums, p.rays, p.bins + p.other_bins, overlap_sums)
-SDFGAN_LAUNCH(Perceptron, p.count, kGrain / (4 * kTile), perceptron)
 SDFGAN_LAUNCH(PositionalEncoding, p.points, 2 * p.width, positional_encoding)
 SDFGAN_LAUNCH(SamplePdf, p.rays, 2 * (p.bins + p.samples), sample_pdf)
 SDFGAN_LAUNCH(SamplePixels, p.count, 32, sample_pixels)
@@ -143,6 +142,16 @@ void launch(const FilmSirenTrace<T>& p, const Where& where) {
     kernels<T>().film_siren_trace(p, where.threads);
 }
 
+template <class T>
+void launch(const Perceptron<T>& p, const Where& where) {
+    kernels<T>().perceptron(p, where.threads);
+}
+
+template <class T>
+void launch(const PerceptronBackward<T>& p, const Where& where) {
+    kernels<T>().perceptron_backward(p, where.threads);
+}
+
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*)) {
     run_threads(threads, [&](int count) { begin(context, count); }, [&] { body(context); });
 }
@@ -171,5 +180,6 @@ bool openmp() {
 #define SDFGAN_INSTANTIATE(name, Parameters) SDFGAN_INSTANTIATE_LAUNCH(Parameters)
 SDFGAN_KERNELS(SDFGAN_INSTANTIATE)
 SDFGAN_INSTANTIATE_LAUNCH(Perceptron)
+SDFGAN_INSTANTIATE_LAUNCH(PerceptronBackward)
 
 }  // namespace sdfgan::cpu

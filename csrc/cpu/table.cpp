@@ -25,7 +25,9 @@ SDFGAN_LOOPS(SDFGAN_DECLARE)
                                        int64_t);                                                 \
     void SDFGAN_LEVEL(film_siren_)(const FilmSirenSample<T>&, const PointGroup*, int64_t);       \
     void SDFGAN_LEVEL(film_siren_backward_)(const FilmSirenBackward<T>&, BackwardWork<T>&, int); \
-    void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<T>&, int);
+    void SDFGAN_LEVEL(film_siren_trace_)(const FilmSirenTrace<T>&, int);                         \
+    void SDFGAN_LEVEL(perceptron_)(const Perceptron<T>&, int);                                   \
+    void SDFGAN_LEVEL(perceptron_backward_)(const PerceptronBackward<T>&, int);
 SDFGAN_DECLARE(float)
 SDFGAN_DECLARE(double)
 #undef SDFGAN_DECLARE
@@ -50,6 +52,8 @@ constexpr Kernels<T> kKernels = {
     SDFGAN_LEVEL(film_siren_),
     SDFGAN_LEVEL(film_siren_backward_),
     SDFGAN_LEVEL(film_siren_trace_),
+    SDFGAN_LEVEL(perceptron_),
+    SDFGAN_LEVEL(perceptron_backward_),
 };
 
 #ifdef __AVX512BF16__

@@ -58,7 +58,6 @@ void run_threads(int threads, void* context, void (*begin)(void*, int), void (*b
     X(march_reached, MarchReached)                                    \
     X(march_samples, MarchSamples)                                    \
     X(overlap_sums, OverlapSums)                                      \
-    X(perceptron, Perceptron)                                         \
     X(positional_encoding, PositionalEncoding)                        \
     X(sample_pdf, SamplePdf)                                          \
     X(sample_pixels, SamplePixels)
@@ -95,6 +94,8 @@ struct Kernels {
     void (*film_siren)(const FilmSirenSample<T>&, const PointGroup*, int64_t count);
     void (*film_siren_backward)(const FilmSirenBackward<T>&, BackwardWork<T>&, int threads);
     void (*film_siren_trace)(const FilmSirenTrace<T>&, int threads);
+    void (*perceptron)(const Perceptron<T>&, int threads);
+    void (*perceptron_backward)(const PerceptronBackward<T>&, int threads);
 };
 
 constexpr int64_t kMeshPiece = 512;

@@ -50,7 +50,9 @@
 #define SDFGAN_GRADIENT_KERNELS(X) X(film_siren_backward, FilmSirenBackward)
 
 // Those of a CPU alone.
-#define SDFGAN_CPU_KERNELS(X) X(perceptron, Perceptron)
+#define SDFGAN_CPU_KERNELS(X) \
+    X(perceptron, Perceptron) \
+    X(perceptron_backward, PerceptronBackward)
 
 // Each is defined where SDFGAN_INSTANTIATE_LAUNCH stands.
 #define SDFGAN_DECLARE_LAUNCH(name, Parameters) \

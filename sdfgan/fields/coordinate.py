@@ -15,6 +15,7 @@ from sdfgan import ops
 from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmSirenSDF
+from sdfgan.fields.small_mlp import can_fuse, fused_layers
 
 _SHARPNESS = 100.0  # of softplus: near ReLU at the scale of a unit ball, as in IGR (Gropp et al. 2020)
 _OMEGA = 30.0  # of sine layers (Sitzmann et al. 2020)
@@ -69,12 +70,13 @@ class Perceptron(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N] from [N, inputs]. Without a graph, on a CPU, by the fused kernel; softplus by layers."""
-        if self._fused is not None and not torch.is_grad_enabled() and x.device.type == "cpu":
+        """[N] from [N, inputs]. Without a graph, on a CPU, by the fused kernel; softplus by layers.
+
+        With a graph, of one output, torch's layers take less time: they keep the features.
+        """
+        if self._fused is not None and not torch.is_grad_enabled() and can_fuse(x):
             sine, constant = self._fused
-            layers = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-            parameters = ops.pack_perceptron([layer.weight for layer in layers], [layer.bias for layer in layers])
-            return ops.perceptron(x.contiguous(), parameters, self.sizes, sine=sine, constant=constant)
+            return fused_layers(x, self.layers, sine, constant)[:, 0]
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)[:, 0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -61,7 +63,7 @@ class HashGrid(nn.Module):
         Those of levels from `active` on are zero, and are not evaluated.
         """
         table, cells = self._part(active)
-        found = ops.hash_encoding(self._unit(points), table, cells, self.table_size, smooth=self.smooth)
+        found = ops.hash_encoding(self.unit(points), table, cells, self.table_size, smooth=self.smooth)
         return found if found.shape[1] == self.width else F.pad(found, (0, self.width - found.shape[1]))
 
     def gradient(self, points: Tensor, weights: Tensor, active: int | None = None) -> Tensor:
@@ -72,11 +74,26 @@ class HashGrid(nn.Module):
         table, cells = self._part(active)
         weights = weights[:, : len(cells) * table.shape[1]].contiguous()
         found = ops.hash_encoding_gradient(
-            self._unit(points), table, weights, cells, self.table_size, smooth=self.smooth
+            self.unit(points), table, weights, cells, self.table_size, smooth=self.smooth
         )
         return found / (2 * self.bound)
 
-    def _unit(self, points: Tensor) -> Tensor:
+    def table_gradient(self, unit: Tensor, gradient: Tensor, mapper: Callable[..., Iterable[Tensor]] = map) -> Tensor:
+        """What a gradient [N, levels * features] by the features at `unit` points means for the table.
+
+        `mapper` calls a function for each level, as `map` does; levels do not depend on each other.
+        """
+        features = self.table.shape[1]
+
+        def of_level(cells: int, part: Tensor) -> Tensor:
+            return ops.hash_table_gradient(
+                unit, part.contiguous(), features, [cells], self.table_size, smooth=self.smooth
+            )
+
+        return torch.cat(list(mapper(of_level, self.cells, gradient.split(features, 1))))
+
+    def unit(self, points: Tensor) -> Tensor:
+        """Points [N, dims] where `ops.hash_encoding` has them."""
         return (points / (2 * self.bound) + 0.5).contiguous()
 
     def _part(self, active: int | None) -> tuple[Tensor, list[int]]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import ops
-from sdfgan.fields.base import linear_layers
 from sdfgan.fields.contraction import contract
 from sdfgan.fields.hash_grid import HashGrid
+from sdfgan.fields.small_mlp import SmallMlp, can_fuse
 from sdfgan.fields.volume import Radiance, RaySamples
 
 _MAX_LOG_DENSITY = 11.0
@@ -31,6 +31,32 @@ class _Exponential(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         return gradient * x.clamp(-_MAX_LOG_DENSITY, _MAX_LOG_DENSITY).exp()
+
+
+class _Recalled(torch.autograd.Function):
+    """Features of a hash grid and a network that are known already, with the gradient by both; of first order.
+
+    Of the hash grid it is that by its table or, where there is none, by what it encoded.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, unit: Tensor, encoded: Tensor, features: Tensor, grid: HashGrid, table: Tensor | None, *layers: Tensor
+    ) -> Tensor:
+        ctx.grid = None if table is None else grid
+        ctx.save_for_backward(unit, encoded, *layers)
+        return features
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        unit, encoded, *layers = ctx.saved_tensors
+        weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
+        by_encoded, by_weights, by_biases = ops.perceptron_gradients(encoded, weights, biases, gradient.contiguous())
+        if ctx.grid is None:
+            return None, by_encoded, None, None, None, *by_weights, *by_biases
+        by_table = ctx.grid.table_gradient(unit, by_encoded)
+        return None, None, None, None, by_table, *by_weights, *by_biases
 
 
 class RadianceGrid(nn.Module):
@@ -56,9 +82,9 @@ class RadianceGrid(nn.Module):
         self.contracted = contracted
         coarsest = min(16, finest)
         self.grid = HashGrid(levels=levels, features=features, log2_size=log2_size, coarsest=coarsest, finest=finest)
-        self.density_net = small_mlp(self.grid.width, width, layers, 1 + _GEOMETRY)
+        self.density_net = SmallMlp(self.grid.width, width, layers, 1 + _GEOMETRY)
         directions = 2 * (2**DIRECTION_LEVELS - 1 + DIRECTION_LEVELS)
-        self.color_net = small_mlp(directions + _GEOMETRY, width, layers + 1, 3)
+        self.color_net = SmallMlp(directions + _GEOMETRY, width, layers + 1, 3)
 
     def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
@@ -66,26 +92,37 @@ class RadianceGrid(nn.Module):
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
-        features = self._features(places)
+        features = self._features(places) if places.known is None else self._recall(places.known)
         smooth = torch.zeros_like(places.directions[:, 0])
         directions = ops.integrated_directional_encoding(places.directions, smooth, DIRECTION_LEVELS)
         color = self.color_net(torch.cat((directions, features[:, 1:]), -1))
         return Radiance(self._density(features), color.float().sigmoid())
 
+    @torch.no_grad()
+    def survey(self, places: RaySamples) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """See `SurveyedField`."""
+        points = self._points(places)
+        if not can_fuse(points):
+            return self._density(self.density_net(self.grid(points))), None
+        unit = self.grid.unit(points)
+        encoded = ops.hash_encoding(unit, self.grid.table, self.grid.cells, self.grid.table_size)
+        features = self.density_net(encoded)
+        return self._density(features), (unit, encoded, features)
+
+    def _recall(self, known: tuple[Tensor, ...]) -> Tensor:
+        """`_features` of what `survey` knows."""
+        layers = [layer for layer in self.density_net if isinstance(layer, nn.Linear)]
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        table = None if known[1].requires_grad else self.grid.table
+        features: Tensor = _Recalled.apply(*known, self.grid, table, *weights, *biases)
+        return features
+
+    def _points(self, places: RaySamples) -> Tensor:
+        return contract(places.points) / 2 if self.contracted else places.points
+
     def _features(self, places: RaySamples) -> Tensor:
-        points = contract(places.points) / 2 if self.contracted else places.points
-        return self.density_net(self.grid(points))
+        return self.density_net(self.grid(self._points(places)))
 
     def _density(self, features: Tensor) -> Tensor:
         density: Tensor = _Exponential.apply(features[:, 0].float() + _FIRST_DENSITY)
         return density
-
-
-def small_mlp(inputs: int, width: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear layers, `hidden` of them hidden ones of so many units, with ReLU between."""
-    network = linear_layers(inputs, width, hidden, outputs, nn.ReLU)
-    for layer in network:
-        if isinstance(layer, nn.Linear):
-            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-    return network

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from sdfgan import ops
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.hash_grid import HashGrid
-from sdfgan.fields.radiance_grid import DIRECTION_LEVELS, small_mlp
+from sdfgan.fields.radiance_grid import DIRECTION_LEVELS
+from sdfgan.fields.small_mlp import SmallMlp, can_fuse
 
 _FEATURES = 15  # that the colour network gets besides place, normal and direction
 _SOFTNESS = 0.01  # under the root of the sphere's distance, so that it is smooth at the origin
@@ -57,11 +58,11 @@ class SurfaceGrid(Field):
             finest=finest,
         )
         self.radius = radius
-        self.distance_net = small_mlp(3 + self.grid.width, width, layers, 1 + _FEATURES)
+        self.distance_net = SmallMlp(3 + self.grid.width, width, layers, 1 + _FEATURES)
         with torch.no_grad():
             self._layers[-1].weight.mul_(_FIRST_OUTPUT)
         directions = 2 * (2**DIRECTION_LEVELS - 1 + DIRECTION_LEVELS)
-        self.color_net = small_mlp(7 + directions + _FEATURES, width, layers + 1, 3)
+        self.color_net = SmallMlp(7 + directions + _FEATURES, width, layers + 1, 3)
         self.register_buffer("active", torch.tensor(levels))  # `_levels`, in checkpoints
         self._levels = levels
         self.register_buffer("detail", torch.ones(()))  # factor of the features that colours get
@@ -83,11 +84,10 @@ class SurfaceGrid(Field):
         """See `Field.sdf`."""
         x = self._encoded(points)
         layers = self._layers
-        if not torch.is_grad_enabled() and x.device.type == "cpu":
+        if not torch.is_grad_enabled() and can_fuse(x):
             weights = [layer.weight for layer in layers[:-1]] + [layers[-1].weight[:1]]
             biases = [layer.bias for layer in layers[:-1]] + [layers[-1].bias[:1]]
-            sizes = [x.shape[1], *(len(weight) for weight in weights)]
-            value = ops.perceptron(x, ops.pack_perceptron(weights, biases), sizes)
+            value = ops.perceptron(x, weights, biases)[:, 0]
         else:
             value = F.linear(self.distance_net[:-1](x), layers[-1].weight[:1], layers[-1].bias[:1])[:, 0].float()
         return self._sphere(points)[0] + value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ class RaySamples(NamedTuple):
     covariances: Tensor | None = None  # [N, 3] diagonals or [N, 3, 3], of cones
     image: Tensor | None = None  # [N] int64: each one's row of the condition; None: as many for each row in turn
     lengths: Tensor | None = None  # [N] of the pieces; None: the volume is evaluated at their middles alone
+    known: tuple[Tensor, ...] | None = None  # [N, ...] what this volume's `survey` found here
 
 
 class Radiance(NamedTuple):
@@ -35,4 +36,13 @@ class VolumeField(Protocol):
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """Everything."""
+        ...
+
+
+@runtime_checkable
+class SurveyedField(VolumeField, Protocol):
+    """A volume that need not evaluate again where it was asked for its density."""
+
+    def survey(self, places: RaySamples) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """The density [N], and what goes as `known` with the same places to `radiance`. Without a graph."""
         ...

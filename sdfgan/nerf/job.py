@@ -24,8 +24,8 @@ from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
-from sdfgan.nerf.models import SceneModel, config_of, make_model
-from sdfgan.nerf.objective import Batch, scene_loss
+from sdfgan.nerf.models import GridModel, SceneModel, config_of, make_model
+from sdfgan.nerf.objective import Batch, Leaf, scene_loss
 from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
 from sdfgan.ops import sample_pixels, valid_pixels
 from sdfgan.training.checkpoint import (
@@ -111,6 +111,11 @@ class NerfJob(Job):
         for pixels, which in ((self.valid, "pixel"), (self.middle, "pixel of the images' middles")):
             if pixels is not None and len(pixels) == 0:
                 raise UserError(f"{scene.path}: no {which} has a ray: check the lens distortion")
+        # The parameter whose gradient all chunks make together, as `grid_loss` says.
+        self.table: int | None = None
+        if isinstance(self.model, GridModel) and self.device.type == "cpu" and config.precision == "fp32":
+            names = [name for name, _ in self.model.named_parameters()]
+            self.table = names.index("radiance.grid.table")
         self.background = torch.full((3,), background_value(config, scene), device=self.device)
         self.random = torch.Generator().manual_seed(config.seed)
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
@@ -143,13 +148,16 @@ class NerfJob(Job):
             self.model.before_step(self.steps_done, self.random)
         chunks = self._draw()
         results = self.threads.map(self._gradients, self.ranks.share(chunks))
-        gradients = mean_gradients([gradients for gradients, _ in results])
-        numbers = torch.stack([torch.stack(list(log.values())) for _, log in results]).mean(0)
+        gradients = mean_gradients([gradients for gradients, _, _ in results])
+        if self.table is not None:
+            parts = [part for _, part, _ in results if part is not None]
+            gradients[self.table] = self._table_gradient(parts, len(results))
+        numbers = torch.stack([torch.stack(list(log.values())) for *_, log in results]).mean(0)
         *gradients, numbers = self.ranks.average([*gradients, numbers])
         self._update(gradients)
         values, norms = as_numbers(numbers, self.updates.norms)
         self.updates.settle(norms, self.steps_done)
-        log = dict(zip(results[0][1], values, strict=True)) | {"gradient_norm": norms[0]}
+        log = dict(zip(results[0][2], values, strict=True)) | {"gradient_norm": norms[0]}
         self.steps_done += 1
         if self.config.samples is not None:
             wanted = int(self.config.samples / max(log["samples"], 0.1))
@@ -171,8 +179,11 @@ class NerfJob(Job):
         parts = (chosen.tensor_split(self.chunks), background.tensor_split(self.chunks), seeds)
         return [_Chunk(*part) for part in zip(*parts, strict=True)]
 
-    def _gradients(self, chunk: _Chunk) -> tuple[Sequence[Tensor], dict[str, Tensor]]:
-        """Gradients of a chunk's loss by all parameters, and numbers for the log."""
+    def _gradients(self, chunk: _Chunk) -> tuple[Sequence[Tensor], Leaf | None, dict[str, Tensor]]:
+        """Gradients of a chunk's loss by all parameters, and numbers for the log.
+
+        If `table` says so, that by the table is empty, and places with the gradient by their features are between.
+        """
         generator = torch.Generator(self.device).manual_seed(chunk.seed)
         pixels = sample_pixels(self.views.cameras, chunk.pixels, self.views.pixels)
         assert pixels.colors is not None
@@ -180,12 +191,25 @@ class NerfJob(Job):
         with self.autocast():
             alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
             batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha)
-            loss, log = scene_loss(self.model, batch, generator)
+            leaves: list[Leaf] | None = None if self.table is None else []
+            loss, log = scene_loss(self.model, batch, generator, leaves)
+        wanted = [parameter if i != self.table else parameter[:0] for i, parameter in enumerate(self.parameters)]
         if not loss.requires_grad:  # no ray met anything
-            return [torch.zeros_like(parameter) for parameter in self.parameters], log
-        gradients = torch.autograd.grad(loss * self.updates.loss_scale, self.parameters, allow_unused=True)
-        zeros = zip(gradients, self.parameters, strict=True)
-        return [torch.zeros_like(parameter) if g is None else g for g, parameter in zeros], log
+            return [torch.zeros_like(parameter) for parameter in wanted], None, log
+        scaled, inputs = loss * self.updates.loss_scale, [*wanted, *(leaf.features for leaf in leaves or ())]
+        gradients = torch.autograd.grad(scaled, inputs, allow_unused=True)
+        found = [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, inputs, strict=True)]
+        part = Leaf(leaves[0].unit, found.pop()) if leaves else None
+        return found, part, log
+
+    def _table_gradient(self, parts: list[Leaf], chunks: int) -> Tensor:
+        """The mean over chunks of the gradient by the table of the hash grid."""
+        assert isinstance(self.model, GridModel)
+        grid = self.model.radiance.grid
+        if not parts:
+            return torch.zeros_like(grid.table)
+        unit, features = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return grid.table_gradient(unit, features / chunks, self.threads.map)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The precision of the networks' products."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.fields.volume import SurveyedField
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
 from sdfgan.volume import OccupancyGrid, Rays, RaySamples, VolumeField, VolumeRendering
@@ -96,19 +97,45 @@ class MarchingGrid(OccupancyGrid):
         reached = torch.zeros(len(jitter) + 1, dtype=torch.int64, device=jitter.device)
         first: Tensor | None = None
         evaluated = 0
+        rounds: list[tuple[Tensor, tuple[Tensor, ...] | None]] = []
         for most in _UNBOUNDED_ROUNDS if self.contracted else _ROUNDS:
             offsets, following = ops.march_count(march, most, first)
             count = int(offsets[-1])
             if count == 0:
                 break
             some = ops.march_samples(march, offsets, count, first)
-            density = field.density(RaySamples(some.points, some.directions, lengths=some.deltas)).to(jitter)
+            places = RaySamples(some.points, some.directions, lengths=some.deltas)
+            density, known = field.survey(places) if isinstance(field, SurveyedField) else (field.density(places), None)
+            density = density.to(jitter)
+            rounds.append((offsets, known))
             ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MAX_DEPTH)
             evaluated, first = evaluated + count, following
         offsets = reached.cumsum(0)
         kept = ops.march_samples(march, offsets, int(offsets[-1]))
-        places = RaySamples(kept.points, kept.directions, lengths=kept.deltas)
+        known = _kept(rounds, reached, offsets)
+        places = RaySamples(kept.points, kept.directions, lengths=kept.deltas, known=known)
         return Packed(places, offsets, kept.distances, kept.deltas, evaluated)
+
+
+def _kept(
+    rounds: list[tuple[Tensor, tuple[Tensor, ...] | None]], reached: Tensor, offsets: Tensor
+) -> tuple[Tensor, ...] | None:
+    """What is known of the samples that are kept: the first `reached` [R+1] of each ray.
+
+    Of each round: the offsets [R+1] of its samples, and what is known of them.
+    """
+    found = [known for _, known in rounds if known is not None]
+    if not found:
+        return None
+    ray = torch.repeat_interleave(reached[1:])
+    place = torch.arange(len(ray), device=ray.device) - offsets[ray]  # among the samples of its ray
+    row, before = torch.zeros_like(ray), 0  # `before`: samples of earlier rounds
+    first = torch.zeros_like(reached[1:])  # of each ray in this round
+    for of_rays, _ in rounds:
+        inside = place - first[ray]
+        row = torch.where(inside >= 0, of_rays[ray] + inside + before, row)
+        first, before = first + of_rays.diff(), before + int(of_rays[-1])
+    return tuple(torch.cat(parts).index_select(0, row) for parts in zip(*found, strict=True))
 
 
 def render_packed(packed: Packed, field: VolumeField, background: Tensor) -> VolumeRendering:

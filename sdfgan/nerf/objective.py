@@ -36,20 +36,40 @@ class Batch(NamedTuple):
     alpha: Tensor | None = None  # [R] of the images that have it
 
 
-def scene_loss(model: SceneModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
-    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device."""
+class Leaf(NamedTuple):
+    """What a loss was made from."""
+
+    unit: Tensor  # [N, 3] places, where a hash grid has them
+    features: Tensor  # [N, F] of the hash grid
+
+
+def scene_loss(
+    model: SceneModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
+) -> tuple[Tensor, Numbers]:
+    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`."""
     if isinstance(model, SurfaceModel):
         return surface_loss(model, batch, generator)
     if isinstance(model, GridModel):
-        return grid_loss(model, batch, generator)
+        return grid_loss(model, batch, generator, leaves)
     assert isinstance(model, NetworkModel)
     return network_loss(model, batch, generator)
 
 
-def grid_loss(model: GridModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
-    """The squared error, and the entropy of opacities if that has a weight."""
+def grid_loss(
+    model: GridModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
+) -> tuple[Tensor, Numbers]:
+    """The squared error, and the entropy of opacities if that has a weight.
+
+    With `leaves` the loss has no gradient by the hash grid's table, but by the features that are added to them: that of
+    many chunks makes one table, which costs less than a table of each (`HashGrid.table_gradient`). On a CPU in full
+    precision alone.
+    """
     jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
     marched = model.occupancy.march(batch.rays, jitter, model.radiance)
+    if leaves is not None and len(marched.distances):
+        assert marched.places.known is not None, "on a CPU in full precision"
+        unit, encoded, _ = marched.places.known
+        leaves.append(Leaf(unit, encoded.requires_grad_()))
     seen = render_packed(marched, model.radiance, batch.background)
     mse = (seen.rgb - batch.colors).square().mean()
     loss = mse

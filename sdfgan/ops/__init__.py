@@ -8,13 +8,13 @@ from .edges import LayerEdges, layer_edges
 from .encoding import positional_encoding
 from .film_siren import CUDA_WIDTHS, FilmSirenNetwork, film_siren, film_siren_sample, film_siren_trace, pack_matrices
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
-from .hash import hash_encoding, hash_encoding_gradient, hash_table_begins
+from .hash import hash_encoding, hash_encoding_gradient, hash_table_begins, hash_table_gradient
 from .histogram import distortion_loss, interlevel_loss
 from .integrated import frustum_gaussians, integrated_directional_encoding, integrated_positional_encoding
 from .layers import LAYER_STEPS, LayerSearch, layer_step, start_layers
 from .mesh import MeshDistance, MeshHits, MeshTree, mesh_distance, mesh_raycast, mesh_tree
 from .pdf import sample_pdf
-from .perceptron import pack_perceptron, perceptron
+from .perceptron import perceptron, perceptron_gradients
 from .pixels import PixelSamples, PixelViews, pixel_views, sample_pixels, valid_pixels
 from .rays import generate_rays
 from .trace import LayerState, LevelRays, MarchRules, RayStatus, TraceLevel, start_level, start_march, trace_step
@@ -48,6 +48,7 @@ __all__ = [
     "hash_encoding",
     "hash_encoding_gradient",
     "hash_table_begins",
+    "hash_table_gradient",
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
@@ -60,8 +61,8 @@ __all__ = [
     "mesh_raycast",
     "mesh_tree",
     "pack_matrices",
-    "pack_perceptron",
     "perceptron",
+    "perceptron_gradients",
     "pixel_views",
     "positional_encoding",
     "sample_pdf",

@@ -50,6 +50,17 @@ def hash_encoding_gradient(
     return _points_gradient(points, table, None, weights, list(cells), table_size, smooth)
 
 
+def hash_table_gradient(
+    points: Tensor, gradient: Tensor, features: int, cells: Sequence[int], table_size: int, *, smooth: bool = False
+) -> Tensor:
+    """What a gradient [N, L * F] by `hash_encoding`'s features means for the table: [E, F], F = features.
+
+    As autograd gives it, for those who know the features already. Differentiable as `hash_encoding` is.
+    """
+    require_tensors("hash_table_gradient", points=points, gradient=gradient)
+    return _table_gradient(points, None, gradient, features, list(cells), table_size, smooth)
+
+
 def hash_table_begins(dims: int, cells: Sequence[int], table_size: int) -> list[int]:
     """The first entry of each level in a table, and then the number of all entries."""
     return [0, *accumulate(min((n + 2) ** dims, table_size) for n in cells)]

@@ -15,11 +15,12 @@ from torch import Tensor
 import posed
 from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Views
+from sdfgan.fields import radiance_grid
 from sdfgan.fields.nerf import NerfField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
 from sdfgan.nerf.config import NerfConfig
-from sdfgan.nerf.marching import MarchingGrid, render_packed
+from sdfgan.nerf.marching import MarchingGrid, Packed, render_packed
 from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.models import make_model
 from sdfgan.nerf.report import Look, SceneRenderer, depth_span, neutral, orbit, path_cameras
@@ -339,3 +340,41 @@ def test_noise_is_drawn_from_the_generator_alone() -> None:
 def test_linear_light_as_srgb() -> None:
     values = torch.tensor([0.0, 0.001, 0.0031308, 0.214041, 1.0])
     assert linear_to_srgb(values).tolist() == pytest.approx([0, 0.01292, 0.04045, 0.5, 1.0], abs=1e-4)
+
+
+@pytest.mark.parametrize("contracted", [False, True])
+def test_what_a_march_knows_is_not_evaluated_again(contracted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples keep what the field found at them, in two rounds; images and gradients are those without it."""
+    torch.manual_seed(0)
+    field = RadianceGrid(width=16, levels=3, log2_size=10, finest=32, contracted=contracted)
+    with torch.no_grad():
+        field.grid.table.normal_()
+    grid, rays = MarchingGrid(8, 300, contracted), some_rays(1.0, 8.0 if contracted else 5.0)
+    packed = grid.march(rays, torch.full((40,), 0.5), field)
+    assert packed.places.known is not None and packed.evaluated > 40 * 32 + len(packed.distances) / 2, "a second round"
+    unit, encoded, features = packed.places.known
+    again = packed._replace(places=packed.places._replace(known=None))
+    assert torch.equal(encoded, field.grid(field._points(packed.places)))
+    assert torch.equal(features, field._features(again.places))
+
+    def gradients(packed: Packed, *others: Tensor) -> list[Tensor]:
+        seen = render_packed(packed, field, torch.ones(3))
+        return list(torch.autograd.grad(seen.rgb.square().sum(), [*field.parameters(), *others], allow_unused=True))
+
+    expected, found = gradients(again), gradients(packed)
+    names = [name for name, _ in field.named_parameters()]
+    for name, actual, wanted in zip(names, found, expected, strict=True):
+        assert torch.allclose(actual, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max())), name
+    *others, by_encoded = gradients(packed, encoded.requires_grad_())
+    table = field.grid.table_gradient(unit, by_encoded)
+    assert others[names.index("grid.table")] is None, "is left to the caller"
+    assert torch.allclose(table, expected[names.index("grid.table")], rtol=1e-4, atol=1e-5 * float(table.abs().max()))
+
+    monkeypatch.setattr(radiance_grid, "can_fuse", lambda x: False)
+    assert grid.march(rays, torch.full((40,), 0.5), field).places.known is None, "where torch has the layers"
+
+
+def test_a_march_that_meets_nothing_knows_nothing() -> None:
+    field = RadianceGrid(width=16, levels=3, log2_size=10, finest=32)
+    packed = MarchingGrid(8, 300, False).march(some_rays(2.0, 4.0, count=0), torch.zeros(0), field)
+    assert packed.places.known is None and render_packed(packed, field, torch.ones(3)).rgb.shape == (0, 3)
