@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from command_line import error
 from sdfgan.cli import main
 from sdfgan.errors import UserError
-from sdfgan.gan import GanConfig, drawing, make_generator
+from sdfgan.gan import GanConfig, make_generator, views
 from sdfgan.images import save_image
 from sdfgan.raycast import Rendering
 from sdfgan.training.checkpoint import load_checkpoint, pack_module, resolve_checkpoint, save_checkpoint
@@ -204,8 +204,8 @@ def test_pictures_are_written_as_they_are_made(run: Path, tmp_path: Path, monkey
             raise KeyboardInterrupt
         return look(*given, **options)
 
-    look = drawing.look
-    monkeypatch.setattr(drawing, "look", interrupted)
+    look = views.look
+    monkeypatch.setattr(views, "look", interrupted)
     monkeypatch.setattr("sdfgan.gan.views._RAYS_AT_ONCE", 32**2)
     assert main(["render", str(run), "--mode", "images", *arguments, str(tmp_path / "many")]) == 130
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["shape-0.png", "shape-1.png"]

@@ -15,7 +15,7 @@ from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
-from sdfgan.raycast import Lighting, Rendering, Room, render
+from sdfgan.raycast import Lighting, Room, render
 from sdfgan.raycast.lighting import tensor_like
 from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling
@@ -89,10 +89,3 @@ def _draw_volume(
     options: dict[str, Any] = {"resolution": config.resolution, "fov": fov, "near_far": generator.near_far}
     made = render_images(generator, axes, condition, sampling=sampling, generator=random, **options)
     return GeneratedImages(made.rgb, made.alpha, made.normals, made.field.gradient[:0])
-
-
-def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rendering:
-    """Images for people: `raycast.render`, or of volumes `volume.render_images`, with its options."""
-    if isinstance(generator, PiGanField):
-        return render_images(generator, axes, condition, near_far=generator.near_far, **options)
-    return render(sdf=generator, axes=axes, condition=condition, **options)

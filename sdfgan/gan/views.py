@@ -13,11 +13,11 @@ from torch import Tensor
 
 from sdfgan import conditions
 from sdfgan.cameras import PoseDistribution, Range, camera_distance, orbit_path, rotate_axes
-from sdfgan.fields import Field
-from sdfgan.gan import drawing
+from sdfgan.fields import Field, PiGanField
 from sdfgan.images import Show, VideoWriter, colour_depth, colour_normals, image_grid
-from sdfgan.raycast import Rendering
+from sdfgan.raycast import Rendering, render
 from sdfgan.training.progress import progress
+from sdfgan.volume.render_images import render_images
 
 _RAYS_AT_ONCE = 2**17
 _WHITE = (1.0, 1.0, 1.0)
@@ -83,8 +83,15 @@ class ViewRange:
         return elevation, middle + reach * (phase + first).sin()
 
 
+def look(generator: Field, condition: Any, axes: Tensor, **options: Any) -> Rendering:
+    """Images for people: `raycast.render`, or of volumes `volume.render_images`, with its options."""
+    if isinstance(generator, PiGanField):
+        return render_images(generator, axes, condition, near_far=generator.near_far, **options)
+    return render(sdf=generator, axes=axes, condition=condition, **options)
+
+
 class ImageRenderer:
-    """Renders shapes of a generator on white, with any options of `drawing.look`.
+    """Renders shapes of a generator on white, with any options of `look`.
 
     `map_` may work on several batches at a time.
     """
@@ -108,7 +115,7 @@ class ImageRenderer:
 
         def some(rows: Tensor) -> Rendering:
             with torch.no_grad():  # the mode does not reach other threads by itself
-                rendering = drawing.look(
+                rendering = look(
                     self._generator,
                     conditions.rows(condition, rows.to(device)),
                     axes[rows].to(device),

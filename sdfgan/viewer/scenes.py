@@ -18,7 +18,7 @@ from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV
 from sdfgan.fields import Field, PiGanField
 from sdfgan.fields.base import Bound, bound_of
-from sdfgan.gan import drawing
+from sdfgan.gan import views
 from sdfgan.images import colour_depth, colour_normals
 from sdfgan.meshes import export_mesh, marching_cubes, read_mesh, read_model
 from sdfgan.meshes.appearance import trace_model
@@ -174,7 +174,7 @@ class FieldScene(Scene):
                 axis, height = style.cut
                 above = float(axes[0, 2, axis]) * view.distance > height
                 field = Cut(field, style.cut, 1.0 if above else -1.0)
-        made = drawing.look(field, subject, axes, **options)
+        made = views.look(field, subject, axes, **options)
         parts = ((made.rgb, 0.0), (made.alpha, 0.0), (made.depth, math.inf), (made.normals, 0.0))
         return Seen(*(window.cut_from(part[0].cpu(), fill) for part, fill in parts))
 
