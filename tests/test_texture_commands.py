@@ -59,13 +59,20 @@ def run_of(scene: Path, folder: Path, model: str) -> Path:
 @pytest.mark.parametrize("model", ["surface", "fast"])
 def test_a_scene(scene: Path, tmp_path: Path, model: str) -> None:
     run = run_of(scene, tmp_path / "run", model)
-    again = ["extract-mesh", str(run), "--mesh-resolution", "24", "--output-dir", str(tmp_path / "again"), *ASKED]
-    assert main(again) == 0
+    again = ["extract-mesh", str(run), "--mesh-resolution", "24", "--output-dir", str(tmp_path / "again")]
+    assert main([*again, *ASKED]) == 0 and main([*again, "--format", "ply"]) == 0
+    bare = trimesh.load(tmp_path / "again" / "mesh.ply", process=False)
+    at_vertices = off_by(bare, bare.visual.vertex_colors[bare.faces, :3].mean(1) / 255)
     for path in (run / "mesh.glb", tmp_path / "again" / "mesh.glb"):
-        mesh, colours = textured_mesh(path)
-        truth = mesh.triangles_center / np.linalg.norm(mesh.triangles_center, axis=1, keepdims=True) / 2 + 0.5
-        share = mesh.area_faces / mesh.area
-        assert (share[:, None] * np.abs(colours - truth)).sum(0).max() < (0.05 if model == "surface" else 0.15)
+        error = off_by(*textured_mesh(path))
+        # A hundred steps teach a density its colours only roughly.
+        assert error < at_vertices + 0.03 if model == "fast" else error < 0.05
+
+
+def off_by(mesh: trimesh.Trimesh, colours: np.ndarray) -> float:
+    """Mean error of colours [F, 3] in the middles of faces, of the worst channel."""
+    truth = mesh.triangles_center / np.linalg.norm(mesh.triangles_center, axis=1, keepdims=True) / 2 + 0.5
+    return float((mesh.area_faces[:, None] / mesh.area * np.abs(colours - truth)).sum(0).max())
 
 
 def test_a_mesh_with_colours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
