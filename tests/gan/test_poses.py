@@ -69,8 +69,13 @@ def test_divergence_is_of_the_best_turn() -> None:
     assert even["pose_kl"] == pytest.approx(exact, abs=0.02)
     # Of independent angles the divergence is the sum of both.
     assert even["pose_kl_elevation"] + even["pose_kl_azimuth"] == pytest.approx(even["pose_kl"], abs=0.02)
-    part = PoseHistogram(ALL[0], (-1.0, 1.0), skewed())
-    assert part.compared(true)["pose_turn"] == 0, "the ends of a range say where the front is"
+    part = PoseHistogram(ALL[0], (-1.0, 1.0), skewed()).compared(true)
+    assert part["pose_turn"] == 0, "the ends of a range say where the front is"
+    turned = torch.remainder(true[:, 1] + math.pi, 2 * math.pi) - math.pi
+    assert (
+        part["pose_outside"] == pytest.approx((turned.abs() > 1).double().mean().item(), abs=1e-4)
+        and not same["pose_outside"]
+    )
 
 
 def test_a_step_is_the_natural_gradient_of_mean_logit_and_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
