@@ -133,12 +133,11 @@ def test_a_run_learns_poses_continues_exactly_and_shows_them(
 ) -> None:
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
-    made = render_shapes(64, 16)
-    assert made.poses is not None and made.poses.shape == (64, 2)
+    images, angles = render_shapes(64, 16).images, poses(PoseHistogram(*ALL, skewed()), 64)
     with writer(tmp_path / "set.zip") as write:
-        for index, image in enumerate(made.images.permute(0, 2, 3, 1).numpy()):
+        for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
             write(image_name(index), encode(image))
-        named = {image_name(index): pose.rad2deg().tolist() for index, pose in enumerate(made.poses)}
+        named = {image_name(index): pose.rad2deg().tolist() for index, pose in enumerate(angles)}
         write("poses.json", json.dumps(named).encode())
     options = {**LEARNED, "data": tmp_path / "set.zip", "steps": 4, "checkpoint_interval": 2}
     train(GanConfig(output_dir=tmp_path / "straight", **options))
