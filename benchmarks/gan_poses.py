@@ -13,6 +13,7 @@ import argparse
 import math
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,13 +32,16 @@ _ELEVATION, _AZIMUTH = (0.0, 60.0), (0.0, 360.0)  # degrees
 
 
 class Skewed(PoseDistribution):
-    """Most cameras stand before an object, a little above it."""
+    """Most cameras stand before an object, a little above it. `drawn` are those that have been drawn."""
+
+    drawn: ClassVar[list[Tensor]] = []
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """See `PoseDistribution.sample`."""
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))  # torch's distributions take no other
         azimuth = torch.distributions.VonMises(math.radians(40.0), 2.0).sample((n,))
         elevation = math.radians(40.0) * torch.distributions.Beta(1.5, 3.5).sample((n,))
+        self.drawn.append(torch.stack([elevation.float(), azimuth.float()], 1))
         return elevation.float(), azimuth.float()
 
 
@@ -60,8 +64,8 @@ def main() -> None:
     torch.set_num_threads(1)
     ranges = Skewed((0.0, math.radians(40)), (0.0, 2 * math.pi))
     made = render_shapes(_TRAIN + _HELD_OUT, 32, poses=ranges, family="chairs")
-    assert made.poses is not None
-    poses = made.poses[made.poses[:, 1].argsort()]  # so that draws do not depend on the order of the images
+    poses = torch.cat(ranges.drawn)
+    poses = poses[poses[:, 1].argsort()]
     sets = [InMemory(part) for part in made.images.split([_TRAIN, _HELD_OUT])]
     data = TrainingData(*sets, Empirical.of(poses) if arguments.poses == "true" else None, mirror=False)
     options = {"shapes": "chairs", "mirror": False, "elevation": _ELEVATION, "azimuth": _AZIMUTH, "chunk_size": 16}

@@ -46,7 +46,6 @@ class ShapeSet(NamedTuple):
 
     images: Tensor  # [N, 4, H, W] uint8, premultiplied RGBA
     labels: Tensor  # [N] int64, index into SHAPE_FAMILIES[family]
-    poses: Tensor | None = None  # [N, 2] elevation and azimuth, radians; None from `shape_set`, which keeps none
 
 
 class _Chunk(NamedTuple):
@@ -235,7 +234,6 @@ def render_shapes(
     chunks = list(_chunks(count, (resolution * samples) ** 2, poses, generator, family))
     images = torch.empty(count, 4, resolution, resolution, dtype=torch.uint8)
     labels = torch.empty(count, dtype=torch.int64)
-    angles = [torch.stack([chunk.elevation, chunk.azimuth], 1) for _, chunk in chunks]
     threads, done = torch.get_num_threads(), 0
     # One thread of torch in each worker: chunks are small, and torch sets its number of threads per process.
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -251,7 +249,7 @@ def render_shapes(
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(threads)
     order = torch.randperm(count, generator=generator)
-    return ShapeSet(images[order], labels[order], torch.cat([torch.empty(0, 2), *angles])[order])
+    return ShapeSet(images[order], labels[order])
 
 
 # ------------------------------------------------------------------------------------------------------ cache
@@ -315,7 +313,7 @@ def shape_set(
     shapes = _read(path, count, resolution)
     if shapes is not None:
         return shapes
-    shapes = render_shapes(count, resolution, seed=seed, family=family, on_progress=on_progress)._replace(poses=None)
+    shapes = render_shapes(count, resolution, seed=seed, family=family, on_progress=on_progress)
     try:
         _write(path, shapes)
     except OSError as error:

@@ -52,18 +52,25 @@ class PoseHistogram(PoseDistribution):
     def bins(self, elevation: Tensor, azimuth: Tensor) -> Tensor:
         """The flat bin [N] int64 of each pose; poses outside of the ranges count to the nearest."""
         rows, columns = self.shares.shape
-        middle = sum(self.azimuth) / 2  # the turn around it has the azimuths of the range
-        nearest = (azimuth - middle + math.pi).remainder(2 * math.pi) + middle - math.pi
-        return _bin(elevation, self.elevation, rows) * columns + _bin(nearest, self.azimuth, columns)
+        return _bin(elevation, self.elevation, rows) * columns + _bin(self._turned(azimuth), self.azimuth, columns)
+
+    def _turned(self, azimuth: Tensor) -> Tensor:
+        """The same azimuths in the turn around the middle of their range."""
+        middle = sum(self.azimuth) / 2
+        return (azimuth - middle + math.pi).remainder(2 * math.pi) + middle - math.pi
 
     def compared(self, angles: Tensor) -> dict[str, float]:
         """How far it is from the true poses `angles` [N, 2] (elevation, azimuth), in nats: KL(true || learned) and the
         Jensen-Shannon divergence over its bins, and KL of each angle alone.
 
         Which side of a shape is its front, nobody can know from images: the truth is turned by whole degrees to where
-        the KL divergence is least; `turn` says how far. Where the azimuths are not those of a full turn it is not.
+        the KL divergence is least; `pose_turn` says how far. Where the azimuths are not those of a full turn it is not.
+        `pose_outside` is the share of true poses that lie outside of the ranges.
         """
         learned = self.shares.double()
+        outside = _is_outside(angles[:, 0], self.elevation)
+        if not all_round(self.azimuth):
+            outside |= _is_outside(self._turned(angles[:, 1]), self.azimuth)
         found = []
         for degrees in range(360 if all_round(self.azimuth) else 1):
             index = self.bins(angles[:, 0], angles[:, 1] + math.radians(degrees))
@@ -77,6 +84,7 @@ class PoseHistogram(PoseDistribution):
             "pose_kl_azimuth": _kl(true.sum(0), learned.sum(0)),
             "pose_js": (_kl(true, middle) + _kl(learned, middle)) / 2,
             "pose_turn": float(degrees),
+            "pose_outside": outside.double().mean().item(),
         }
 
     def save_picture(self, file: Path) -> None:
@@ -175,6 +183,10 @@ def all_round(azimuth: Range) -> bool:
 
 def _bin(angle: Tensor, span: Range, count: int) -> Tensor:
     return ((angle - span[0]) / (span[1] - span[0]) * count).floor().clamp(0, count - 1).long()
+
+
+def _is_outside(angle: Tensor, span: Range) -> Tensor:
+    return (angle < span[0] - 1e-6) | (angle > span[1] + 1e-6)
 
 
 def _at(span: Range, place: float) -> float:

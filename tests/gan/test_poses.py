@@ -69,8 +69,13 @@ def test_divergence_is_of_the_best_turn() -> None:
     assert even["pose_kl"] == pytest.approx(exact, abs=0.02)
     # Of independent angles the divergence is the sum of both.
     assert even["pose_kl_elevation"] + even["pose_kl_azimuth"] == pytest.approx(even["pose_kl"], abs=0.02)
-    part = PoseHistogram(ALL[0], (-1.0, 1.0), skewed())
-    assert part.compared(true)["pose_turn"] == 0, "the ends of a range say where the front is"
+    part = PoseHistogram(ALL[0], (-1.0, 1.0), skewed()).compared(true)
+    assert part["pose_turn"] == 0, "the ends of a range say where the front is"
+    turned = torch.remainder(true[:, 1] + math.pi, 2 * math.pi) - math.pi
+    assert (
+        part["pose_outside"] == pytest.approx((turned.abs() > 1).double().mean().item(), abs=1e-4)
+        and not same["pose_outside"]
+    )
 
 
 def test_a_step_is_the_natural_gradient_of_mean_logit_and_entropy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,12 +133,11 @@ def test_a_run_learns_poses_continues_exactly_and_shows_them(
 ) -> None:
     monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
-    made = render_shapes(64, 16)
-    assert made.poses is not None and made.poses.shape == (64, 2)
+    images, angles = render_shapes(64, 16).images, poses(PoseHistogram(*ALL, skewed()), 64)
     with writer(tmp_path / "set.zip") as write:
-        for index, image in enumerate(made.images.permute(0, 2, 3, 1).numpy()):
+        for index, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
             write(image_name(index), encode(image))
-        named = {image_name(index): pose.rad2deg().tolist() for index, pose in enumerate(made.poses)}
+        named = {image_name(index): pose.rad2deg().tolist() for index, pose in enumerate(angles)}
         write("poses.json", json.dumps(named).encode())
     options = {**LEARNED, "data": tmp_path / "set.zip", "steps": 4, "checkpoint_interval": 2}
     train(GanConfig(output_dir=tmp_path / "straight", **options))
