@@ -26,7 +26,7 @@ PEERS = Path(__file__).parents[1] / "benchmarks" / "peers.py"
 ESTIMATORS: dict[str, tuple[Callable[..., torch.Tensor], int, float]] = {
     "band": (partial(edge_gradients.relaxed_boundary, width=0.02), 16, 0.1),
     "warp": (edge_gradients.reparameterised, 4, 0.06),
-    "volume": (partial(edge_gradients.volume, width=0.003), 2, 0.1),
+    "volume": (partial(edge_gradients.volume, width=0.003), 3, 0.1),
 }
 
 
