@@ -129,6 +129,7 @@ def test_the_command_measures_and_reconstructs(tmp_path: Path) -> None:
     assert drawn == figure.exists() and (drawn or "matplotlib is not installed" in done.stdout)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_on_the_command_line_is_a_line() -> None:
     for words, said in (
         (["nope"], "TABLE must be"),
