@@ -26,7 +26,7 @@ PEERS = Path(__file__).parents[1] / "benchmarks" / "peers.py"
 ESTIMATORS: dict[str, tuple[Callable[..., torch.Tensor], int, float]] = {
     "band": (partial(edge_gradients.relaxed_boundary, width=0.02), 16, 0.1),
     "warp": (edge_gradients.reparameterised, 4, 0.06),
-    "volume": (partial(edge_gradients.volume, width=0.003), 2, 0.1),
+    "volume": (partial(edge_gradients.volume, width=0.003), 3, 0.1),
 }
 
 
@@ -129,6 +129,7 @@ def test_the_command_measures_and_reconstructs(tmp_path: Path) -> None:
     assert drawn == figure.exists() and (drawn or "matplotlib is not installed" in done.stdout)
 
 
+@pytest.mark.slow
 def test_what_is_wrong_on_the_command_line_is_a_line() -> None:
     for words, said in (
         (["nope"], "TABLE must be"),
