@@ -145,6 +145,43 @@ void differentiate(const Network<T>& network, int64_t count) {
     }
 }
 
+// A perceptron and its gradients.
+template <class T>
+void perceptron(const std::vector<int64_t>& sizes, int64_t count, bool sine) {
+    std::vector<std::vector<T>> layers;  // weights, then biases
+    std::vector<const T*> weights, biases;
+    int64_t numbers = 0;
+    for (size_t i = 0; i + 1 < sizes.size(); ++i) {
+        numbers += (sizes[i] + 1) * sizes[i + 1];
+        weights.push_back(layers.emplace_back(uniform<T>(sizes[i] * sizes[i + 1], -1, 1)).data());
+        biases.push_back(layers.emplace_back(uniform<T>(sizes[i + 1], -1, 1)).data());
+    }
+    const int64_t depth = static_cast<int64_t>(weights.size());
+    const std::vector<T> x = uniform<T>(count * sizes[0], -1, 1);
+    const std::vector<T> gradient = uniform<T>(count * sizes.back(), -1, 1);
+    std::vector<T> reference;
+    for (int threads : {1, 2, 5}) {
+        std::vector<T> all(count * sizes.back()), by_x(x.size()), by_layers(numbers);
+        const Perceptron<T> network{x.data(),
+                                    {weights.data(), depth},
+                                    {biases.data(), depth},
+                                    all.data(),
+                                    count,
+                                    {sizes.data(), depth + 1},
+                                    sine,
+                                    T(0.1)};
+        cpu::launch(network, {-1, nullptr, threads});
+        cpu::launch(PerceptronBackward<T>{network, gradient.data(), by_x.data(), by_layers.data()},
+                    {-1, nullptr, threads});
+        for (const auto* part : {&by_x, &by_layers}) {
+            all.insert(all.end(), part->begin(), part->end());
+        }
+        require(finite(all), "a perceptron's value or gradient is not finite");
+        require(reference.empty() || all == reference, "perceptrons depend on the threads");
+        reference = all;
+    }
+}
+
 // Cameras on a circle around the origin that look at it; [images, 3, 4].
 template <class T>
 std::vector<T> circle_of_cameras(int64_t images, double distance) {
@@ -391,6 +428,11 @@ int main(int argc, char** argv) {
             evaluate(Network<double>(2, width, 1, 2, 0, false), 61);
             differentiate(Network<float>(3, width, 2, 1, 1, false), 457);
             differentiate(Network<double>(2, width, 1, 2, 0, false), 61);
+        }
+        for (int64_t count : {0, 1, 47, 1000}) {
+            perceptron<float>({31, 32, 32, 3}, count, false);
+            perceptron<float>({3, 100, 1}, count, true);
+            perceptron<double>({5, 9, 17, 2}, count, false);
         }
         for (bool bf16 : {false, true}) trace(Network<float>(4, 32, 2, 1, 1, bf16), 32);
         for (int most : {1, 3}) trace(Network<float>(4, 32, 2, 1, 1, false), 32, most);
