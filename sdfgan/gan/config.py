@@ -454,6 +454,9 @@ def check_settings(config: ResolvedGanConfig) -> None:
             low, high = getattr(config, name)
             if low == high:
                 raise UserError(f"--poses learned: --{name} must be a range to learn within, got {low:g} {high:g}")
+        if config.azimuth[1] - config.azimuth[0] > 360:
+            low, high = config.azimuth
+            raise UserError(f"--poses learned: --azimuth must be at most a full turn, got {low:g} {high:g}")
     if config.ada_target and config.gan_loss not in ("logistic", "hinge"):
         raise UserError(f"--ada-target needs logits with a sign: --gan-loss logistic or hinge, not {config.gan_loss}")
     if config.resume is not None and config.load_dir is not None:

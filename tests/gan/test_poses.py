@@ -163,6 +163,8 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
     with pytest.raises(UserError, match="--poses learned: --elevation must be a range to learn within, got 20 20"):
         GanConfig(**{**LEARNED, "elevation": (20.0, 20.0)}).resolved()
+    with pytest.raises(UserError, match="--poses learned: --azimuth must be at most a full turn, got -10 355"):
+        GanConfig(**{**LEARNED, "azimuth": (-10.0, 355.0)}).resolved()
     with pytest.raises(UserError, match=r"tensor poses.shares must be positive"):
         PoseLearner(*ALL).load(
             {"poses.shares": torch.zeros(8, 24), "poses.sums": torch.zeros(2, 8, 24)}, tmp_path / "checkpoint"
