@@ -125,7 +125,7 @@ class _Round(NamedTuple):
     """Samples that were evaluated together."""
 
     offsets: Tensor  # [R+1] int64 of the rays
-    count: int
+    total: int
     known: tuple[Tensor, ...] | None  # as of `SurveyedField.survey`
 
 
@@ -141,7 +141,7 @@ def _kept(rounds: list[_Round], reached: Tensor, offsets: Tensor, total: int) ->
     for one in rounds:
         inside = place - first[ray]
         row = torch.where(inside >= 0, one.offsets[ray] + inside + before, row)
-        first, before = first + one.offsets.diff(), before + one.count
+        first, before = first + one.offsets.diff(), before + one.total
     return tuple(torch.cat(parts).index_select(0, row) for parts in zip(*found, strict=True))
 
 
