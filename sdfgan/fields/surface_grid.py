@@ -89,7 +89,10 @@ class SurfaceGrid(Field):
             biases = [layer.bias for layer in layers[:-1]] + [layers[-1].bias[:1]]
             value = ops.perceptron(x, weights, biases)[:, 0]
         else:
-            value = F.linear(self.distance_net[:-1](x), layers[-1].weight[:1], layers[-1].bias[:1])[:, 0].float()
+            hidden = x
+            for layer in layers[:-1]:
+                hidden = F.relu(layer(hidden))
+            value = F.linear(hidden, layers[-1].weight[:1], layers[-1].bias[:1])[:, 0].float()
         return self._sphere(points)[0] + value
 
     def sdf_and_gradient(

@@ -83,11 +83,12 @@ class MarchingGrid(OccupancyGrid):
             self.update(at, generator, share=_UPDATED_SHARE, decay=_MEMORY)
 
     @torch.no_grad()
-    def march(self, rays: Rays, jitter: Tensor, field: VolumeField) -> Packed:
+    def march(self, rays: Rays, jitter: Tensor, field: VolumeField, keep: bool = False) -> Packed:
         """The samples of rays in occupied cells that light of the field reaches.
 
         `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays end where the field's density has left no
-        light; so that it is not evaluated far behind that, samples are looked for in rounds.
+        light; so that it is not evaluated far behind that, samples are looked for in rounds. With `keep` they
+        come with what a `SurveyedField` knows of them.
         """
         march = ops.GridMarch(
             rays.origins, rays.directions, rays.near, rays.far, jitter,
@@ -97,7 +98,7 @@ class MarchingGrid(OccupancyGrid):
         reached = torch.zeros(len(jitter) + 1, dtype=torch.int64, device=jitter.device)
         first: Tensor | None = None
         evaluated = 0
-        rounds: list[tuple[Tensor, tuple[Tensor, ...] | None]] = []
+        rounds: list[_Round] = []
         for most in _UNBOUNDED_ROUNDS if self.contracted else _ROUNDS:
             offsets, following = ops.march_count(march, most, first)
             count = int(offsets[-1])
@@ -105,36 +106,42 @@ class MarchingGrid(OccupancyGrid):
                 break
             some = ops.march_samples(march, offsets, count, first)
             places = RaySamples(some.points, some.directions, lengths=some.deltas)
-            density, known = field.survey(places) if isinstance(field, SurveyedField) else (field.density(places), None)
+            density, known = (
+                field.survey(places) if keep and isinstance(field, SurveyedField) else (field.density(places), None)
+            )
             density = density.to(jitter)
-            rounds.append((offsets, known))
+            rounds.append(_Round(offsets, count, known))
             ops.march_reached(density, some.deltas, offsets, depth, reached, following, _MAX_DEPTH)
             evaluated, first = evaluated + count, following
         offsets = reached.cumsum(0)
-        kept = ops.march_samples(march, offsets, int(offsets[-1]))
-        known = _kept(rounds, reached, offsets)
+        total = int(offsets[-1])
+        kept = ops.march_samples(march, offsets, total)
+        known = _kept(rounds, reached, offsets, total)
         places = RaySamples(kept.points, kept.directions, lengths=kept.deltas, known=known)
         return Packed(places, offsets, kept.distances, kept.deltas, evaluated)
 
 
-def _kept(
-    rounds: list[tuple[Tensor, tuple[Tensor, ...] | None]], reached: Tensor, offsets: Tensor
-) -> tuple[Tensor, ...] | None:
-    """What is known of the samples that are kept: the first `reached` [R+1] of each ray.
+class _Round(NamedTuple):
+    """Samples that were evaluated together."""
 
-    Of each round: the offsets [R+1] of its samples, and what is known of them.
-    """
-    found = [known for _, known in rounds if known is not None]
+    offsets: Tensor  # [R+1] int64 of the rays
+    total: int
+    known: tuple[Tensor, ...] | None  # as of `SurveyedField.survey`
+
+
+def _kept(rounds: list[_Round], reached: Tensor, offsets: Tensor, total: int) -> tuple[Tensor, ...] | None:
+    """What is known of the samples that are kept: the first `reached` [R+1] of each ray, `total` of them."""
+    found = [one.known for one in rounds if one.known is not None]
     if not found:
         return None
-    ray = torch.repeat_interleave(reached[1:])
+    ray = torch.repeat_interleave(reached[1:], output_size=total)
     place = torch.arange(len(ray), device=ray.device) - offsets[ray]  # among the samples of its ray
     row, before = torch.zeros_like(ray), 0  # `before`: samples of earlier rounds
     first = torch.zeros_like(reached[1:])  # of each ray in this round
-    for of_rays, _ in rounds:
+    for one in rounds:
         inside = place - first[ray]
-        row = torch.where(inside >= 0, of_rays[ray] + inside + before, row)
-        first, before = first + of_rays.diff(), before + int(of_rays[-1])
+        row = torch.where(inside >= 0, one.offsets[ray] + inside + before, row)
+        first, before = first + one.offsets.diff(), before + one.total
     return tuple(torch.cat(parts).index_select(0, row) for parts in zip(*found, strict=True))
 
 

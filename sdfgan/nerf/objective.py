@@ -65,7 +65,7 @@ def grid_loss(
     precision alone.
     """
     jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
-    marched = model.occupancy.march(batch.rays, jitter, model.radiance)
+    marched = model.occupancy.march(batch.rays, jitter, model.radiance, keep=True)
     if leaves is not None and len(marched.distances):
         assert marched.places.known is not None, "on a CPU in full precision"
         unit, encoded, _ = marched.places.known
@@ -90,7 +90,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     rays, background, evaluated = batch.rays, batch.background, 0
     if model.beyond is not None:
         rays, behind = model.split(rays)
-        far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance)
+        far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance, keep=True)
         background = render_packed(far_off, model.beyond.radiance, background).rgb
         evaluated = far_off.evaluated
     marched = model.occupancy.march(rays, jitter, model.volume)

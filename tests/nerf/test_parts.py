@@ -350,7 +350,7 @@ def test_what_a_march_knows_is_not_evaluated_again(contracted: bool, monkeypatch
     with torch.no_grad():
         field.grid.table.normal_()
     grid, rays = MarchingGrid(8, 300, contracted), some_rays(1.0, 8.0 if contracted else 5.0)
-    packed = grid.march(rays, torch.full((40,), 0.5), field)
+    packed = grid.march(rays, torch.full((40,), 0.5), field, keep=True)
     assert packed.places.known is not None and packed.evaluated > 40 * 32 + len(packed.distances) / 2, "a second round"
     unit, encoded, features = packed.places.known
     again = packed._replace(places=packed.places._replace(known=None))
@@ -371,10 +371,10 @@ def test_what_a_march_knows_is_not_evaluated_again(contracted: bool, monkeypatch
     assert torch.allclose(table, expected[names.index("grid.table")], rtol=1e-4, atol=1e-5 * float(table.abs().max()))
 
     monkeypatch.setattr(radiance_grid, "can_fuse", lambda x: False)
-    assert grid.march(rays, torch.full((40,), 0.5), field).places.known is None, "where torch has the layers"
+    assert grid.march(rays, torch.full((40,), 0.5), field, keep=True).places.known is None, "where torch has the layers"
 
 
 def test_a_march_that_meets_nothing_knows_nothing() -> None:
     field = RadianceGrid(width=16, levels=3, log2_size=10, finest=32)
-    packed = MarchingGrid(8, 300, False).march(some_rays(2.0, 4.0, count=0), torch.zeros(0), field)
+    packed = MarchingGrid(8, 300, False).march(some_rays(2.0, 4.0, count=0), torch.zeros(0), field, keep=True)
     assert packed.places.known is None and render_packed(packed, field, torch.ones(3)).rgb.shape == (0, 3)
