@@ -72,7 +72,8 @@ class Steps:
             torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         if not optimizer.defaults.get("fused"):
             raise TypeError(f"Steps: the optimizer of the {name} must be fused, or it would step on what is not finite")
-        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]  # as torch's GradScaler tells it
+        bad = ~(norm < math.inf)  # also where it is NaN
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # as torch's GradScaler tells it
         optimizer.step()
         for parameter in parameters:
             parameter.grad = None
@@ -155,7 +156,7 @@ def step_rows(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], go
 
 def as_numbers(*tensors: Tensor) -> list[list[float]]:
     """The numbers of each tensor; waits for the device once, for all of them."""
-    numbers = iter(torch.cat([tensor.detach().flatten().double() for tensor in tensors]).tolist())
+    numbers = iter(torch.cat([tensor.detach().flatten() for tensor in tensors]).tolist())
     return [list(islice(numbers, tensor.numel())) for tensor in tensors]
 
 
