@@ -78,7 +78,7 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
         if config.normal_weight and not samples.normals.any():
             raise UserError(f"{path}: holds no normals [N, 3], which --normal-weight needs")
         if config.texture_resolution:
-            raise UserError(f"{path}: holds samples without colours, of which --texture-resolution makes no texture")
+            require_colours(path)
         why = _why_unsigned(config, "" if (samples.distances < 0).any() else "no distance is negative")
         if why:
             samples = samples._replace(distances=samples.distances.abs())
@@ -97,6 +97,12 @@ def open_case(config: ResolvedSdfConfig, path: Path, folder: Path) -> Case:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from error
     return Case(path, folder, stream, truth, placement, report, thinness, why)
+
+
+def require_colours(path: Path) -> None:
+    """Raises UserError for a file that can have none, for a texture."""
+    if path.suffix.lower() == SAMPLE_SUFFIX:
+        raise UserError(f"{path}: holds samples without colours, of which --texture-resolution makes no texture")
 
 
 def _why_unsigned(config: ResolvedSdfConfig, sheet: str) -> str | None:

@@ -26,7 +26,7 @@ from sdfgan.meshes.signed_distance import GroundTruth
 from sdfgan.raycast import render
 from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
 from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
-from sdfgan.sdf.files import Case
+from sdfgan.sdf.files import Case, require_colours
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
 from sdfgan.training.run import Summary
 
@@ -101,6 +101,7 @@ def solid_mesh(field: MeshSDF, cells: int, faces: int = 0, texture: int = 0) -> 
     if texture:
         if field.source is None:
             raise UserError("--texture-resolution: the model does not say from which file it was learnt")
+        require_colours(field.source)
         colours, notes = file_colours(field.source, field.placement)
         for note in notes:
             print(note)
