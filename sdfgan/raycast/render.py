@@ -324,8 +324,11 @@ def _visible(
     """Those of the wanted `pixels` [B, R, R] that are `near` [N], without layers that cover nothing or are behind one
     that covers all; which then is opaque."""
     side, normal = samples.edge[:, 0].contiguous(), samples.normal.contiguous()
+    pixel = samples.pixel
+    if samples.valid is not None:  # in a corner: a kernel's thread looks through all layers of the pixels around it
+        pixel = pixel.masked_fill(~samples.valid, len(scene.axes) * samples.resolution**2 - 1)
     source, nearest, area = ops.layer_edges(
-        samples.pixel, samples.hit, samples.opaque, near, side, samples.nearest.contiguous(), normal, samples.size,
+        pixel, samples.hit, samples.opaque, near, side, samples.nearest.contiguous(), normal, samples.size,
         scene.camera.detach(), samples.resolution, all_hits=scene.edge == "neighbour",
     )  # fmt: skip
     if pixels is not None:
