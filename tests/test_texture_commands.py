@@ -145,7 +145,7 @@ def test_samples_have_no_colours(tmp_path: Path, capsys: pytest.CaptureFixture[s
     np.savez(tmp_path / "s.npz", points=points, distances=np.linalg.norm(points, axis=1) - 0.5)
     words = ["train-sdf", str(tmp_path / "s.npz"), "--output-dir", str(tmp_path / "run"), "--device", "cpu", *ASKED]
     assert f"{tmp_path / 's.npz'}: holds samples without colours" in error(capsys, *words)
-    few = "--epochs 1 --preset low --mesh-resolution 12 --num-points 200".split()
+    few = ["--epochs", "1", "--preset", "low", "--mesh-resolution", "12", "--num-points", "200"]
     assert main([*words[: -len(ASKED)], *few]) == 0
     capsys.readouterr()
     words = ["extract-mesh", str(tmp_path / "run"), "--mesh-resolution", "12", "--device", "cpu", *ASKED]
