@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdfgan.errors import UserError
 from sdfgan.fields import Box, Field, Sphere, Torus
-from sdfgan.meshes import decimate, export_mesh, marching_cubes, read_mesh, read_model, textured
+from sdfgan.meshes import atlas, decimate, export_mesh, marching_cubes, read_mesh, read_model, textured
 from sdfgan.meshes.atlas import unwrap
 
 pytest.importorskip("xatlas", reason='not installed: pip install "sdfgan[meshes]"')
@@ -206,6 +206,23 @@ def test_decimation_keeps_the_surface_closed() -> None:
     small, far = mesh.copy().apply_scale(1e-3), mesh.copy().apply_translation([1e5, 0, 0])
     for moved in (small, far):  # what is kept does not depend on units
         assert len(decimate(moved, 8000).faces) <= 8000
+
+
+def test_something_is_left_of_a_ring_that_four_faces_cannot_show() -> None:
+    ring = marching_cubes(Torus(0.6, 0.22), resolution=32)
+    fewer = decimate(ring, 4)
+    assert 0 < len(fewer.faces) < 50 and fewer.is_watertight
+
+
+def test_that_charts_of_many_faces_take_long_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mesh = trimesh.creation.icosphere(2)
+    unwrap(mesh, 64)
+    assert not caplog.messages
+    monkeypatch.setattr(atlas, "_MANY", 300)
+    unwrap(mesh, 64)
+    assert caplog.messages == ["a texture: charts of 320 faces take minutes; --faces (meshes.decimate) leaves fewer"]
 
 
 def test_an_open_surface_is_decimated_too() -> None:

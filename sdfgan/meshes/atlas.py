@@ -36,6 +36,7 @@ Colours = Callable[[Tensor, Tensor], Tensor]  # of places [N, 3] with unit norma
 _log = logging.getLogger(__name__)
 _EXTENT = 100.0  # of what is cut into charts: xatlas drops triangles whose area is below 1e-7
 _PADDING = 4  # texels between charts
+_MANY = 100_000  # faces, whose charts take most of a minute, and of rough meshes several
 _BESIDE = 2.0  # texels beside a chart in which its triangles go on
 _MAX_WEIGHT = 3.0  # of a corner there: a sliver would go on beyond all bounds
 _STEPS = 2  # of Newton's method
@@ -139,6 +140,8 @@ def unwrap(mesh: trimesh.Trimesh, size: int) -> Charts:
     require_module("xatlas", "a texture", "meshes")
     import xatlas
 
+    if len(mesh.faces) > _MANY:
+        _log.warning("a texture: charts of %d faces take minutes; --faces (meshes.decimate) leaves fewer", len(mesh.faces))
     vertices = np.asarray(mesh.vertices, np.float64)
     low, extent = vertices.min(0), max(float(np.ptp(vertices, axis=0).max()), 1e-30)
     atlas = xatlas.Atlas()

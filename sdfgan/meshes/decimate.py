@@ -15,7 +15,8 @@ _LEAST_GAIN = 0.98
 
 
 def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
-    """The same surface with at most `faces` triangles and without colours; more where no edge can collapse any more.
+    """The same surface with at most `faces` triangles and without colours; more where no edge can collapse any more,
+    or all would be gone.
 
     Faces are halved step by step, and after each step two back to back are removed and what touches along an edge is
     taken apart: in one step the library (fast-simplification) leaves more of these, and further from the surface. A
@@ -33,8 +34,11 @@ def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
     places, corners, before = (mesh.vertices - centre) * scale, np.asarray(mesh.faces, np.int64), np.inf
     while faces < len(corners) <= _LEAST_GAIN * before:
         before = len(corners)
-        places, corners = simplify(places, corners, target_count=max(faces, before // 2))
-        places, corners = _taken_apart(places, _without_flaps(np.asarray(corners, np.int64)))
+        fewer, left = simplify(places, corners, target_count=max(faces, before // 2))
+        fewer, left = _taken_apart(fewer, _without_flaps(np.asarray(left, np.int64)))
+        if len(left) == 0:  # all was back to back
+            break
+        places, corners = fewer, left
     return trimesh.Trimesh(places / scale + centre, corners, process=False)
 
 
