@@ -140,8 +140,8 @@ def unwrap(mesh: trimesh.Trimesh, size: int) -> Charts:
     require_module("xatlas", "a texture", "meshes")
     import xatlas
 
-    if len(mesh.faces) > _MANY:
-        _log.warning("a texture: charts of %d faces take minutes; --faces (meshes.decimate) leaves fewer", len(mesh.faces))
+    if (count := len(mesh.faces)) > _MANY:
+        _log.warning("a texture: charts of %d faces take minutes; --faces (meshes.decimate) leaves fewer", count)
     vertices = np.asarray(mesh.vertices, np.float64)
     low, extent = vertices.min(0), max(float(np.ptp(vertices, axis=0).max()), 1e-30)
     atlas = xatlas.Atlas()
