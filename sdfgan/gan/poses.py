@@ -143,6 +143,8 @@ class PoseLearner(nn.Module):
         unpack_module(self, tensors, "poses", source)
         if not (self.shares > 0).all():
             raise UserError(f"{source}: tensor poses.shares must be positive")
+        if not abs(float(self.shares.double().sum()) - 1) < 1e-3:
+            raise UserError(f"{source}: tensor poses.shares must add up to 1")
         return self.histogram
 
     @property

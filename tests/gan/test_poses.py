@@ -165,10 +165,12 @@ def test_what_cannot_be_learned_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         GanConfig(**{**LEARNED, "elevation": (20.0, 20.0)}).resolved()
     with pytest.raises(UserError, match="--poses learned: --azimuth must be at most a full turn, got -10 355"):
         GanConfig(**{**LEARNED, "azimuth": (-10.0, 355.0)}).resolved()
-    with pytest.raises(UserError, match=r"tensor poses.shares must be positive"):
-        PoseLearner(*ALL).load(
-            {"poses.shares": torch.zeros(8, 24), "poses.sums": torch.zeros(2, 8, 24)}, tmp_path / "checkpoint"
-        )
+    for share, said in ((0.0, "be positive"), (0.01, "add up to 1")):
+        with pytest.raises(UserError, match=f"tensor poses.shares must {said}"):
+            PoseLearner(*ALL).load(
+                {"poses.shares": torch.full((8, 24), share), "poses.sums": torch.zeros(2, 8, 24)},
+                tmp_path / "checkpoint",
+            )
     train(GanConfig(output_dir=tmp_path / "run", **{**TINY, "steps": 1, "evaluate_images": 0}))
     with pytest.raises(UserError, match=r"--poses compares poses that were learned \(.*\), not uniform"):
         from sdfgan.cli import evaluate
