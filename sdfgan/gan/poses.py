@@ -159,23 +159,23 @@ class PoseLearner(nn.Module):
         `rate`, up to 1, is a factor on how far the shares move.
         """
         relative = (logits - logits.mean()) / logits.std(unbiased=False).clamp(min=1e-6)
-        if not relative.isfinite().all():
-            return
+        finite = relative.isfinite().all()  # the device decides: nothing waits for it
         towards, histogram = axes[:, 2], self.histogram
         angles = towards[:, 1].clamp(-1, 1).asin(), torch.atan2(towards[:, 0], towards[:, 2])
         # A product with ones and zeros, since sums by index come in any order on a GPU.
         chosen = F.one_hot(histogram.bins(*angles), self.shares.numel()).to(self.shares)
         now = torch.stack([relative, torch.ones_like(relative)]).to(self.shares) @ chosen  # [2, E A]
-        self.sums.mul_(_MEMORY).add_(now.view_as(self.sums))
+        sums = _MEMORY * self.sums + now.view_as(self.sums)
         rows, columns = self.shares.shape
-        smooth = _near(rows, False, self.shares) @ self.sums @ _near(columns, all_round(self.spans[1]), self.shares)
+        smooth = _near(rows, False, self.shares) @ sums @ _near(columns, all_round(self.spans[1]), self.shares)
         level = smooth.sum(2, keepdim=True)
         logs = self.shares.log()
         rarer = (self.shares * logs).sum() - logs  # the natural gradient of the entropy
         step = _RATE * (smooth[0] / (smooth[1] + _DOUBT) + _ENTROPY * rarer)
         logs = logs + rate * (step + _RATE_ELEVATION * level[0] / (level[1] + _DOUBT))
         moved = logs.flatten().softmax(0).clamp(min=_FLOOR / logs.numel())
-        self.shares.copy_((moved / moved.sum()).view_as(self.shares))
+        self.sums.copy_(torch.where(finite, sums, self.sums))
+        self.shares.copy_(torch.where(finite, (moved / moved.sum()).view_as(self.shares), self.shares))
 
 
 def all_round(azimuth: Range) -> bool:
