@@ -135,7 +135,9 @@ MADE = {
     ),
     "inversion.png": Made(from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)),
     "surfaces.png": Made(
-        from_file, 1, ("python benchmarks/surfaces.py fandisk.obj --steps 1200 --picture surfaces.png",)
+        from_file,
+        1,
+        ("python benchmarks/surfaces.py cheburashka.obj rocker-arm.obj fandisk.obj --picture surfaces.png",),
     ),
     "peers.png": Made(
         from_file, 1, ("python benchmarks/peers.py --json benchmarks/results/peers.jsonl --figure peers.png",)
