@@ -47,6 +47,19 @@ _PEERS = {  # modules of each case, and what they are known as
 _CONSOLE = Console(width=None if sys.stdout.isatty() else 170)
 
 
+_TOLD = {  # what a record holds besides times, and how a table says it
+    "largest_error": "error {largest_error:.0e}",
+    "queries": "{queries} queries",
+    "queries_of_dfr": "({queries_of_dfr:.3f})",
+    "useful_lanes": "lanes {useful_lanes:.3f}",
+    "iou": "IoU {iou:.5f}",
+    "depth_median": "depth {depth_median:.0e} p99 {depth_p99:.0e}",
+    "farthest_vertex_cells": "vertices within {farthest_vertex_cells:.2f} cells",
+    "wrong_signs_percent": "{wrong_signs_percent:.3f} % wrong",
+    "scatter": "scatter {scatter:.2f}",
+}
+
+
 def main() -> int:
     """Run what the command line says."""
     arguments = _parse()
@@ -200,26 +213,9 @@ def _table(title: str, records: list[Record]) -> Table:
             if peaks:
                 peak = peaks[0]["work_flop"] / peaks[0]["median_s"]
                 more[-1] += f", {100 * rate / peak:.0f} % of the {peaks[0]['variant']}"
-        if "largest_error" in record:
-            more.append(f"error {record['largest_error']:.0e}")
-        if "queries" in record:
-            more.append(f"{record['queries']} queries")
-        if "queries_of_dfr" in record:
-            more.append(f"({record['queries_of_dfr']:.3f})")
-        if "useful_lanes" in record:
-            more.append(f"lanes {record['useful_lanes']:.3f}")
-        if "iou" in record:
-            more.append(f"IoU {record['iou']:.5f}")
-        if "depth_median" in record:
-            more.append(f"depth {record['depth_median']:.0e} p99 {record['depth_p99']:.0e}")
-        if "farthest_vertex_cells" in record:
-            more.append(f"vertices within {record['farthest_vertex_cells']:.2f} cells")
+        more += [words.format(**record) for name, words in _TOLD.items() if name in record]
         if "watertight" in record:
             more.append(f"{record['faces_made']} faces{', watertight' if record['watertight'] else ', with holes'}")
-        if "wrong_signs_percent" in record:
-            more.append(f"{record['wrong_signs_percent']:.3f} % wrong")
-        if "scatter" in record:
-            more.append(f"scatter {record['scatter']:.2f}")
         faster = record["times_faster_than"]
         ratios = [f"{faster[name]:.2f}" if name in faster else "" for name in baselines]
         seconds = record["median_s"]

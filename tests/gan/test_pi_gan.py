@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 
+import tiny_gan
 from sdfgan import cameras
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
@@ -21,21 +22,7 @@ from sdfgan.gan.job import GanJob
 from sdfgan.gan.views import ImageRenderer
 from sdfgan.meshes import marching_cubes
 
-TINY = {
-    "device": "cpu",
-    "generator": "pi-gan",
-    "steps": 12,
-    "resolution": 16,
-    "batch_size": 4,
-    "chunk_size": 2,
-    "width": 16,
-    "mapping_width": 16,
-    "latent_size": 8,
-    "discriminator_channels": 8,
-    "discriminator_max_channels": 16,
-    "march_steps": 4,
-    "trunk_layers": 3,
-}
+TINY = {**tiny_gan.TINY, "generator": "pi-gan", "steps": 12, "march_steps": 4, "trunk_layers": 3}
 
 
 def trained(config: GanConfig, steps: int) -> tuple[GanJob, list[dict[str, float]]]:
