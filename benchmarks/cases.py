@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -18,15 +20,20 @@ from mesh_distances import mesh_distance, mesh_raycast
 from mesh_peers import marching, mesh_signs, surface_points
 from operators import operators
 from options import Options
-from sdfgan import ops, raycast
+from sdfgan import _C, ops, raycast
+from sdfgan.data.shapes import render_shapes
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmCondition
+from sdfgan.gan import GanConfig
+from sdfgan.gan.data import TrainingData
+from sdfgan.gan.job import GanJob
 from traces import SCALES, knobs, trace
 
 _IMAGES = 16
 _POINTS = 15_360
 _POINTS_OF_GPU = 2**20  # on which one pass over 15,360 takes less time than to launch it
+_STEPS_TO_SHAPES = 60  # of a GAN, after which its fakes cover about as much as later
 _FREE = 32  # points of the eikonal term for each picture, besides those of its samples
 _WIDTHS = (64, 128, 256)
 _GRADIENT_POINTS = (2400, 20_000)  # of one chunk of a GAN's pictures at 32^2 and at 128^2, about
@@ -252,20 +259,22 @@ def _farthest_vertex(field: FilmSirenSDF, condition: Any, surface: Any, resoluti
 def step(options: Options) -> Iterator[Comparison]:
     """A picture and its gradient, as in a GAN's training: with the eikonal term, to the gradient of every weight."""
     torch.manual_seed(0)
-    for width, images in ((64, _IMAGES),) if options.quick else ((64, _IMAGES), (256, 4)):
-        yield _step(*options.blobs(width), options.axes(images))
+    sizes = ((64, 64),) if options.quick else itertools.product(_WIDTHS, (32, 64, 128))
+    for width, side in sizes:
+        images = _IMAGES if width * side <= 64 * 64 else 4
+        yield _step(*options.blobs(width), options.axes(images), side)
 
 
-def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor) -> Comparison:
+def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor, side: int) -> Comparison:
     field.requires_grad_()
-    latents, scales = latents[: len(axes)], SCALES[64]
+    latents = latents[: len(axes)]
     random = torch.Generator().manual_seed(0)
     free = (2 * torch.rand(len(axes) * _FREE, 3, generator=random) - 1).to(axes)
     image = torch.arange(len(axes), device=axes.device).repeat_interleave(_FREE)
 
     def ours(own: Field) -> tuple[Tensor, Tensor]:
         condition = own.condition(latents)
-        picture = raycast.render(sdf=own, axes=axes, condition=condition, resolution=64)
+        picture = raycast.render(sdf=own, axes=axes, condition=condition, resolution=side)
         gradients = torch.cat([picture.field.gradient, own.sdf_and_gradient(free, condition, image)[1]])
         return picture.rgba.square().mean(), (gradients.norm(dim=-1) - 1).square().mean()
 
@@ -279,12 +288,46 @@ def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor) -> Comparison:
         "render": partial(ours, field),
         "render, generic trace": partial(ours, _WithoutNetwork(field)),
         "torch gradients": partial(ours, _plain(field)),
-        "torch dfr, faithful": partial(baselines.dfr_losses, field, latents, axes, scales, True),
-        "torch dfr, gather": partial(baselines.dfr_losses, field, latents, axes, scales, False),
     }
-    config = {"images": len(axes), "side": 64, "width": field.width}
+    if side == 64 and field.width != 128:  # the slowest by far
+        scales = SCALES[side]
+        losses["torch dfr, faithful"] = partial(baselines.dfr_losses, field, latents, axes, scales, True)
+        losses["torch dfr, gather"] = partial(baselines.dfr_losses, field, latents, axes, scales, False)
+    config = {"images": len(axes), "side": side, "width": field.width}
     variants = {name: partial(run, made) for name, made in losses.items()}
     return Comparison("step", config, variants, tuple(name for name in losses if name != "render"))
+
+
+def gan_step(options: Options) -> Iterator[Comparison]:
+    """A whole step of `train-gan` on chairs, with both networks' updates: once its fakes have shapes."""
+    sizes = ((32, 64),) if options.quick else ((32, 64), (64, 64), (64, 128))
+    for side, width in sizes:
+        images = TrainingData.of(render_shapes(64, side, family="chairs").images)
+        settings = GanConfig(resolution=side, width=width, batch_size=_IMAGES, device=options.device)
+
+        def job(settings: GanConfig, native: bool, images: TrainingData = images) -> Callable[[], Any]:
+            threads = torch.get_num_threads()
+            made = GanJob(settings.resolved(), images)  # works in so many threads, and gives torch one
+            made.generator.native_gradients = native
+
+            @torch.enable_grad()
+            def run() -> None:
+                torch.set_num_threads(1 if options.device == "cpu" else threads)
+                made.step()
+                torch.set_num_threads(threads)
+
+            for _ in range(_STEPS_TO_SHAPES):
+                run()
+            return run
+
+        exact = dataclasses.replace(settings, precision="fp32")
+        variants = {"sdfgan": lazily(partial(job, exact, native=True))}
+        if options.device == "cuda" or _C.has_bf16():
+            shorter = dataclasses.replace(settings, precision="bf16")
+            variants["sdfgan, bf16 discriminator"] = lazily(partial(job, shorter, native=True))
+        variants["torch gradients"] = lazily(partial(job, exact, native=False))
+        config = {"images": _IMAGES, "side": side, "width": width}
+        yield Comparison("gan_step", config, variants, ("torch gradients",))
 
 
 class _WithoutNetwork(Field):
@@ -322,4 +365,5 @@ CASES: dict[str, Callable[[Options], Iterator[Comparison]]] = {
     "marching": marching,
     "surface_points": surface_points,
     "step": step,
+    "gan_step": gan_step,
 }

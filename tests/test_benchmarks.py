@@ -21,6 +21,7 @@ import measure as measuring
 import models
 import traces
 from measure import Comparison, DeviceLost, measure
+from options import Options
 from sdfgan import cameras, fields, ops, raycast
 from sdfgan.compat.dfr_images import dfr_points
 
@@ -86,7 +87,15 @@ def test_dfrs_training_step_makes_dfrs_image(per_point: bool) -> None:
 
 @pytest.mark.slow
 def test_every_variant_of_a_step_runs() -> None:
-    comparison = cases._step(*some_network(), cameras.rotate_axes((torch.zeros(2), torch.arange(2.0))))
+    comparison = cases._step(*some_network(), cameras.rotate_axes((torch.zeros(2), torch.arange(2.0))), 64)
+    with torch.no_grad():
+        assert {record["variant"] for record in measure(comparison, 1)} == set(comparison.variants)
+
+
+@pytest.mark.slow
+def test_whole_steps_of_a_gan_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "_STEPS_TO_SHAPES", 1)
+    (comparison,) = cases.gan_step(Options(quick=True, generator=None))
     with torch.no_grad():
         assert {record["variant"] for record in measure(comparison, 1)} == set(comparison.variants)
 
