@@ -79,6 +79,16 @@ def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
     return result
 
 
+def to_linear(srgb: np.ndarray) -> np.ndarray:
+    """Linear light in [0, 1] of colours in [0, 1] as images have them, by sRGB's transfer function (IEC 61966-2-1)."""
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((np.maximum(srgb, 0) + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """The inverse of `to_linear`."""
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.maximum(linear, 0) ** (1 / 2.4) - 0.055)
+
+
 def on_white(rgba: Tensor) -> Tensor:
     """Colours [B, 3, H, W] of premultiplied images [B, 4, H, W] on white."""
     return rgba[:, :3] + 1 - rgba[:, 3:]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import time
 from pathlib import Path
 
@@ -73,6 +75,47 @@ def test_colours_of_corners_faces_and_nothing() -> None:
     graded, split = (render_model(model_of([mesh]), FRONT, 32, light=FLAT)[0] for mesh in (corners, faces))
     assert (graded[0] - graded[2])[16, 8:24].abs().max() < 0.1 and graded[2, 9, 16] > 0.75 > 0.5 > graded[0, 9, 16]
     assert seen(split, "bottom right") == [255, 0, 0, 255] and seen(split, "top left") == [0, 255, 0, 255]
+
+
+@pytest.mark.parametrize("material", [None, {}, {"pbrMetallicRoughness": {"baseColorFactor": [1.0, 0.5, 1.0, 1.0]}}])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_colours_of_gltf_are_in_linear_light(tmp_path: Path, kind: type, material: dict | None) -> None:
+    """Vertex colours, a material's colour and their product; sRGB shows .214 of linear light as half, 128 of 255."""
+    linear = np.tile([0.214, 1.0, 0.0], (4, 1))
+    colours = linear.astype(kind) if kind is np.float32 else np.round(linear * np.iinfo(kind).max).astype(kind)
+    padded = colours if kind is np.float32 else np.pad(colours, ((0, 0), (0, 1)), constant_values=np.iinfo(kind).max)
+    place = np.float32([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]])
+    corners = np.uint16([0, 1, 2, 0, 2, 3])
+    parts = [place.tobytes(), corners.tobytes(), padded.tobytes()]
+    starts = np.cumsum([0, *map(len, parts)])
+    code = {np.uint8: 5121, np.uint16: 5123, np.float32: 5126}[kind]
+    held = {} if material is None else {"material": 0}
+    primitive = {"attributes": {"POSITION": 0, "COLOR_0": 2}, "indices": 1, **held}
+    views = zip(starts[:3], parts, strict=True)
+    content = {
+        "asset": {"version": "2.0"}, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [primitive]}], **({} if material is None else {"materials": [material]}),
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "type": "VEC3", "count": 4, "min": [-1, -1, 0], "max": [1, 1, 0]},
+            {"bufferView": 1, "componentType": 5123, "type": "SCALAR", "count": 6},
+            {"bufferView": 2, "componentType": code, "normalized": kind is not np.float32, "count": 4,
+             "type": f"VEC{padded.shape[1]}"},
+        ],
+        "bufferViews": [{"buffer": 0, "byteOffset": int(a), "byteLength": len(b)} for a, b in views],
+        "buffers": [{"byteLength": int(starts[-1]),
+                     "uri": "data:application/octet-stream;base64," + base64.b64encode(b"".join(parts)).decode()}],
+    }  # fmt: skip
+    (tmp_path / "quad.gltf").write_text(json.dumps(content))
+    content["buffers"][0].pop("uri")
+    text = json.dumps(content).encode() + b" " * (-len(json.dumps(content)) % 4)
+    binary = b"".join(parts) + b"\0" * (-starts[-1] % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
+    (tmp_path / "quad.glb").write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
+    for name in ("quad.gltf", "quad.glb"):
+        model, notes = read_model(tmp_path / name)
+        red, green, blue, alpha = seen(render_model(model, FRONT, 32, light=FLAT)[0], "top left")
+        expected = 188 if material else 255  # of half the light
+        assert notes == [] and abs(red - 128) <= 1 and abs(green - expected) <= 1 and (blue, alpha) == (0, 255)
 
 
 def test_opacity() -> None:

@@ -20,6 +20,8 @@ from sdfgan.images import (
     image_grid,
     save_image,
     say_if_no_video,
+    to_linear,
+    to_srgb,
     video_if_possible,
 )
 
@@ -30,6 +32,13 @@ def test_grid_order_and_filling() -> None:
     assert grid.shape == (1, 4, 4)
     assert grid[0, ::2, ::2].tolist() == [[1, 2], [3, 0]]
     assert image_grid(images, 2, fill=9)[0, ::2, ::2].tolist() == [[1, 2], [3, 9]]
+
+
+def test_linear_light() -> None:
+    """By values of the standard: half the light is shown as 188 of 255; the curve is a line near black."""
+    assert np.allclose(to_srgb(np.array([0, 0.001, 0.5, 1])) * 255, [0, 3.2946, 187.516, 255], atol=1e-3)
+    values = np.linspace(0, 1, 256)
+    assert np.allclose(to_srgb(to_linear(values)), values, atol=1e-6)
 
 
 def test_images_round_trip(tmp_path: Path) -> None:

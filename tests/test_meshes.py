@@ -100,6 +100,23 @@ def test_bad_arguments() -> None:
         marching_cubes(Sphere(radius=0.5), bound=-1)
 
 
+def test_others_write_our_glb_again(tmp_path: Path) -> None:
+    """As reports do, with its colours: trimesh knows those of vertices with a material as bytes only."""
+    export_mesh(marching_cubes(Painted(), torch.tensor([0.6]), 20), tmp_path / "a.glb")
+    trimesh.load_scene(tmp_path / "a.glb", process=False).export(tmp_path / "b.glb")
+    assert np.array_equal(shown_colours(tmp_path / "a.glb"), shown_colours(tmp_path / "b.glb"))
+
+
+def shown_colours(path: Path) -> np.ndarray:
+    """[V, 3] in 0..255 of a file's vertices as a screen shows them; those of glTF are in linear light."""
+    (mesh,) = trimesh.load_scene(path, process=False).geometry.values()
+    if path.suffix != ".glb":
+        return mesh.visual.vertex_colors[:, :3]
+    linear = mesh.visual.vertex_attributes["color"][:, :3] / 255
+    assert mesh.visual.material.metallicFactor == 0, "a metal is black where nothing is reflected"
+    return 255 * np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+
+
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply", ".PLY"])
 def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
     mesh = marching_cubes(Painted(), torch.tensor([0.6]), 20)
@@ -110,7 +127,8 @@ def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
     assert np.allclose(again.bounds, mesh.bounds, atol=1e-6)
     assert again.volume == pytest.approx(mesh.volume, rel=1e-4)
     expected = (np.asarray(again.vertices) + 1) / 2 * 255
-    assert np.abs(again.visual.vertex_colors[:, :3] - expected).max() <= 1
+    error = np.abs(shown_colours(path) - expected)
+    assert error.max() <= 7 and error[expected > 100].max() <= 1.5 if suffix == ".glb" else error.max() <= 1
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])
@@ -126,7 +144,7 @@ def test_export_far_from_the_origin(tmp_path: Path, suffix: str, caplog: pytest.
     assert (again.area_faces > 1e-9).all() == (mesh.area_faces > 1e-9).all()
     by_others = trimesh.load(path, force="mesh", process=False)
     assert np.allclose(by_others.bounds, mesh.bounds, rtol=0, atol=1e-6)
-    assert np.array_equal(by_others.visual.vertex_colors, mesh.visual.vertex_colors)
+    assert np.abs(shown_colours(path) - mesh.visual.vertex_colors[:, :3]).max() <= (7 if suffix == ".glb" else 0)
     assert not caplog.records
 
 

@@ -71,8 +71,9 @@ def test_extract_mesh(suffix: str, run: Path, tmp_path: Path, capsys: pytest.Cap
     arguments = ["--seeds", "1,3", "--resolution", "24", "--format", suffix, "--output_dir", str(tmp_path)]
     assert main(["extract-mesh", str(run), *arguments]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {f"shape-1.{suffix}", f"shape-3.{suffix}"}
-    mesh = trimesh.load(tmp_path / f"shape-1.{suffix}", force="mesh")
-    assert mesh.volume > 0 and len(mesh.visual.vertex_colors) == len(mesh.vertices)
+    (mesh,) = trimesh.load_scene(tmp_path / f"shape-1.{suffix}").geometry.values()
+    colours = mesh.visual.vertex_attributes["color"] if suffix == "glb" else mesh.visual.vertex_colors
+    assert mesh.volume > 0 and len(colours) == len(mesh.vertices)
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote 2 of 2 meshes to {tmp_path}"
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, ray_grid
 from sdfgan.checks import check_axes, check_fov, check_whole
-from sdfgan.images import UnreadableImage, to_rgba
-from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
+from sdfgan.images import UnreadableImage, to_rgba, to_srgb
+from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files, with_materials
 from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
@@ -220,7 +220,12 @@ class _Look(NamedTuple):
 def _parts(path: Path) -> list[trimesh.Trimesh]:
     """The parts of a file that trimesh reads, with their colours; none where it cannot."""
     try:
-        found = trimesh.load_scene(path, process=False, resolver=FolderResolver(str(path))).dump(concatenate=False)
+        file, kind = with_materials(path)
+        scene = trimesh.load_scene(file, file_type=kind, process=False, resolver=FolderResolver(str(path)))
+        for mesh in scene.geometry.values():
+            if getattr(mesh.visual, "vertex_attributes", None):  # which copies of a look lack
+                mesh.vertex_attributes.update(mesh.visual.vertex_attributes)
+        found = scene.dump(concatenate=False)
         return [part for part in found if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     except Exception:  # of whatever kind; the mesh itself has been read
         return []
@@ -277,7 +282,7 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
         rgba = np.asarray(visual.vertex_colors if visual.kind == "vertex" else visual.face_colors) / 255.0
         rgba = rgba[faces] if visual.kind == "vertex" else np.repeat(rgba[good][:, None], 3, 1)
         return _Look(normals, torch.from_numpy(rgba.astype(np.float32)), uv, texture)
-    material = visual.material
+    material, painted = visual.material, _painted(part)
     if isinstance(material, trimesh.visual.material.PBRMaterial):
         image, factor, mode = material.baseColorTexture, material.baseColorFactor, material.alphaMode or "OPAQUE"
         cutoff = _CUTOFF if material.alphaCutoff is None else float(material.alphaCutoff)
@@ -286,9 +291,14 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
     if factor is not None:
         factor = np.asarray(factor, np.float64)
         factor = factor / 255 if factor.max(initial=0) > 1 or factor.dtype.kind == "u" else factor
-        colours[:] = torch.tensor([*factor[:3], *(factor[3:4] if len(factor) > 3 else [1.0])])
-    elif image is not None:
-        colours[:] = 1.0
+        factor = np.array([*factor[:3], *(factor[3:4] if len(factor) > 3 else [1.0])])
+    elif image is not None or painted is not None:
+        factor = np.ones(4)
+    if factor is not None and isinstance(material, trimesh.visual.material.PBRMaterial):
+        factor = factor if painted is None else factor * painted[faces]
+        factor = np.concatenate([to_srgb(factor[..., :3]), factor[..., 3:]], -1)  # glTF's are in linear light
+    if factor is not None:
+        colours[:] = torch.from_numpy(factor.astype(np.float32))
     if image is not None and visual.uv is not None and len(visual.uv) == len(part.vertices):
         uv = torch.from_numpy(np.nan_to_num(np.asarray(visual.uv, np.float32)[:, :2], posinf=0, neginf=0)[faces])
         texture = _texture(image, texels)
@@ -300,6 +310,16 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
         texture[..., 3] = (texture[..., 3] * colours[0, 0, 3] >= cutoff).float()
         colours[..., 3] = 1.0
     return _Look(normals, colours, uv, texture)
+
+
+def _painted(part: trimesh.Trimesh) -> np.ndarray | None:
+    """RGBA [V, 4] in linear light of vertices that have a material besides; None where there is none."""
+    colours = np.asarray(part.vertex_attributes.get("color", ()))
+    if colours.ndim != 2 or len(colours) != len(part.vertices) or colours.shape[1] not in (3, 4):
+        return None
+    if colours.dtype.kind == "u":
+        colours = colours / np.iinfo(colours.dtype).max
+    return np.concatenate([colours, np.ones((len(colours), 1))], 1)[:, :4]
 
 
 def _texture(image: Image.Image, texels: int | None) -> Tensor | None:

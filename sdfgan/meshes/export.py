@@ -11,6 +11,7 @@ import numpy as np
 import trimesh
 
 from sdfgan.errors import UserError
+from sdfgan.images import to_linear
 from sdfgan.training.files import atomic_file
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
@@ -56,8 +57,8 @@ def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
     with atomic_file(path) as partial:
         if suffix == ".ply":
             partial.write_bytes(_ply(mesh, "double" if is_coarse else "float"))
-        elif suffix == ".glb" and is_coarse:
-            partial.write_bytes(_moved_glb(mesh))
+        elif suffix == ".glb":
+            partial.write_bytes(_glb(mesh, is_coarse))
         elif suffix == ".obj":
             digits = max(8, 9 - math.floor(math.log10(diagonal)))  # after the point
             mesh.export(partial, file_type="obj", digits=digits)
@@ -71,19 +72,29 @@ def export_mesh(mesh: trimesh.Trimesh, path: str | Path) -> None:
         )  # fmt: skip
 
 
-def _moved_glb(mesh: trimesh.Trimesh) -> bytes:
-    """A GLB around the origin whose node moves it to its place."""
+def _glb(mesh: trimesh.Trimesh, moved: bool) -> bytes:
+    """A GLB, `moved` to the origin with a node that moves it back. glTF has vertex colours in linear light."""
+    made = mesh.copy(include_cache=True)  # keeps its normals
     # A translation that single precision holds: readers that have no more put it where others do.
-    centre = mesh.vertices.mean(0).astype(np.float32).astype(np.float64)
-    moved = mesh.copy(include_cache=True).apply_translation(-centre)  # which keeps its normals
+    centre = mesh.vertices.mean(0).astype(np.float32).astype(np.float64) if moved else np.zeros(3)
+    if moved:
+        made.apply_translation(-centre)
+    visual: Any = made.visual
+    if visual is not None and visual.kind == "vertex":
+        rgba = np.asarray(visual.vertex_colors) / 255.0
+        linear = np.concatenate([to_linear(rgba[:, :3]), rgba[:, 3:]], 1)
+        # Without a material viewers show a metal. Bytes are coarse near black, but trimesh knows nothing else.
+        matt = {"metallicFactor": 0.0, "roughnessFactor": 1.0, "alphaMode": "BLEND" if rgba[:, 3].min() < 1 else None}
+        made.visual = trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(**matt))
+        made.visual.vertex_attributes["color"] = np.round(255 * linear).astype(np.uint8)
 
     def place(tree: dict[str, Any]) -> None:
         for node in tree["nodes"]:
-            if "mesh" in node:
+            if moved and "mesh" in node:
                 node.pop("matrix", None)
                 node["translation"] = centre.tolist()
 
-    return trimesh.exchange.gltf.export_glb(trimesh.Scene(moved), tree_postprocessor=place)
+    return trimesh.exchange.gltf.export_glb(trimesh.Scene(made), tree_postprocessor=place)
 
 
 def _ply(mesh: trimesh.Trimesh, kind: str) -> bytes:

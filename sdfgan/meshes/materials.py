@@ -208,6 +208,30 @@ def _gltf(path: Path) -> tuple[dict[str, Any], bytes]:
     return content if isinstance(content, dict) else {}, binary
 
 
+def with_materials(path: Path) -> tuple[Path | io.BytesIO, str | None]:
+    """A file for trimesh, and its type if it does not say: a glTF whose coloured parts all have materials.
+
+    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half.
+    """
+    if path.suffix.lower() not in (".glb", ".gltf"):
+        return path, None
+    content, binary = _gltf(path)
+    parts = [part for mesh in _dictionaries(content, "meshes") for part in _dictionaries(mesh, "primitives")]
+    bare = [part for part in parts if "COLOR_0" in _inner(part, "attributes") and "material" not in part]
+    if not bare:
+        return path, None
+    materials = content.setdefault("materials", [])
+    for part in bare:
+        part["material"] = len(materials)
+    materials.append({})
+    text = json.dumps(content).encode()
+    if path.suffix.lower() == ".gltf":
+        return io.BytesIO(text), "gltf"
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
+    return io.BytesIO(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks), "glb"
+
+
 def _dictionaries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
     """Those in a list; what is of another type is somebody's mistake, which others tell."""
     found = content.get(name)

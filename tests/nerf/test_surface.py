@@ -20,6 +20,7 @@ from sdfgan.cameras import orbit_camera, rotate_axes
 from sdfgan.cli import main
 from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
+from sdfgan.images import to_srgb
 from sdfgan.meshes import without_floaters
 from sdfgan.metrics import psnr
 from sdfgan.nerf import NerfConfig, load_model, load_surface, train
@@ -51,10 +52,10 @@ def test_a_run_learns_the_ball(finished: Path) -> None:
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["model"] == "surface" and summary["scores"]["val"]["psnr"] > 20
     assert {Path(file).name for file in summary["videos"]} == {"orbit.mp4", "orbit-normals.mp4"}
-    mesh = trimesh.load(finished / "mesh.glb", force="mesh")
+    (mesh,) = trimesh.load_scene(finished / "mesh.glb").geometry.values()
     assert mesh.is_watertight and mesh.volume > 0  # closed, and seen from outside
     assert np.abs(np.linalg.norm(mesh.vertices, axis=1) - posed.RADIUS).mean() < 0.05 * posed.RADIUS  # half a pixel
-    colours = mesh.visual.vertex_colors[:, :3] / 255
+    colours = to_srgb(mesh.visual.vertex_attributes["color"][:, :3] / 255)
     assert np.abs(colours - (mesh.vertices / posed.RADIUS / 2 + 0.5)).mean() < 0.1
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert {"eikonal", "curvature", "mask"} <= lines[0].keys()
