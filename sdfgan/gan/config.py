@@ -142,9 +142,10 @@ class GanConfig(Config):
     ones."""
 
     discriminator: Annotated[
-        Literal["small", "residual", "progressive", "strided", "stylegan2"], Section("Discriminator"), Essential
+        Literal["lean", "small", "residual", "progressive", "strided", "stylegan2"], Section("Discriminator"), Essential
     ] = "small"
-    """small: the fastest; residual: dfr's; progressive, strided: pi-GAN's, which can grow; stylegan2."""
+    """lean: the fastest; small: the same with more layers; residual: dfr's; progressive, strided: pi-GAN's, which can
+    grow; stylegan2."""
     discriminator_channels: Annotated[int, Positive, AtMost(4096)] = 32
     """Channels of the discriminator's first layer; they double with each halving of the image."""
     discriminator_max_channels: Annotated[int, Positive, AtMost(4096), Formerly("discriminator_most_channels")] = 512
@@ -438,7 +439,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
         raise UserError(
             f"--batch-size must be a multiple of --chunk-size, got {config.batch_size} and {config.chunk_size}"
         )
-    if config.chunk_size == 1 and config.discriminator in ("small", "stylegan2"):
+    if config.chunk_size == 1 and config.discriminator in ("lean", "small", "stylegan2"):
         raise UserError(
             f"--chunk-size must be at least 2 with --discriminator {config.discriminator}, which compares the "
             f"images of a chunk (a divisor of --batch-size, {config.batch_size}); got 1"

@@ -1,6 +1,7 @@
 """Networks that tell images of shapes from renderings. All give a `Verdict` on images [B, C, R, R] in [0, 1].
 
-small        ours: a strided stem, residual blocks, minibatch stddev; the fastest on a CPU
+lean         ours: strided convolutions beside skip connections, minibatch stddev; the fastest
+small        the same with two convolutions in each block, at the resolution before its halving
 residual     that of dfr: 1x1 stem, residual blocks with average pooling
 progressive  pi-GAN's ProgressiveEncoder: CoordConv residual blocks with average pooling; new resolutions fade in
 strided      pi-GAN's CCSEncoder: the same, halving by strided convolutions
@@ -72,16 +73,17 @@ class Discriminator(nn.Module):
         self._guesses = (_SPHERE_FEATURES if sphere else 1, latent_size, 3 if guess_direction else 0)
         self.outputs = sum(self._guesses)
 
-    def features(self, images: Tensor, fade: float) -> Tensor:
+    def features(self, images: Tensor, fade: float, sets: int) -> Tensor:
         """[B, outputs] of images in [-1, 1]."""
         raise NotImplementedError
 
-    def forward(self, images: Tensor, fade: float = 1.0) -> Verdict:
-        """`fade` in [0, 1] is the share of a newly met resolution; at 0 images are seen as at half of it."""
+    def forward(self, images: Tensor, fade: float = 1.0, sets: int = 1) -> Verdict:
+        """`fade` in [0, 1] is the share of a newly met resolution; at 0 images are seen as at half of it. The images
+        are so many `sets` of equal size, one behind the other, and are compared with those of their own set alone."""
         if images.shape[2] > self.resolution or images.shape[1] != self.image_channels:
             wanted = [len(images), self.image_channels, self.resolution, self.resolution]
             raise ValueError(f"{type(self).__name__}: images must be {wanted}, got {list(images.shape)}")
-        outputs = self.features((images * 2 - 1).contiguous(memory_format=torch.channels_last), fade).float()
+        outputs = self.features((images * 2 - 1).contiguous(memory_format=torch.channels_last), fade, sets).float()
         logit, latent, direction = outputs.split(self._guesses, 1)
         return Verdict(sphere_logit(_SPHERE_SCALE * logit) if self._sphere else logit[:, 0], latent, direction)
 
@@ -114,6 +116,18 @@ class ResidualDown(nn.Module):
         y = F.leaky_relu(self.first(x), _SLOPE)
         y = F.leaky_relu(self.second(y), _SLOPE)
         return (F.avg_pool2d(y, 2) + self.skip(F.avg_pool2d(x, 2))) / math.sqrt(2)
+
+
+class StridedDown(nn.Module):
+    """A 4x4 convolution that halves the image, beside a skip connection."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.main = nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (F.leaky_relu(self.main(x), _SLOPE) + self.skip(F.avg_pool2d(x, 2))) / math.sqrt(2)
 
 
 class CoordConv(nn.Conv2d):
@@ -202,14 +216,17 @@ def blur_down(x: Tensor) -> Tensor:
     return F.conv2d(x, kernel, stride=2, padding=1, groups=channels)
 
 
-def minibatch_stddev(x: Tensor) -> Tensor:
-    """How much the images of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018)."""
-    batch, _, height, width = x.shape
-    group = _STDDEV_GROUP if batch % _STDDEV_GROUP == 0 else batch
-    grouped = x.float().unflatten(0, (group, batch // group))  # in half precision 1e-8 is nothing
-    variance = (grouped - grouped.mean(0)).square().mean(0)
-    spread = torch.sqrt(variance + 1e-8).mean((1, 2, 3))  # [B / group]
-    return spread.to(x.dtype).repeat(group).view(batch, 1, 1, 1).expand(batch, 1, height, width)
+def minibatch_stddev(x: Tensor, sets: int = 1) -> Tensor:
+    """How much the images of a group of four differ, as one more channel [B, 1, H, W] (Karras et al. 2018).
+
+    Groups are within each of so many `sets` of images; all of a set that is no multiple of four are one group.
+    """
+    size, height, width = len(x) // sets, *x.shape[2:]
+    group = _STDDEV_GROUP if size % _STDDEV_GROUP == 0 else size
+    grouped = x.float().unflatten(0, (sets, group, size // group))  # in half precision 1e-8 is nothing
+    variance = (grouped - grouped.mean(1, keepdim=True)).square().mean(1)
+    spread = torch.sqrt(variance + 1e-8).mean((2, 3, 4))  # [sets, size / group]
+    return spread.to(x.dtype).repeat(1, group).view(-1, 1, 1, 1).expand(-1, 1, height, width)
 
 
 # ----------------------------------------------------------------------------------------------------------- networks
@@ -218,19 +235,27 @@ def minibatch_stddev(x: Tensor) -> Tensor:
 class Small(Discriminator):
     """A strided stem, residual blocks, minibatch stddev."""
 
+    _block: type[nn.Module] = ResidualDown
+
     def __init__(self, resolutions: Sequence[int], channels: int = 32, max_channels: int = 512, **more: Any) -> None:
         super().__init__(resolutions, channels, max_channels, **more)
         widths = self.widths[:-1]  # the stem halves without widening
         self.stem = nn.Conv2d(self.image_channels, widths[0], 4, stride=2, padding=1)
-        self.blocks = nn.Sequential(*(ResidualDown(a, b) for a, b in pairwise(widths)))
+        self.blocks = nn.Sequential(*(self._block(a, b) for a, b in pairwise(widths)))
         self.last = nn.Conv2d(widths[-1] + 1, widths[-1], 3, padding=1)
         self.head = nn.Linear(widths[-1] * _SMALLEST**2, self.outputs)
         self._initialise(self.head)
 
-    def features(self, images: Tensor, fade: float) -> Tensor:
+    def features(self, images: Tensor, fade: float, sets: int) -> Tensor:
         x = self.blocks(F.leaky_relu(self.stem(images), _SLOPE))
-        x = torch.cat([x, minibatch_stddev(x)], dim=1)
+        x = torch.cat([x, minibatch_stddev(x, sets)], dim=1)
         return self.head(F.leaky_relu(self.last(x), _SLOPE).flatten(1))
+
+
+class Lean(Small):
+    """The same with one strided convolution in a block."""
+
+    _block = StridedDown
 
 
 class Residual(Discriminator):
@@ -244,7 +269,7 @@ class Residual(Discriminator):
         self.head = nn.Conv2d(self.widths[-1], self.outputs, 2)
         self._initialise(self.head)
 
-    def features(self, images: Tensor, fade: float) -> Tensor:
+    def features(self, images: Tensor, fade: float, sets: int) -> Tensor:
         return self.head(self.last(self.blocks(self.stem(images)))).flatten(1)
 
 
@@ -273,7 +298,7 @@ class Progressive(Discriminator):
     def _level(self, side: int) -> int:
         return int(math.log2(self.resolution // side))
 
-    def features(self, images: Tensor, fade: float) -> Tensor:
+    def features(self, images: Tensor, fade: float, sets: int) -> Tensor:
         side = images.shape[2]
         level = self._level(side)
         x = F.leaky_relu(self.stems[str(side)](images), _SLOPE)
@@ -302,13 +327,14 @@ class StyleGan2(Discriminator):
         self.hidden = EqualLinear(self.widths[-1] * _SMALLEST**2, self.widths[-1])
         self.head = EqualLinear(self.widths[-1], self.outputs)
 
-    def features(self, images: Tensor, fade: float) -> Tensor:
+    def features(self, images: Tensor, fade: float, sets: int) -> Tensor:
         x = self.blocks(_gained(self.stem(images)))
-        x = torch.cat([x, minibatch_stddev(x)], dim=1)
+        x = torch.cat([x, minibatch_stddev(x, sets)], dim=1)
         return self.head(_gained(self.hidden(_gained(self.last(x)).flatten(1))))
 
 
 DISCRIMINATORS: dict[str, type[Discriminator]] = {
+    "lean": Lean,
     "small": Small,
     "residual": Residual,
     "progressive": Progressive,

@@ -72,10 +72,10 @@ class Objective:
             images = augment.instance_noise(images, self.noise, view.noise_seeds)
         return images
 
-    def verdict(self, discriminator: Discriminator, images: Tensor) -> Verdict:
-        """The discriminator's verdict, in its own arithmetic."""
+    def verdict(self, discriminator: Discriminator, images: Tensor, sets: int = 1) -> Verdict:
+        """The discriminator's verdict on so many sets of images, in its own arithmetic."""
         with autocast(images.device, self.config.precision):
-            verdict = discriminator(images, self.fade)
+            verdict = discriminator(images, self.fade, sets)
         return Verdict(*(part.float() for part in verdict))
 
     # --------------------------------------------------------------------------------------------------- the losses
@@ -91,7 +91,8 @@ class Objective:
     ) -> tuple[Tensor, Numbers]:
         """The discriminator's, for images as it sees them; `share` [b] is of the gradient penalty."""
         config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_loss]
-        of_fakes, of_reals = self.verdict(discriminator, fakes), self.verdict(discriminator, reals)
+        both = self.verdict(discriminator, torch.cat([fakes, reals]), sets=2)  # in one pass: up to a quarter faster
+        of_fakes, of_reals = (Verdict(*parts) for parts in zip(*(part.chunk(2) for part in both), strict=True))
         total = adversarial = loss.real(of_reals.logit).mean() + loss.fake(of_fakes.logit).mean()
         log = {
             "loss_d": adversarial,

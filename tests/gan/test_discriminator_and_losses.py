@@ -40,6 +40,15 @@ def test_a_verdict_on_each_picture(name: str, resolution: int) -> None:
         network(torch.rand(6, 4, resolution, resolution))
 
 
+@pytest.mark.parametrize("size", [4, 6])
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_sets_of_images_are_judged_by_themselves(name: str, size: int) -> None:
+    network = DISCRIMINATORS[name]([16], 8)
+    sets = torch.rand(3, size, 4, 16, 16) * torch.tensor([1.0, 0.1, 0.0]).view(3, 1, 1, 1, 1)
+    together = network(sets.flatten(0, 1), sets=3).logit
+    torch.testing.assert_close(together, torch.cat([network(one).logit for one in sets]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["progressive", "strided"])
 def test_a_new_resolution_fades_in(name: str) -> None:
     network = DISCRIMINATORS[name]([16, 32], 8)
