@@ -32,6 +32,7 @@ def operators(options: Options) -> Iterator[Comparison]:
         _layer_edges(options, count),
         _generate_rays(options, count),
         _hash_encoding(options, count // 16),
+        _lazy_adam(options, 8 * count),
     ]
     parts += [_packed_compositing(options, rays), _grid_march(options, 512 if options.quick else 16384)]
     parts += [_compositing(options, rays, channels, with_compiled=False) for channels in ((4, 6) if on_gpu else ())]
@@ -86,6 +87,29 @@ def _hash_encoding(options: Options, count: int) -> Iterator[Comparison]:
     for name, call in (("hash_encoding", values), ("hash_encoding and gradient", with_gradient)):
         variants = {"sdfgan": partial(call, ops.hash_encoding), "torch": partial(call, reference.hash_encoding)}
         yield _comparison({"op": name, "points": count, "table": size}, variants)
+
+
+def _lazy_adam(options: Options, count: int) -> Iterator[Comparison]:
+    """A step on a table a tenth of which a batch has reached, in runs of 64; beside torch's, on all."""
+    rand = _rand(options)
+    reached = (rand(count // 64, 1) < 0.1).expand(-1, 64).reshape(count)
+    gradient = rand(count) * reached
+    parameter, again, mean, square = rand(count), gradient.clone(), *torch.zeros(2, count, device=options.device)
+    step, dense = torch.ones((), device=options.device), parameter.clone().requires_grad_()
+    adam = torch.optim.Adam([dense], 1e-3, (0.9, 0.99), 1e-15, fused=True)
+    dense.grad = gradient
+
+    def lazily_stepped() -> Tensor:
+        again.copy_(gradient)  # which the step leaves at zero
+        ops.lazy_adam(parameter, again, mean, square, step, rate=1e-3)
+        return again
+
+    def stepped() -> Tensor:
+        adam.step()
+        return torch.zeros_like(gradient)
+
+    config = {"op": "lazy_adam", "numbers": count, "reached": 0.1}
+    yield _comparison(config, {"sdfgan": lazily_stepped, "torch": stepped})
 
 
 def _sample_pdf(options: Options, rays: int) -> Iterator[Comparison]:

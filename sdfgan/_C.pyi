@@ -190,6 +190,21 @@ class Kernels(Protocol):
         entries: int,
         layers: int,
     ) -> None: ...
+    def lazy_adam(
+        self,
+        *,
+        parameter: Tensor | None,
+        gradient: Tensor | None,
+        mean: Tensor | None,
+        square: Tensor | None,
+        step: Tensor | None,
+        skip: Tensor | None,
+        count: int,
+        rate: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+    ) -> None: ...
     def march_count(self, *, march: dict, counts: Tensor | None, next: Tensor | None, most: int) -> None: ...
     def march_reached(
         self,

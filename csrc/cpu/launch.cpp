@@ -84,6 +84,7 @@ SDFGAN_LAUNCH(IntegratedDirectionalEncoding, p.count, p.width, integrated_direct
 SDFGAN_LAUNCH(IntegratedPositionalEncoding, p.points, 2 * p.octaves * p.dims,
               integrated_positional_encoding)
 SDFGAN_LAUNCH(LayerEdges, p.layers, 64, layer_edges)
+SDFGAN_LAUNCH(LazyAdam, (p.count + kAdamLine - 1) / kAdamLine, kAdamLine, lazy_adam)
 SDFGAN_LAUNCH(MarchCount, p.march.rays, kStepsOfRay, march_count)
 SDFGAN_LAUNCH(MarchReached, p.at.rays, samples_per_ray(p.at), march_reached)
 SDFGAN_LAUNCH(MarchSamples, p.march.rays, kStepsOfRay, march_samples)

@@ -13,6 +13,7 @@ namespace sdfgan::cpu {
 constexpr int kGroup = 16;  // points of one image that go through the network together
 constexpr int kTileGroups = 3;
 constexpr int kTile = kTileGroups * kGroup;
+constexpr int kAdamLine = 16;  // numbers
 
 struct PointGroup {  // at most kGroup points of one image
     int64_t begin, end, image;
@@ -41,7 +42,8 @@ struct BackwardWork {
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
 // Kernels whose elements are independent. Each is a loop over the elements [begin, end): points,
-// rays, pixels or pieces; of hash_table_gradient levels, so that no two threads write to one entry.
+// rays, pixels or pieces; of hash_table_gradient levels, so that no two threads write to one entry;
+// of lazy_adam lines of kAdamLine numbers.
 #define SDFGAN_LOOPS(X)                                               \
     X(composite, Composite)                                           \
     X(composite_backward, CompositeBackward)                          \
@@ -54,6 +56,7 @@ void run_threads(int threads, void* context, void (*begin)(void*, int), void (*b
     X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
     X(layer_edges, LayerEdges)                                        \
+    X(lazy_adam, LazyAdam)                                            \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \
     X(march_samples, MarchSamples)                                    \

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/adam.h"
 #include "kernels/composite.h"
 #include "kernels/edges.h"
 #include "kernels/encoding.h"
@@ -36,6 +37,7 @@
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
     X(layer_edges, LayerEdges)                                        \
     X(layer_step, LayerStep)                                          \
+    X(lazy_adam, LazyAdam)                                            \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \
     X(march_samples, MarchSamples)                                    \

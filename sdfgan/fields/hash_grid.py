@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +16,30 @@ from sdfgan.checks import check_whole
 _SMALLEST_FEATURE = 1e-4  # features start in +- this, as in Mueller et al. 2022
 
 
+class _Encoded(torch.autograd.Function):
+    """A grid's features at points that need no gradient, with that of its table in a spare; of first order."""
+
+    @staticmethod
+    def forward(ctx: Any, unit: Tensor, table: Tensor, grid: HashGrid) -> Tensor:
+        ctx.grid = grid
+        ctx.save_for_backward(unit)
+        return ops.hash_encoding(unit, table, grid.cells, grid.table_size, smooth=grid.smooth)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        return None, ctx.grid.table_gradient(*ctx.saved_tensors, gradient.contiguous()), None
+
+
 class HashGrid(nn.Module):
     """Features of points in the cube [-bound, bound]^dims, on grids from coarse to fine.
 
     Cells along an axis grow geometrically from `coarsest` to `finest`; a level of more than 2^log2_size corners is
     hashed. Differentiable twice in points and `table`; `smooth` gives the gradient by the points no jumps.
+
+    `spares` is None, or a list of gradients of the table that are all zero: those of `forward` by the table, where the
+    points need none, are added to one of them instead of to new memory, and are then of first order. An optimiser that
+    leaves gradients at zero gives them back (`training.optim.GridAdam`).
 
     Args:
         levels: number of grids, at most 32.
@@ -56,6 +77,7 @@ class HashGrid(nn.Module):
             torch.empty(self.begins[-1], features).uniform_(-_SMALLEST_FEATURE, _SMALLEST_FEATURE)
         )
         self.width = levels * features
+        self.spares: list[Tensor] | None = None
 
     def forward(self, points: Tensor, active: int | None = None) -> Tensor:
         """Features [N, levels * features] at points [N, dims]; beyond the cube, those of its faces.
@@ -63,7 +85,11 @@ class HashGrid(nn.Module):
         Those of levels from `active` on are zero, and are not evaluated.
         """
         table, cells = self._part(active)
-        found = ops.hash_encoding(self.unit(points), table, cells, self.table_size, smooth=self.smooth)
+        unit = self.unit(points)
+        if self.spares is not None and table is self.table and torch.is_grad_enabled() and not unit.requires_grad:
+            known: Tensor = _Encoded.apply(unit, table, self)
+            return known
+        found = ops.hash_encoding(unit, table, cells, self.table_size, smooth=self.smooth)
         return found if found.shape[1] == self.width else F.pad(found, (0, self.width - found.shape[1]))
 
     def gradient(self, points: Tensor, weights: Tensor, active: int | None = None) -> Tensor:
@@ -78,19 +104,35 @@ class HashGrid(nn.Module):
         )
         return found / (2 * self.bound)
 
-    def table_gradient(self, unit: Tensor, gradient: Tensor, mapper: Callable[..., Iterable[Tensor]] = map) -> Tensor:
-        """What a gradient [N, levels * features] by the features at `unit` points means for the table.
+    def table_gradient(
+        self, unit: Tensor, gradient: Tensor, mapper: Callable[..., Iterable[None]] | None = None
+    ) -> Tensor:
+        """What a gradient [N, levels * features] by the features at `unit` points means for the table; in a spare.
 
-        `mapper` calls a function for each level, as `map` does; levels do not depend on each other.
+        `mapper`, if given, calls a function for each level, as `map` does; levels do not depend on each other.
         """
-        features = self.table.shape[1]
+        found = self._zeros()
 
-        def of_level(cells: int, part: Tensor) -> Tensor:
-            return ops.hash_table_gradient(
-                unit, part.contiguous(), features, [cells], self.table_size, smooth=self.smooth
-            )
+        def add(part: Tensor, out: Tensor, cells: list[int]) -> None:
+            ops.hash_table_gradient(unit, part, out, cells, self.table_size, smooth=self.smooth)
 
-        return torch.cat(list(mapper(of_level, self.cells, gradient.split(features, 1))))
+        if mapper is None:
+            add(gradient, found, self.cells)
+        else:
+            parts = [part.contiguous() for part in gradient.split(self.table.shape[1], 1)]
+            outs = found.split([end - begin for begin, end in pairwise(self.begins)])
+            list(mapper(add, parts, outs, [[cells] for cells in self.cells]))
+        return found
+
+    def _zeros(self) -> Tensor:
+        """Like the table, all zero. Threads may ask at the same time."""
+        try:
+            spare = self.spares.pop() if self.spares else None
+        except IndexError:  # another thread was faster
+            spare = None
+        if spare is None or (spare.dtype, spare.device) != (self.table.dtype, self.table.device):
+            return torch.zeros_like(self.table, requires_grad=False)
+        return spare
 
     def unit(self, points: Tensor) -> Tensor:
         """Points [N, dims] where `ops.hash_encoding` has them."""

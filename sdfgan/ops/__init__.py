@@ -3,6 +3,7 @@
 `sdfgan.ops.reference` has the same functions in plain torch; it says what each op means.
 """
 
+from .adam import lazy_adam
 from .composite import Composited, composite
 from .edges import LayerEdges, layer_edges
 from .encoding import positional_encoding
@@ -54,6 +55,7 @@ __all__ = [
     "interlevel_loss",
     "layer_edges",
     "layer_step",
+    "lazy_adam",
     "march_count",
     "march_reached",
     "march_samples",

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._library import LIBRARY, REAL, Checker, native, register, require_tensors
+from ._library import LIBRARY, REAL, Checker, native, refuse_gradient, register, require_tensors
 
 _MAX_LEVELS = 32  # kMostHashLevels of csrc/kernels/hash.h
 _MAX_CELLS = 2**20  # finer than float32 can tell points of the unit cube apart
@@ -51,14 +51,15 @@ def hash_encoding_gradient(
 
 
 def hash_table_gradient(
-    points: Tensor, gradient: Tensor, features: int, cells: Sequence[int], table_size: int, *, smooth: bool = False
-) -> Tensor:
-    """What a gradient [N, L * F] by `hash_encoding`'s features means for the table: [E, F], F = features.
+    points: Tensor, gradient: Tensor, out: Tensor, cells: Sequence[int], table_size: int, *, smooth: bool = False
+) -> None:
+    """Add what a gradient [N, L * F] by `hash_encoding`'s features means for the table to `out` [E, F].
 
-    As autograd gives it, for those who know the features already. Differentiable as `hash_encoding` is.
+    As autograd gives it, for those who know the features already, or have memory for it. Refuses tensors that require
+    grad.
     """
-    require_tensors("hash_table_gradient", points=points, gradient=gradient)
-    return _table_gradient(points, None, gradient, features, list(cells), table_size, smooth)
+    refuse_gradient("hash_table_gradient", points=points, gradient=gradient, out=out)
+    _add_table_gradient(points, gradient, out, list(cells), table_size, smooth)
 
 
 def hash_table_begins(dims: int, cells: Sequence[int], table_size: int) -> list[int]:
@@ -87,11 +88,17 @@ def _check(
 
 
 def _check_table(
-    op: str, points: Tensor, table: Tensor, direction: Tensor | None, cells: list[int], table_size: int
+    op: str,
+    points: Tensor,
+    table: Tensor,
+    direction: Tensor | None,
+    cells: list[int],
+    table_size: int,
+    name: str = "table",
 ) -> Checker:
     check = _check(op, points, table, direction, cells, table_size)
     entries = hash_table_begins(points.shape[1], cells, table_size)[-1]
-    check("table", table, (entries, "F"), (points.dtype,))
+    check(name, table, (entries, "F"), (points.dtype,))
     return check
 
 
@@ -228,6 +235,20 @@ def _table_gradient_kernel(*arguments: Any) -> Tensor:
     return out
 
 
+def _add_table_gradient_fake(
+    points: Tensor, gradient: Tensor, out: Tensor, cells: list[int], table_size: int, smooth: bool
+) -> None:
+    check = _check_table("hash_table_gradient", points, out, None, cells, table_size, "out")
+    check("gradient", gradient, ("N", len(cells) * out.shape[1]), (points.dtype,))
+
+
+def _add_table_gradient_kernel(*arguments: Any) -> None:
+    _add_table_gradient_fake(*arguments)
+    points, gradient, out, *settings = arguments
+    grid = _grid(points, None, None, out.shape[1], *settings)
+    native(points).hash_table_gradient(grid=grid, gradient=gradient, out=out)
+
+
 def _table_gradient_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
     ctx.save_for_backward(*inputs[:3])
     ctx.settings = inputs[4:]
@@ -264,6 +285,11 @@ _table_gradient = register(
     f"(Tensor points, Tensor? direction, Tensor gradient, int features, {_SETTINGS}) -> Tensor",
     _table_gradient_kernel,
     _table_gradient_fake,
+)
+_add_table_gradient = register(
+    f"hash_table_gradient(Tensor points, Tensor gradient, Tensor(a!) out, {_SETTINGS}) -> ()",
+    _add_table_gradient_kernel,
+    _add_table_gradient_fake,
 )
 for _name, _backward, _context in (
     ("hash_encoding", _encoding_backward, _encoding_context),

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
 from sdfgan.errors import UserError
+from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.images import say_if_no_video
 from sdfgan.sdf import evaluation
 from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
@@ -31,6 +32,7 @@ from sdfgan.training.files import parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
+from sdfgan.training.optim import GridAdam
 from sdfgan.training.progress import announced, progress
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, changed_on_resume, next_run_folder
@@ -123,10 +125,15 @@ class SdfJob(Job):
         if len(cases) > 1:
             self.parameters, self._buffers = stack_module_state(objectives)
             self._skeleton = copy.deepcopy(self.objective).to("meta")
-        table = [tensor for name, tensor in self.parameters.items() if name.endswith("encoding.table")]
+        tables = [tensor for name, tensor in self.parameters.items() if name.endswith("encoding.table")]
         other = [tensor for name, tensor in self.parameters.items() if not name.endswith("encoding.table")]
-        groups = [{"params": group, "scale": scale} for group, scale in ((other, 1.0), (table, _TABLE_RATE)) if group]
+        groups = [{"params": group, "scale": scale} for group, scale in ((other, 1.0), (tables, _TABLE_RATE)) if group]
         self.optimizer = torch.optim.Adam(groups, config.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        if tables:
+            grid, spares = self.fields[0].encoding, None
+            if isinstance(grid, HashGrid) and grid.table is tables[0]:  # and not a stack of several
+                spares = grid.spares = []
+            self.optimizer = GridAdam(groups, config.learning_rate, tables[0], spares)
         self.skipped = [0] * len(cases)  # steps in a row, of each field
         self.failures: dict[Path, Exception] = {}
         self.seconds = {"truth": opened - (began or opened), "sampling": time.monotonic() - opened}
@@ -149,7 +156,6 @@ class SdfJob(Job):
         rate = config.learning_rate * _decay(config.schedule, self.steps_done / self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["scale"]
-        self.optimizer.zero_grad()
         losses.sum().backward()
         found = self._update(losses.detach())
         return {"loss": sum(found) / len(found) if found else math.nan}

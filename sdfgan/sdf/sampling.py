@@ -37,7 +37,9 @@ class Samples(NamedTuple):
     normals: Tensor  # [N, 3] unit gradient of the distance
 
     def rows(self, which: slice | Tensor) -> Samples:
-        """Some of them: a slice or a tensor of indices."""
+        """Some of them: a slice, a mask or a tensor of indices."""
+        if isinstance(which, Tensor) and which.dtype == torch.int64:  # a third of the time
+            return Samples(*(tensor.index_select(0, which) for tensor in self))
         return Samples(*(tensor[which] for tensor in self))
 
 

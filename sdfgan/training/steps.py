@@ -138,18 +138,20 @@ def step_rows(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor], go
     """Step on the gradients of parameters [M, ...] that are stacked, one for each of M networks.
 
     Of the rows that are not `good` nothing changes, neither themselves nor what the optimiser, one like Adam, remembers
-    of them. A single network's parameters need no first dimension.
+    of them. A single network's parameters need no first dimension. The gradients are gone afterwards.
     """
+    parameters = list(parameters)
     bad = [index for index, is_good in enumerate(good) if not is_good]
-    if len(bad) == len(good):
-        return
     held = []
-    for parameter in parameters if bad else ():
+    for parameter in parameters if 0 < len(bad) < len(good) else ():
         if parameter.grad is not None:
             parameter.grad[bad] = 0
         slots = [slot for slot in optimizer.state.get(parameter, {}).values() if slot.shape == parameter.shape]
         held += [(tensor, tensor[bad]) for tensor in (parameter, *slots)]
-    optimizer.step()
+    if len(bad) < len(good):
+        optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
     for tensor, before in held:
         tensor[bad] = before
 

@@ -252,6 +252,25 @@ def test_rays_through_a_grid(emulated: ModuleType, even: float) -> None:
         torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_lazy_adam(emulated: ModuleType, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    given = (torch.randn(3, 1001) * (torch.rand(3, 1001) < 0.3)).to(dtype)
+    given[1, 0] = torch.nan  # in the step that is left out
+    begin = torch.randn(1001, dtype=dtype)
+
+    def run() -> list[Tensor]:
+        parameter, mean, square = begin.clone(), torch.zeros_like(begin), torch.zeros_like(begin)
+        gradients = given.clone()
+        for step, gradient in enumerate(gradients):
+            skip = torch.full((), float(step == 1))
+            ops.lazy_adam(parameter, gradient, mean, square, torch.full((), step + 1.0), rate=0.1, skip=skip)
+        return [parameter, mean, square, gradients]
+
+    for actual, expected in on_both(emulated, run):
+        torch.testing.assert_close(actual, expected)
+
+
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("along", [False, True])

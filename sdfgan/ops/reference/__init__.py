@@ -3,6 +3,7 @@
 The signatures are those of the operators; see there for shapes and dtypes.
 """
 
+from .adam import lazy_adam
 from .composite import composite
 from .edges import layer_edges
 from .encoding import positional_encoding
@@ -34,6 +35,7 @@ __all__ = [
     "interlevel_loss",
     "layer_edges",
     "layer_step",
+    "lazy_adam",
     "mesh_distance",
     "mesh_raycast",
     "perceptron",
