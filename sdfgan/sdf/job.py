@@ -7,7 +7,8 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -27,12 +28,13 @@ from sdfgan.sdf.report import finish_case
 from sdfgan.sdf.sampling import Samples
 from sdfgan.training.checkpoint import Saved, list_checkpoints, pack_optimizer, read_checkpoint, unpack_optimizer
 from sdfgan.training.config import flag_of
-from sdfgan.training.files import parse_json, read_json, write_json
+from sdfgan.training.files import Claim, parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced, progress
 from sdfgan.training.ranks import Ranks, process_group
+from sdfgan.training.report import REPORT, write_report
 from sdfgan.training.run import Summary, changed_on_resume, next_run_folder
 from sdfgan.training.steps import step_rows
 
@@ -65,12 +67,15 @@ def train(config: SdfConfig) -> dict[str, Any]:
         say_if_no_video(root / f"turntable.{resolved.video_format}")
     with process_group(torch.device(resolved.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(resolved, source, paths, root, ranks)
+            with Claim(root) if ranks.first else nullcontext():
+                return _train_folder(resolved, source, paths, root, ranks)
         if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
         if resolved.resume is not None and _is_finished(done):
             print(f"{root}: is finished")
+            if not (root / REPORT).exists():  # it was stopped there
+                write_report(root)
             return {**done, "folder": str(root)}  # which may have been moved since
         (summary,) = _Group(resolved, paths, [root]).run()
     if "error" in summary:
@@ -114,7 +119,8 @@ class SdfJob(Job):
             log=_STEPS_PER_LINE,
             evaluate=self.steps_per_epoch if config.validation_resolution else 0,
             checkpoint_seconds=config.checkpoint_seconds,
-            worth_saving=_WORTH_SAVING,
+            # What is trained together must go on together, to the same bits, while the first of it are finished.
+            worth_saving=_WORTH_SAVING if len(cases) == 1 else 0.0,
         )
         objectives = [Objective(field.to(self.device), config) for field in self.fields]
         self.objective = objectives[0]
@@ -129,6 +135,7 @@ class SdfJob(Job):
         self.optimizer = torch.optim.Adam(groups, config.learning_rate, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.skipped = [0] * len(cases)  # steps in a row, of each field
         self.failures: dict[Path, Exception] = {}
+        self.finished: Set[Path] = frozenset()  # cases that need nothing any more
         self.seconds = {"truth": opened - (began or opened), "sampling": time.monotonic() - opened}
         self._left = self._batches()
 
@@ -238,7 +245,7 @@ class SdfJob(Job):
         summary |= {f"{name}_seconds": round(seconds, 2) for name, seconds in self.seconds.items()}
         summaries = {}
         for case, field in zip(self.cases, self.learnt(), strict=True):
-            if case.path in self.failures:
+            if case.path in self.failures or case.path in self.finished:
                 continue
             told = {**summary, "command": self.command(case.folder)}
             own = Summary(summary.started - sum(self.seconds.values()), told)
@@ -255,7 +262,7 @@ def settings_of(config: ResolvedSdfConfig, case: Case) -> ResolvedSdfConfig:
     sheets nearer to each other than a cell, a finer hash grid keeps more apart."""
     kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
     finest = config.finer if case.unsigned and case.thinness is not None and case.thinness.has_holes else config.finest
-    config = dataclasses.replace(config, input=case.path, field=kind, finest=finest)
+    config = dataclasses.replace(config, input=case.path, field=kind, finest=finest, resume=None)
     return config if case.truth is not None else dataclasses.replace(config, normalise="box")
 
 
@@ -287,12 +294,17 @@ class _Group:
         self.config, self.catch = config, catch
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
+        read = ((path, _read(folder / _SUMMARY)) for path, folder in zip(paths, folders, strict=True))
+        self.finished = {path for path, summary in read if catch and _is_finished(summary)}
         self.began = time.monotonic()
 
     def run(self) -> list[dict[str, Any]]:
         """Train and evaluate; the summaries, which are written too. With `catch`, errors become summaries."""
         cases: list[Case] = []
+        spared = self.finished - self._companions()
         for path, folder in zip(self.paths, self.folders, strict=True):
+            if path in spared:
+                continue
             try:
                 with announced(f"reading {path}", not self.catch):
                     cases.append(open_case(self.config, path, folder))
@@ -303,6 +315,16 @@ class _Group:
             alike.setdefault(settings_of(self.config, case).finest, []).append(case)
         return [summary for some in alike.values() for summary in self._fit(some)] + list(self.failed.values())
 
+    def _companions(self) -> set[Path]:
+        """The meshes that were being trained in the same steps as one that is not finished."""
+        found: set[Path] = set()
+        for folder in self.folders if self.finished else ():
+            with suppress(UserError):  # of a damaged one, which `_saved` says
+                meshes = read_checkpoint(folder).state.get("meshes") if list_checkpoints(folder) else None
+                some = {Path(mesh) for mesh in meshes if isinstance(mesh, str)} if isinstance(meshes, list) else set()
+                found |= some if some - self.finished else set()
+        return found
+
     def _fit(self, cases: list[Case]) -> list[dict[str, Any]]:
         """Train them; if that fails, each alone: one may have spoilt it for the others."""
         try:
@@ -312,7 +334,7 @@ class _Group:
                 self._fail(cases[0].path, cases[0].folder, error)
                 return []
         shutil.rmtree(cases[0].folder / "checkpoints", ignore_errors=True)
-        return [summary for case in cases for summary in self._fit([case])]
+        return [summary for case in cases if case.path not in self.finished for summary in self._fit([case])]
 
     def _fail(self, path: Path, folder: Path, error: Exception) -> None:
         """Note it and go on, or raise it."""
@@ -324,7 +346,10 @@ class _Group:
 
     def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
         saved = self._saved(cases)
+        if saved is None:  # then what is finished has nothing to do with the others
+            cases = [case for case in cases if case.path not in self.finished]
         job = SdfJob(self.config, cases, began=self.began, talks=not self.catch)
+        job.finished = self.finished
         summaries = run(job, saved)
         for case in cases:
             if case.path in job.failures:
@@ -387,14 +412,14 @@ def _train_folder(
     left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
     ranks.wait()  # all have chosen the same folder and know what is left before anything is written
     if ranks.first:
-        write_json(root / _CONFIG, config.to_json())
+        write_json(root / _CONFIG, dataclasses.replace(config, resume=None).to_json())
         for mesh in left:  # what failed before is tried again
             (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
     ranks.wait()
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
-    groups = [rest for group in groups if (rest := [path for path in group if path in left])]
+    groups = [group for group in groups if not left.isdisjoint(group)]
     begin = time.monotonic()
     done = len(paths) - len(left)
     with progress(len(paths), "meshes", done, shown=ranks.first) as bar:

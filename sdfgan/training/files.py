@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
 
 from sdfgan.errors import UserError
 
@@ -69,6 +72,55 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a .safetensors atomically; its own `save_file` leaves a .tmpXXXXXX where it is killed. Raises UserError."""
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
+
+
+class Claim:
+    """A folder, made if need be, that this process alone writes to until `close`, or until it ends in whatever way.
+
+    Raises UserError where another process does. A file system without locks, as some networks' are, does not tell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(f"{folder}: another process is writing to it; let it end, or name another folder") from None
+        except OSError:
+            pass  # there are no locks
+
+    def check(self) -> None:
+        """Raises UserError where the folder is no longer at its path: what is written there would be apart from it."""
+        try:
+            here = os.path.samestat(os.stat(self.folder), os.fstat(self._handle))
+        except OSError:
+            here = False
+        if not here:
+            raise UserError(
+                f"{self.folder}: was moved, removed or replaced meanwhile, so nothing more is saved; what was saved "
+                "before is where it was moved to"
+            )
+
+    def close(self) -> None:
+        """Let others write to it."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of `path`, that becomes `path` if all goes well and vanishes if not."""
@@ -77,7 +129,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            share(partial)
             sync(partial)
             os.replace(partial, path)
     except BaseException:
