@@ -26,7 +26,7 @@ GAN = """--device cpu --steps 4 --resolution 16 --batch-size 4 --chunk-size 2 --
     --video-frames 2 --video-format gif --mesh-resolution 12"""
 NERF = """--device cpu --steps 4 --rays 64 --chunk-size 32 --width 16 --warmup-steps 2 --checkpoint-interval 1
     --evaluate-interval 2 --evaluate-views 1 --video-frames 2 --video-format gif --mesh-resolution 12"""
-GRID = "--hash-table 10 --hash-finest 16 --hash-levels 3 --grid-resolution 8 --march-steps 16 --samples 500"
+GRID = "--hash-table 10 --hash-finest 16 --hash-levels 4 --grid-resolution 8 --march-steps 16 --samples 500"
 SDF = """--device cpu --num-points 1500 --epochs 2 --batch-size 500 --mesh-resolution 12 --levels 2 --finest 8
     --log2-size 9 --checkpoint-seconds 0.001 --no-metrics"""
 
@@ -85,17 +85,18 @@ def make_data(folder: Path, cases: Sequence[Case], run: Callable[[list[str]], No
         run([word.format(run=folder / "gan") for word in CASES[0].command.split()])
 
 
-def contents(folder: Path, strict: bool = True) -> dict[str, Any]:
+def contents(folder: Path, unfinished: bool = False) -> dict[str, Any]:
     """What is in a finished folder, by name: digests of files, the numbers of logs, without times and its own path.
 
-    With `strict`, raises AssertionError for what is not whole: a checkpoint, a file of JSON, an image, an archive.
+    Raises AssertionError for what is not whole (a checkpoint, a file of JSON, an image, an archive), and for what is
+    temporary; where the command was stopped by an error, `dataset render` keeps what it has rendered.
     """
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if strict:
-            assert not LEFTOVERS.search(path.name), f"{name} was left behind"
-        if path.is_dir():
+        kept = unfinished and path.name.endswith(".rendering")
+        assert kept or not LEFTOVERS.search(path.name), f"{name} was left behind"
+        if path.is_dir() or ".rendering/" in name:
             continue
         if "checkpoints/" in name or re.match(r"events\.", path.name):
             continue
@@ -108,8 +109,7 @@ def contents(folder: Path, strict: bool = True) -> dict[str, Any]:
             found[name] = _timeless(json.loads(data))
         else:
             found[name] = hashlib.sha256(data).hexdigest()
-            if strict:
-                _check_whole(path)
+            _check_whole(path)
     for run in {path.parent for path in folder.rglob("checkpoints")}:
         checkpoints = list_checkpoints(run)
         assert len(checkpoints) <= 3, f"{[path.name for path in checkpoints]}: more than three checkpoints"

@@ -19,6 +19,7 @@ import collections
 import ctypes
 import importlib
 import json
+import math
 import os
 import random
 import shutil
@@ -157,7 +158,7 @@ class Trial:
         self.case, self.data, self.work, self.chance, self.contents = case, data, work, chance, contents
         self.counts: collections.Counter[str] = collections.Counter()
         self.faults: list[str] = []
-        self.number = 0
+        self.number, self.deadline = 0, math.inf
         folder = self.fresh()
         modules = work / "modules"
         self.ended = Child(case.words(data, folder), folder, environment={"SDFGAN_MODULES": str(modules)}).wait()
@@ -198,11 +199,15 @@ class Trial:
         print(f"{self.case.name}: WRONG: {fault}", flush=True)
         return True
 
+    def goes_on(self) -> bool:
+        """Whether there is time left, and the case has not been found wrong too often."""
+        return time.monotonic() < self.deadline and len(self.faults) < _MAX_FAULTS
+
     # ------------------------------------------------------------------------------------------------------- killed
 
     def kills(self, count: int) -> None:
         """Kill and resume until there were so many kills."""
-        while self.counts["kills"] < count and len(self.faults) < _MAX_FAULTS:
+        while self.counts["kills"] < count and self.goes_on():
             folder, history = self.fresh(), []
             wrong = False
             for attempt in range(_LONGEST_CHAIN + 1):
@@ -241,6 +246,8 @@ class Trial:
         """Fill the disk at the n-th operation, for every n or for so many, evenly spread; at some only for once."""
         step = max(1, round(self.operations / points)) if points else 1
         for index, number in enumerate(range(1, self.operations + 1, step)):
+            if not self.goes_on():
+                return
             folder = self.fresh()
             words = self.case.words(self.data, folder)
             fault = Fault(FULL_ONCE if index % 4 == 3 else FULL_FROM, number)
@@ -262,7 +269,7 @@ class Trial:
             return self.note(f"{what}: {ended.said[-1500:]}")
         errors = [line for line in ended.said.splitlines() if ": error: " in line]
         try:
-            found = self.contents(folder)
+            found = self.contents(folder, unfinished=True)
         except Exception as error:
             return self.note(f"{what}: {type(error).__name__}: {error}")
         if ended.status == 0 and "no report: " not in ended.said and found != self.wanted:
@@ -282,7 +289,7 @@ class Trial:
         self._ends(self._pair(folder), None)
         self.wanted = self.contents(folder)  # the sums of two processes are rounded otherwise than those of one
         shutil.rmtree(folder)
-        while self.counts["kills of a rank"] < count and len(self.faults) < _MAX_FAULTS:
+        while self.counts["kills of a rank"] < count and self.goes_on():
             folder, history, wrong = self.fresh(), [], False
             for attempt in range(_LONGEST_CHAIN + 1):
                 kill = attempt < _LONGEST_CHAIN and self.counts["kills of a rank"] < count
@@ -332,6 +339,42 @@ class Trial:
         second = pair[order[1]].wait(30)
         return [first, second] if order[0] == 0 else [second, first]
 
+    def torchrun(self, count: int) -> None:
+        """Kill one of two processes that the real torchrun has started, after a checkpoint each time, and resume."""
+        straight, folder = self.fresh(), self.fresh()
+        assert self._torchrun(straight, count, None) == 0
+        for _ in range(count):
+            if self._torchrun(folder, count, self.chance.randrange(2)) == 0:
+                break
+            self.counts["kills under torchrun"] += 1
+        status = self._torchrun(folder, count, None)
+        self.wanted = self.contents(straight)
+        wrong = status != 0 and self.note(f"status {status} under torchrun, after kills")
+        wrong = wrong or self.differences(folder, "after kills under torchrun")
+        self.counts["lost"] += wrong
+
+    def _torchrun(self, folder: Path, count: int, killed: int | None) -> int:
+        words = self.case.words(self.data, folder)
+        if "--resume" not in words:
+            words += ["--steps", str(2 * count + 4)]
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sdfgan"]
+        before = self._newest(folder)
+        with (folder.with_name(f"{folder.name}.log")).open("a") as log:
+            agent = subprocess.Popen([*command, *words], stdout=log, stderr=subprocess.STDOUT)
+            deadline = time.monotonic() + _SLOWEST
+            while killed is not None and agent.poll() is None and self._newest(folder) == before:
+                assert time.monotonic() < deadline, f"no checkpoint under torchrun in {folder}"
+                time.sleep(0.01)
+            if killed is not None and agent.poll() is None:
+                time.sleep(0.3 * self.chance.random())
+                found = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+                with suppress(ProcessLookupError, IndexError):
+                    os.kill(int(found[killed]), signal.SIGKILL)
+            return agent.wait(_SLOWEST)
+
+    def _newest(self, folder: Path) -> str:
+        return max((path.name for path in folder.glob(f"{self.case.output}/{self.case.begun}")), default="")
+
 
 def trials(names: list[str], data: Path, work: Path, seed: int) -> Iterator[Trial]:
     """Of the cases that are named, or of all."""
@@ -364,6 +407,8 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=84, help="of each case")
     parser.add_argument("--full", type=int, default=40, help="operations of each at which the disk is full; 0: none")
     parser.add_argument("--ranks", type=int, default=0, help="kills of one of two processes, of each case that can")
+    parser.add_argument("--torchrun", type=int, default=0, help="kills under the real torchrun, of the first case")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="no new run of a case begins after so many")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="work in this new folder, in which wrong runs are kept")
     parser.add_argument("--json", type=Path, help="append records here")
@@ -379,12 +424,15 @@ def main() -> int:
     total: collections.Counter[str] = collections.Counter()
     for trial in trials(arguments.cases, work / "data", work, arguments.seed):
         used = time.process_time(), os.times()
-        if arguments.kills:
-            trial.kills(arguments.kills)
+        trial.deadline = time.monotonic() + 60 * arguments.minutes
         if arguments.full:
             trial.full(arguments.full)
+        if arguments.kills:
+            trial.kills(arguments.kills)
         if arguments.ranks and trial.case.name.startswith(("train-gan", "train-nerf")):
             trial.ranks(arguments.ranks)
+        if arguments.torchrun and not total:
+            trial.torchrun(arguments.torchrun)
         now = os.times()
         seconds = sum(now[:4]) - sum(used[1][:4])
         record = {"case": trial.case.name, **trial.counts, "cpu_seconds": round(seconds, 1), "seed": arguments.seed}
