@@ -50,7 +50,8 @@ class Case(NamedTuple):
 
 CASES = [
     Case("train-gan", f"train-gan {GAN} --output-dir {{run}}", "train-gan --resume"),
-    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --output-dir {{run}}",
+    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --sample-interval 0 --march-steps 3"
+         " --output-dir {run}",
          "train-gan --resume"),
     Case("train-sdf", f"train-sdf {{data}}/meshes/box.ply {SDF} --show-vis 1 --video-frames 2 --video-format gif"
          " --output-dir {run}", "train-sdf --resume", "config.json"),
