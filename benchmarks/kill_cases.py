@@ -50,7 +50,7 @@ class Case(NamedTuple):
 
 CASES = [
     Case("train-gan", f"train-gan {GAN} --output-dir {{run}}", "train-gan --resume"),
-    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --sample-interval 0 --march-steps 3"
+    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --sample-interval 100 --march-steps 3"
          " --output-dir {run}",
          "train-gan --resume"),
     Case("train-sdf", f"train-sdf {{data}}/meshes/box.ply {SDF} --show-vis 1 --video-frames 2 --video-format gif"
@@ -60,7 +60,7 @@ CASES = [
          "train-nerf --resume"),
     Case("train-nerf surface", f"train-nerf --data {{data}}/scene --model surface {NERF} {GRID} --output-dir {{run}}",
          "train-nerf --resume"),
-    Case("train-nerf classic", f"train-nerf --data {{data}}/scene --model classic {NERF} --layers 1 --octaves 3"
+    Case("train-nerf nerf", f"train-nerf --data {{data}}/scene --model nerf {NERF} --layers 1 --octaves 3"
          " --coarse-samples 4 --fine-samples 4 --output-dir {run}", "train-nerf --resume"),
     Case("invert", "invert {data}/gan {data}/scene/00000/img00000000.png --device cpu --resolution 16 --candidates 4"
          " --starts 1 --latent-steps 2 --code-steps 2 --mesh-resolution 12 --view-resolution 16 --frames 2"

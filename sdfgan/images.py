@@ -199,9 +199,11 @@ class VideoWriter:
             self._file.__exit__(*sys.exc_info())
             raise
         finally:
-            if self._ffmpeg is not None and self._ffmpeg.poll() is None:  # of a video that is given up
-                self._ffmpeg.kill()
-                self._ffmpeg.communicate()
+            if self._ffmpeg is not None:
+                if self._ffmpeg.poll() is None:  # of a video that is given up
+                    self._ffmpeg.kill()
+                    self._ffmpeg.communicate()
+                self._told.close()
         self._file.__exit__(kind, error, trace)
 
     def _pipe(self, pixels: np.ndarray) -> None:

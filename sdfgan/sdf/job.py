@@ -26,7 +26,14 @@ from sdfgan.sdf.model import MeshSDF, make_field
 from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.report import finish_case
 from sdfgan.sdf.sampling import Samples
-from sdfgan.training.checkpoint import Saved, list_checkpoints, pack_optimizer, read_checkpoint, unpack_optimizer
+from sdfgan.training.checkpoint import (
+    Saved,
+    list_checkpoints,
+    pack_optimizer,
+    read_checkpoint,
+    set_aside_after,
+    unpack_optimizer,
+)
 from sdfgan.training.config import flag_of
 from sdfgan.training.files import Claim, parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
@@ -348,6 +355,8 @@ class _Group:
         saved = self._saved(cases)
         if saved is None:  # then what is finished has nothing to do with the others
             cases = [case for case in cases if case.path not in self.finished]
+        if not cases:
+            return []
         job = SdfJob(self.config, cases, began=self.began, talks=not self.catch)
         job.finished = self.finished
         summaries = run(job, saved)
@@ -371,6 +380,7 @@ class _Group:
             raise UserError(f"{saved.folder}: is of {saved.state.get('meshes')}, not of {meshes}")
         # A folder, whose meshes were others then.
         print(f"{saved.folder}: is of other meshes; {len(meshes)} start over")
+        set_aside_after(lead, 0)
         return None
 
 

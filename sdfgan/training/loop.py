@@ -40,13 +40,14 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         if job.ranks.first:
             print("dry run: everything is in place; no run was written")
         return {"dry_run": True, "config": next(iter(job.runs.values())).to_json()}
-    if saved is None:
-        job.begin()
-    job.ranks.broadcast(job.modules)  # processes on unlike machines may not have begun alike to the last bit
     with (
         resumable(job.root, lambda: any(list_checkpoints(path) for path in job.runs)),
-        closing(_Run(job, saved, elapsed)) as running,
+        closing(_Run(job, saved)) as running,  # which claims the folders, before anything is written there
     ):
+        if saved is None:
+            job.begin()
+        job.ranks.broadcast(job.modules)  # processes on unlike machines may not have begun alike to the last bit
+        running.start(elapsed)
         if saved is None:
             running.evaluate()
         running.train()
@@ -66,12 +67,10 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
 class _Run:
     """A job at work in its folders, which only the first process has."""
 
-    def __init__(self, job: Job, saved: Saved | None, elapsed: float) -> None:
+    def __init__(self, job: Job, saved: Saved | None) -> None:
         self.job, self.first = job, job.ranks.first
-        self.started = time.monotonic() - elapsed
         self.checkpoint = None if saved is None else saved.folder
         self.saved_at = -1 if saved is None else job.steps_done
-        self.saved_when = time.monotonic()
         # Numbers of the steps since the last line of the log.
         lengths, self.recent = ([], {}) if saved is None else log_so_far(saved.state, saved.folder)
         step, own = None if saved is None else job.steps_done, job.runs.items() if self.first else ()
@@ -82,6 +81,11 @@ class _Run:
             ]
             self._opened = opened.pop_all()
         self.smooth: Numbers = {}
+
+    def start(self, elapsed: float) -> None:
+        """From now on count the time, of which so many seconds had been taken before."""
+        self.saved_when = time.monotonic()
+        self.started = self.saved_when - elapsed
 
     def train(self) -> None:
         """All steps that are left, and a checkpoint of the last."""
