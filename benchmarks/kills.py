@@ -167,9 +167,10 @@ class Trial:
         for name in modules.read_text().splitlines():  # so that the next ones have them
             with suppress(Exception):
                 importlib.import_module(name)
-        folder_again = self.fresh()  # without the imports' time
-        self.ended = Child(case.words(data, folder_again), folder_again).wait()
-        self.operations = int(self.ended.said.rsplit("operations ", 1)[1])
+        folder_again = self.fresh()  # without the imports' time, and a disk that is never full
+        first = self.ended
+        self.ended = Child(case.words(data, folder_again), folder_again, Fault(FULL_FROM, 10**9)).wait()
+        self.operations, self.writes = (int(one.said.rsplit("operations ", 1)[1]) for one in (first, self.ended))
         self.wanted = contents(folder)
         self.differences(folder_again, "an uninterrupted run")
         shutil.rmtree(folder)
@@ -243,9 +244,8 @@ class Trial:
     # ---------------------------------------------------------------------------------------------------- a full disk
 
     def full(self, points: int) -> None:
-        """Fill the disk at the n-th operation, for every n or for so many, evenly spread; at some only for once."""
-        step = max(1, round(self.operations / points)) if points else 1
-        for index, number in enumerate(range(1, self.operations + 1, step)):
+        """Fill the disk at the n-th operation that is no removal, for so many n; at every fourth of them only once."""
+        for index, number in enumerate(range(1, self.writes + 1, max(1, round(self.writes / points)))):
             if not self.goes_on():
                 return
             folder = self.fresh()
@@ -257,7 +257,8 @@ class Trial:
             if not wrong and index % _CONTINUES == 0:
                 ended = Child(self.case.words(self.data, folder), folder).wait()
                 self.counts["full disks resumed"] += 1
-                wrong = ended.status != 0 and self.note(f"resumed after disk full {tuple(fault)}: {ended.said[-600:]}")
+                done = ended.status == 0 or "exists; name a new" in ended.said
+                wrong = not done and self.note(f"resumed after disk full {tuple(fault)}: {ended.said[-600:]}")
                 wrong = wrong or self.differences(folder, f"resumed after disk full {tuple(fault)}")
             self.counts["lost"] += wrong
             if not wrong:
@@ -436,7 +437,7 @@ def main() -> int:
         now = os.times()
         seconds = sum(now[:4]) - sum(used[1][:4])
         record = {"case": trial.case.name, **trial.counts, "cpu_seconds": round(seconds, 1), "seed": arguments.seed}
-        record |= {"operations": trial.operations, "faults": trial.faults}
+        record |= {"operations": trial.operations, "writes": trial.writes, "faults": trial.faults}
         total.update(trial.counts)
         print(f"{trial.case.name}: {dict(trial.counts)}, {trial.operations} operations, {seconds:.0f} s", flush=True)
         if arguments.json is not None:
