@@ -50,8 +50,8 @@ class Case(NamedTuple):
 
 CASES = [
     Case("train-gan", f"train-gan {GAN} --output-dir {{run}}", "train-gan --resume"),
-    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --sample-interval 100 --march-steps 3"
-         " --output-dir {run}",
+    Case("train-gan pi-gan", f"train-gan {GAN} --generator pi-gan --trunk-layers 2 --sample-interval 100"
+         " --march-steps 3 --output-dir {run}",
          "train-gan --resume"),
     Case("train-sdf", f"train-sdf {{data}}/meshes/box.ply {SDF} --show-vis 1 --video-frames 2 --video-format gif"
          " --output-dir {run}", "train-sdf --resume", "config.json"),
