@@ -35,7 +35,7 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.config import flag_of
-from sdfgan.training.files import Claim, parse_json, read_json, write_json
+from sdfgan.training.files import Claim, FullDisk, parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
@@ -259,6 +259,8 @@ class SdfJob(Job):
             try:
                 finish_case(self.config, settings_of(self.config, case), case, field, own)
                 summaries[str(case.path)] = dict(own)
+            except FullDisk:
+                raise
             except Exception as error:
                 self.failures[case.path] = error
         return summaries
@@ -336,6 +338,8 @@ class _Group:
         """Train them; if that fails, each alone: one may have spoilt it for the others."""
         try:
             return self._train(cases)
+        except FullDisk:  # which is nobody's fault: what is left is done when the command is given again
+            raise
         except Exception as error:
             if len(cases) == 1:
                 self._fail(cases[0].path, cases[0].folder, error)

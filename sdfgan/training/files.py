@@ -191,6 +191,13 @@ def read_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+class FullDisk(UserError):
+    """There is no space left on a disk, so that nothing more can be done."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: no space left on the disk; everything saved before is intact")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into a UserError that names `path`."""
@@ -198,11 +205,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; everything saved before is intact") from error
+            raise FullDisk(path) from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:  # which says only in words what the system said
-        full = any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
-        reason = (
-            "no space left on the disk; everything saved before is intact" if full else f"cannot be written: {error}"
-        )
-        raise UserError(f"{path}: {reason}") from error
+        if any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise FullDisk(path) from error
+        raise UserError(f"{path}: cannot be written: {error}") from error

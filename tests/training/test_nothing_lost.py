@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -24,9 +25,9 @@ from sdfgan.data import convert, rendered
 from sdfgan.errors import UserError
 from sdfgan.images import VideoWriter
 from sdfgan.sdf import job as sdf_job
-from sdfgan.training import checkpoint
+from sdfgan.training import checkpoint, loop
 from sdfgan.training.checkpoint import list_checkpoints, log_so_far, read_checkpoint, save_checkpoint
-from sdfgan.training.files import Claim
+from sdfgan.training.files import Claim, disk_errors
 from sdfgan.training.loop import run
 from sdfgan.training.run import RunFolder
 
@@ -145,6 +146,26 @@ def test_meshes_trained_together_go_on_together(tmp_path: Path, monkeypatch: pyt
     for name in "abc":
         one, other = (load_file(tmp_path / run / name / "model.safetensors") for run in ("straight", "killed"))
         assert all(torch.equal(one[key], other[key]) for key in one), name
+
+
+def test_a_full_disk_ends_a_folder_of_meshes_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would else train each mesh again, alone, and list it as failed."""
+    output = tmp_path / "run"
+    command = ["train-sdf", str(boxes(tmp_path / "meshes")), *SDF, "--together", "3", "--output-dir", str(output)]
+
+    def full(*arguments: Any) -> None:
+        with disk_errors(output / "a"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for what in ("save_checkpoint", "finish_case"):
+        with monkeypatch.context() as patch:
+            patch.setattr(loop if what == "save_checkpoint" else sdf_job, what, full)
+            assert main(command) == 2
+        assert f"{output / 'a'}: no space left on the disk; everything saved" in capsys.readouterr().err
+        assert not list(output.glob("**/summary.json"))
+    assert main(command) == 0 and len(list(output.glob("*/model.safetensors"))) == 3
 
 
 def test_a_finished_run_without_its_report_gets_it(tmp_path: Path) -> None:
