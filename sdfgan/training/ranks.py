@@ -101,6 +101,8 @@ def _together(collective: Callable[..., Any], *arguments: Any, **options: Any) -
     """What all processes take part in. Raises UserError where one of them is gone, as after SIGKILL, or too late."""
     try:
         collective(*arguments, **options)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         raise UserError(
             "another process of this run has ended or cannot be reached, so this one ends too; start them again with "

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import trimesh
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -27,8 +28,9 @@ from sdfgan.images import VideoWriter
 from sdfgan.sdf import job as sdf_job
 from sdfgan.training import checkpoint, loop
 from sdfgan.training.checkpoint import list_checkpoints, log_so_far, read_checkpoint, save_checkpoint
-from sdfgan.training.files import Claim, disk_errors
+from sdfgan.training.files import Claim, FullDisk, disk_errors
 from sdfgan.training.loop import run
+from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import RunFolder
 
 KILLS = Path(__file__).parents[2] / "benchmarks" / "kills.py"
@@ -55,7 +57,7 @@ def kills(*arguments: str) -> str:
 
 
 def test_a_killed_run_and_a_full_disk_lose_nothing() -> None:
-    assert "'kills': 4" in kills("train-sdf", "--kills", "4", "--full", "4")
+    assert "'kills': 4" in kills("train-sdf", "--kills", "4", "--full", "3")
 
 
 @pytest.mark.slow
@@ -168,9 +170,18 @@ def test_a_full_disk_ends_a_folder_of_meshes_at_once(
     assert main(command) == 0 and len(list(output.glob("*/model.safetensors"))) == 3
 
 
-def test_a_finished_run_without_its_report_gets_it(tmp_path: Path) -> None:
+def test_what_a_full_disk_or_a_kill_left_out_at_the_end_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     meshes, output = boxes(tmp_path / "meshes"), tmp_path / "run"
-    assert main(["train-sdf", str(meshes / "a.ply"), *SDF, "--output-dir", str(output)]) == 0
+
+    def full(*arguments: Any) -> None:
+        raise FullDisk(output / "mesh.glb")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sdfgan.sdf.report.export_mesh", full)
+        assert main(["train-sdf", str(meshes / "a.ply"), *SDF, "--output-dir", str(output)]) == 2
+    assert main(["train-sdf", "--resume", str(output)]) == 0 and (output / "mesh.glb").exists()
     (output / "report.html").unlink()
     assert main(["train-sdf", "--resume", str(output)]) == 0 and (output / "report.html").exists()
 
@@ -281,6 +292,16 @@ def test_two_conversions_to_one_file(tmp_path: Path) -> None:
     with Claim(tmp_path / "b.zip.partial"), refused, convert.writer(tmp_path / "b.zip"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"set.zip", "set.tar", "set", "b.zip.partial"}
+
+
+def test_a_process_that_is_gone_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*arguments: Any) -> None:
+        raise RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:1\n and more")
+
+    monkeypatch.setattr(dist, "all_reduce", closed)
+    with pytest.raises(UserError, match=r"another process .* has ended .*; start them again .*closed by peer") as said:
+        Ranks(0, 2).largest(1, torch.device("cpu"))
+    assert "\n" not in str(said.value)
 
 
 def test_a_clock_that_is_set_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
