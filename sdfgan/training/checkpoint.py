@@ -73,8 +73,9 @@ def list_checkpoints(run: Path) -> list[Path]:
 def remove_old(run: Path, keep: int = KEPT) -> None:
     """Remove all checkpoints but the newest `keep`. One that is removed is none from the first moment on."""
     for old in list_checkpoints(run)[:-keep]:
-        with suppress(OSError):
-            shutil.rmtree(old.rename(old.with_name(old.name + PARTIAL)))
+        with suppress(OSError):  # on a full disk there may be no room for another name
+            old = old.rename(old.with_name(old.name + PARTIAL))
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_partial(run: Path) -> None:

@@ -114,6 +114,13 @@ def test_a_checkpoint_half_removed_is_none(tmp_path: Path, monkeypatch: pytest.M
     RunFolder(tmp_path, {}, resumed_step=4).close()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [f"step-000000{n}" for n in (2, 3, 4)]
 
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    checkpoint.remove_old(tmp_path, keep=1)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000004"]
+
 
 SDF = shlex.split("""--num-points 1000 --epochs 2 --batch-size 500 --mesh-resolution 8 --levels 2 --finest 8
     --log2-size 8 --no-metrics --device cpu""")
