@@ -212,7 +212,8 @@ class SdfJob(Job):
         """See `Job.state`."""
         tensors = {f"net.{name}": tensor for name, tensor in self.parameters.items()}
         meshes = [str(case.path) for case in self.cases]
-        return tensors | pack_optimizer(self.optimizer, "adam"), {"meshes": meshes}
+        failures = {str(path): str(error) for path, error in self.failures.items()}
+        return tensors | pack_optimizer(self.optimizer, "adam"), {"meshes": meshes, "failures": failures}
 
     def load_state(self, saved: Saved) -> None:
         """See `Job.load_state`."""
@@ -226,6 +227,10 @@ class SdfJob(Job):
                     raise UserError(f"{source}: tensor net.{name} is missing or of another shape")
                 tensor.copy_(own)
         unpack_optimizer(self.optimizer, tensors, "adam", source)
+        failures = state.get("failures", {})  # earlier versions kept none
+        if not isinstance(failures, dict):
+            raise UserError(f"{source}: failures must be messages by mesh, got {failures!r:.50}")
+        self.failures = {Path(path): UserError(str(words)) for path, words in failures.items()}
         self.steps_done = state["step"]
 
     def describe(self) -> None:
@@ -310,10 +315,7 @@ class _Group:
     def run(self) -> list[dict[str, Any]]:
         """Train and evaluate; the summaries, which are written too. With `catch`, errors become summaries."""
         cases: list[Case] = []
-        spared = self.finished - self._companions()
         for path, folder in zip(self.paths, self.folders, strict=True):
-            if path in spared:
-                continue
             try:
                 with announced(f"reading {path}", not self.catch):
                     cases.append(open_case(self.config, path, folder))
@@ -323,16 +325,6 @@ class _Group:
         for case in cases:
             alike.setdefault(settings_of(self.config, case).finest, []).append(case)
         return [summary for some in alike.values() for summary in self._fit(some)] + list(self.failed.values())
-
-    def _companions(self) -> set[Path]:
-        """The meshes that were being trained in the same steps as one that is not finished."""
-        found: set[Path] = set()
-        for folder in self.folders if self.finished else ():
-            with suppress(UserError):  # of a damaged one, which `_saved` says
-                meshes = read_checkpoint(folder).state.get("meshes") if list_checkpoints(folder) else None
-                some = {Path(mesh) for mesh in meshes if isinstance(mesh, str)} if isinstance(meshes, list) else set()
-                found |= some if some - self.finished else set()
-        return found
 
     def _fit(self, cases: list[Case]) -> list[dict[str, Any]]:
         """Train them; if that fails, each alone: one may have spoilt it for the others."""
@@ -433,7 +425,7 @@ def _train_folder(
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
-    groups = [group for group in groups if not left.isdisjoint(group)]
+    groups = [rest for group in groups if (rest := _with_companions(group, left, folders))]
     begin = time.monotonic()
     done = len(paths) - len(left)
     with progress(len(paths), "meshes", done, shown=ranks.first) as bar:
@@ -466,6 +458,21 @@ def _train_folder(
     if len(failures) == len(paths):
         raise UserError(f"{config.input}: none of its {len(paths)} meshes could be fitted; see {root / _SUMMARY}")
     return result
+
+
+def _with_companions(group: list[Path], left: set[Path], folders: dict[Path, Path]) -> list[Path]:
+    """The meshes of a group that are left, and those whose weights are in a checkpoint with those of one of them: what
+    is trained in the same steps decides the last bits. One that failed is tried again without them."""
+    wanted = left.intersection(group)
+    for path in group if 0 < len(wanted) < len(group) else ():
+        with suppress(UserError):  # of a damaged one, which `_saved` says
+            state = read_checkpoint(folders[path]).state if list_checkpoints(folders[path]) else {}
+            meshes, failures = state.get("meshes"), state.get("failures")
+            if isinstance(meshes, list) and isinstance(failures, dict):
+                along = {mesh for mesh in group if str(mesh) in meshes}
+                if any(mesh in left and str(mesh) not in failures for mesh in along):
+                    wanted |= along
+    return [path for path in group if path in wanted]
 
 
 def _is_finished(summary: dict[str, Any]) -> bool:
