@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
-import imageio.v2 as imageio
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -179,24 +181,19 @@ class VideoWriter:
         self._file = atomic_file(self.path)
         self._fps = fps
         self._frames: list[Image.Image] = []
-        self._writer: Any = None
+        self._ffmpeg: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> VideoWriter:
         require_video(self.path)
         self._partial = self._file.__enter__()
-        if self.path.suffix.lower() == ".mp4":
-            self._writer = imageio.get_writer(
-                self._partial, format="FFMPEG", fps=self._fps, codec="libx264", quality=8, macro_block_size=2,
-                pixelformat="yuv420p",
-            )  # fmt: skip
         return self
 
     def add(self, frame: Tensor) -> None:
         """Append a frame [3, H, W]."""
         if frame.dim() != 3 or frame.shape[0] != 3:
             raise ValueError(f"VideoWriter.add: frame must be [3, H, W], got {list(frame.shape)}")
-        if self._writer is not None:
-            self._writer.append_data(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
+        if self.path.suffix.lower() == ".mp4":
+            self._pipe(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
             return
         image = Image.fromarray(to_bytes(frame))
         self._frames.append(image.quantize() if self.path.suffix.lower() == ".gif" else image)
@@ -206,15 +203,52 @@ class VideoWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._writer is not None:
-                self._writer.close()
-            elif kind is None:
-                self._save_animation()
-        except Exception:  # of a video that is given up, whose ffmpeg may have ended
             if kind is None:
-                self._file.__exit__(*sys.exc_info())
-                raise
+                self._save()
+        except Exception:
+            self._file.__exit__(*sys.exc_info())
+            raise
+        finally:
+            if self._ffmpeg is not None:
+                if self._ffmpeg.poll() is None:  # of a video that is given up
+                    self._ffmpeg.kill()
+                    self._ffmpeg.communicate()
+                self._told.close()
         self._file.__exit__(kind, error, trace)
+
+    def _pipe(self, pixels: np.ndarray) -> None:
+        """Hand a frame [H, W, 3] to ffmpeg, which the first one starts."""
+        if self._ffmpeg is None:
+            import imageio_ffmpeg
+
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            source = ["-f", "rawvideo", "-s", size, "-pix_fmt", "rgb24", "-r", f"{self._fps:.02f}", "-i", "-"]
+            coded = ["-an", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "10", "-v", "error"]
+            command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *coded, str(self._partial.absolute())]
+            self._told = tempfile.TemporaryFile()  # noqa: SIM115
+            self._ffmpeg = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._told, start_new_session=True
+            )  # a session of its own, in which Ctrl-C does not reach it
+        assert self._ffmpeg.stdin is not None
+        try:
+            self._ffmpeg.stdin.write(pixels.tobytes())
+        except BrokenPipeError:  # it has ended
+            self._save()
+
+    def _save(self) -> None:
+        """Have the file written. Raises UserError where that fails, as imageio's writer does not."""
+        if self.path.suffix.lower() != ".mp4":
+            self._save_animation()
+            return
+        if self._ffmpeg is None:
+            raise ValueError(f"VideoWriter: no frame was added to {self.path}")
+        self._ffmpeg.communicate()
+        if self._ffmpeg.returncode != 0:
+            self._told.seek(0)
+            told = self._told.read().decode(errors="replace").splitlines()
+            if any("No space left" in line for line in told):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            raise UserError(f"{self.path}: cannot be written: ffmpeg failed: {told[-1] if told else 'it was killed'}")
 
     def _save_animation(self) -> None:
         if not self._frames:

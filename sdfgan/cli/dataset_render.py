@@ -20,7 +20,7 @@ def run(config: RenderSetConfig) -> None:
     for target in targets(config.output, config.held_out):
         if target.suffix.lower() not in _SUFFIXES:
             raise UserError(f"{target}: must be a .zip, a .tar or a folder without a suffix")
-        if target.exists():
+        if target.exists() and not work_folder(config.output).exists():  # else a run that was stopped has made it
             raise UserError(f"{target}: exists; name a new .zip, .tar or folder")
         output_path(target, target, folder=target.suffix == "")
     elevation, azimuth = ((math.radians(low), math.radians(high)) for low, high in (config.elevation, config.azimuth))

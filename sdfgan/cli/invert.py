@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 
 from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
@@ -31,7 +30,7 @@ from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh
 from sdfgan.training.config import chosen
 from sdfgan.training.device import resolve_device
-from sdfgan.training.files import atomic_file, write_json
+from sdfgan.training.files import Claim, save_tensors, write_json
 from sdfgan.training.progress import progress
 
 
@@ -60,8 +59,9 @@ def run(config: InvertConfig) -> None:
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
     known = familiarity(generator, trained, poses, found.condition, found.elevation, found.azimuth)
-    _export(config, found, known, generator, folder)
-    _write(config, found, target, viewer, replace(ViewRange.of(poses), elevation=found.elevation), folder)
+    with Claim(folder):
+        _export(config, found, known, generator, folder)
+        _write(config, found, target, viewer, replace(ViewRange.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
@@ -138,8 +138,7 @@ def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator
         else:
             export_mesh(mesh, folder / "mesh.glb")
     tensors = {"latent": found.latent, **{f"code.{n}": t for n, t in conditions.tensors_of(found.condition).items()}}
-    with atomic_file(folder / "codes.safetensors") as partial:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, partial)
+    save_tensors(folder / "codes.safetensors", tensors)
     write_json(
         folder / "found.json",
         {

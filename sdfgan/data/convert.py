@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import atomic_file, atomic_folder
+from sdfgan.training.files import PARTIAL, Claim, disk_errors, sync
 
 _FILES_PER_FOLDER = 1000
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
@@ -41,32 +43,74 @@ def encode(premultiplied: np.ndarray) -> bytes:
 
 @contextmanager
 def writer(path: Path) -> Iterator[Write]:
-    """A function `write(name, bytes)` into a new .zip, .tar or folder, which appears whole or not at all."""
-    if path.exists():
-        raise UserError(f"{path}: exists; name a new .zip, .tar or folder")
+    """A function `write(name, bytes)` into a new .zip, .tar or folder, which appears whole or not at all.
+
+    It is made in the folder `path`.partial, which no other process can use meanwhile.
+    """
     suffix = path.suffix.lower()
-    if suffix == ".zip":
-        with atomic_file(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            yield lambda name, data: archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
-    elif suffix == ".tar":
-        with atomic_file(path) as partial, tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-
-            def add(name: str, data: bytes) -> None:
-                member = tarfile.TarInfo(name)
-                member.size = len(data)
-                tar.addfile(member, io.BytesIO(data))
-
-            yield add
-    elif suffix == "":
-        with atomic_folder(path) as folder:
-
-            def put(name: str, data: bytes) -> None:
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(data)
-
-            yield put
-    else:
+    if suffix not in _OPENERS:
         raise UserError(f"{path}: must be a .zip, a .tar or a folder without a suffix")
+    _require_new(path)
+    work = path.with_name(path.name + PARTIAL)
+    with Claim(work), disk_errors(path):
+        try:
+            _require_new(path)  # nor has one that has ended made it meanwhile
+            made = work / path.name
+            shutil.rmtree(made, ignore_errors=True)  # of one that was killed
+            with _OPENERS[suffix](made) as write:
+                yield write
+            for file in (made, *made.rglob("*")):
+                sync(file)
+            os.replace(made, path)
+            sync(path.parent)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def is_written(path: Path) -> bool:
+    """Whether `writer` has made `path`; removes the folder, empty by then, that it leaves where it is killed after."""
+    if not path.exists():
+        return False
+    with suppress(OSError):
+        path.with_name(path.name + PARTIAL).rmdir()
+    return True
+
+
+def _require_new(path: Path) -> None:
+    if is_written(path):
+        raise UserError(f"{path}: exists; name a new .zip, .tar or folder")
+
+
+@contextmanager
+def _zip(path: Path) -> Iterator[Write]:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        yield lambda name, data: archive.writestr(zipfile.ZipInfo(name, _EPOCH), data)
+
+
+@contextmanager
+def _tar(path: Path) -> Iterator[Write]:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+
+        def add(name: str, data: bytes) -> None:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+        yield add
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[Write]:
+    path.mkdir()
+
+    def put(name: str, data: bytes) -> None:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+
+    yield put
+
+
+_OPENERS = {".zip": _zip, ".tar": _tar, "": _folder}
 
 
 def dataset_json(labels: dict[str, Any], cropped: bool = False) -> bytes:

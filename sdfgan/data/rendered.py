@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from sdfgan.cameras import PoseDistribution, rotate_axes
-from sdfgan.data.convert import Write, dataset_json, encode, image_name, writer
+from sdfgan.data.convert import Write, dataset_json, encode, image_name, is_written, writer
 from sdfgan.errors import UserError
 from sdfgan.meshes import read_model, render_model
 from sdfgan.meshes.read import READ_SUFFIXES
 from sdfgan.raycast import Lighting
-from sdfgan.training.files import atomic_file, parse_json, write_json
+from sdfgan.training.files import Claim, atomic_file, parse_json, write_json
 
 _HELD_OUT = "-held-out"
 _SETTINGS = "settings.json"
@@ -118,14 +118,28 @@ def write_set(
     Raises UserError where no file can be read, or where that folder is of other settings.
     """
     apart = held_out(paths, share, views.seed)
-    labels, classes = labels_of(paths, root)
     work = work_folder(output)
     settings = {
         "meshes": [path.relative_to(root).as_posix() for path in paths],
         "views": {k: str(v) if isinstance(v, PoseDistribution) else v for k, v in views._asdict().items()},
     }
-    _begin(work, settings)
-    failed = {}
+    with Claim(work):
+        _begin(work, settings, targets(output, share))
+        return _make(root, paths, apart, output, views, say, advance)
+
+
+def _make(
+    root: Path,
+    paths: Sequence[Path],
+    apart: set[Path],
+    output: Path,
+    views: Views,
+    say: Callable[[str], None],
+    advance: Callable[[str], None],
+) -> list[Written]:
+    """What `write_set` does in its folder."""
+    work, failed = work_folder(output), {}
+    labels, classes = labels_of(paths, root)
     for number, path in enumerate(paths):
         kept = work / f"{number:06d}.npz"
         if not kept.exists():
@@ -153,11 +167,15 @@ def write_set(
             if chosen:
                 say(f"{target}: not written: none of its {len(chosen)} meshes could be read")
             continue
-        with writer(target) as write:
-            images = _write(write, work, members, labels)
-        made.append(Written(target, len({object_name(path) for _, path in members}), images))
+        if not is_written(target):  # else a run that was stopped has made it
+            with writer(target) as write:
+                _write(write, work, members, labels)
+        objects = len({object_name(path) for _, path in members})
+        made.append(Written(target, objects, len(members) * views.per_object))
     for index, name in enumerate(classes):
         say(f"label {index}: {name}")
+    for kept in work.glob("*.npz"):  # before the settings, which say whose the rest is
+        kept.unlink()
     shutil.rmtree(work)
     return made
 
@@ -176,7 +194,7 @@ def targets(output: Path, share: float) -> list[Path]:
     return [output, *([_beside(output)] if share else [])]
 
 
-def _begin(work: Path, settings: dict[str, Any]) -> None:
+def _begin(work: Path, settings: dict[str, Any], made: Sequence[Path]) -> None:
     known = work / _SETTINGS
     if known.exists():
         try:
@@ -186,12 +204,15 @@ def _begin(work: Path, settings: dict[str, Any]) -> None:
         if not same:
             raise UserError(f"{work}: holds images of other meshes or settings; delete it, or name another OUTPUT")
         return
-    work.mkdir(parents=True, exist_ok=True)
+    for target in made:
+        if target.exists():  # the run that was stopped had nothing left to do
+            shutil.rmtree(work)
+            raise UserError(f"{target}: exists; name a new .zip, .tar or folder")
     write_json(known, settings)
 
 
-def _write(write: Write, work: Path, members: Sequence[tuple[int, Path]], labels: dict[Path, int]) -> int:
-    """The images of some files in StyleGAN's layout, with labels and poses; how many they are."""
+def _write(write: Write, work: Path, members: Sequence[tuple[int, Path]], labels: dict[Path, int]) -> None:
+    """The images of some files in StyleGAN's layout, with labels and poses."""
     named_labels: dict[str, int] = {}
     named_poses: dict[str, list[float]] = {}
     count = 0
@@ -206,7 +227,6 @@ def _write(write: Write, work: Path, members: Sequence[tuple[int, Path]], labels
     if named_labels:
         write("dataset.json", dataset_json(named_labels))
     write("poses.json", json.dumps(named_poses).encode())
-    return count
 
 
 def _kept(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 import warnings
 import zipfile
 import zlib
@@ -28,7 +29,7 @@ from sdfgan import cameras
 from sdfgan.data.families import FAMILIES, uniform, vivid
 from sdfgan.fields import AnalyticField, Box, Cone, Cylinder, Ellipsoid, RoundedBox, SmoothUnion, Torus
 from sdfgan.fields.analytic import vector_length
-from sdfgan.training.files import share
+from sdfgan.training.files import PARTIAL, share
 
 SHAPE_CLASSES = ("ellipsoid", "box", "rounded_box", "cylinder", "cone", "torus", "compound")
 SHAPE_FAMILIES = {"solids": SHAPE_CLASSES, **{name: tuple(classes) for name, classes in FAMILIES.items()}}
@@ -37,6 +38,7 @@ DEFAULT_POSES = cameras.Uniform(elevation=(math.radians(10), math.radians(30)), 
 _VERSION = 2  # part of the cache key: raise it when the images of a seed change
 _RAYS_PER_CHUNK = 2**18  # a constant, so that chunks do not depend on the number of threads
 _MAX_STEPS = 96
+_DAY = 86400.0  # seconds
 _BALL = 0.97  # every shape fits into a ball of this radius
 _log = logging.getLogger(__name__)
 
@@ -280,7 +282,10 @@ def _read(path: Path, count: int, resolution: int) -> ShapeSet | None:
 def _write(path: Path, shapes: ShapeSet) -> None:
     """Writes a cache file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".partial")
+    for old in path.parent.glob(f"{path.stem}*{PARTIAL}"):  # of a process that was killed
+        if time.time() - old.stat().st_mtime > _DAY:
+            old.unlink(missing_ok=True)
+    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             np.savez(file, images=shapes.images.numpy(), labels=shapes.labels.numpy())

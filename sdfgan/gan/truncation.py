@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from sdfgan.conditions import tensors_of, with_tensors
@@ -16,7 +17,7 @@ from sdfgan.errors import UserError
 from sdfgan.fields import Field
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.training.checkpoint import load_checkpoint
-from sdfgan.training.files import atomic_file
+from sdfgan.training.files import save_tensors
 
 _MEAN_OF, _MEAN_SEED, _AT_ONCE = 10_000, 0, 500  # latents
 
@@ -49,9 +50,6 @@ def cached_mean(checkpoint: Path, generator: Field, config: ResolvedGanConfig, w
     except (OSError, safetensors.SafetensorError):
         pass  # none yet, or damaged: it is made again
     mean = mean_condition(generator, config)
-    try:
-        with atomic_file(path) as partial:
-            save_file({name: tensor.cpu().contiguous() for name, tensor in tensors_of(mean).items()}, partial)
-    except UserError:
-        pass  # a cache that cannot be written is none
+    with suppress(UserError):  # a cache that cannot be written is none
+        save_tensors(path, tensors_of(mean))
     return mean

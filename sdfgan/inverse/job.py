@@ -27,6 +27,7 @@ from sdfgan.meshes.read import read_mesh
 from sdfgan.metrics import psnr
 from sdfgan.raycast import Room
 from sdfgan.training.device import resolve_device
+from sdfgan.training.files import Claim
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
@@ -50,7 +51,7 @@ def train(config: FitImageConfig) -> dict[str, Any]:
         raise UserError(f"--output-dir {folder}: {error.strerror}") from error
     torch.manual_seed(config.seed)
     config = dataclasses.replace(config, output_dir=folder)
-    with ExitStack() as recording:  # which an error undoes
+    with Claim(folder), ExitStack() as recording:  # which an error undoes
         return run(InverseJob(config, recording, mesh))
 
 

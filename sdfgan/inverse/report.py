@@ -15,7 +15,7 @@ from sdfgan.images import VideoWriter, image_grid, on_white, video_problem
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.raycast import render
-from sdfgan.training.files import write_json
+from sdfgan.training.files import FullDisk, write_json
 
 
 def open_video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
@@ -45,6 +45,8 @@ def save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path
         return False
     try:
         export_mesh(marching_cubes(field, condition, config.mesh_resolution), folder / "mesh.glb")
+    except FullDisk:
+        raise
     except UserError as error:
         print(f"no mesh: {error}")
         return False

@@ -39,6 +39,7 @@ from sdfgan.training.checkpoint import (
     unpack_optimizer,
 )
 from sdfgan.training.device import autocast, generator_on
+from sdfgan.training.files import FullDisk
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.optim import GridAdam
@@ -324,6 +325,8 @@ class NerfJob(Job):
                 asked = config.mesh_resolution, scene, config.faces, config.texture_resolution
                 export_mesh(scene_mesh(surface, *asked), path / "mesh.glb")
                 mesh = str(path / "mesh.glb")
+            except FullDisk:
+                raise
             except UserError as error:
                 print(f"no mesh: {error}")
         videos = write_videos(self.renderer, config, scene, path) if config.video_frames else []

@@ -7,7 +7,8 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -26,15 +27,23 @@ from sdfgan.sdf.model import MeshSDF, make_field
 from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.report import finish_case
 from sdfgan.sdf.sampling import Samples
-from sdfgan.training.checkpoint import Saved, list_checkpoints, pack_optimizer, read_checkpoint, unpack_optimizer
+from sdfgan.training.checkpoint import (
+    Saved,
+    list_checkpoints,
+    pack_optimizer,
+    read_checkpoint,
+    set_aside_after,
+    unpack_optimizer,
+)
 from sdfgan.training.config import flag_of
-from sdfgan.training.files import parse_json, read_json, write_json
+from sdfgan.training.files import Claim, FullDisk, parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
 from sdfgan.training.optim import GridAdam
 from sdfgan.training.progress import announced, progress
 from sdfgan.training.ranks import Ranks, process_group
+from sdfgan.training.report import REPORT, write_report
 from sdfgan.training.run import Summary, changed_on_resume, next_run_folder
 from sdfgan.training.steps import step_rows
 
@@ -67,12 +76,15 @@ def train(config: SdfConfig) -> dict[str, Any]:
         say_if_no_video(root / f"turntable.{resolved.video_format}")
     with process_group(torch.device(resolved.device), _PATIENCE) as ranks, begun:
         if many:
-            return _train_folder(resolved, source, paths, root, ranks)
+            with Claim(root) if ranks.first else nullcontext():
+                return _train_folder(resolved, source, paths, root, ranks)
         if not ranks.first:
             return {}
         done = _read(root / _SUMMARY)
         if resolved.resume is not None and _is_finished(done):
             print(f"{root}: is finished")
+            if not (root / REPORT).exists():  # it was stopped there
+                write_report(root)
             return {**done, "folder": str(root)}  # which may have been moved since
         (summary,) = _Group(resolved, paths, [root]).run()
     if "error" in summary:
@@ -116,7 +128,8 @@ class SdfJob(Job):
             log=_STEPS_PER_LINE,
             evaluate=self.steps_per_epoch if config.validation_resolution else 0,
             checkpoint_seconds=config.checkpoint_seconds,
-            worth_saving=_WORTH_SAVING,
+            # What is trained together must go on together, to the same bits, while the first of it are finished.
+            worth_saving=_WORTH_SAVING if len(cases) == 1 else 0.0,
         )
         objectives = [Objective(field.to(self.device), config) for field in self.fields]
         self.objective = objectives[0]
@@ -136,6 +149,7 @@ class SdfJob(Job):
             self.optimizer = GridAdam(groups, config.learning_rate, tables[0], spares)
         self.skipped = [0] * len(cases)  # steps in a row, of each field
         self.failures: dict[Path, Exception] = {}
+        self.finished: Set[Path] = frozenset()  # cases that need nothing any more
         self.seconds = {"truth": opened - (began or opened), "sampling": time.monotonic() - opened}
         self._left = self._batches()
 
@@ -204,7 +218,8 @@ class SdfJob(Job):
         """See `Job.state`."""
         tensors = {f"net.{name}": tensor for name, tensor in self.parameters.items()}
         meshes = [str(case.path) for case in self.cases]
-        return tensors | pack_optimizer(self.optimizer, "adam"), {"meshes": meshes}
+        failures = {str(path): str(error) for path, error in self.failures.items()}
+        return tensors | pack_optimizer(self.optimizer, "adam"), {"meshes": meshes, "failures": failures}
 
     def load_state(self, saved: Saved) -> None:
         """See `Job.load_state`."""
@@ -218,6 +233,10 @@ class SdfJob(Job):
                     raise UserError(f"{source}: tensor net.{name} is missing or of another shape")
                 tensor.copy_(own)
         unpack_optimizer(self.optimizer, tensors, "adam", source)
+        failures = state.get("failures", {})  # earlier versions kept none
+        if not isinstance(failures, dict):
+            raise UserError(f"{source}: failures must be messages by mesh, got {failures!r:.50}")
+        self.failures = {Path(path): UserError(str(words)) for path, words in failures.items()}
         self.steps_done = state["step"]
 
     def describe(self) -> None:
@@ -244,13 +263,15 @@ class SdfJob(Job):
         summary |= {f"{name}_seconds": round(seconds, 2) for name, seconds in self.seconds.items()}
         summaries = {}
         for case, field in zip(self.cases, self.learnt(), strict=True):
-            if case.path in self.failures:
+            if case.path in self.failures or case.path in self.finished:
                 continue
             told = {**summary, "command": self.command(case.folder)}
             own = Summary(summary.started - sum(self.seconds.values()), told)
             try:
                 finish_case(self.config, settings_of(self.config, case), case, field, own)
                 summaries[str(case.path)] = dict(own)
+            except FullDisk:
+                raise
             except Exception as error:
                 self.failures[case.path] = error
         return summaries
@@ -261,7 +282,7 @@ def settings_of(config: ResolvedSdfConfig, case: Case) -> ResolvedSdfConfig:
     sheets nearer to each other than a cell, a finer hash grid keeps more apart."""
     kind: Literal["unsigned", "signed"] = "unsigned" if case.unsigned else "signed"
     finest = config.finer if case.unsigned and case.thinness is not None and case.thinness.has_holes else config.finest
-    config = dataclasses.replace(config, input=case.path, field=kind, finest=finest)
+    config = dataclasses.replace(config, input=case.path, field=kind, finest=finest, resume=None)
     return config if case.truth is not None else dataclasses.replace(config, normalise="box")
 
 
@@ -293,6 +314,8 @@ class _Group:
         self.config, self.catch = config, catch
         self.paths, self.folders = list(paths), list(folders)
         self.failed: dict[Path, dict[str, Any]] = {}
+        read = ((path, _read(folder / _SUMMARY)) for path, folder in zip(paths, folders, strict=True))
+        self.finished = {path for path, summary in read if catch and _is_finished(summary)}
         self.began = time.monotonic()
 
     def run(self) -> list[dict[str, Any]]:
@@ -313,12 +336,14 @@ class _Group:
         """Train them; if that fails, each alone: one may have spoilt it for the others."""
         try:
             return self._train(cases)
+        except FullDisk:  # which is nobody's fault: what is left is done when the command is given again
+            raise
         except Exception as error:
             if len(cases) == 1:
                 self._fail(cases[0].path, cases[0].folder, error)
                 return []
         shutil.rmtree(cases[0].folder / "checkpoints", ignore_errors=True)
-        return [summary for case in cases for summary in self._fit([case])]
+        return [summary for case in cases if case.path not in self.finished for summary in self._fit([case])]
 
     def _fail(self, path: Path, folder: Path, error: Exception) -> None:
         """Note it and go on, or raise it."""
@@ -330,7 +355,12 @@ class _Group:
 
     def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
         saved = self._saved(cases)
+        if saved is None:  # then what is finished has nothing to do with the others
+            cases = [case for case in cases if case.path not in self.finished]
+        if not cases:
+            return []
         job = SdfJob(self.config, cases, began=self.began, talks=not self.catch)
+        job.finished = self.finished
         summaries = run(job, saved)
         for case in cases:
             if case.path in job.failures:
@@ -352,6 +382,7 @@ class _Group:
             raise UserError(f"{saved.folder}: is of {saved.state.get('meshes')}, not of {meshes}")
         # A folder, whose meshes were others then.
         print(f"{saved.folder}: is of other meshes; {len(meshes)} start over")
+        set_aside_after(lead, 0)
         return None
 
 
@@ -393,14 +424,14 @@ def _train_folder(
     left = {path for path in paths if not _is_finished(_read(folders[path] / _SUMMARY))}
     ranks.wait()  # all have chosen the same folder and know what is left before anything is written
     if ranks.first:
-        write_json(root / _CONFIG, config.to_json())
+        write_json(root / _CONFIG, dataclasses.replace(config, resume=None).to_json())
         for mesh in left:  # what failed before is tried again
             (folders[mesh] / _SUMMARY).unlink(missing_ok=True)
     ranks.wait()
     meshes = [path for path in paths if path.suffix.lower() != SAMPLE_SUFFIX]
     samples = [path for path in paths if path.suffix.lower() == SAMPLE_SUFFIX]
     groups = [meshes[i : i + config.together] for i in range(0, len(meshes), config.together)] + [[p] for p in samples]
-    groups = [rest for group in groups if (rest := [path for path in group if path in left])]
+    groups = [rest for group in groups if (rest := _with_companions(group, left, folders))]
     begin = time.monotonic()
     done = len(paths) - len(left)
     with progress(len(paths), "meshes", done, shown=ranks.first) as bar:
@@ -433,6 +464,21 @@ def _train_folder(
     if len(failures) == len(paths):
         raise UserError(f"{config.input}: none of its {len(paths)} meshes could be fitted; see {root / _SUMMARY}")
     return result
+
+
+def _with_companions(group: list[Path], left: set[Path], folders: dict[Path, Path]) -> list[Path]:
+    """The meshes of a group that are left, and those whose weights are in a checkpoint with those of one of them: what
+    is trained in the same steps decides the last bits. One that failed is tried again without them."""
+    wanted = left.intersection(group)
+    for path in group if 0 < len(wanted) < len(group) else ():
+        with suppress(UserError):  # of a damaged one, which `_saved` says
+            state = read_checkpoint(folders[path]).state if list_checkpoints(folders[path]) else {}
+            meshes, failures = state.get("meshes"), state.get("failures")
+            if isinstance(meshes, list) and isinstance(failures, dict):
+                along = {mesh for mesh in group if str(mesh) in meshes}
+                if any(mesh in left and str(mesh) not in failures for mesh in along):
+                    wanted |= along
+    return [path for path in group if path in wanted]
 
 
 def _is_finished(summary: dict[str, Any]) -> bool:

@@ -9,7 +9,6 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sdfgan.compat.scalers import SCALERS, Scaler
@@ -20,7 +19,7 @@ from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.meshes.normalise import Placement
 from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
 from sdfgan.training.checkpoint import require_finite
-from sdfgan.training.files import atomic_file, parse_json
+from sdfgan.training.files import parse_json, save_tensors
 
 MODEL = "model.safetensors"
 MESH = "mesh"  # the stem of what is made from it
@@ -80,9 +79,7 @@ def _scaler(config: ResolvedSdfConfig, kind: str, columns: int, values: Tensor |
 def save_model(path: Path, field: MeshSDF, config: ResolvedSdfConfig) -> None:
     """Write a field, atomically."""
     metadata = {"format": 1, "config": config.to_json(), "placement": field.placement._asdict()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in field.state_dict().items()}
-    with atomic_file(path) as partial:
-        save_file(tensors, partial, {_KEY: json.dumps(metadata)})
+    save_tensors(path, field.state_dict(), {_KEY: json.dumps(metadata)})
 
 
 def load(path: str | Path, device: torch.device | str = "cpu") -> MeshSDF:

@@ -28,6 +28,7 @@ from sdfgan.sdf.config import MAX_CELLS, ResolvedSdfConfig
 from sdfgan.sdf.evaluation import evaluate, field_metrics, mesh_metrics, to_normalised, to_original
 from sdfgan.sdf.files import Case, require_colours
 from sdfgan.sdf.model import MESH, MODEL, MeshSDF, save_model
+from sdfgan.training.files import FullDisk
 from sdfgan.training.run import Summary
 
 _SLOPE_POINTS = 20_000
@@ -72,6 +73,8 @@ def finish_case(
             if case.truth is not None and config.metrics:  # of what the file holds after its rounding
                 written = to_normalised(read_mesh(folder / name), case.placement)
                 summary["metrics"] |= mesh_metrics(written, case.truth)
+        except FullDisk:  # there would be one with more space
+            raise
         except UserError as error:
             summary["error"] = f"{case.path}: {error}"
     if case.thinness is not None and not case.unsigned:

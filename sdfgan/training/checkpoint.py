@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ FORMAT = 1
 _WEIGHTS = (".safetensors", ".pth", ".pt")  # suffixes of what another project may have saved
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 _MAX_STEP = 10**15
+KEPT = 3  # checkpoints of a run
 _NAME = re.compile(r"step-(\d{7,})")
 
 
@@ -46,7 +48,7 @@ def read_checkpoint(path: Path) -> Saved:
     return Saved(folder, *load_checkpoint(folder))
 
 
-def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = 3) -> Path:
+def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], keep: int = KEPT) -> Path:
     """Write `run`/checkpoints/step-N, then remove all but the newest `keep`. Returns the folder.
 
     `state` is what JSON can hold. Raises UserError where the disk is full or not writable: then older ones are intact.
@@ -57,8 +59,7 @@ def save_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], state: dic
         digest = _sha256(partial / _TENSORS)
         header = {"format": FORMAT, "step": step, "sha256": digest}
         (partial / _STATE).write_text(json.dumps({**header, **state}, indent=2) + "\n")
-    for old in list_checkpoints(run)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    remove_old(run, keep)
     return folder
 
 
@@ -69,8 +70,16 @@ def list_checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
+def remove_old(run: Path, keep: int = KEPT) -> None:
+    """Remove all checkpoints but the newest `keep`. One that is removed is none from the first moment on."""
+    for old in list_checkpoints(run)[:-keep]:
+        with suppress(OSError):  # on a full disk there may be no room for another name
+            old = old.rename(old.with_name(old.name + PARTIAL))
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def remove_partial(run: Path) -> None:
-    """Remove what an earlier process was writing when it died."""
+    """Remove what an earlier process was writing, or removing, when it died."""
     for path in (run / "checkpoints").glob(f"*{PARTIAL}"):
         shutil.rmtree(path, ignore_errors=True)
 
@@ -140,6 +149,19 @@ def elapsed_seconds(state: dict[str, Any], folder: Path) -> float:
     if type(seconds) not in (int, float) or not 0 <= seconds < _MAX_STEP:
         raise UserError(f"{folder / _STATE}: elapsed_seconds must be a time, got {seconds!r:.50}")
     return float(seconds)
+
+
+def log_so_far(state: dict[str, Any], folder: Path) -> tuple[list[int], dict[str, list[float]]]:
+    """The lengths of each metrics.jsonl, bytes, and the numbers since its last line; earlier versions kept neither.
+
+    Raises UserError, naming the checkpoint, where they are none.
+    """
+    log = state.get("log", {"lengths": [], "since": {}})
+    try:
+        lengths = [int(length) for length in log["lengths"]]
+        return lengths, {str(name): [float(x) for x in values] for name, values in log["since"].items()}
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError):
+        raise UserError(f"{folder / _STATE}: log must have lengths and numbers, got {log!r:.50}") from None
 
 
 def _others(folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
 
 from sdfgan.errors import UserError
 
@@ -69,6 +72,55 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text)
 
 
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write a .safetensors atomically; its own `save_file` leaves a .tmpXXXXXX where it is killed. Raises UserError."""
+    data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
+    with atomic_file(path) as partial:
+        partial.write_bytes(data)
+
+
+class Claim:
+    """A folder, made if need be, that this process alone writes to until `close`, or until it ends in whatever way.
+
+    Raises UserError where another process does. A file system without locks, as some networks' are, does not tell.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise UserError(f"{folder}: another process is writing to it; let it end, or name another folder") from None
+        except OSError:
+            pass  # there are no locks
+
+    def check(self) -> None:
+        """Raises UserError where the folder is no longer at its path: what is written there would be apart from it."""
+        try:
+            here = os.path.samestat(os.stat(self.folder), os.fstat(self._handle))
+        except OSError:
+            here = False
+        if not here:
+            raise UserError(
+                f"{self.folder}: was moved, removed or replaced meanwhile, so nothing more is saved; what was saved "
+                "before is where it was moved to"
+            )
+
+    def close(self) -> None:
+        """Let others write to it."""
+        os.close(self._handle)
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """A path to write to, with the suffix of `path`, that becomes `path` if all goes well and vanishes if not."""
@@ -77,7 +129,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield partial
-            share(partial)
             sync(partial)
             os.replace(partial, path)
     except BaseException:
@@ -140,6 +191,13 @@ def read_errors(path: Path) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+class FullDisk(UserError):
+    """There is no space left on a disk, so that nothing more can be done."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path}: no space left on the disk; everything saved before is intact")
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full or unwritable disk into a UserError that names `path`."""
@@ -147,11 +205,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"{path}: no space left on the disk; everything saved before is intact") from error
+            raise FullDisk(path) from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     except SafetensorError as error:  # which says only in words what the system said
-        full = any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
-        reason = (
-            "no space left on the disk; everything saved before is intact" if full else f"cannot be written: {error}"
-        )
-        raise UserError(f"{path}: {reason}") from error
+        if any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
+            raise FullDisk(path) from error
+        raise UserError(f"{path}: cannot be written: {error}") from error

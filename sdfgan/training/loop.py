@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import closing, nullcontext
+from contextlib import ExitStack, closing, nullcontext
+from itertools import zip_longest
 from typing import Any
 
 import torch
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import Saved, elapsed_seconds, list_checkpoints, save_checkpoint
+from sdfgan.training.checkpoint import Saved, elapsed_seconds, list_checkpoints, log_so_far, save_checkpoint
 from sdfgan.training.device import device_name
 from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.job import Job, Numbers
@@ -39,13 +40,14 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         if job.ranks.first:
             print("dry run: everything is in place; no run was written")
         return {"dry_run": True, "config": next(iter(job.runs.values())).to_json()}
-    if saved is None:
-        job.begin()
-    job.ranks.broadcast(job.modules)  # processes on unlike machines may not have begun alike to the last bit
     with (
         resumable(job.root, lambda: any(list_checkpoints(path) for path in job.runs)),
-        closing(_Run(job, saved, elapsed)) as running,
+        closing(_Run(job, saved)) as running,  # which claims the folders, before anything is written there
     ):
+        if saved is None:
+            job.begin()
+        job.ranks.broadcast(job.modules)  # processes on unlike machines may not have begun alike to the last bit
+        running.start(elapsed)
         if saved is None:
             running.evaluate()
         running.train()
@@ -65,16 +67,25 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
 class _Run:
     """A job at work in its folders, which only the first process has."""
 
-    def __init__(self, job: Job, saved: Saved | None, elapsed: float) -> None:
+    def __init__(self, job: Job, saved: Saved | None) -> None:
         self.job, self.first = job, job.ranks.first
-        self.started = time.monotonic() - elapsed
         self.checkpoint = None if saved is None else saved.folder
         self.saved_at = -1 if saved is None else job.steps_done
-        self.saved_when = time.monotonic()
-        own = job.runs.items() if self.first else ()
-        self.folders = [RunFolder(path, config.to_json(), job.steps_done) for path, config in own]
-        self.recent: dict[str, list[float]] = {}  # numbers of the steps since the last line of the log
+        # Numbers of the steps since the last line of the log.
+        lengths, self.recent = ([], {}) if saved is None else log_so_far(saved.state, saved.folder)
+        step, own = None if saved is None else job.steps_done, job.runs.items() if self.first else ()
+        with ExitStack() as opened:
+            self.folders = [
+                opened.enter_context(closing(RunFolder(path, config.to_json(), step, length)))
+                for (path, config), length in zip_longest(own, lengths[: len(own)])
+            ]
+            self._opened = opened.pop_all()
         self.smooth: Numbers = {}
+
+    def start(self, elapsed: float) -> None:
+        """From now on count the time, of which so many seconds had been taken before."""
+        self.saved_when = time.monotonic()
+        self.started = self.saved_when - elapsed
 
     def train(self) -> None:
         """All steps that are left, and a checkpoint of the last."""
@@ -126,6 +137,7 @@ class _Run:
     def sample(self, step: int) -> None:
         """An image in samples/ and the log."""
         folder = self.folders[0]
+        folder.check()
         image = self.job.samples(folder.path / "samples" / f"step-{step:07d}.png")
         if image is not None:
             folder.log_image(step, "samples", image)
@@ -142,16 +154,19 @@ class _Run:
         if self.saved_at == job.steps_done or not job.runs:
             return
         job.ranks.check_same(job.modules, job.steps_done)
+        self.check()
         self.saved_at, self.saved_when = job.steps_done, time.monotonic()
         if self.first:
             path, config = next(iter(job.runs.items()))
             tensors, state = job.state()
             header = {"kind": job.kind, "config": config.to_json(), "elapsed_seconds": time.monotonic() - self.started}
+            header["log"] = {"lengths": [folder.log_length for folder in self.folders], "since": self.recent}
             self.checkpoint = save_checkpoint(path, job.steps_done, tensors, {**header, **state})
 
     def summary(self) -> Summary:
         """What all runs have in their summary.json, after the last evaluation."""
         job, seconds = self.job, time.monotonic() - self.started
+        self.check()
         self.evaluate()
         return Summary(
             self.started,
@@ -168,10 +183,14 @@ class _Run:
             },
         )
 
+    def check(self) -> None:
+        """Raises UserError where a folder was moved: what were written there would be no part of the run."""
+        for folder in self.folders:
+            folder.check()
+
     def close(self) -> None:
         """Close the logs."""
-        for folder in self.folders:
-            folder.close()
+        self._opened.close()
 
 
 def _is_due(step: int, interval: int) -> bool:

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from sdfgan.errors import UserError
+from sdfgan.errors import UserError, one_line
 
 _PATIENCE = timedelta(minutes=30)  # the first process may be making a data set
 
@@ -43,7 +44,7 @@ class Ranks:
         if self.count == 1:
             return list(tensors)
         message = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(message)
+        _together(dist.all_reduce, message)
         parts = (message / self.count).split([tensor.numel() for tensor in tensors])
         return [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)]
 
@@ -52,7 +53,7 @@ class Ranks:
         if self.count == 1:
             return tensor
         parts = [torch.empty_like(tensor) for _ in range(self.count)]
-        dist.all_gather(parts, tensor.contiguous())
+        _together(dist.all_gather, parts, tensor.contiguous())
         return torch.cat(parts)
 
     def largest(self, value: int, device: torch.device) -> int:
@@ -60,13 +61,13 @@ class Ranks:
         if self.count == 1:
             return value
         message = torch.tensor([value], device=device)
-        dist.all_reduce(message, dist.ReduceOp.MAX)
+        _together(dist.all_reduce, message, dist.ReduceOp.MAX)
         return int(message)
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.count > 1:
-            dist.barrier()
+            _together(dist.barrier)
 
     def part(self) -> None:
         """Until all processes are here; from then on each is alone, and waits for no other."""
@@ -80,7 +81,7 @@ class Ranks:
         if self.count > 1:
             for tensor in _states(modules):
                 message = tensor.contiguous()  # some are in channels_last
-                dist.broadcast(message, 0)
+                _together(dist.broadcast, message, 0)
                 tensor.copy_(message)
 
     def check_same(self, modules: Sequence[nn.Module], step: int) -> None:
@@ -90,10 +91,23 @@ class Ranks:
         totals = [tensor.double().sum() for tensor in _states(modules)]
         mine = torch.stack(totals)
         least, most = mine.clone(), mine.clone()
-        dist.all_reduce(least, dist.ReduceOp.MIN)
-        dist.all_reduce(most, dist.ReduceOp.MAX)
+        _together(dist.all_reduce, least, dist.ReduceOp.MIN)
+        _together(dist.all_reduce, most, dist.ReduceOp.MAX)
         if not torch.equal(least, most):
             raise RuntimeError(f"step {step}: the processes of this run have drifted apart")
+
+
+def _together(collective: Callable[..., Any], *arguments: Any, **options: Any) -> None:
+    """What all processes take part in. Raises UserError where one of them is gone, as after SIGKILL, or too late."""
+    try:
+        collective(*arguments, **options)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise UserError(
+            "another process of this run has ended or cannot be reached, so this one ends too; start them again with "
+            f"--resume ({one_line(error)[:200]})"
+        ) from error
 
 
 def _states(modules: Sequence[nn.Module]) -> list[Tensor]:
@@ -119,7 +133,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         # Its functions have today's group as a default argument. torch's optimizers import it: were that after the
         # group begins, the group would outlive `destroy_process_group`, and gloo's threads the interpreter (an abort).
         importlib.import_module("torch.distributed.nn.functional")
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        _together(dist.init_process_group, "nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         here = Ranks(dist.get_rank(), dist.get_world_size(), started)
         yield here

@@ -13,6 +13,7 @@ from typing import Any
 from sdfgan.errors import UserError
 from sdfgan.training.files import add_to_curves, json_objects, parse_json, write_text
 
+REPORT = "report.html"
 MEANINGS = {  # of logged numbers and of those of summary.json
     "loss": "what training minimises",
     "loss_d": "the discriminator's adversarial loss; logistic: at 1.386 (two ln 2) it cannot tell fakes from reals",
@@ -139,7 +140,7 @@ class Run:
 
 def write_report(run: Path) -> Path:
     """Write RUN/report.html from the files of the run's folder, and return where it is. Raises UserError."""
-    return _write([Run(run)], run / "report.html")
+    return _write([Run(run)], run / REPORT)
 
 
 def compare_runs(runs: Sequence[Path], file: Path) -> Path:

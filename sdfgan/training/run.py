@@ -8,44 +8,57 @@ import json
 import math
 import time
 from collections.abc import Collection
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from sdfgan.errors import UserError
-from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_partial, set_aside_after
+from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_old, remove_partial, set_aside_after
 from sdfgan.training.config import flag_of
 from sdfgan.training.device import device_here
-from sdfgan.training.files import disk_errors, write_json, write_text
+from sdfgan.training.events import EventLog
+from sdfgan.training.files import Claim, disk_errors, write_json, write_text
 
 
 class RunFolder:
     """config.json, metrics.jsonl, TensorBoard events, samples/, checkpoints/ and summary.json of one training run.
 
-    Only what trains makes one: it opens the logs. `resumed_step` continues a run: log lines past it are dropped, and
-    checkpoints past it are set aside.
+    Only what trains makes one: it opens the logs, and no other process can meanwhile. `resumed_step` continues a run:
+    log lines past it, and past the first `log_length` bytes, are dropped, and checkpoints past it are set aside.
     """
 
-    def __init__(self, path: Path, config: dict[str, Any], resumed_step: int | None = None) -> None:
+    def __init__(
+        self, path: Path, config: dict[str, Any], resumed_step: int | None = None, log_length: int | None = None
+    ) -> None:
         self.path = path
         if resumed_step is None:
             check_new_run(path)
-        with disk_errors(path):
-            (path / "samples").mkdir(parents=True, exist_ok=True)
-            (path / "checkpoints").mkdir(exist_ok=True)
-        remove_partial(path)
-        if resumed_step is not None:
-            set_aside_after(path, resumed_step)
-        write_json(path / "config.json", config)
-        self._drop_lines_after(resumed_step or 0)
-        with disk_errors(path):
-            self._metrics = (path / "metrics.jsonl").open("a")
-        # TensorBoard is slow to import; commands that only look at a run never need it.
-        from torch.utils.tensorboard import SummaryWriter
+        with ExitStack() as held:
+            self._claim = held.enter_context(Claim(path))
+            with disk_errors(path):
+                (path / "samples").mkdir(exist_ok=True)
+                (path / "checkpoints").mkdir(exist_ok=True)
+            remove_partial(path)
+            if resumed_step is not None:
+                set_aside_after(path, resumed_step)
+                remove_old(path)
+            write_json(path / "config.json", config)
+            self._drop_lines_after(-1 if resumed_step is None else resumed_step, log_length)
+            with disk_errors(path):
+                self._metrics = held.enter_context((path / "metrics.jsonl").open("a"))
+                self._events = held.enter_context(closing(EventLog(path, resumed_step)))
+            self._held = held.pop_all()
 
-        with disk_errors(path):
-            self._events = SummaryWriter(str(path), purge_step=None if resumed_step is None else resumed_step + 1)
+    def check(self) -> None:
+        """Raises UserError where the folder was moved, or is gone."""
+        self._claim.check()
+
+    @property
+    def log_length(self) -> int:
+        """Bytes of metrics.jsonl by now."""
+        return self._metrics.tell()
 
     def log(self, step: int, numbers: dict[str, float]) -> None:
         """Append a line to metrics.jsonl (null for what is not finite) and scalars to TensorBoard."""
@@ -53,32 +66,31 @@ class RunFolder:
             valid = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
             self._metrics.write(json.dumps({"step": step, **valid}) + "\n")
             self._metrics.flush()
-            for name, value in numbers.items():
-                self._events.add_scalar(name, value, step)
+            self._events.add_scalars(step, numbers)
 
     def warn(self, step: int, name: str, words: str) -> None:
         """Say that something is wrong: a line in metrics.jsonl, and text for TensorBoard."""
         with disk_errors(self.path):
             self._metrics.write(json.dumps({"step": step, "warning": name, "words": words}) + "\n")
             self._metrics.flush()
-            self._events.add_text("warnings", words, step)
+            self._events.add_text(step, "warnings", words)
 
     def log_image(self, step: int, name: str, image: Tensor) -> None:
         """An image [C, H, W] in [0, 1] for TensorBoard."""
         with disk_errors(self.path):
-            self._events.add_image(name, image.clamp(0, 1), step)
+            self._events.add_image(step, name, image.clamp(0, 1))
 
     def close(self) -> None:
         """Flush and close the logs."""
-        self._metrics.close()
-        self._events.close()
+        with disk_errors(self.path):
+            self._held.close()
 
-    def _drop_lines_after(self, step: int) -> None:
+    def _drop_lines_after(self, step: int, length: int | None) -> None:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return
         kept = []
-        for line in path.read_text(errors="replace").splitlines():
+        for line in path.read_bytes()[:length].decode(errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] <= step:
                     kept.append(line + "\n")
