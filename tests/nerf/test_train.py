@@ -25,6 +25,7 @@ from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.job import NerfJob
 from sdfgan.training.checkpoint import Saved, load_checkpoint, resolve_checkpoint
 from sdfgan.training.ranks import Ranks
+from sdfgan.volume import Rays
 
 FAST: dict[str, Any] = {
     "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
@@ -108,6 +109,48 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
     assert known == logs[-1].keys() & {"interlevel", "distortion", "normals", "orientation"}
     named = {name for name, p in trainer.model.named_parameters()}
     assert any(name.startswith("coarse") for name in named) == (model != "mip-nerf")
+
+
+@pytest.mark.parametrize("model", ["fast", "surface", "nerf", "mip-nerf-360"])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_density_along_rays_gathers_if_its_entropy_has_a_weight(scene: Path, model: Any, bounded: bool) -> None:
+    options = FAST if model in ("fast", "surface") else CLASSIC
+    data, spread = load_scene(scene), []
+    for weight in (1e-6, 0.3):
+        config = NerfConfig(data=scene, model=model, steps=40, ray_entropy_weight=weight, **options)
+        trainer = NerfJob(config.resolved(), data._replace(bounded=bounded))
+        try:
+            logs = [trainer.step() for _ in range(40 if bounded else 3)]
+        finally:
+            trainer.close()
+        assert all(math.isfinite(value) for log in logs for value in log.values())
+        spread.append(sum(log["ray_entropy"] for log in logs[-8:]))
+    assert not bounded or spread[1] < 0.9 * spread[0]
+
+
+def test_rays_beside_the_visual_hull_cost_nothing(scene: Path) -> None:
+    """The ball is inside of it; beside it there is background, in images, losses and meshes."""
+    from sdfgan.nerf.mesh import scene_surface
+
+    data, psnr = load_scene(scene), []
+    for visual_hull in (False, True):
+        config = NerfConfig(data=scene, model="nerf", steps=60, visual_hull=visual_hull, **CLASSIC).resolved()
+        trainer = NerfJob(config, data)
+        try:
+            logs = [trainer.step() for _ in range(60)]
+            psnr.append(trainer.renderer.scores(data.val, [0, 1])["psnr"])
+        finally:
+            trainer.close()
+        samples = sum(log["samples"] for log in logs) / 60
+        assert samples < 0.9 * 24 if visual_hull else samples == 24
+    hull, surface = trainer.model.occupancy, scene_surface(trainer.model, config, 16)
+    ball = torch.nn.functional.normalize(torch.randn(500, 3), dim=1) * posed.RADIUS / 1.5
+    assert hull(ball).all() and hull(1.4 * ball).float().mean() < 0.5
+    assert psnr[1] > psnr[0] - 1 and psnr[1] > 15
+    corner = torch.tensor([[0.9, 0.9, 0.9]])
+    assert (surface.sdf(corner) == 1).all()
+    looking = trainer.model.look(Rays(3 * corner, -corner, torch.ones(1), torch.ones(1) * 2), torch.ones(3))
+    assert (looking.rgb == 1).all() and looking.opacity == 0 and looking.depth.isinf()
 
 
 @pytest.mark.parametrize("model", ["fast", "surface", "ref-nerf"])
