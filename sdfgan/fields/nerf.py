@@ -65,7 +65,9 @@ class SkipMlp(nn.Module):
 
     def forward(self, x: Tensor, *heads: nn.Linear, fuse: bool = True) -> Tensor:
         """What the heads make of the features [N, width], one beside the other: [N, sum of their outputs]."""
-        layers = [(layer.weight, layer.bias) for layer in self.layers]
+        layers: list[tuple[Tensor, Tensor]] = [
+            (layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers
+        ]
         layers.append((torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])))
         if not self.skip_at:
             return perceptron(x, layers, fuse)

@@ -274,6 +274,7 @@ class NerfConfig(Config):
             defaults, unused = usual.defaults(on_cpu=True), usual.unused()
             # What its model does not use was null in earlier versions.
             values = {k: defaults.get(k) if v is None and k in unused else v for k, v in values.items()}
+            values.setdefault("visual_hull", False)  # earlier versions had none
         return from_json(ResolvedNerfConfig, values, source, "a train-nerf configuration")
 
 
@@ -301,7 +302,7 @@ class ResolvedNerfConfig(NerfConfig):
     grid_resolution: int
     march_steps: int
     distortion_weight: float
-    visual_hull: bool = False
+    visual_hull: bool
     evaluate_interval: int
     evaluate_views: int
     checkpoint_interval: int

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sdfgan.data.scenes import Views
 from sdfgan.errors import UserError
+from sdfgan.fields.base import map_tensors
 from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
@@ -246,6 +247,7 @@ class NetworkModel(SceneModel):
 
     def see(self, views: Views) -> None:
         if self.occupancy is not None and views.cameras.distortion is None:
+            self.occupancy.see(views.cameras, views.sizes)
             self.occupancy.carve(views)
 
     @property
@@ -260,7 +262,7 @@ class NetworkModel(SceneModel):
         """Of rays those that pass the visual hull, between where they do, and which they are [M] int64."""
         assert self.occupancy is not None
         which, near, far = self.occupancy.span(rays)
-        some = Rays(*(None if part is None else part[which] for part in rays))
+        some: Rays = map_tensors(lambda part: part[which], rays)
         return some._replace(near=near, far=far), which
 
     @torch.no_grad()

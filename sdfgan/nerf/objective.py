@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ def scene_loss(
 def grid_loss(
     model: GridModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
 ) -> tuple[Tensor, Numbers]:
-    """The squared error, and the entropy of opacities if that has a weight.
+    """The squared error, and the losses on opacities that have a weight.
 
     With `leaves` the loss has no gradient by the hash grid's table, but by the features that are added to them: that of
     many chunks makes one table, which costs less than a table of each (`HashGrid.table_gradient`). On a CPU in full
@@ -85,8 +85,7 @@ def grid_loss(
     count = len(batch.colors)
     mse = (seen.rgb[:count] - batch.colors).square().mean()
     log = {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(count, 1))}
-    extra, numbers = opacity_losses(model.config, seen, marched.deltas, marched.offsets)
-    return mse + extra, log | numbers
+    return add_opacity_losses(mse, log, model.config, seen, marched.deltas, marched.offsets), log
 
 
 def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
@@ -122,8 +121,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     if config.mask_weight and batch.alpha is not None:
         mask = F.binary_cross_entropy(seen.opacity[:count].clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
         loss, log["mask"] = loss + config.mask_weight * mask, mask.detach()
-    extra, numbers = opacity_losses(config, seen, marched.deltas, marched.offsets)
-    return loss + extra, log | numbers
+    return add_opacity_losses(loss, log, config, seen, marched.deltas, marched.offsets), log
 
 
 def _curvature(
@@ -149,7 +147,7 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
         rays, met = model.met(batch.rays)
         colored = met[met < len(batch.colors)]
         if len(colored) == 0:  # the hull is not met: the first ray as it is, so that there is a loss
-            rays, met = Rays(*(part if part is None else part[:1] for part in batch.rays)), met.new_zeros(1)
+            rays, met = map_tensors(lambda part: part[:1], batch.rays), met.new_zeros(1)
             colored = met
         errors = (batch.background[: len(batch.colors)] - batch.colors).square().mean(1).index_fill(0, colored, 0)
         share = len(colored) / len(batch.colors)
@@ -180,8 +178,7 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
         log["distortion"] = distortion.detach()
     rays, samples = last.weights.shape
     offsets = torch.arange(0, rays * samples + 1, samples, device=last.weights.device)
-    extra, numbers = opacity_losses(config, seen, last.edges.diff(dim=1).flatten(), offsets)
-    loss, log = loss + extra, log | numbers
+    loss = add_opacity_losses(loss, log, config, seen, last.edges.diff(dim=1).flatten(), offsets)
     if model.kind == "ref-nerf":
         extra, numbers = normal_losses(model, seen)
         loss, log = loss + extra, log | numbers
@@ -215,17 +212,17 @@ def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, N
     return model.config.normal_weight * apart + model.config.orientation_weight * away, log
 
 
-def opacity_losses(
-    config: ResolvedNerfConfig, seen: VolumeRendering, deltas: Tensor, offsets: Tensor
-) -> tuple[Tensor, Numbers]:
-    """The losses on opacities of rays and of samples that have a weight; samples as those of `ray_entropy`."""
-    loss, log = seen.opacity.new_zeros(()), {}
+def add_opacity_losses(
+    loss: Tensor, log: Numbers, config: ResolvedNerfConfig, seen: VolumeRendering, deltas: Tensor, offsets: Tensor
+) -> Tensor:
+    """The loss with those on opacities, of rays and of samples, that have a weight; samples are as in `ray_entropy`."""
     if config.opacity_weight:
         loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
-    if config.ray_entropy_weight and seen.samples is not None:
+    if config.ray_entropy_weight:
+        assert seen.samples is not None
         spread = ray_entropy(seen.samples.density, deltas, offsets).mean()
         loss, log["ray_entropy"] = loss + config.ray_entropy_weight * spread, spread.detach()
-    return loss, log
+    return loss
 
 
 def entropy(opacity: Tensor) -> Tensor:
@@ -255,7 +252,7 @@ def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> 
 
     Each begins between two of the batch's origins and passes where one of their rays is nearest to the scene's centre.
     """
-    rays = Rays(*(None if part is None else part[::2] for part in batch.rays))
+    rays: Rays = map_tensors(lambda part: part[::2], batch.rays)
     others = rays.origins.roll(1, 0)
     share = torch.rand(len(others), 1, generator=generator, device=others.device)
     towards = F.normalize(torch.lerp(rays.origins, others, share), dim=1)
@@ -264,8 +261,7 @@ def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> 
     directions = F.normalize(rays.origins + along.clamp(min=_MARGIN) * rays.directions - origins, dim=1)
     assert rays.radii is not None
     unseen = model.rays(PixelSamples(origins, directions, rays.radii, None))
-    together = [
-        None if some is None else torch.cat((some, more)) for some, more in zip(batch.rays, unseen, strict=True)
-    ]
+    pairs = zip(batch.rays, unseen, strict=True)
+    together: list[Any] = [None if a is None or b is None else torch.cat((a, b)) for a, b in pairs]
     background = torch.cat((batch.background, batch.background[::2]))
     return batch._replace(rays=Rays(*together), background=background)
