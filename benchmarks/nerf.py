@@ -1,7 +1,7 @@
-"""The models of `train-nerf` on a scene: time and scores as a table. Or a step of `fast`, beside plainer ways.
+"""The models of `train-nerf` on a scene: time and scores as a table. Or a step of each, beside plainer ways.
 
 python benchmarks/nerf.py lego/ --models fast nerf --steps 2000
-python benchmarks/nerf.py lego/ --step 8 --threads 1
+python benchmarks/nerf.py lego/ --models fast --step 8 --threads 1
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -20,11 +22,15 @@ from torch import nn
 
 from measure import environment
 from sdfgan.data.scenes import load_scene
+from sdfgan.fields import nerf as classic
+from sdfgan.fields import small_mlp
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.small_mlp import SmallMlp
 from sdfgan.nerf import NerfConfig, train
 from sdfgan.nerf.config import Model
 from sdfgan.nerf.job import NerfJob
+from sdfgan.nerf.marching import MarchingGrid
+from sdfgan.nerf.models import NetworkModel
 from sdfgan.training.optim import GridAdam
 
 _WARM, _BLOCK = 144, 16  # steps: by then the occupancy grid knows what is empty; between its updates
@@ -34,21 +40,24 @@ def main() -> None:
     """Train each model, and print a row for it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scene", type=Path, help="folder of a scene with validation or test views")
-    parser.add_argument("--models", nargs="+", choices=get_args(Model), default=list(get_args(Model)))
+    parser.add_argument("--models", nargs="+", choices=get_args(Model), help="default: all; with --step: fast")
     parser.add_argument("--steps", type=int, help="updates of each; default: the model's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="append a line for each model to this file")
-    parser.add_argument("--step", type=int, help="time a step of fast instead, in so many rounds; on a CPU")
+    parser.add_argument("--step", type=int, help="time a step of each instead, in so many rounds; on a CPU")
     parser.add_argument("--threads", type=int, help="of torch")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.step:
-        step(arguments.scene, arguments.step)
+        for model in arguments.models or ["fast"]:
+            if model == "surface":
+                parser.error("--step is for --models fast and the classic ones, got surface")
+            step(arguments.scene, model, arguments.step)
         return
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for model in arguments.models:
+        for model in arguments.models or get_args(Model):
             config = NerfConfig(
                 data=arguments.scene,
                 model=model,
@@ -89,28 +98,55 @@ class _Forgetful(RadianceGrid):
     survey = None  # type: ignore[assignment]
 
 
-def step(scene: Path, rounds: int) -> None:
+def _fast_variants(job: NerfJob) -> dict[str, Callable[[], None]]:
+    field, table, lazy = job.model.field, job.table, job.optimizer
+    assert isinstance(field, RadianceGrid) and isinstance(lazy, GridAdam)
+    dense = torch.optim.Adam(job.parameters, fused=True)  # of all numbers
+    dense.param_groups, dense.state = lazy.param_groups, lazy.state
+
+    def use(less: int) -> None:
+        job.optimizer, field.grid.spares = (dense, None) if less else (lazy, lazy.spares)
+        job.table = None if less > 1 else table
+        plain = less > 2
+        field.__class__ = _Forgetful if plain else RadianceGrid
+        field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
+
+    names = ("sdfgan", "torch's Adam", "also a table of each chunk", "also torch's layers")
+    return {name: partial(use, less) for less, name in enumerate(names)}
+
+
+def _classic_variants(job: NerfJob) -> dict[str, Callable[[], None]]:
+    model, negligible, can_fuse = job.model, small_mlp._NEGLIGIBLE, small_mlp.can_fuse
+    assert isinstance(model, NetworkModel)
+    hull = model.occupancy
+
+    def use(hull: MarchingGrid | None, negligible: float = 0.0, fuse: bool = True) -> None:
+        model.occupancy = hull
+        small_mlp._NEGLIGIBLE = negligible
+        classic.can_fuse = can_fuse if fuse else lambda x: False
+
+    return {
+        "sdfgan": lambda: use(hull, negligible),
+        "gradients of all rows": lambda: use(hull),
+        "torch's layers": lambda: use(hull, fuse=False),
+        "and no visual hull": lambda: use(None, fuse=False),
+    }
+
+
+def step(scene: Path, model: Model, rounds: int) -> None:
     """Print milliseconds of processor time of a step: as it is, and with less of what makes it so, turn about."""
-    config = NerfConfig(data=scene, model="fast", device="cpu").resolved()
+    config = NerfConfig(data=scene, model=model, device="cpu").resolved()
     threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(config, output_dir=Path(folder))
         job = NerfJob(config, load_scene(scene, image_scale=0.25))
-        field, table, lazy = job.model.field, job.table, job.optimizer
-        assert isinstance(field, RadianceGrid) and isinstance(lazy, GridAdam)
-        dense = torch.optim.Adam(job.parameters, fused=True)  # of all numbers
-        dense.param_groups, dense.state = lazy.param_groups, lazy.state
+        variants = _fast_variants(job) if model == "fast" else _classic_variants(job)
         for _ in range(_WARM):
             job.step()
-        names = ("sdfgan", "torch's Adam", "also a table of each chunk", "also torch's layers")
-        taken: dict[str, list[float]] = {name: [] for name in names}
+        taken: dict[str, list[float]] = {name: [] for name in variants}
         for _ in range(rounds):
-            for less, (name, values) in enumerate(taken.items()):
-                job.optimizer, field.grid.spares = (dense, None) if less else (lazy, lazy.spares)
-                job.table = None if less > 1 else table
-                plain = less > 2
-                field.__class__ = _Forgetful if plain else RadianceGrid
-                field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
+            for name, values in taken.items():
+                variants[name]()
                 began = time.process_time()
                 for _ in range(_BLOCK):
                     numbers = job.step()

@@ -6,7 +6,7 @@ They are `VolumeField`s: they give `density` and `radiance` at `RaySamples`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sdfgan import ops
 from sdfgan.fields.base import map_tensors, ordinary
 from sdfgan.fields.contraction import contract, contract_gaussians
+from sdfgan.fields.small_mlp import can_fuse, sparse_perceptron
 from sdfgan.fields.volume import Radiance, RaySamples, VolumeField
 
 _DIRECTION_OCTAVES = 4
@@ -49,7 +50,7 @@ class Encoder(nn.Module):
 
 
 class SkipMlp(nn.Module):
-    """ReLU layers; the input enters again in the middle, from five layers on."""
+    """ReLU layers, and linear heads on them; the input enters again in the middle, from five layers on."""
 
     def __init__(self, inputs: int, width: int, layers: int) -> None:
         super().__init__()
@@ -61,16 +62,29 @@ class SkipMlp(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_uniform_(layer.get_parameter("weight"), nonlinearity="relu")
             nn.init.zeros_(layer.get_parameter("bias"))
-        self.width = width
 
-    def forward(self, encoded: Tensor) -> Tensor:
-        """Features [N, width]."""
-        x = encoded
-        for index, layer in enumerate(self.layers):
-            if 0 < index == self.skip_at:
-                x = torch.cat((x, encoded), -1)
-            x = F.relu(layer(x))
-        return x
+    def forward(self, x: Tensor, *heads: nn.Linear, fuse: bool = True) -> Tensor:
+        """What the heads make of the features [N, width], one beside the other: [N, sum of their outputs]."""
+        layers: list[tuple[Tensor, Tensor]] = [
+            (layer.get_parameter("weight"), layer.get_parameter("bias")) for layer in self.layers
+        ]
+        layers.append((torch.cat([head.weight for head in heads]), torch.cat([head.bias for head in heads])))
+        if not self.skip_at:
+            return perceptron(x, layers, fuse)
+        features = F.relu(perceptron(x, layers[: self.skip_at], fuse))
+        return perceptron(torch.cat((features, x), -1), layers[self.skip_at :], fuse)
+
+
+def perceptron(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], fuse: bool = True) -> Tensor:
+    """Layers of weights and biases with ReLU between, on a CPU as one kernel.
+
+    Without `fuse` by torch: it has to be where the gradient is differentiated again, as a loss on normals does.
+    """
+    if fuse and can_fuse(x):
+        return sparse_perceptron(x.contiguous(), *zip(*layers, strict=True))
+    for weight, bias in layers[:-1]:
+        x = F.relu(F.linear(x, weight, bias))
+    return F.linear(x, *layers[-1])
 
 
 def softplus_density(raw: Tensor, shift: float = _DENSITY_SHIFT) -> Tensor:
@@ -89,7 +103,7 @@ class ProposalField(nn.Module):
 
     def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
-        return softplus_density(self.head(self.trunk(self.encoder(places))))
+        return softplus_density(self.trunk(self.encoder(places), self.head, fuse=not places.points.requires_grad))
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """Mid-grey of that density."""
@@ -116,15 +130,17 @@ class NerfField(nn.Module):
 
     def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
-        return softplus_density(self.density_head(self.trunk(self.encoder(places))))
+        raw = self.trunk(self.encoder(places), self.density_head, fuse=not places.points.requires_grad)
+        return softplus_density(raw)
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
-        features = self.trunk(self.encoder(places))
+        raw = self.trunk(self.encoder(places), self.density_head, self.bottleneck)
         directions = ops.positional_encoding(places.directions.contiguous(), _DIRECTION_OCTAVES, include_input=True)
-        x = F.relu(self.color_layer(torch.cat((self.bottleneck(features), directions), -1)))
-        color = self.color_head(x).float().sigmoid() * (1 + 2 * _COLOUR_MARGIN) - _COLOUR_MARGIN
-        return Radiance(softplus_density(self.density_head(features)), color)
+        layers = [(layer.weight, layer.bias) for layer in (self.color_layer, self.color_head)]
+        color = perceptron(torch.cat((raw[:, 1:], directions), -1), layers)
+        color = color.float().sigmoid() * (1 + 2 * _COLOUR_MARGIN) - _COLOUR_MARGIN
+        return Radiance(softplus_density(raw), color)
 
 
 def density_normals(

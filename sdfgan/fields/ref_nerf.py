@@ -1,7 +1,7 @@
 """Ref-NeRF (Verbin et al. 2022, arXiv:2112.03907): light by the reflected direction, spread by a roughness, around
 normals that the network predicts and that the density's gradient keeps honest.
 
-A `VolumeField` whose `extras` are the normals of its density, for the loss that ties the two.
+A `VolumeField`; the normals of its density, for the loss that ties the two, are `density_normals` of it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sdfgan import ops
-from sdfgan.fields.nerf import Encoder, SkipMlp, density_normals, softplus_density
+from sdfgan.fields.nerf import Encoder, SkipMlp, softplus_density
 from sdfgan.fields.volume import Radiance, RaySamples
 
 _BOTTLENECK = 128
@@ -58,36 +58,30 @@ class RefNerfField(nn.Module):
 
     def density(self, places: RaySamples, condition: Any = None) -> Tensor:
         """See `VolumeField`."""
-        return softplus_density(self.density_head(self.trunk(self.encoder(places))), _DENSITY_SHIFT)
+        raw = self.trunk(self.encoder(places), self.density_head, fuse=not places.points.requires_grad)
+        return softplus_density(raw, _DENSITY_SHIFT)
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
-        """See `VolumeField`; `normals` are the predicted ones, `extras` [N, 3] those of the density.
+        """See `VolumeField`; `normals` are the predicted ones.
 
         The condition is the random generator of the bottleneck's noise, or None for no noise.
         """
-        features: list[Tensor] = []
-
-        def density(at: RaySamples) -> Tensor:
-            features.append(self.trunk(self.encoder(at)))
-            return softplus_density(self.density_head(features[0]), _DENSITY_SHIFT)
-
-        value, true_normals = density_normals(density, places, create_graph=torch.is_grad_enabled())
-        if not torch.is_grad_enabled():
-            value, features[0] = value.detach(), features[0].detach()
-        x = features[0]
-        normals = -F.normalize(self.normal_head(x).float(), dim=-1, eps=1e-8)
+        heads = self.density_head, self.normal_head, self.diffuse_head, self.tint_head, self.roughness_head
+        raw = self.trunk(self.encoder(places), *heads, self.bottleneck)
+        density, normal, diffuse, tint, rough, bottleneck = raw.split((1, 3, 3, 3, 1, self.bottleneck.out_features), 1)
+        normals = -F.normalize(normal.float(), dim=-1, eps=1e-8)
         against = (normals * places.directions).sum(-1, keepdim=True)  # cosine of the angle to the ray
         reflected = F.normalize(places.directions - 2 * against * normals, dim=-1)
-        roughness = F.softplus(self.roughness_head(x)[:, 0].float() - _ROUGHNESS_SHIFT)
+        roughness = F.softplus(rough[:, 0].float() - _ROUGHNESS_SHIFT)
         encoded = ops.integrated_directional_encoding(reflected, roughness, self.directional_levels)
-        bottleneck = self.bottleneck(x)
         if condition is not None:
             noise = torch.randn(bottleneck.shape, generator=condition, device=bottleneck.device)
             bottleneck = bottleneck + self.noise * noise
-        specular = self.specular_head(self.specular_net(torch.cat((bottleneck, encoded, against), -1)))
-        diffuse = (self.diffuse_head(x).float() - _DIFFUSE_SHIFT).sigmoid()
-        color = diffuse + self.tint_head(x).float().sigmoid() * specular.float().sigmoid()
-        return Radiance(value, linear_to_srgb(color) if self.srgb else color, normals, true_normals)
+        specular = self.specular_net(torch.cat((bottleneck, encoded, against), -1), self.specular_head)
+        diffuse = (diffuse.float() - _DIFFUSE_SHIFT).sigmoid()
+        color = diffuse + tint.float().sigmoid() * specular.float().sigmoid()
+        color = linear_to_srgb(color) if self.srgb else color
+        return Radiance(softplus_density(density, _DENSITY_SHIFT), color, normals)
 
 
 def linear_to_srgb(color: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ from sdfgan.training.config import (
 Model = Literal["fast", "surface", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"]
 
 GRID_MODELS = ("fast", "surface")  # of a hash grid, marched through an occupancy grid
+CLASSIC_MODELS = ("nerf", "mip-nerf", "mip-nerf-360", "ref-nerf")
 
 _Reduction = Rule("be in (0, 1]", lambda x: 0 < x <= 1, "> 0, <= 1")
 
@@ -104,6 +105,8 @@ class NerfConfig(Config):
     """Cells across the scene of the occupancy grid."""
     march_steps: Annotated[int | None, Positive, AtMost(2**16)] = None
     """Samples across the diagonal of the scene's cube when marching through the occupancy grid."""
+    visual_hull: bool | None = None
+    """Classic models, images with alpha: sample rays only where every image that looks there shows something."""
     srgb: bool = True
     """Ref-NeRF: add diffuse and specular light in linear colours, then convert to sRGB."""
     ide_levels: Annotated[int, Between(1, 5)] = 5
@@ -127,6 +130,9 @@ class NerfConfig(Config):
     """Weight of the distortion loss of mip-NeRF 360, which concentrates the weights along a ray."""
     opacity_weight: Weight = 0.0
     """Weight of the entropy of ray opacities, which makes objects opaque."""
+    ray_entropy_weight: Weight = 0.0
+    """Weight of the entropy of the density along rays (InfoNeRF), also such as no camera has: against fog if views are
+    few."""
     interlevel_weight: Weight = 1.0
     """Weight of the interlevel loss, by which proposals learn."""
     eikonal_weight: Weight = 0.1
@@ -139,6 +145,8 @@ class NerfConfig(Config):
     """Ref-NeRF: standard deviation of noise on the bottleneck in training."""
     normal_weight: Weight = 3e-4
     """Ref-NeRF: weight of the difference between predicted normals and those of the density."""
+    normal_share: Annotated[float, _Reduction] = 0.25
+    """Ref-NeRF: share of a step's rays for which the normals of the density are made for that loss."""
     orientation_weight: Weight = 0.1
     """Ref-NeRF: weight of the loss on visible normals that face away from the camera."""
     prop_normal: bool = False
@@ -266,6 +274,7 @@ class NerfConfig(Config):
             defaults, unused = usual.defaults(on_cpu=True), usual.unused()
             # What its model does not use was null in earlier versions.
             values = {k: defaults.get(k) if v is None and k in unused else v for k, v in values.items()}
+            values.setdefault("visual_hull", False)  # earlier versions had none
         return from_json(ResolvedNerfConfig, values, source, "a train-nerf configuration")
 
 
@@ -293,6 +302,7 @@ class ResolvedNerfConfig(NerfConfig):
     grid_resolution: int
     march_steps: int
     distortion_weight: float
+    visual_hull: bool
     evaluate_interval: int
     evaluate_views: int
     checkpoint_interval: int
@@ -313,10 +323,10 @@ _ONLY_OF: dict[tuple[str, ...], str] = {
     GRID_MODELS: "samples hash_levels hash_table hash_finest grid_resolution march_steps",
     ("surface",): "surface_density thickness thickness_final sphere_radius coarse_levels coarse_share eikonal_weight "
     "curvature_weight mask_weight",
-    ("fast", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"): "mesh_level",
-    ("nerf", "mip-nerf", "mip-nerf-360", "ref-nerf"): "octaves coarse_samples fine_samples distortion_weight",
+    ("fast", *CLASSIC_MODELS): "mesh_level",
+    CLASSIC_MODELS: "octaves coarse_samples fine_samples distortion_weight visual_hull",
     ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",
-    ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight orientation_weight prop_normal",
+    ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight normal_share orientation_weight prop_normal",
 }
 
 # Defaults on a GPU and on a CPU; _MODELS goes first.
@@ -328,12 +338,12 @@ _CLASSIC_GPU: dict[str, Any] = {
     "steps": 20000, "rays": 4096, "chunk_size": 4096,
     "learning_rate": 1e-3, "learning_rate_final": 0.01, "warmup_steps": 500, "width": 256,
     "layers": 8, "octaves": 10, "proposal_width": 256, "coarse_samples": 64, "fine_samples": 128,
-    "distortion_weight": 0.0,
+    "distortion_weight": 0.0, "visual_hull": False,
 }  # fmt: skip
 _CLASSIC_CPU: dict[str, Any] = {
-    **_CLASSIC_GPU, "steps": 6000, "rays": 512, "chunk_size": 128, "width": 96, "layers": 4, "octaves": 8,
-    "proposal_width": 48, "coarse_samples": 24, "fine_samples": 32, "warmup_steps": 100,
-    "learning_rate": 2e-3, "learning_rate_final": 0.1,
+    **_CLASSIC_GPU, "steps": 5000, "rays": 1024, "chunk_size": 256, "width": 64, "layers": 4, "octaves": 8,
+    "proposal_width": 32, "coarse_samples": 16, "fine_samples": 24, "warmup_steps": 50,
+    "learning_rate": 8e-3, "learning_rate_final": 0.03, "visual_hull": True,
 }  # fmt: skip
 _CLASSIC = (_CLASSIC_GPU, _CLASSIC_CPU)
 _FAST: tuple[dict[str, Any], dict[str, Any]] = (

@@ -24,7 +24,7 @@ from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
-from sdfgan.nerf.models import GridModel, SceneModel, config_of, make_model
+from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, Leaf, scene_loss
 from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
 from sdfgan.ops import sample_pixels, valid_pixels
@@ -274,6 +274,11 @@ class NerfJob(Job):
         processes = f"{self.ranks.count} processes, " if self.ranks.count > 1 else ""
         for note in scene.notes:
             print(note)
+        if isinstance(self.model, NetworkModel) and config.visual_hull:
+            hull = self.model.occupancy
+            share = 1.0 if hull is None else hull.seen.float().mean().item()
+            none = "no visual hull, which needs an object in pinhole images with alpha"
+            print(none if share == 1 else f"visual hull: {share:.1%} of the scene's cube")
         if config.video_frames:
             say_if_no_video(self.root / f"orbit.{config.video_format}")
         print(

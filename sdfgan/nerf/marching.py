@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.data.scenes import Views
 from sdfgan.fields.volume import SurveyedField
 from sdfgan.ops.pixels import PixelViews
 from sdfgan.training.device import generator_on
@@ -25,6 +27,7 @@ _UNBOUNDED_ROUNDS = (32, 64, 128, 2**24)  # there much is behind what light reac
 _UPDATED_SHARE = 1 / 8  # of the cells is evaluated again at an update
 _WHOLE_UPDATES = 8  # the first updates evaluate all cells
 _EVEN = 0.65  # distance up to which steps are even in an unbounded scene; from there they grow with the distance
+_ASIDE = 1.5  # by which what is aside of an image's middle may look larger than in it
 _LENS_MARGIN = 0.1  # of an image's side, by which a lens may make it see more
 
 
@@ -67,6 +70,45 @@ class MarchingGrid(OccupancyGrid):
             across = (column > -margin) & (column < width + margin)
             self.seen |= across & (row > -margin) & (row < height + margin) & (z < cell)
         self.occupied &= self.seen
+
+    @torch.no_grad()
+    def carve(self, views: Views) -> None:
+        """Leave empty for ever what some image, of pinhole cameras, shows nothing of (alpha 0): the visual hull."""
+        points = self.points(torch.arange(self.resolution**3, device=self.density.device))
+        radius = math.sqrt(3) / self.resolution  # around a cell
+        cameras = views.cameras
+        shown = views.pixels[:, 3] > 0
+        shown = shown if cameras.mask is None else shown | ~cameras.mask
+        for index, (height, width) in enumerate(views.sizes.tolist()):
+            pose, (fx, fy, cx, cy) = cameras.camera_to_world[index], cameras.intrinsics[index].tolist()
+            x, y, z = ((points - pose[:, 3]) @ pose[:, :3]).unbind(1)
+            front = -z > 2 * radius
+            depth = torch.where(front, -z, 1.0)
+            column, row = (cx + fx * x / depth).floor().long(), (cy - fy * y / depth).floor().long()
+            inside = front & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            if not inside.any():
+                continue
+            reach = math.ceil(_ASIDE * max(fx, fy) * radius / (depth[inside].min().item() - radius)) + 1
+            first = int(cameras.starts[index])
+            wide = shown[first : first + height * width].view(1, 1, height, width).float()
+            for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):
+                wide = F.pad(wide, (padding[1], padding[1], padding[0], padding[0]))
+                wide = F.max_pool2d(wide, kernel, stride=1)
+            self.seen[inside] &= wide[0, 0, row[inside], column[inside]] > 0
+        self.occupied &= self.seen
+
+    @torch.no_grad()
+    def span(self, rays: Rays) -> tuple[Tensor, Tensor, Tensor]:
+        """The rays that pass occupied cells [M] int64, and the distances [M] between which they do."""
+        march = ops.GridMarch(
+            rays.origins, rays.directions, rays.near, rays.far, torch.full_like(rays.near, 0.5),
+            self.occupied, self.resolution, self.step,
+        )  # fmt: skip
+        offsets, _ = ops.march_count(march, _ROUNDS[-1])
+        distances = ops.march_samples(march, offsets, int(offsets[-1])).distances
+        met = offsets.diff().nonzero()[:, 0]
+        near, far = distances[offsets[met]] - self.step, distances[offsets[met + 1] - 1] + self.step
+        return met, torch.maximum(near, rays.near[met]), torch.minimum(far, rays.far[met])
 
     def refresh(self, density: Callable[[RaySamples], Tensor], generator: torch.Generator) -> None:
         """Evaluate a density again at a random point of some cells; of all of them the first few times."""

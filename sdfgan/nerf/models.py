@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sdfgan.data.scenes import Views
 from sdfgan.errors import UserError
+from sdfgan.fields.base import map_tensors
 from sdfgan.fields.nerf import NerfField, ProposalField, WithNormals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField
@@ -26,6 +27,7 @@ from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.volume import Radiance, Rays, RaySamples, Sampling, SdfVolume, VolumeField, VolumeRendering, render
 from sdfgan.volume.field import Kind, surface_density
 
+_HULL = 64, 256  # cells across the visual hull's grid, and steps across its diagonal
 _FARTHEST = 1000.0  # of unbounded scenes
 _ANNEALING = 10.0  # how soon weights are trusted (mip-NeRF 360, sec. 3)
 _PADDING = 0.01  # of the weights of cones (mip-NeRF, eq. 18)
@@ -241,6 +243,12 @@ class NetworkModel(SceneModel):
             padding=_PADDING if self.cones else 1e-5,
         )
         self.trust = 1.0  # in the proposals, while training
+        self.occupancy = MarchingGrid(*_HULL, contracted=False) if config.visual_hull and bounded else None
+
+    def see(self, views: Views) -> None:
+        if self.occupancy is not None and views.cameras.distortion is None:
+            self.occupancy.see(views.cameras, views.sizes)
+            self.occupancy.carve(views)
 
     @property
     def field(self) -> VolumeField:
@@ -250,9 +258,29 @@ class NetworkModel(SceneModel):
         done = step / self.config.steps
         self.trust = _ANNEALING * done / ((_ANNEALING - 1) * done + 1) if self.proposes else 1.0
 
+    def met(self, rays: Rays) -> tuple[Rays, Tensor]:
+        """Of rays those that pass the visual hull, between where they do, and which they are [M] int64."""
+        assert self.occupancy is not None
+        which, near, far = self.occupancy.span(rays)
+        some: Rays = map_tensors(lambda part: part[which], rays)
+        return some._replace(near=near, far=far), which
+
     @torch.no_grad()
     def look(self, rays: Rays, background: Tensor, normals: bool = False) -> VolumeRendering:
-        return self.render(rays, background, None, normals)
+        if self.occupancy is None:
+            return self.render(rays, background, None, normals)
+        some, which = self.met(rays)
+        seen, count = self.render(some, background, None, normals), len(rays.near)
+        return VolumeRendering(
+            rgb=background.repeat(count, 1).index_copy(0, which, seen.rgb),
+            opacity=torch.zeros_like(rays.near).index_copy(0, which, seen.opacity),
+            depth=torch.full_like(rays.near, math.inf).index_copy(0, which, seen.depth),
+            normals=None if seen.normals is None else torch.zeros_like(rays.origins).index_copy(0, which, seen.normals),
+            extras=None,
+            levels=(),
+            samples=None,
+            places=None,
+        )
 
     def render(
         self, rays: Rays, background: Tensor, generator: torch.Generator | None, normals: bool = False

@@ -5,23 +5,29 @@ All losses are means over rays, so that chunks of a batch may be averaged.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.fields.base import eikonal_loss
+from sdfgan.fields.base import eikonal_loss, map_tensors
 from sdfgan.fields.nerf import ProposalField, density_normals
+from sdfgan.fields.ref_nerf import RefNerfField
+from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.marching import render_packed, weighted_packed
 from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel
-from sdfgan.volume import Rays, VolumeRendering
+from sdfgan.ops.pixels import PixelSamples
+from sdfgan.volume import Rays, RaySamples, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
 _PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
 _ANYWHERE = 8  # samples for one point anywhere
 _SEEN, _BESIDE = 0.02, 2  # least weight of samples at which curvature is measured, and of how many one is taken
+_MEETS, _LEAST = 0.1, 1e-7  # sum of a ray's opacities that counts as something; least opacity of a sample with a log
 _MARGIN = 1e-3  # of opacities from 0 and 1, where their entropy is infinite
 
 Numbers = dict[str, Tensor]  # `mse`; `samples`, the places evaluated for each ray; and what a model has besides
@@ -31,7 +37,7 @@ class Batch(NamedTuple):
     """Rays to learn from."""
 
     rays: Rays
-    colors: Tensor  # [R, 3] of the images, over the background
+    colors: Tensor  # [R, 3] of the images, over the background; of the first R rays
     background: Tensor  # [R, 3]
     alpha: Tensor | None = None  # [R] of the images that have it
 
@@ -46,7 +52,12 @@ class Leaf(NamedTuple):
 def scene_loss(
     model: SceneModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
 ) -> tuple[Tensor, Numbers]:
-    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`."""
+    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`.
+
+    A batch may have fewer colours than rays: the rays behind them only enter `ray_entropy`.
+    """
+    if model.config.ray_entropy_weight:
+        batch = with_unseen(model, batch, generator)
     if isinstance(model, SurfaceModel):
         return surface_loss(model, batch, generator)
     if isinstance(model, GridModel):
@@ -58,24 +69,23 @@ def scene_loss(
 def grid_loss(
     model: GridModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
 ) -> tuple[Tensor, Numbers]:
-    """The squared error, and the entropy of opacities if that has a weight.
+    """The squared error, and the losses on opacities that have a weight.
 
     With `leaves` the loss has no gradient by the hash grid's table, but by the features that are added to them: that of
     many chunks makes one table, which costs less than a table of each (`HashGrid.table_gradient`). On a CPU in full
     precision alone.
     """
-    jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
+    jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
     marched = model.occupancy.march(batch.rays, jitter, model.radiance, keep=True)
     if leaves is not None and len(marched.distances):
         assert marched.places.known is not None, "on a CPU in full precision"
         unit, encoded, _ = marched.places.known
         leaves.append(Leaf(unit, encoded.requires_grad_()))
     seen = render_packed(marched, model.radiance, batch.background)
-    mse = (seen.rgb - batch.colors).square().mean()
-    loss = mse
-    if model.config.opacity_weight:
-        loss = loss + model.config.opacity_weight * entropy(seen.opacity).mean()
-    return loss, {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(len(jitter), 1))}
+    count = len(batch.colors)
+    mse = (seen.rgb[:count] - batch.colors).square().mean()
+    log = {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(count, 1))}
+    return add_opacity_losses(mse, log, model.config, seen, marched.deltas, marched.offsets), log
 
 
 def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
@@ -86,7 +96,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     grid.
     """
     config = model.config
-    jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
+    jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
     rays, background, evaluated = batch.rays, batch.background, 0
     if model.beyond is not None:
         rays, behind = model.split(rays)
@@ -97,9 +107,10 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     evaluated += marched.evaluated
     seen, weights = weighted_packed(marched, model.volume, background)
     assert seen.samples is not None and seen.samples.extras is not None
-    error = seen.rgb - batch.colors
+    count = len(batch.colors)
+    error = seen.rgb[:count] - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
-    log["samples"] = loss.new_full((), evaluated / max(len(jitter), 1))
+    log["samples"] = loss.new_full((), evaluated / max(count, 1))
     points = marched.places.points
     anywhere = 2 * torch.rand(len(points) // _ANYWHERE, 3, generator=generator, device=points.device) - 1
     eikonal = eikonal_loss(torch.cat((seen.samples.extras, model.surface.sdf_and_gradient(anywhere)[1])))
@@ -108,11 +119,9 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
         curvature = _curvature(model, points, seen.samples.extras, weights.detach(), generator)
         loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
     if config.mask_weight and batch.alpha is not None:
-        mask = F.binary_cross_entropy(seen.opacity.clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
+        mask = F.binary_cross_entropy(seen.opacity[:count].clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
         loss, log["mask"] = loss + config.mask_weight * mask, mask.detach()
-    if config.opacity_weight:
-        loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
-    return loss, log
+    return add_opacity_losses(loss, log, config, seen, marched.deltas, marched.offsets), log
 
 
 def _curvature(
@@ -130,15 +139,35 @@ def _curvature(
 
 
 def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
-    """The squared errors of all levels, or what holds proposals to them, and the terms of the model's paper."""
+    """The squared errors of all levels, or what holds proposals to them, and the terms of the model's paper.
+
+    Rays that pass no visual hull are background: nothing is learnt from them.
+    """
+    if model.occupancy is not None:
+        rays, met = model.met(batch.rays)
+        colored = met[met < len(batch.colors)]
+        if len(colored) == 0:  # the hull is not met: the first ray as it is, so that there is a loss
+            rays, met = map_tensors(lambda part: part[:1], batch.rays), met.new_zeros(1)
+            colored = met
+        errors = (batch.background[: len(batch.colors)] - batch.colors).square().mean(1).index_fill(0, colored, 0)
+        share = len(colored) / len(batch.colors)
+        loss, log = _network_loss(model, Batch(rays, batch.colors[colored], batch.background[met]), generator)
+        log = {name: share * value for name, value in log.items()}
+        return share * loss, log | {"mse": log["mse"] + errors.mean()}
+    return _network_loss(model, batch, generator)
+
+
+def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+    """`network_loss` of rays that are evaluated."""
     config = model.config
     seen = model.render(batch.rays, batch.background, generator)
-    mse = (seen.rgb - batch.colors).square().mean()
+    count = len(batch.colors)
+    mse = (seen.rgb[:count] - batch.colors).square().mean()
     loss, last = mse, seen.levels[-1]
     log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(model.sampling.counts)))}
     for level in seen.levels[:-1]:
         if level.rgb is not None:
-            loss = loss + _COARSE_WEIGHT[model.kind] * (level.rgb - batch.colors).square().mean()
+            loss = loss + _COARSE_WEIGHT[model.kind] * (level.rgb[:count] - batch.colors).square().mean()
         else:
             covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
             loss = loss + config.interlevel_weight * covered
@@ -147,8 +176,9 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
         distortion = ops.distortion_loss(last.spans, last.weights).mean()
         loss = loss + config.distortion_weight * distortion
         log["distortion"] = distortion.detach()
-    if config.opacity_weight:
-        loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
+    rays, samples = last.weights.shape
+    offsets = torch.arange(0, rays * samples + 1, samples, device=last.weights.device)
+    loss = add_opacity_losses(loss, log, config, seen, last.edges.diff(dim=1).flatten(), offsets)
     if model.kind == "ref-nerf":
         extra, numbers = normal_losses(model, seen)
         loss, log = loss + extra, log | numbers
@@ -156,26 +186,82 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
 
 
 def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Numbers]:
-    """Ref-NeRF, eqs. 11 and 12."""
-    assert seen.samples is not None and seen.places is not None
-    predicted, true = seen.samples.normals, seen.samples.extras
-    assert predicted is not None and true is not None
-    weights = seen.levels[-1].weights
-    rays = max(len(weights), 1)
-    weights = weights.reshape(-1)
-    differ = (weights * (predicted - true).square().sum(1)).sum() / rays
+    """Ref-NeRF, eqs. 11 and 12; that of normals of the density, which are dear, on the first `normal_share` of rays.
+
+    Rays are in no order, so that the expected gradient is that of all.
+    """
+    assert seen.samples is not None and seen.places is not None and isinstance(model.network, RefNerfField)
+    weights, predicted = seen.levels[-1].weights, seen.samples.normals
+    assert predicted is not None
+    rays, count = weights.shape
     facing = (predicted * seen.places.directions).sum(1).clamp(min=0)
-    away = (weights * facing.square()).sum() / rays
-    log = {"normals": differ.detach(), "orientation": away.detach()}
+    away = (weights.flatten() * facing.square()).sum() / max(rays, 1)
+    some = math.ceil(model.config.normal_share * rays)
+    places = map_tensors(lambda part: part[: some * count], seen.places)
+    weights, predicted = weights[:some].flatten(), predicted[: some * count]
+
+    def differ(density: Callable[[RaySamples], Tensor], weights: Tensor, predicted: Tensor) -> Tensor:
+        _, true = density_normals(density, places, create_graph=True)
+        return (weights * (predicted - true).square().sum(1)).sum() / max(some, 1)
+
+    apart = differ(model.network.density, weights, predicted)
+    log = {"normals": apart.detach(), "orientation": away.detach()}
     if model.config.prop_normal:
         assert isinstance(model.coarse, ProposalField)
-        _, proposed = density_normals(model.coarse.density, seen.places, create_graph=True)
-        apart = (weights.detach() * (predicted.detach() - proposed).square().sum(1)).sum() / rays
-        differ = differ + _PROPOSAL_NORMALS * apart
-    return model.config.normal_weight * differ + model.config.orientation_weight * away, log
+        apart = apart + _PROPOSAL_NORMALS * differ(model.coarse.density, weights.detach(), predicted.detach())
+    return model.config.normal_weight * apart + model.config.orientation_weight * away, log
+
+
+def add_opacity_losses(
+    loss: Tensor, log: Numbers, config: ResolvedNerfConfig, seen: VolumeRendering, deltas: Tensor, offsets: Tensor
+) -> Tensor:
+    """The loss with those on opacities, of rays and of samples, that have a weight; samples are as in `ray_entropy`."""
+    if config.opacity_weight:
+        loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
+    if config.ray_entropy_weight:
+        assert seen.samples is not None
+        spread = ray_entropy(seen.samples.density, deltas, offsets).mean()
+        loss, log["ray_entropy"] = loss + config.ray_entropy_weight * spread, spread.detach()
+    return loss
 
 
 def entropy(opacity: Tensor) -> Tensor:
     """Of rays that are stopped with this probability [R]: 0 for surely stopped and surely not."""
     p = opacity.clamp(1e-4, 1 - 1e-4)
     return -(p * p.log() + (1 - p) * (1 - p).log())
+
+
+def ray_entropy(density: Tensor, deltas: Tensor, offsets: Tensor) -> Tensor:
+    """How spread out what each of R rays meets is [R] (InfoNeRF, Kim et al. 2022, arXiv:2112.15399, eqs. 5 to 8).
+
+    The entropy of a_i / sum a, a_i = 1 - exp(-density_i delta_i), of the samples [N] from offsets [R+1] [r] to [r + 1];
+    0 for rays with sum a of at most 0.1, which meet nothing. Differentiable.
+    """
+    a = 1 - (-density * deltas).exp()
+    counts = offsets.diff()
+    ray = torch.repeat_interleave(torch.arange(len(counts), device=a.device), counts, output_size=len(a))
+    nothing = a.new_zeros(len(counts))
+    total, logs = (nothing.index_add(0, ray, part) for part in (a, a * a.clamp(min=_LEAST).log()))
+    meets = total > _MEETS
+    total = torch.where(meets, total, 1)
+    return torch.where(meets, total.log() - logs / total, 0)
+
+
+def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> Batch:
+    """A batch with half as many rays more, without colours, as no camera has them (InfoNeRF, sec. 3.3).
+
+    Each begins between two of the batch's origins and passes where one of their rays is nearest to the scene's centre.
+    """
+    rays: Rays = map_tensors(lambda part: part[::2], batch.rays)
+    others = rays.origins.roll(1, 0)
+    share = torch.rand(len(others), 1, generator=generator, device=others.device)
+    towards = F.normalize(torch.lerp(rays.origins, others, share), dim=1)
+    origins = towards * torch.lerp(rays.origins.norm(dim=1), others.norm(dim=1), share[:, 0])[:, None]
+    along = -(rays.origins * rays.directions).sum(1, keepdim=True)
+    directions = F.normalize(rays.origins + along.clamp(min=_MARGIN) * rays.directions - origins, dim=1)
+    assert rays.radii is not None
+    unseen = model.rays(PixelSamples(origins, directions, rays.radii, None))
+    pairs = zip(batch.rays, unseen, strict=True)
+    together: list[Any] = [None if a is None or b is None else torch.cat((a, b)) for a, b in pairs]
+    background = torch.cat((batch.background, batch.background[::2]))
+    return batch._replace(rays=Rays(*together), background=background)

@@ -13,16 +13,18 @@ import torch
 from torch import Tensor
 
 import posed
+from sdfgan import ops
 from sdfgan.cameras import look_at
 from sdfgan.data.scenes import Views
-from sdfgan.fields import radiance_grid
-from sdfgan.fields.nerf import NerfField, WithNormals
+from sdfgan.fields import nerf, radiance_grid, small_mlp
+from sdfgan.fields.nerf import NerfField, WithNormals, density_normals
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.ref_nerf import RefNerfField, linear_to_srgb
 from sdfgan.nerf.config import NerfConfig
 from sdfgan.nerf.marching import MarchingGrid, Packed, render_packed
 from sdfgan.nerf.mesh import DensitySurface
 from sdfgan.nerf.models import make_model
+from sdfgan.nerf.objective import Batch, ray_entropy, with_unseen
 from sdfgan.nerf.report import Look, SceneRenderer, depth_span, neutral, orbit, path_cameras
 from sdfgan.ops import pixel_views, sample_pixels
 from sdfgan.ops.pixels import PixelSamples
@@ -335,6 +337,85 @@ def test_noise_is_drawn_from_the_generator_alone() -> None:
     first, again, other = (field.radiance(places, torch.Generator().manual_seed(s)).rgb for s in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(field.radiance(places).rgb, field.radiance(places).rgb)
+
+
+@pytest.mark.parametrize("make", [*FIELDS[:2], lambda contracted: NerfField(16, 2, 3, contracted)])
+def test_layers_are_one_kernel_on_a_cpu_and_the_same(
+    make: Callable[[bool], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Answers and gradients are those of torch's layers; normals may be differentiated in both."""
+    torch.manual_seed(0)
+    field, points = make(False), torch.randn(50, 3)
+    places = RaySamples(points, torch.nn.functional.normalize(points, dim=1))
+    asked: list[Tensor] = []
+
+    def results() -> list[Tensor]:
+        answer = field.radiance(places)
+        _, normals = density_normals(field.density, places, create_graph=True)
+        total = answer.density.sum() + answer.rgb.square().sum() + (normals * points).square().sum()
+        return [answer.density, answer.rgb, normals, *torch.autograd.grad(total, list(field.parameters()))]
+
+    kernel = small_mlp.ops.perceptron
+    monkeypatch.setattr(small_mlp.ops, "perceptron", lambda x, *layers: (asked.append(x), kernel(x, *layers))[1])
+    fused = results()
+    assert asked
+    monkeypatch.setattr(nerf, "can_fuse", lambda x: False)
+    for actual, expected in zip(fused, results(), strict=True):
+        # Rows of less than a thousandth of a gradient are left out.
+        assert torch.allclose(actual, expected, rtol=1e-3, atol=2e-3 * expected.abs().max().item())
+
+
+def test_a_gradient_leaves_out_what_is_negligible() -> None:
+    torch.manual_seed(0)
+    x, weights, biases = torch.randn(40, 3), [torch.randn(8, 3), torch.randn(2, 8)], [torch.randn(8), torch.randn(2)]
+    inputs = [tensor.requires_grad_() for tensor in (x, *weights, *biases)]
+    gradient = torch.randn(40, 2)
+    gradient[10:30] = 1e-6 * gradient[10:30]
+    out = small_mlp.sparse_perceptron(x, weights, biases)
+    found = torch.autograd.grad(out, inputs, gradient)
+    expected = torch.autograd.grad(ops.perceptron(x, weights, biases), inputs, gradient)
+    assert (found[0][10:30] == 0).all() and (expected[0][10:30] != 0).any()
+    for actual, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-3, atol=1e-4)
+    nothing = torch.autograd.grad(small_mlp.sparse_perceptron(x, weights, biases), inputs, 0 * gradient)
+    assert all((part == 0).all() for part in nothing)
+    empty = small_mlp.sparse_perceptron(x[:0], weights, biases)
+    assert all((part == 0).all() for part in torch.autograd.grad(empty.sum(), inputs))
+
+
+def test_entropy_along_rays() -> None:
+    """Alike samples have log of their number, one has none; rays that meet nothing count as having none."""
+    density = torch.tensor([2.0, 2, 2, 2, 1e-3, 1e-3, 50, 0, 0], requires_grad=True)
+    offsets = torch.tensor([0, 4, 6, 6, 9])
+    found = ray_entropy(density, torch.full((9,), 0.5), offsets)
+    assert found.tolist() == pytest.approx([math.log(4), 0, 0, 0], abs=1e-5)
+    (gradient,) = torch.autograd.grad(found.sum(), density)
+    assert gradient.isfinite().all() and (gradient[4:6] == 0).all()
+    a = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
+    p = a / a.sum()
+    found = ray_entropy(-(1 - a).log(), torch.ones(3).double(), torch.tensor([0, 3]))
+    assert found.item() == pytest.approx(-(p * p.log()).sum().item())
+    assert len(ray_entropy(torch.zeros(0), torch.zeros(0), torch.zeros(1, dtype=torch.int64))) == 0
+
+
+def test_rays_that_no_camera_has_pass_the_scene() -> None:
+    config = NerfConfig(hash_table=8, hash_levels=2, grid_resolution=8, device="cpu").resolved()
+    model = make_model(config, bounded=True)
+    order = torch.randperm(4800, generator=torch.Generator().manual_seed(0))
+    pixels = sample_pixels(views_of(posed.cameras(12)).cameras, order[:130], None)
+    colors = torch.zeros(len(pixels.origins), 3)
+    batch = with_unseen(model, Batch(model.rays(pixels), colors, colors + 1), torch.Generator().manual_seed(0))
+    seen, rays = len(colors), batch.rays
+    assert len(rays.near) == len(batch.background) == seen + (seen + 1) // 2 and len(batch.colors) == seen
+    origins, directions = rays.origins[seen:], rays.directions[seen:]
+    torch.testing.assert_close(origins.norm(dim=1), torch.full((len(origins),), pixels.origins[0].norm().item()))
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(len(origins)))
+    assert (torch.cdist(origins, pixels.origins).amin(1) > 1e-3).float().mean() > 0.8  # from elsewhere
+    beside, known = (
+        torch.linalg.cross(one.origins, one.directions).norm(dim=1)
+        for one in (Rays(origins, directions, *rays[2:4]), pixels)
+    )
+    assert (beside <= known[::2] + 1e-4).all() and (rays.far > rays.near).all()
 
 
 def test_linear_light_as_srgb() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.job import NerfJob
 from sdfgan.training.checkpoint import Saved, load_checkpoint, resolve_checkpoint
 from sdfgan.training.ranks import Ranks
+from sdfgan.volume import Rays
 
 FAST: dict[str, Any] = {
     "device": "cpu", "hash_table": 12, "hash_finest": 32, "hash_levels": 4, "grid_resolution": 16, "march_steps": 48,
@@ -108,6 +110,55 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
     assert known == logs[-1].keys() & {"interlevel", "distortion", "normals", "orientation"}
     named = {name for name, p in trainer.model.named_parameters()}
     assert any(name.startswith("coarse") for name in named) == (model != "mip-nerf")
+
+
+@pytest.mark.parametrize("model", ["fast", "surface", "nerf", "mip-nerf-360"])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_density_along_rays_gathers_if_its_entropy_has_a_weight(scene: Path, model: Any, bounded: bool) -> None:
+    options = FAST if model in ("fast", "surface") else CLASSIC
+    data, spread = load_scene(scene), []
+    for weight in (1e-6, 0.3):
+        config = NerfConfig(data=scene, model=model, steps=40, ray_entropy_weight=weight, **options)
+        trainer = NerfJob(config.resolved(), data._replace(bounded=bounded))
+        try:
+            logs = [trainer.step() for _ in range(40 if bounded else 3)]
+        finally:
+            trainer.close()
+        assert all(math.isfinite(value) for log in logs for value in log.values())
+        spread.append(sum(log["ray_entropy"] for log in logs[-8:]))
+    assert not bounded or spread[1] < 0.9 * spread[0]
+
+
+def test_rays_beside_the_visual_hull_cost_nothing(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The ball is inside of it; beside it there is background, in images, losses and meshes."""
+    from sdfgan.nerf.mesh import scene_surface
+
+    data, psnr = load_scene(scene), []
+    for visual_hull in (False, True):
+        config = NerfConfig(data=scene, model="nerf", steps=60, visual_hull=visual_hull, **CLASSIC).resolved()
+        trainer = NerfJob(config, data)
+        try:
+            logs = [trainer.step() for _ in range(60)]
+            psnr.append(trainer.renderer.scores(data.val, [0, 1])["psnr"])
+        finally:
+            trainer.close()
+        samples = sum(log["samples"] for log in logs) / 60
+        assert samples < 0.9 * 24 if visual_hull else samples == 24
+    trainer.describe()
+    assert re.search(r"visual hull: [2-7]\d\.\d% of the scene's cube", capsys.readouterr().out)
+    unbounded = NerfJob(config, data._replace(bounded=False))
+    unbounded.describe()
+    unbounded.close()
+    assert "no visual hull, which needs an object in pinhole images with alpha" in capsys.readouterr().out
+    hull, surface = trainer.model.occupancy, scene_surface(trainer.model, config, 16)
+    ball = torch.nn.functional.normalize(torch.randn(500, 3), dim=1) * posed.RADIUS / 1.5
+    assert hull(ball).all() and hull(1.4 * ball).float().mean() < 0.5
+    assert psnr[1] > psnr[0] - 1 and psnr[1] > 15
+    empty = hull.points((~hull.seen).nonzero()[:5, 0])
+    assert (surface.sdf(empty) == 1).all()
+    span = torch.zeros(5), torch.full((5,), 1e-3)
+    looking = trainer.model.look(Rays(empty, torch.eye(3)[:1].expand(5, 3).contiguous(), *span), torch.ones(3))
+    assert (looking.rgb == 1).all() and (looking.opacity == 0).all() and looking.depth.isinf().all()
 
 
 @pytest.mark.parametrize("model", ["fast", "surface", "ref-nerf"])
@@ -281,9 +332,8 @@ def test_pictures_of_masked_views_are_grey_where_nothing_is_known(tmp_path: Path
 
 
 def test_learning_rate_crop_precision_and_clipping(scene: Path) -> None:
-    config = NerfConfig(
-        data=scene, model="nerf", steps=10, center_crop_steps=1, precision="bf16", gradient_clip=1e-3, **CLASSIC
-    )
+    options = {"center_crop_steps": 1, "precision": "bf16", "gradient_clip": 1e-3, "learning_rate_final": 0.1}
+    config = NerfConfig(data=scene, model="nerf", steps=10, **options, **CLASSIC)
     trainer = NerfJob(config.resolved(), load_scene(scene))
     first, crop = trainer._draw(), trainer.middle
     side = posed.SIDE
@@ -323,6 +373,8 @@ def test_bad_settings_are_named(scene: Path, changes: dict[str, Any], said: str)
 def test_configurations_of_files_are_checked(changes: dict[str, Any]) -> None:
     saved = NerfConfig(model="mip-nerf", device="cpu").resolved().to_json()
     assert NerfConfig.from_json(saved, Path("state.json")).octaves == 12
+    del saved["visual_hull"]  # as earlier versions wrote it
+    assert not NerfConfig.from_json(saved, Path("state.json")).visual_hull
     with pytest.raises(UserError, match=r"state\.json: not a train-nerf configuration of this version: "):
         NerfConfig.from_json({**saved, **changes}, Path("state.json"))
 
