@@ -130,11 +130,11 @@ class SurfaceGrid(Field):
         return self.color_net(x).float().sigmoid()
 
     @torch.no_grad()
-    def measure_slope(self) -> None:
-        """Set `lipschitz` to the gradient's length that nearly nowhere in the cube is exceeded, at least 1."""
+    def measure_slope(self, points: int = _SLOPE_POINTS) -> None:
+        """Set `lipschitz` to the gradient's length that is exceeded nearly nowhere, at least 1; at so many places."""
         generator = torch.Generator().manual_seed(0)
-        points = 2 * torch.rand(_SLOPE_POINTS, 3, generator=generator) - 1
-        _, gradient = self.sdf_and_gradient(points.to(self.active.device))
+        places = 2 * torch.rand(points, 3, generator=generator) - 1
+        _, gradient = self.sdf_and_gradient(places.to(self.active.device))
         self.lipschitz = max(gradient.norm(dim=1).quantile(_SLOPE_QUANTILE).item(), 1.0)
 
     def _sphere(self, points: Tensor) -> tuple[Tensor, Tensor]:

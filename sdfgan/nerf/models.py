@@ -21,7 +21,8 @@ from sdfgan.fields.ref_nerf import RefNerfField
 from sdfgan.fields.surface_grid import SurfaceGrid
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
-from sdfgan.ops.pixels import PixelSamples
+from sdfgan.ops.pixels import PixelSamples, PixelViews
+from sdfgan.raycast import PhotographRays
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.volume import Radiance, Rays, RaySamples, Sampling, SdfVolume, VolumeField, VolumeRendering, render
 from sdfgan.volume.field import Kind, surface_density
@@ -33,6 +34,8 @@ _NEAREST = 0.01  # in front of a camera inside the scene's cube
 _DENSITIES: dict[str, Kind] = {"volsdf": "laplace", "neus": "logistic"}
 _SPHERES = {True: 0.7, False: 0.4}  # first radii, of bounded scenes and of others
 _THINNING = 0.8  # power of the share of the steps
+_SLOPE_POINTS = 2000  # at which gradients are measured, in each step that is traced
+_LEAST_COSINE = 0.1  # of a ray and its camera's axis
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
 
 
@@ -161,6 +164,8 @@ class SurfaceModel(MarchedModel):
         self.volume = SurfaceVolume(surface, beta, _DENSITIES[config.surface_density])
         self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=False)
         self.beyond = None if bounded else GridModel(config, bounded)
+        self.traced = False  # whether the step sees the surface, not the volume
+        self.cameras: PixelViews | None = None
 
     @property
     def field(self) -> VolumeField:
@@ -178,6 +183,9 @@ class SurfaceModel(MarchedModel):
         finer = min(done / config.coarse_share, 1.0) if config.coarse_share else 1.0
         self.surface.use(config.coarse_levels + math.ceil(finer * added))
         self.surface.detail.fill_(finer)  # first colours are explained by normals, not painted on
+        self.traced = step >= config.steps - config.surface_steps
+        if self.traced:  # every time, so that a run that is continued knows it
+            self.surface.measure_slope(_SLOPE_POINTS)
         if step % _UPDATE_INTERVAL == 0:
             self.occupancy.refresh(partial(self.volume.densest, reach=2 / config.grid_resolution), generator)
         if self.beyond is not None:
@@ -185,8 +193,19 @@ class SurfaceModel(MarchedModel):
 
     def see(self, views: Views) -> None:
         super().see(views)
+        self.cameras = views.cameras
         if self.beyond is not None:
             self.beyond.see(views)
+
+    def photograph_rays(self, rays: Rays, view: Tensor) -> PhotographRays:
+        """Rays of photographs `view` [R], to be traced."""
+        assert self.cameras is not None and rays.radii is not None, "after `see`"
+        axes = self.cameras.camera_to_world[view, :, :3].mT
+        if self.cameras.distortion is None:
+            footprint = self.cameras.intrinsics[view, :2].prod(1).rsqrt()
+        else:  # as wide as a circle of that radius (mip-NeRF); the lens may have made it smaller or larger
+            footprint = math.sqrt(3) * rays.radii / -(axes[:, 2] * rays.directions).sum(1).clamp(max=-_LEAST_COSINE)
+        return PhotographRays(rays.origins, rays.directions, rays.near, rays.far, axes, footprint)
 
     def split(self, rays: Rays) -> tuple[Rays, Rays]:
         """The parts of rays in the cube and, of an unbounded scene, behind it."""

@@ -16,6 +16,7 @@ from sdfgan.fields.base import eikonal_loss
 from sdfgan.fields.nerf import ProposalField, density_normals
 from sdfgan.nerf.marching import render_packed, weighted_packed
 from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel
+from sdfgan.raycast import render_rays
 from sdfgan.volume import Rays, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
@@ -33,6 +34,7 @@ class Batch(NamedTuple):
     rays: Rays
     colors: Tensor  # [R, 3] of the images, over the background
     background: Tensor  # [R, 3]
+    view: Tensor  # [R] int64, which image each is of
     alpha: Tensor | None = None  # [R] of the images that have it
 
 
@@ -81,31 +83,28 @@ def grid_loss(
 def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
     """The absolute error (NeuS, eq. 14), and what makes the field a distance, smooth, and opaque where images are.
 
+    What rays see is the volume around the surface or, in the last steps, the surface itself (`render_rays`).
     `eikonal` is that of the samples and of as many points anywhere in the cube, divided by eight; `curvature` is that
     of PermutoSDF (Rosu and Behnke 2023, arXiv:2211.12562, eq. 8): how far normals turn within a cell of the finest
     grid.
     """
     config = model.config
     jitter = torch.rand(len(batch.colors), generator=generator, device=batch.colors.device)
-    rays, background, evaluated = batch.rays, batch.background, 0
+    rays, background, evaluated = batch.rays, batch.background, jitter.new_zeros(())
     if model.beyond is not None:
         rays, behind = model.split(rays)
         far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance, keep=True)
         background = render_packed(far_off, model.beyond.radiance, background).rgb
-        evaluated = far_off.evaluated
-    marched = model.occupancy.march(rays, jitter, model.volume)
-    evaluated += marched.evaluated
-    seen, weights = weighted_packed(marched, model.volume, background)
-    assert seen.samples is not None and seen.samples.extras is not None
+        evaluated = evaluated + far_off.evaluated
+    seen = (_trace if model.traced else _march)(model, rays._replace(image=batch.view), jitter, background)
     error = seen.rgb - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
-    log["samples"] = loss.new_full((), evaluated / max(len(jitter), 1))
-    points = marched.places.points
-    anywhere = 2 * torch.rand(len(points) // _ANYWHERE, 3, generator=generator, device=points.device) - 1
-    eikonal = eikonal_loss(torch.cat((seen.samples.extras, model.surface.sdf_and_gradient(anywhere)[1])))
+    log["samples"] = (evaluated + seen.evaluated) / max(len(jitter), 1)
+    anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=generator, device=jitter.device) - 1
+    eikonal = eikonal_loss(torch.cat((seen.gradients, model.surface.sdf_and_gradient(anywhere)[1])))
     loss, log["eikonal"] = loss + config.eikonal_weight * eikonal, eikonal.detach()
     if config.curvature_weight:
-        curvature = _curvature(model, points, seen.samples.extras, weights.detach(), generator)
+        curvature = _curvature(model, seen.points, seen.gradients, seen.weights.detach(), generator)
         loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
     if config.mask_weight and batch.alpha is not None:
         mask = F.binary_cross_entropy(seen.opacity.clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
@@ -113,6 +112,38 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     if config.opacity_weight:
         loss = loss + config.opacity_weight * entropy(seen.opacity).mean()
     return loss, log
+
+
+class _Seen(NamedTuple):
+    """What R rays see of a surface by N samples."""
+
+    rgb: Tensor  # [R, 3]
+    opacity: Tensor  # [R]
+    points: Tensor  # [N, 3]
+    gradients: Tensor  # [N, 3] of the distance
+    weights: Tensor  # [N]
+    evaluated: int | Tensor  # places evaluated, in all
+    elsewhere: int  # how many other places should be distances, too
+
+
+def _march(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) -> _Seen:
+    """Its volume."""
+    marched = model.occupancy.march(rays, jitter, model.volume)
+    seen, weights = weighted_packed(marched, model.volume, background)
+    assert seen.samples is not None and seen.samples.extras is not None
+    points = marched.places.points
+    return _Seen(
+        seen.rgb, seen.opacity, points, seen.samples.extras, weights, marched.evaluated, len(points) // _ANYWHERE
+    )
+
+
+def _trace(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) -> _Seen:
+    """The surface itself."""
+    assert rays.image is not None
+    given = model.photograph_rays(rays, rays.image)
+    seen = render_rays(model.surface, given, background, condition=rays.origins)
+    count = seen.counts[0] + len(seen.points)
+    return _Seen(seen.rgb, seen.alpha, seen.points, seen.field.gradient, seen.weights, count, len(jitter))
 
 
 def _curvature(
