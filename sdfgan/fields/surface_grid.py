@@ -66,6 +66,7 @@ class SurfaceGrid(Field):
         self.register_buffer("active", torch.tensor(levels))  # `_levels`, in checkpoints
         self._levels = levels
         self.register_buffer("detail", torch.ones(()))  # factor of the features that colours get
+        self.view_dependence = 1.0  # the same of directions; who trains sets it from the step
 
     @property
     def _layers(self) -> list[nn.Linear]:
@@ -126,7 +127,7 @@ class SurfaceGrid(Field):
         encoded = ops.integrated_directional_encoding(directions.contiguous(), smooth, DIRECTION_LEVELS)
         normals = F.normalize(gradient, dim=1)
         facing = (normals * directions).sum(1, keepdim=True)  # as Ref-NeRF has it (Verbin et al. 2022, sec. 3.2)
-        x = torch.cat((points, normals, facing, encoded, self.detail * features), 1)
+        x = torch.cat((points, normals, facing, self.view_dependence * encoded, self.detail * features), 1)
         return self.color_net(x).float().sigmoid()
 
     @torch.no_grad()

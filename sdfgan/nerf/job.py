@@ -257,6 +257,7 @@ class NerfJob(Job):
             self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.max_rays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
+        self.model.continued(self.steps_done)
 
     # ---------------------------------------------------------------------------------------------------- looking at it
 

@@ -64,6 +64,9 @@ class SceneModel(nn.Module):
     def see(self, views: Views) -> None:
         """What is to be done once the cameras are known."""
 
+    def continued(self, steps: int) -> None:
+        """What is to be done when a checkpoint after so many steps has been loaded."""
+
     def rays(self, pixels: PixelSamples) -> Rays:
         """Rays of pixels with the part of each that is in the scene."""
         config = self.config
@@ -183,6 +186,7 @@ class SurfaceModel(MarchedModel):
         finer = min(done / config.coarse_share, 1.0) if config.coarse_share else 1.0
         self.surface.use(config.coarse_levels + math.ceil(finer * added))
         self.surface.detail.fill_(finer)  # first colours are explained by normals, not painted on
+        self._weigh_directions(done)
         self.traced = step >= config.steps - config.surface_steps
         if self.traced:  # every time, so that a run that is continued knows it
             self.surface.measure_slope(_SLOPE_POINTS)
@@ -196,6 +200,17 @@ class SurfaceModel(MarchedModel):
         self.cameras = views.cameras
         if self.beyond is not None:
             self.beyond.see(views)
+
+    def continued(self, steps: int) -> None:
+        self._weigh_directions(max(steps - 1, 0) / self.config.steps)
+
+    def _weigh_directions(self, done: float) -> None:
+        """None until all levels are in use: what depends on the view is explained by how the normal faces it first.
+
+        Otherwise a colour network can give a dent the shading of a plane. What is left to directions follows linearly.
+        """
+        share = self.config.coarse_share
+        self.surface.view_dependence = max(0.0, done - share) / (1 - share or 1.0)
 
     def photograph_rays(self, rays: Rays, view: Tensor) -> PhotographRays:
         """Rays of photographs `view` [R], to be traced."""
@@ -314,4 +329,5 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, Resol
     config = dataclasses.replace(config_of(saved), device=device).resolved()
     model = make_model(config, bool(saved.state.get("bounded"))).to(device)
     unpack_module(model, saved.tensors, "model", saved.folder)
+    model.continued(saved.state["step"])
     return model.requires_grad_(False), config

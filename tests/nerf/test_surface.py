@@ -113,6 +113,24 @@ def test_every_option_trains(scene: Path, tmp_path: Path, density: Any, bounded:
     assert seen.normals is not None and seen.normals.isfinite().all() and seen.rgb.isfinite().all()
 
 
+def test_directions_come_last(finished: Path) -> None:
+    """Until all levels are in use, colours know of the direction no more than how far the normal faces it."""
+    model, config = load_model(finished)
+    assert isinstance(model, SurfaceModel)
+    field, random = model.surface, torch.Generator().manual_seed(0)
+    assert field.view_dependence == pytest.approx((99 / 100 - 0.5) / 0.5)  # as in the last of 100 steps
+    points = 0.6 * torch.nn.functional.normalize(torch.randn(50, 3, generator=random), dim=1)
+    normals = torch.nn.functional.normalize(field.sdf_and_gradient(points)[1].detach(), dim=1)
+    one_way = torch.nn.functional.normalize(torch.randn(50, 3, generator=random) - 2 * normals, dim=1)
+    other = 2 * (one_way * normals).sum(1, keepdim=True) * normals - one_way  # turned about the normal by half
+    model.before_step(config.steps // 2, random)
+    assert field.view_dependence == 0.0
+    with torch.no_grad():
+        assert torch.allclose(field.seen(points, one_way).rgb, field.seen(points, other).rgb, atol=1e-5)
+        model.continued(config.steps)
+        assert not torch.allclose(field.seen(points, one_way).rgb, field.seen(points, other).rgb, atol=1e-3)
+
+
 @pytest.mark.parametrize("bounded", [True, False])
 def test_last_steps_trace_the_surface(tmp_path: Path, bounded: bool) -> None:
     """They go on where the volume was left, and see it as well: photographs whose edges cover pixels in part."""
