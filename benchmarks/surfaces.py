@@ -56,7 +56,8 @@ def measure(config: NerfConfig, truth: GroundTruth) -> dict[str, Any]:
     used = time.process_time()
     summary = train(config)
     minutes = (time.process_time() - used) / 60
-    row = {"model": config.model, "steps": summary["steps"], "cpu_minutes": minutes}
+    row = {"model": config.model, "steps": summary["steps"], "surface_steps": config.surface_steps}
+    row["cpu_minutes"] = minutes
     row["psnr"] = summary["scores"]["val"]["psnr"]
     assert config.output_dir is not None
     mesh = trimesh.load(config.output_dir / "mesh.glb", force="mesh")
@@ -112,6 +113,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=60)
     parser.add_argument("--side", type=int, default=200, help="pixels")
     parser.add_argument("--steps", type=int, help="updates of each; default: the model's")
+    parser.add_argument("--surface-steps", type=int, default=0, help="of surface's: traced, at the end")
     parser.add_argument("--mesh-resolution", type=int, default=128)
     parser.add_argument("--work", type=Path, help="keep photographs and runs here; photographs that are there are used")
     parser.add_argument("--json", type=Path, help="append a line for each run to this file")
@@ -128,9 +130,11 @@ def main() -> None:
             truth, row_of_images = GroundTruth(true), [shown(true)]
             for model in arguments.models:
                 run = work / f"{path.stem}-{model}"
+                traced = arguments.surface_steps if model == "surface" else 0
                 config = NerfConfig(
                     data=folder, model=model, steps=arguments.steps, output_dir=run, scene_scale=SCENE_SCALE,
-                    video_frames=0, evaluate_interval=0, mesh_resolution=arguments.mesh_resolution, device="cpu",
+                    surface_steps=traced, mesh_resolution=arguments.mesh_resolution,
+                    video_frames=0, evaluate_interval=0, device="cpu",
                 )  # fmt: skip
                 row = {"mesh": path.stem, "views": arguments.views, **measure(config, truth), **environment("cpu")}
                 row_of_images.append(shown(trimesh.load(run / "mesh.glb", force="mesh")))

@@ -66,6 +66,7 @@ class SurfaceGrid(Field):
         self.register_buffer("active", torch.tensor(levels))  # `_levels`, in checkpoints
         self._levels = levels
         self.register_buffer("detail", torch.ones(()))  # factor of the features that colours get
+        self.view_dependence = 1.0  # the same of directions; who trains sets it from the step
 
     @property
     def _layers(self) -> list[nn.Linear]:
@@ -126,15 +127,15 @@ class SurfaceGrid(Field):
         encoded = ops.integrated_directional_encoding(directions.contiguous(), smooth, DIRECTION_LEVELS)
         normals = F.normalize(gradient, dim=1)
         facing = (normals * directions).sum(1, keepdim=True)  # as Ref-NeRF has it (Verbin et al. 2022, sec. 3.2)
-        x = torch.cat((points, normals, facing, encoded, self.detail * features), 1)
+        x = torch.cat((points, normals, facing, self.view_dependence * encoded, self.detail * features), 1)
         return self.color_net(x).float().sigmoid()
 
     @torch.no_grad()
-    def measure_slope(self) -> None:
-        """Set `lipschitz` to the gradient's length that nearly nowhere in the cube is exceeded, at least 1."""
+    def measure_slope(self, points: int = _SLOPE_POINTS) -> None:
+        """Set `lipschitz` to the gradient's length that is exceeded nearly nowhere, at least 1; at so many places."""
         generator = torch.Generator().manual_seed(0)
-        points = 2 * torch.rand(_SLOPE_POINTS, 3, generator=generator) - 1
-        _, gradient = self.sdf_and_gradient(points.to(self.active.device))
+        places = 2 * torch.rand(points, 3, generator=generator) - 1
+        _, gradient = self.sdf_and_gradient(places.to(self.active.device))
         self.lipschitz = max(gradient.norm(dim=1).quantile(_SLOPE_QUANTILE).item(), 1.0)
 
     def _sphere(self, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -158,6 +158,9 @@ class NerfConfig(Config):
     """Rays per step, over all processes."""
     samples: Annotated[int | None, Positive, AtMost(2**28)] = None
     """fast: samples evaluated per step; the number of rays adapts to it, up to --rays."""
+    surface_steps: Annotated[Natural, Essential] = 0
+    """surface: of the steps, the last so many see the surface itself, raycast with exact edges, instead of its
+    volume."""
     learning_rate: Annotated[Scale | None, Essential, Formerly("lr")] = None
     """Adam's largest learning rate."""
     learning_rate_final: Annotated[float | None, Positive, AtMost(1), Formerly("lr_final")] = None
@@ -317,12 +320,14 @@ class ResolvedNerfConfig(NerfConfig):
         if self.model == "surface" and self.coarse_levels > self.hash_levels:
             both = f"{self.coarse_levels} and {self.hash_levels}"
             raise UserError(f"--coarse-levels must not be more than --hash-levels, got {both}")
+        if self.surface_steps > self.steps:
+            raise UserError(f"--surface-steps must not be more than --steps, got {self.surface_steps} and {self.steps}")
 
 
 _ONLY_OF: dict[tuple[str, ...], str] = {
     GRID_MODELS: "samples hash_levels hash_table hash_finest grid_resolution march_steps",
     ("surface",): "surface_density thickness thickness_final sphere_radius coarse_levels coarse_share eikonal_weight "
-    "curvature_weight mask_weight",
+    "curvature_weight mask_weight surface_steps",
     ("fast", *CLASSIC_MODELS): "mesh_level",
     CLASSIC_MODELS: "octaves coarse_samples fine_samples distortion_weight visual_hull",
     ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",

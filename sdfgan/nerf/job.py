@@ -196,7 +196,8 @@ class NerfJob(Job):
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
             alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
-            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha)
+            view = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
+            batch = Batch(self.model.rays(pixels), colors, chunk.background, view, alpha)
             leaves: list[Leaf] | None = None if self.table is None else []
             loss, log = scene_loss(self.model, batch, generator, leaves)
         wanted = [parameter if i != self.table else parameter[:0] for i, parameter in enumerate(self.parameters)]
@@ -262,6 +263,7 @@ class NerfJob(Job):
             self.rays_now = min(max(self.rays_now, self.chunks), self.chunks * self.max_rays)
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: not a checkpoint of this version: {str(error)[:100]}") from error
+        self.model.continued(self.steps_done)
 
     # ---------------------------------------------------------------------------------------------------- looking at it
 

@@ -22,7 +22,8 @@ from sdfgan.fields.ref_nerf import RefNerfField
 from sdfgan.fields.surface_grid import SurfaceGrid
 from sdfgan.nerf.config import NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.marching import MarchingGrid, render_packed
-from sdfgan.ops.pixels import PixelSamples
+from sdfgan.ops.pixels import PixelSamples, PixelViews
+from sdfgan.raycast import PhotographRays
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.volume import Radiance, Rays, RaySamples, Sampling, SdfVolume, VolumeField, VolumeRendering, render
 from sdfgan.volume.field import Kind, surface_density
@@ -35,6 +36,8 @@ _NEAREST = 0.01  # in front of a camera inside the scene's cube
 _DENSITIES: dict[str, Kind] = {"volsdf": "laplace", "neus": "logistic"}
 _SPHERES = {True: 0.7, False: 0.4}  # first radii, of bounded scenes and of others
 _THINNING = 0.8  # power of the share of the steps
+_SLOPE_POINTS = 2000  # at which gradients are measured, in each step that is traced
+_LEAST_COSINE = 0.1  # of a ray and its camera's axis
 _UPDATE_INTERVAL = 16  # steps between updates of the occupancy grid
 
 
@@ -62,6 +65,9 @@ class SceneModel(nn.Module):
 
     def see(self, views: Views) -> None:
         """What is to be done once the cameras are known."""
+
+    def continued(self, steps: int) -> None:
+        """What is to be done when a checkpoint after so many steps has been loaded."""
 
     def rays(self, pixels: PixelSamples) -> Rays:
         """Rays of pixels with the part of each that is in the scene."""
@@ -163,6 +169,8 @@ class SurfaceModel(MarchedModel):
         self.volume = SurfaceVolume(surface, beta, _DENSITIES[config.surface_density])
         self.occupancy = MarchingGrid(config.grid_resolution, config.march_steps, contracted=False)
         self.beyond = None if bounded else GridModel(config, bounded)
+        self.traced = False  # whether the step sees the surface, not the volume
+        self.cameras: PixelViews | None = None
 
     @property
     def field(self) -> VolumeField:
@@ -180,6 +188,10 @@ class SurfaceModel(MarchedModel):
         finer = min(done / config.coarse_share, 1.0) if config.coarse_share else 1.0
         self.surface.use(config.coarse_levels + math.ceil(finer * added))
         self.surface.detail.fill_(finer)  # first colours are explained by normals, not painted on
+        self._weigh_directions(done)
+        self.traced = step >= config.steps - config.surface_steps
+        if self.traced:  # every time, so that a run that is continued knows it
+            self.surface.measure_slope(_SLOPE_POINTS)
         if step % _UPDATE_INTERVAL == 0:
             self.occupancy.refresh(partial(self.volume.densest, reach=2 / config.grid_resolution), generator)
         if self.beyond is not None:
@@ -187,8 +199,30 @@ class SurfaceModel(MarchedModel):
 
     def see(self, views: Views) -> None:
         super().see(views)
+        self.cameras = views.cameras
         if self.beyond is not None:
             self.beyond.see(views)
+
+    def continued(self, steps: int) -> None:
+        self._weigh_directions(max(steps - 1, 0) / self.config.steps)
+
+    def _weigh_directions(self, done: float) -> None:
+        """None until all levels are in use: what depends on the view is explained by how the normal faces it first.
+
+        Otherwise a colour network can give a dent the shading of a plane. What is left to directions follows linearly.
+        """
+        share = self.config.coarse_share
+        self.surface.view_dependence = max(0.0, done - share) / (1 - share or 1.0)
+
+    def photograph_rays(self, rays: Rays, view: Tensor) -> PhotographRays:
+        """Rays of photographs `view` [R], to be traced."""
+        assert self.cameras is not None and rays.radii is not None, "after `see`"
+        axes = self.cameras.camera_to_world[view, :, :3].mT
+        if self.cameras.distortion is None:
+            footprint = self.cameras.intrinsics[view, :2].prod(1).rsqrt()
+        else:  # as wide as a circle of that radius (mip-NeRF); the lens may have made it smaller or larger
+            footprint = math.sqrt(3) * rays.radii / -(axes[:, 2] * rays.directions).sum(1).clamp(max=-_LEAST_COSINE)
+        return PhotographRays(rays.origins, rays.directions, rays.near, rays.far, axes, footprint)
 
     def split(self, rays: Rays) -> tuple[Rays, Rays]:
         """The parts of rays in the cube and, of an unbounded scene, behind it."""
@@ -323,4 +357,5 @@ def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, Resol
     config = dataclasses.replace(config_of(saved), device=device).resolved()
     model = make_model(config, bool(saved.state.get("bounded"))).to(device)
     unpack_module(model, saved.tensors, "model", saved.folder)
+    model.continued(saved.state["step"])
     return model.requires_grad_(False), config

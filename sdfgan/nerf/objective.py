@@ -21,6 +21,7 @@ from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.marching import render_packed, weighted_packed
 from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel
 from sdfgan.ops.pixels import PixelSamples
+from sdfgan.raycast import render_rays
 from sdfgan.volume import Rays, RaySamples, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
@@ -39,6 +40,7 @@ class Batch(NamedTuple):
     rays: Rays
     colors: Tensor  # [R, 3] of the images, over the background; of the first R rays
     background: Tensor  # [R, 3]
+    view: Tensor  # [R] int64, which image each is of
     alpha: Tensor | None = None  # [R] of the images that have it
 
 
@@ -54,9 +56,9 @@ def scene_loss(
 ) -> tuple[Tensor, Numbers]:
     """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`.
 
-    A batch may have fewer colours than rays: the rays behind them only enter `ray_entropy`.
+    A batch may have fewer colours than rays: the rays behind them only enter `ray_entropy`, which is of volumes.
     """
-    if model.config.ray_entropy_weight:
+    if model.config.ray_entropy_weight and not (isinstance(model, SurfaceModel) and model.traced):
         batch = with_unseen(model, batch, generator)
     if isinstance(model, SurfaceModel):
         return surface_loss(model, batch, generator)
@@ -91,37 +93,70 @@ def grid_loss(
 def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
     """The absolute error (NeuS, eq. 14), and what makes the field a distance, smooth, and opaque where images are.
 
+    What rays see is the volume around the surface or, in the last steps, the surface itself (`render_rays`).
     `eikonal` is that of the samples and of as many points anywhere in the cube, divided by eight; `curvature` is that
     of PermutoSDF (Rosu and Behnke 2023, arXiv:2211.12562, eq. 8): how far normals turn within a cell of the finest
     grid.
     """
     config = model.config
     jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
-    rays, background, evaluated = batch.rays, batch.background, 0
+    rays, background, evaluated = batch.rays, batch.background, jitter.new_zeros(())
     if model.beyond is not None:
         rays, behind = model.split(rays)
         far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance, keep=True)
         background = render_packed(far_off, model.beyond.radiance, background).rgb
-        evaluated = far_off.evaluated
-    marched = model.occupancy.march(rays, jitter, model.volume)
-    evaluated += marched.evaluated
-    seen, weights = weighted_packed(marched, model.volume, background)
-    assert seen.samples is not None and seen.samples.extras is not None
+        evaluated = evaluated + far_off.evaluated
+    seen = (_trace if model.traced else _march)(model, rays._replace(image=batch.view), jitter, background)
     count = len(batch.colors)
     error = seen.rgb[:count] - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
-    log["samples"] = loss.new_full((), evaluated / max(count, 1))
-    points = marched.places.points
-    anywhere = 2 * torch.rand(len(points) // _ANYWHERE, 3, generator=generator, device=points.device) - 1
-    eikonal = eikonal_loss(torch.cat((seen.samples.extras, model.surface.sdf_and_gradient(anywhere)[1])))
+    log["samples"] = (evaluated + seen.evaluated) / max(count, 1)
+    anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=generator, device=jitter.device) - 1
+    eikonal = eikonal_loss(torch.cat((seen.gradients, model.surface.sdf_and_gradient(anywhere)[1])))
     loss, log["eikonal"] = loss + config.eikonal_weight * eikonal, eikonal.detach()
     if config.curvature_weight:
-        curvature = _curvature(model, points, seen.samples.extras, weights.detach(), generator)
+        curvature = _curvature(model, seen.points, seen.gradients, seen.weights.detach(), generator)
         loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
     if config.mask_weight and batch.alpha is not None:
         mask = F.binary_cross_entropy(seen.opacity[:count].clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
         loss, log["mask"] = loss + config.mask_weight * mask, mask.detach()
-    return add_opacity_losses(loss, log, config, seen, marched.deltas, marched.offsets), log
+    if seen.volume is not None:
+        return add_opacity_losses(loss, log, config, *seen.volume), log
+    return loss + config.opacity_weight * entropy(seen.opacity).mean() if config.opacity_weight else loss, log
+
+
+class _Seen(NamedTuple):
+    """What R rays see of a surface by N samples."""
+
+    rgb: Tensor  # [R, 3]
+    opacity: Tensor  # [R]
+    points: Tensor  # [N, 3]
+    gradients: Tensor  # [N, 3] of the distance
+    weights: Tensor  # [N]
+    evaluated: int | Tensor  # places evaluated, in all
+    elsewhere: int  # how many other places should be distances, too
+    volume: tuple[VolumeRendering, Tensor, Tensor] | None = None  # with the samples' deltas and rays' offsets
+
+
+def _march(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) -> _Seen:
+    """Its volume."""
+    marched = model.occupancy.march(rays, jitter, model.volume)
+    seen, weights = weighted_packed(marched, model.volume, background)
+    assert seen.samples is not None and seen.samples.extras is not None
+    points = marched.places.points
+    return _Seen(
+        seen.rgb, seen.opacity, points, seen.samples.extras, weights, marched.evaluated, len(points) // _ANYWHERE,
+        (seen, marched.deltas, marched.offsets),
+    )  # fmt: skip
+
+
+def _trace(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) -> _Seen:
+    """The surface itself."""
+    assert rays.image is not None
+    given = model.photograph_rays(rays, rays.image)
+    seen = render_rays(model.surface, given, background, condition=rays.origins)
+    count = seen.counts[0] + len(seen.points)
+    return _Seen(seen.rgb, seen.alpha, seen.points, seen.field.gradient, seen.weights, count, len(jitter))
 
 
 def _curvature(
@@ -151,7 +186,8 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
             colored = met
         errors = (batch.background[: len(batch.colors)] - batch.colors).square().mean(1).index_fill(0, colored, 0)
         share = len(colored) / len(batch.colors)
-        loss, log = _network_loss(model, Batch(rays, batch.colors[colored], batch.background[met]), generator)
+        hit = Batch(rays, batch.colors[colored], batch.background[met], batch.view[met])
+        loss, log = _network_loss(model, hit, generator)
         log = {name: share * value for name, value in log.items()}
         return share * loss, log | {"mse": log["mse"] + errors.mean()}
     return _network_loss(model, batch, generator)
@@ -263,5 +299,5 @@ def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> 
     unseen = model.rays(PixelSamples(origins, directions, rays.radii, None))
     pairs = zip(batch.rays, unseen, strict=True)
     together: list[Any] = [None if a is None or b is None else torch.cat((a, b)) for a, b in pairs]
-    background = torch.cat((batch.background, batch.background[::2]))
-    return batch._replace(rays=Rays(*together), background=background)
+    background, view = (torch.cat((part, part[::2])) for part in (batch.background, batch.view))
+    return batch._replace(rays=Rays(*together), background=background, view=view)

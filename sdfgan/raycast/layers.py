@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from sdfgan import ops
-from sdfgan.cameras import camera_distance
 from sdfgan.raycast.multiscale import Tracer
 from sdfgan.raycast.room import Room, counted, first_places, only, places
 from sdfgan.raycast.sphere_trace import LaunchBound, Rays
@@ -163,7 +162,7 @@ def all_layers(
     guess = torch.where(solid, traced.distance[pixel], guess)
     if valid is not None:
         guess = guess.masked_fill(~valid, 1.0)  # there may be none to copy
-    footprint = 2 / (resolution * camera_distance(tracer.fov))  # side of a pixel, per unit of distance
+    footprint = tracer.footprint(pixel, resolution)
     pixel_size = footprint * guess  # [N] world
     search = ops.start_layers(guess, reach, enter, pixel_size)
     rays = tracer.rays(pixel, resolution, tracer.extent)

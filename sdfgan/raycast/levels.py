@@ -19,7 +19,7 @@ from sdfgan.ops import MarchRules, TraceLevel
 _CONE_TOLERANCE = 0.2  # of the cone's radius at the origin: a cone that is so near is split
 _CONE_RELAXATION = 0.88  # a cone's step back costs more than it gains
 _RELAXATION = 1.0
-_SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
+SLACK = 0.25  # pixel footprints that rays may leave unseen between two samples
 _PATIENCE = 8  # evaluations after which that has doubled: a ray that grazes a surface must not take hundreds
 
 
@@ -72,7 +72,7 @@ def march_levels(
     plan = _plan(native)
     distance = camera_distance(fov)
     footprint = 2 / (resolution * distance)  # side of a pixel, per unit of distance along the ray
-    slack = _SLACK * footprint * distance
+    slack = SLACK * footprint * distance
     radius = radius + margin * footprint * (distance + radius)  # of the ball that near misses are in as well
     sizes = [resolution]
     while (coarser := plan.coarser(sizes[0])) is not None:
@@ -89,10 +89,30 @@ def march_levels(
         )
         # The ray in the middle of a cone may miss the ball that the cone meets.
         levels.append(TraceLevel(size, plan.cone_steps, rules, radius=radius + slope * (distance + radius)))
+    last = pixel_level(
+        resolution, footprint, slack, radius, threshold=threshold, steps=steps, inset=inset, refine=refine,
+        lipschitz=lipschitz,
+    )  # fmt: skip
+    return [*levels, last]
+
+
+def pixel_level(
+    size: int,
+    footprint: float,
+    slack: float,
+    radius: float | Tensor,
+    *,
+    threshold: float,
+    steps: int,
+    inset: float,
+    refine: int,
+    lipschitz: float,
+) -> TraceLevel:
+    """The last level, of a ray for each pixel; `footprint`: side of a pixel, per unit of distance."""
     rules = MarchRules(threshold, -inset * footprint * lipschitz, lipschitz, _RELAXATION, slack, refine, footprint)
     # Steps are as much shorter as the bound is larger, so that rays may take as many more before they hurry or give up.
     shorter = max(lipschitz, 1.0)
-    return [*levels, TraceLevel(resolution, math.ceil(steps * shorter), rules, radius, patience=_PATIENCE * shorter)]
+    return TraceLevel(size, math.ceil(steps * shorter), rules, radius, patience=_PATIENCE * shorter)
 
 
 def _plan(native: Literal["cpu", "cuda"] | None) -> _Plan:

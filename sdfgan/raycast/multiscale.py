@@ -328,6 +328,10 @@ class Tracer:
         """[N] of images [N], or one for all."""
         return self.lipschitz.to(self.camera)[image] if isinstance(self.lipschitz, Tensor) else self.lipschitz
 
+    def footprint(self, pixels: Tensor, resolution: int) -> float | Tensor:
+        """The side of a pixel, per unit of distance: of all, or [N] of the pixels [N]."""
+        return 2 / (resolution * camera_distance(self.fov))
+
     def rays(
         self, pixels: Tensor, resolution: int, radius: float | Tensor, offset: float = 0.0, jitter: Tensor | None = None
     ) -> Rays:

@@ -114,6 +114,41 @@ def test_every_option_trains(scene: Path, tmp_path: Path, density: Any, bounded:
     assert seen.normals is not None and seen.normals.isfinite().all() and seen.rgb.isfinite().all()
 
 
+def test_directions_come_last(finished: Path) -> None:
+    """Until all levels are in use, colours know of the direction no more than how far the normal faces it."""
+    model, config = load_model(finished)
+    assert isinstance(model, SurfaceModel)
+    field, random = model.surface, torch.Generator().manual_seed(0)
+    assert field.view_dependence == pytest.approx((99 / 100 - 0.5) / 0.5)  # as in the last of 100 steps
+    points = 0.6 * torch.nn.functional.normalize(torch.randn(50, 3, generator=random), dim=1)
+    normals = torch.nn.functional.normalize(field.sdf_and_gradient(points)[1].detach(), dim=1)
+    one_way = torch.nn.functional.normalize(torch.randn(50, 3, generator=random) - 2 * normals, dim=1)
+    other = 2 * (one_way * normals).sum(1, keepdim=True) * normals - one_way  # turned about the normal by half
+    model.before_step(config.steps // 2, random)
+    assert field.view_dependence == 0.0
+    with torch.no_grad():
+        assert torch.allclose(field.seen(points, one_way).rgb, field.seen(points, other).rgb, atol=1e-5)
+        model.continued(config.steps)
+        assert not torch.allclose(field.seen(points, one_way).rgb, field.seen(points, other).rgb, atol=1e-3)
+
+
+@pytest.mark.parametrize("bounded", [True, False])
+def test_last_steps_trace_the_surface(tmp_path: Path, bounded: bool) -> None:
+    """They go on where the volume was left, and see it as well: photographs whose edges cover pixels in part."""
+    scene = posed.blender_scene(tmp_path, side=4 * posed.SIDE)
+    config = NerfConfig(data=scene, surface_steps=20, steps=80, **TINY).resolved()
+    data = load_scene(scene, image_scale=0.25)._replace(bounded=bounded, has_alpha=bounded)
+    job = NerfJob(config, data)
+    try:
+        logs = [job.step() for _ in range(80)]
+    finally:
+        job.close()
+    assert all(math.isfinite(value) for log in logs for value in log.values())
+    assert logs[0].keys() == logs[-1].keys() and logs[-1]["gradient_norm"] > 0
+    before, after = (sum(log["psnr"] for log in part) / 10 for part in (logs[50:60], logs[70:]))
+    assert after > before
+
+
 def test_an_unbounded_scene_is_seen_in_front_of_what_is_behind_it(scene: Path) -> None:
     """Opaque in front, the depth is the sphere's; beside it, that of the volume beyond, behind the cube."""
     job = NerfJob(NerfConfig(data=scene, steps=100, **TINY).resolved(), load_scene(scene)._replace(bounded=False))
@@ -190,6 +225,7 @@ def test_a_mesh_says_how_many_floaters_it_lost(
     [
         ({"thickness_final": 0.2}, "--thickness-final must not be more than --thickness, got 0.2 and 0.1"),
         ({"coarse_levels": 5}, "--coarse-levels must not be more than --hash-levels, got 5 and 4"),
+        ({"surface_steps": 9, "steps": 8}, "--surface-steps must not be more than --steps, got 9 and 8"),
         ({"sphere_radius": 2.0}, "--sphere-radius must be at most 1, got 2.0"),
         ({"coarse_share": 1.5}, "--coarse-share must be between 0 and 1, got 1.5"),
         ({"mesh_level": 3.0}, "--mesh-level is for --model fast or nerf or .*, got surface"),

@@ -169,6 +169,7 @@ def test_continuing_equals_going_straight_on(scene: Path, tmp_path: Path, model:
         "data": scene,
         "model": model,
         "steps": 20,
+        **({"surface_steps": 8} if model == "surface" else {}),  # in the middle of which it is stopped
     }
     train(NerfConfig(output_dir=tmp_path / "straight", **options, checkpoint_interval=100))
 
