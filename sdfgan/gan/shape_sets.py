@@ -76,6 +76,7 @@ def of_meshes(path: Path, z_up: bool = False, most: int | None = None, with_piec
         for index, file in enumerate(files):
             mesh = read_mesh(file)
             mesh.update_faces(np.isfinite(mesh.vertices[mesh.faces]).all((1, 2)))
+            mesh.remove_unreferenced_vertices()
             placed = normalise(mesh)[0]
             points = _points_on(placed, SEED + index)
             clouds.append(points[:, [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0]) if z_up else points)
