@@ -305,7 +305,8 @@ def test_shapes_are_compared_with_a_folder_of_meshes(
     scores = json.loads(output.read_text())
     assert scores["shapes"] == str(tmp_path / "unseen") and scores["mmd"] > scores["floor_mmd"] > 0
     assert scores["novelty"] > scores["floor_novelty"] > 0 and scores["shapeless"] == 0
-    assert scores["connected"] == 1 and scores["coverage"] in (0.5, 1) and 0 <= scores["turned"] < 360
+    assert scores["connected"] == scores["floor_connected"] == scores["floor_one_body"] == 1
+    assert scores["coverage"] in (0.5, 1) and 0 <= scores["turned"] < 360
     assert imageio.imread(tmp_path / "scores-nearest.png").shape == (2 * 192, 2 * 192, 3)
     assert "give --shapes MESHES too" in error(capsys, "evaluate", str(run), "--up", "z")
     assert "give --shapes MESHES too" in error(capsys, "evaluate", str(run), "--shapes", "4", *arguments)

@@ -122,6 +122,14 @@ MADE = {
             "--learning-rate-generator 2.5e-4 --steps 2950 --view-resolution 160 --device cuda",
         ),
     ),
+    "curriculum-aircraft.png": Made(
+        from_run,
+        1,
+        (
+            "python tools/dataset.py render aircraft/ aircraft.zip --views 32 --resolution 128",
+            "python tools/train_gan.py --curriculum aircraft --data aircraft.zip",
+        ),
+    ),
     "nearest-aircraft.png": Made(
         from_file,
         1,

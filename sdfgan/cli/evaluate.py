@@ -141,7 +141,7 @@ def _true_shapes(config: EvaluateConfig, family: str) -> tuple[TrueShapes, TrueS
     if isinstance(config.shapes, int):
         true, others = (shape_sets.built_in(config.shapes, family, config.seed + i) for i in (0, 1))
         return true, others, None
-    true = shape_sets.of_meshes(config.shapes, config.up == "z")
+    true = shape_sets.of_meshes(config.shapes, config.up == "z", with_pieces=True)
     if config.training_shapes is None:
         return true, None, None
     training = shape_sets.of_meshes(config.training_shapes, config.up == "z")

@@ -26,11 +26,12 @@ class Fake(NamedTuple):
 
     latents: Tensor  # [b, L]
     axes: Tensor  # [b, 3, 3]
-    free: Tensor  # [b, P, 3] random points for the eikonal term
+    free: Tensor  # [b, P, 3] random points for the eikonal and the minimal-surface term
     lights: Tensor  # [b, 6]
     seed: int | None = None  # of places in volumes
     made: GeneratedImages | None = None
     gradients: Tensor | None = None  # [N, 3] of the field at samples and free points
+    distances: Tensor | None = None  # [b P] of the field at free points
 
     def images(self, channels: int) -> Tensor:
         """[b, channels, R, R]: RGBA or RGB of what has been made."""

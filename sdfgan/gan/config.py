@@ -58,8 +58,8 @@ class GanConfig(Config):
     """Set everything up, report what would be done, and stop. No run is written; the built-in images are rendered and
     cached."""
     curriculum: Annotated[str | None, Essential] = None
-    """Settings by name (celeba, carla, cats, dfr, growing) or from a JSON file. Flags override its settings, but not
-    what its stages change."""
+    """Settings by name (aircraft, celeba, carla, cats, dfr, growing) or from a JSON file. Flags override its settings,
+    but not what its stages change."""
     stages: tyro.conf.Suppress[tuple[Stage, ...]] = ()
     """What changes at which step; comes from the curriculum."""
     seed: Annotated[Natural, Essential] = 0
@@ -191,7 +191,9 @@ class GanConfig(Config):
     eikonal_final: Weight | None = None
     """Weight of the eikonal term at the end; it changes linearly over the run. Default: constant."""
     eikonal_points: Annotated[int, NotNegative, AtMost(10**6)] = 32
-    """Random points per image for the eikonal term, besides those on the surface."""
+    """Random points per image for the eikonal term, besides those on the surface, and for the minimal-surface term."""
+    minimal_surface_weight: Weight = 0.0
+    """Weight of the mean of exp(-12 |sdf|) at these random points, against surfaces where none should be."""
 
     steps: Annotated[Count | None, Section("Schedule"), Essential] = None
     """Training steps (one update of each network)."""
@@ -460,6 +462,8 @@ def check_settings(config: ResolvedGanConfig) -> None:
             raise UserError(f"--poses learned: --azimuth must be at most a full turn, got {low:g} {high:g}")
     if config.ada_target and config.gan_loss not in ("logistic", "hinge"):
         raise UserError(f"--ada-target needs logits with a sign: --gan-loss logistic or hinge, not {config.gan_loss}")
+    if config.minimal_surface_weight and config.generator != "pi-gan" and not config.eikonal_points:
+        raise UserError("--minimal-surface-weight needs random points: --eikonal-points must be at least 1, got 0")
     if config.resume is not None and config.load_dir is not None:
         raise UserError("--resume and --load-dir exclude each other: continue a run, or start a new one from it")
     _check_generator(config)
@@ -474,7 +478,7 @@ def _check_generator(config: ResolvedGanConfig) -> None:
         raise UserError(f"--light {config.light} is for surfaces and our renderer: not for dfr's, nor for pi-gan")
     if config.generator != "pi-gan":
         return
-    for name in ("texture_latent_size", "eikonal_weight", "back_face_weight"):
+    for name in ("texture_latent_size", "eikonal_weight", "back_face_weight", "minimal_surface_weight"):
         if getattr(config, name):
             raise UserError(f"{flag_of(name)} must be 0: --generator pi-gan has no surface to apply it to")
     if config.renderer != "sdfgan":

@@ -15,7 +15,13 @@ from sdfgan.gan import augment, drawing
 from sdfgan.gan.batches import Fake, View
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.discriminators import Discriminator, Verdict, logits_of
-from sdfgan.gan.losses import ADVERSARIAL_LOSSES, back_face_loss, gradient_penalty, r1_penalty
+from sdfgan.gan.losses import (
+    ADVERSARIAL_LOSSES,
+    back_face_loss,
+    gradient_penalty,
+    minimal_surface_loss,
+    r1_penalty,
+)
 from sdfgan.raycast import Room
 from sdfgan.training.device import autocast
 
@@ -52,15 +58,15 @@ class Objective:
     # --------------------------------------------------------------------------------------------------- the images
 
     def render(self, generator: Field, fake: Fake, room: Room | None = None) -> Fake:
-        """The same with its images and gradients of the field."""
+        """The same with its images, and the field's gradients and distances."""
         condition = generator.condition(fake.latents)
         made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed, room)
-        gradients = made.gradients
+        gradients, distances = made.gradients, None
         if torch.is_grad_enabled() and fake.free.numel():
             image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])
-            _, free = generator.sdf_and_gradient(fake.free.flatten(0, 1), condition, image)
+            distances, free = generator.sdf_and_gradient(fake.free.flatten(0, 1), condition, image)
             gradients = torch.cat([gradients, free])
-        return fake._replace(made=made, gradients=gradients)
+        return fake._replace(made=made, gradients=gradients, distances=distances)
 
     def see(self, images: Tensor, view: View) -> Tensor:
         """Images as the discriminator sees them."""
@@ -127,13 +133,18 @@ class Objective:
         return loss + identity, detached({"loss_g": loss, **guesses})
 
     def shape_loss(self, fake: Fake) -> tuple[Tensor, Numbers]:
-        """The generator's for the field behind a rendered fake: it is to be a distance, with normals to the camera."""
+        """The generator's for the field behind a rendered fake: it is to be a distance, with normals to the
+        camera and no more surface than is needed."""
         assert fake.made is not None and fake.gradients is not None
         log = {"eikonal": eikonal_loss(fake.gradients, fake.made.valid)}
         total = self.eikonal_weight * log["eikonal"]
         if self.config.back_face_weight > 0:
             log["back_face"] = back_face_loss(fake.made.normals, fake.made.alpha.detach(), fake.axes)
             total = total + self.config.back_face_weight * log["back_face"]
+        if self.config.minimal_surface_weight > 0:
+            assert fake.distances is not None
+            log["minimal_surface"] = minimal_surface_loss(fake.distances)
+            total = total + self.config.minimal_surface_weight * log["minimal_surface"]
         return total, detached(log)
 
     def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, Numbers]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,24 +18,29 @@ from sdfgan.data.rendered import mesh_files, object_name
 from sdfgan.data.shapes import SHAPE_FAMILIES, random_shapes
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
+from sdfgan.fields.function import FunctionField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.evaluation import SEED
 from sdfgan.images import image_grid, on_white
-from sdfgan.meshes import marching_cubes, normalise, read_mesh, read_model, render_mesh, render_model
-from sdfgan.metrics import ShapeScores, pairwise_chamfer, shape_scores
+from sdfgan.meshes import GroundTruth, marching_cubes, normalise, read_mesh, read_model, render_mesh, render_model
+from sdfgan.meshes.isosurface import parts_of
+from sdfgan.metrics import pairwise_chamfer, shape_scores
 from sdfgan.training.progress import progress
 
 _RESOLUTION = 64  # grid cells along a side of the box that generated shapes are taken from
 _POINTS = 1024  # on the surface of each shape
+_SPECK = 0.01  # of the volume of a shape: smaller parts do not make it two bodies
 _TURNED = 16  # shapes of each set that tell which turn fits
 
 
 class TrueShapes(NamedTuple):
-    """Shapes to compare with, as points [N, P, 3] on their surfaces, and the files that they are of."""
+    """Shapes to compare with, as points [N, P, 3] on their surfaces, the files that they are of, and the shares of them
+    that `_pieces` gives."""
 
     clouds: Tensor
     files: tuple[Path, ...] = ()
     z_up: bool = False
+    pieces: dict[str, float] | None = None
 
 
 class Generated(NamedTuple):
@@ -47,12 +53,14 @@ class Generated(NamedTuple):
 
 def built_in(count: int, family: str, seed: int = SEED) -> TrueShapes:
     """Random shapes of a built-in set, classes in turn."""
-    return TrueShapes(_built_in(count, seed, family))
+    clouds, pieces = _built_in(count, seed, family)
+    return TrueShapes(clouds, pieces=pieces)
 
 
-def of_meshes(path: Path, z_up: bool = False, most: int | None = None) -> TrueShapes:
+def of_meshes(path: Path, z_up: bool = False, most: int | None = None, with_pieces: bool = False) -> TrueShapes:
     """The objects of a folder of meshes, placed as `sdfgan dataset render` places them; `most`: so many at random.
-    Faces with corners that are not finite are left out.
+    Faces with corners that are not finite are left out. `with_pieces` takes their surfaces from their signed distances,
+    on the grid that those of a generator are taken from, and counts the pieces of these.
 
     Raises UserError where there are fewer than two, or where a file cannot be read.
     """
@@ -63,15 +71,19 @@ def of_meshes(path: Path, z_up: bool = False, most: int | None = None) -> TrueSh
     if most is not None and len(files) > most:
         chosen = torch.randperm(len(files), generator=torch.Generator().manual_seed(SEED))[:most]
         files = [files[i] for i in sorted(chosen.tolist())]
-    clouds = []
+    clouds, surfaces = [], []
     with progress(len(files), "true shapes") as bar:
         for index, file in enumerate(files):
             mesh = read_mesh(file)
             mesh.update_faces(np.isfinite(mesh.vertices[mesh.faces]).all((1, 2)))
-            points = _points_on(normalise(mesh)[0], SEED + index)
+            mesh.remove_unreferenced_vertices()
+            placed = normalise(mesh)[0]
+            points = _points_on(placed, SEED + index)
             clouds.append(points[:, [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0]) if z_up else points)
+            if with_pieces:
+                surfaces.append(_surface(FunctionField(_distances(placed, file).signed_distance), None))
             bar.advance(1, file.stem)
-    return TrueShapes(torch.stack(clouds), tuple(files), z_up)
+    return TrueShapes(torch.stack(clouds), tuple(files), z_up, _pieces(surfaces) if with_pieces else None)
 
 
 @torch.no_grad()
@@ -105,21 +117,22 @@ def set_scores(
             same for the true ones (`novelty`, `floor_novelty`).
 
     Returns:
-        also `shapeless`, the share of latents without a surface: these are left out of all other scores; and
-        `connected`, the share of surfaces that are one piece.
+        also `shapeless`, the share of latents without a surface: these are left out of all other scores;
+        `connected`, the share of surfaces that are one piece, and `one_body`, of those that are so but for cavities and
+        parts under 1 % of their volume; and the same of the true shapes (`floor_...`), where they are known.
     """
-    floor = {} if others is None else _named("floor_", shape_scores(others.clouds, true.clouds))
+    floor = {} if others is None else _named("floor_", shape_scores(others.clouds, true.clouds)._asdict())
+    floor |= _named("floor_", true.pieces or {})
     if training is not None:
         floor["floor_novelty"] = _to_nearest(true.clouds, training.clouds)
     if not made.meshes:
         return {"shapeless": 1.0, **floor}
     angle = turn_to(made.clouds, true.clouds)
     clouds = turned(made.clouds, angle)
-    scores = _named("", shape_scores(clouds, true.clouds))
+    scores: dict[str, float] = shape_scores(clouds, true.clouds)._asdict()
     if training is not None:
         scores["novelty"] = _to_nearest(clouds, training.clouds)
-    whole = sum(mesh.body_count == 1 for mesh in made.meshes) / len(made.meshes)
-    shares = {"turned": math.degrees(angle), "connected": whole, "shapeless": 1 - len(made.meshes) / made.latents}
+    shares = {"turned": math.degrees(angle), **_pieces(made.meshes), "shapeless": 1 - len(made.meshes) / made.latents}
     return {**scores, **shares, **floor}
 
 
@@ -157,8 +170,26 @@ def turned(points: Tensor, angle: float) -> Tensor:
     return points @ points.new_tensor([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]).T
 
 
-def _named(prefix: str, scores: ShapeScores) -> dict[str, float]:
-    return {prefix + name: value for name, value in scores._asdict().items()}
+def _named(prefix: str, scores: dict[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in scores.items()}
+
+
+def _distances(mesh: trimesh.Trimesh, file: Path) -> GroundTruth:
+    try:
+        return GroundTruth(mesh)
+    except ValueError as error:
+        raise UserError(f"{file}: not a solid or a sheet: {error}") from error
+
+
+def _pieces(surfaces: Sequence[trimesh.Trimesh | None]) -> dict[str, float]:
+    """The shares of closed surfaces, of those that there are, that are one piece, and that are so but for specks."""
+    connected, one_body = 0, 0
+    meshes = [mesh for mesh in surfaces if mesh is not None]
+    for mesh in meshes:
+        volumes = parts_of(mesh)[1]
+        connected += mesh.body_count == 1
+        one_body += int((volumes > _SPECK * volumes[volumes > 0].sum()).sum()) == 1
+    return {"connected": connected / len(meshes), "one_body": one_body / len(meshes)} if meshes else {}
 
 
 def _to_nearest(clouds: Tensor, others: Tensor) -> float:
@@ -166,10 +197,10 @@ def _to_nearest(clouds: Tensor, others: Tensor) -> float:
 
 
 @functools.cache
-def _built_in(count: int, seed: int, family: str) -> Tensor:
+def _built_in(count: int, seed: int, family: str) -> tuple[Tensor, dict[str, float]]:
     classes = SHAPE_FAMILIES[family]
     random = torch.Generator().manual_seed(seed)
-    clouds = []
+    clouds, meshes = [], []
     for index in range(count):
         name = classes[index % len(classes)]
         on_cylinder = index // len(classes) % 2 == 0
@@ -177,7 +208,8 @@ def _built_in(count: int, seed: int, family: str) -> Tensor:
         mesh = _surface(field, None)
         assert mesh is not None  # every class has a surface
         clouds.append(_points_on(mesh, seed + index))
-    return torch.stack(clouds)
+        meshes.append(mesh)
+    return torch.stack(clouds), _pieces(meshes)
 
 
 def _surface(field: Field, condition: Any) -> trimesh.Trimesh | None:

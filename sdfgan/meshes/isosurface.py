@@ -84,9 +84,7 @@ def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01, cavities: bool 
     What is inside out is around a hole that is shut in, which no camera outside can have seen; with `cavities` it is
     kept.
     """
-    parts = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    corners = mesh.triangles
-    volumes = np.bincount(parts, (np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum(1))
+    parts, volumes = parts_of(mesh)
     areas = np.bincount(parts, mesh.area_faces)
     kept = (areas >= share * areas.max()) & (cavities | (volumes > 0))
     kept[areas.argmax()] = True
@@ -96,6 +94,13 @@ def without_floaters(mesh: trimesh.Trimesh, share: float = 0.01, cavities: bool 
     whole.update_faces(kept[parts])
     whole.remove_unreferenced_vertices()
     return whole, int((~kept).sum())
+
+
+def parts_of(mesh: trimesh.Trimesh) -> tuple[np.ndarray, np.ndarray]:
+    """The part [F] that each face of a closed mesh is of, and the volumes [parts], negative of what is inside out."""
+    parts = connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    corners = mesh.triangles
+    return parts, np.bincount(parts, (np.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum(1)) / 6
 
 
 def say_removed(mesh: trimesh.Trimesh, removed: int) -> str:

@@ -49,6 +49,7 @@ def test_defaults_for_a_cpu() -> None:
         ({"fov": 200.0}, "--fov must be between 1 and 150 degrees"),
         ({"near_far": (1.0, 1.0)}, "--near-far must be NEAR FAR with 0 <= NEAR < FAR"),
         ({"generator": "dfr", "octaves": 7}, "--octaves is for --generator mlp, not dfr"),
+        ({"minimal_surface_weight": 1.0, "eikonal_points": 0}, "--minimal-surface-weight needs random points"),
         ({"generator": "pi-gan", "eikonal_points": 64}, "--eikonal-points is for surfaces"),
         ({"poses": "everywhere"}, "--poses must be one of uniform, .*, data; got 'everywhere'"),
         ({"inception": Path("a"), "evaluate_images": 4}, "--inception: FID needs --evaluate-images 10, got 4"),

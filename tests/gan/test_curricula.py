@@ -146,5 +146,5 @@ def test_bad_curricula(text: str, message: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(UserError, match=message):
         GanConfig(device="cpu", curriculum=str(path)).resolved()
-    with pytest.raises(UserError, match="--curriculum must be one of carla, cats, celeba"):
+    with pytest.raises(UserError, match="--curriculum must be one of aircraft, carla, cats, celeba"):
         GanConfig(device="cpu", curriculum="unknown").resolved()

@@ -21,6 +21,7 @@ from sdfgan.gan.losses import (
     ADVERSARIAL_LOSSES,
     back_face_loss,
     gradient_penalty,
+    minimal_surface_loss,
     r1_penalty,
     sphere_logit,
     top_k_weights,
@@ -144,6 +145,15 @@ def test_back_face_loss() -> None:
     normals[0, 2] = torch.tensor([[1.0, -1], [-0.5, 0]])
     alpha = torch.tensor([[1.0, 1], [1, 0]])[None, None]
     assert back_face_loss(normals, alpha, axes).item() == pytest.approx((0 + 0.5 + 0.25) / 3)
+
+
+def test_minimal_surface_loss() -> None:
+    sdf = torch.tensor([0.0, 0.1, -0.1, 5.0], requires_grad=True)
+    loss = minimal_surface_loss(sdf)
+    near = math.exp(-1.2)
+    assert loss.item() == pytest.approx((1 + 2 * near) / 4)
+    loss.backward()  # a step against it moves what is near a surface away from it, on either side
+    torch.testing.assert_close(sdf.grad, torch.tensor([0, -3 * near, 3 * near, 0]))
 
 
 def test_top_k_keeps_the_best() -> None:

@@ -182,7 +182,7 @@ def test_generators(options: dict, steps: int, pictures: Tensor, monkeypatch: py
         {"instance_noise": 0.2, "instance_noise_steps": 30, "blur": 2.0, "blur_steps": 30},
         {"top_k_interval": 1, "top_k_floor": 0.5, "discriminator_steps": 2},
         {"latent_weight": 1.0, "pose_weight": 15.0, "back_face_weight": 1.0, "learning_rate_discriminator": 2e-3},
-        {"channels": 3, "recompute": True},
+        {"channels": 3, "recompute": True, "minimal_surface_weight": 1.0},
         {"precision": "bf16", "eikonal_final": 2.0, "gradient_clip_discriminator": 1.0},
     ],
     ids=lambda options: "-".join(options),

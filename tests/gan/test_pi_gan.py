@@ -147,7 +147,8 @@ def test_what_pi_gan_has_of_layers_and_samples(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_settings_for_surfaces_are_refused() -> None:
-    for name, value in (("eikonal_weight", 0.1), ("back_face_weight", 1.0), ("texture_latent_size", 4)):
+    weights = dict.fromkeys(("eikonal_weight", "back_face_weight", "minimal_surface_weight"), 0.1)
+    for name, value in {**weights, "texture_latent_size": 4}.items():
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} must be 0: --generator pi-gan has no surface"):
             GanConfig(**TINY, **{name: value}).resolved()
     with pytest.raises(UserError, match="--renderer dfr is for surfaces: not for --generator pi-gan"):

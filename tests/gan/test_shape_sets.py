@@ -76,7 +76,29 @@ def test_pieces_are_counted(objects: Path) -> None:
     ball = trimesh.creation.icosphere(2)
     two = trimesh.util.concatenate([ball, ball.copy().apply_translation((3, 0, 0))])
     scores = shape_sets.set_scores(Generated([ball, ball, two, ball], true.clouds, 4), true)
-    assert scores["connected"] == 0.75 and "novelty" not in scores and "floor_mmd" not in scores
+    assert scores["connected"] == scores["one_body"] == 0.75
+    assert not {"novelty", "floor_mmd", "floor_connected"} & scores.keys()
+    speck, hollow = ball.copy().apply_scale(0.2).apply_translation((3, 0, 0)), ball.copy().apply_scale(0.9)
+    hollow.invert()  # volumes of .008 and -.73
+    shapes = [trimesh.util.concatenate([ball, part]) for part in (speck, hollow)]
+    scores = shape_sets.set_scores(Generated([*shapes, two, ball], true.clouds, 4), true)
+    assert scores["connected"] == 0.25 and scores["one_body"] == 0.75
+
+
+def test_pieces_of_the_truth_are_those_of_the_same_grid(tmp_path: Path) -> None:
+    bars = [trimesh.creation.box((length, 0.2, 0.2)) for length in (1, 0.5, 0.5)]
+    for bar, x in zip(bars[1:], (0.76, -1.05), strict=True):
+        bar.apply_translation((x, 0, 0))  # gaps of .4 cells, between two points of the grid, and of 11
+    triangle = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
+    for name, parts in {"close": bars[:2], "apart": bars[::2], "sheet": [triangle]}.items():
+        trimesh.util.concatenate(parts).export(tmp_path / f"{name}.ply")
+    assert shape_sets.of_meshes(tmp_path).pieces is None
+    true = shape_sets.of_meshes(tmp_path, with_pieces=True)
+    assert true.pieces == pytest.approx({"connected": 2 / 3, "one_body": 2 / 3})
+    scores = shape_sets.set_scores(Generated([], torch.empty(0, 1024, 3), 7), true)
+    assert scores["floor_connected"] == true.pieces["connected"] and scores["floor_one_body"] == 2 / 3
+    built = shape_sets.built_in(3, "chairs")
+    assert built.pieces == {"connected": 1, "one_body": 1}
 
 
 def test_a_generator_without_shapes(objects: Path) -> None:

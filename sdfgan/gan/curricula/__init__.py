@@ -34,6 +34,7 @@ STAGE_SETTINGS = {
     "gradient_clip": float,
     "eikonal_weight": float,
     "back_face_weight": float,
+    "minimal_surface_weight": float,
     "latent_weight": float,
     "pose_weight": float,
 }
