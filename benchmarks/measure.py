@@ -285,6 +285,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "simd": sdfgan.build_info()["simd"],
+        "torch_simd": torch.backends.cpu.get_cpu_capability(),
         "commit": commit(),
         "versions": {
             "sdfgan": sdfgan.__version__,
