@@ -24,7 +24,7 @@ from sdfgan.fields.base import Field
 
 _BLOCK = 8  # grid points along a block's side
 _POINTS_AT_ONCE = 2**17
-_BLOCKS_AT_ONCE = 2**15  # whose values are 64 MB
+_BLOCKS_AT_ONCE = 2**13  # whose values are 16 MB
 _SAFETY = 1.5  # margin when skipping blocks: a learned field's gradient exceeds its nominal bound in places
 
 
@@ -170,8 +170,10 @@ def sample_grid(field: Field, condition: Any = None, resolution: int = 128, boun
     check_whole("sample_grid", 1, resolution=resolution)
     check_condition("sample_grid", field, condition)
     ticks = torch.linspace(-bound, bound, resolution + 1)
-    slabs = [_sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks)) for x in ticks]
-    return torch.stack(slabs).view([resolution + 1] * 3).numpy()
+    values = torch.empty([resolution + 1] * 3)
+    for slab, x in zip(values, ticks, strict=True):
+        slab.view(-1)[:] = _sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks))
+    return values.numpy()
 
 
 def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:
