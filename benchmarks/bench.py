@@ -19,6 +19,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -86,7 +87,9 @@ def main() -> int:
                 if time.monotonic() > deadline:
                     _say(f"{comparison.title}: no time left, nor for what follows in {name}")
                     break
-                good &= _run(comparison, 3 if arguments.quick else arguments.rounds, deadline, file, arguments.device)
+                rounds = 3 if arguments.quick else arguments.rounds
+                clock = time.process_time if arguments.processor else time.perf_counter
+                good &= _run(comparison, rounds, deadline, file, arguments.device, clock)
         except UserError:
             raise
         except DeviceLost as error:
@@ -115,7 +118,9 @@ def missing(arguments: argparse.Namespace) -> list[str]:
     ]
 
 
-def _run(comparison: Comparison, rounds: int, deadline: float, file: RecordFile, device: str) -> bool:
+def _run(
+    comparison: Comparison, rounds: int, deadline: float, file: RecordFile, device: str, clock: Callable[[], float]
+) -> bool:
     """Whether all of this package's variants did what they should, or had no time to."""
     records: list[Record] = []
 
@@ -129,7 +134,7 @@ def _run(comparison: Comparison, rounds: int, deadline: float, file: RecordFile,
 
     try:
         with _CONSOLE.status("") as status:
-            measure(comparison, rounds, device, deadline=deadline, say=status.update, keep=keep)
+            measure(comparison, rounds, device, deadline=deadline, say=status.update, keep=keep, clock=clock)
     finally:
         file.finish(records)
         timed = [record for record in records if "error" not in record]
@@ -176,6 +181,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small sizes, three rounds: does it work?")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: %(default)s")
     parser.add_argument("--threads", type=_positive, help="CPU threads (default: what torch takes)")
+    parser.add_argument(
+        "--processor", action="store_true", help="time of the processor, not of the clock: for one busy with other work"
+    )
     parser.add_argument("--rounds", type=_positive, default=9, help="of each comparison (default: %(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add records to FILE, draw FILE's ratios as .png")
     parser.add_argument("--seconds", type=_positive, help="begin nothing more after so long")
@@ -186,6 +194,8 @@ def _parse() -> argparse.Namespace:
             parser.error(f"CASE must be {', '.join(CASES)} or all, got {name}")
     if arguments.device != "cpu" and not (torch.cuda.is_available() and _C.cuda):
         parser.error(f"--device {arguments.device}: needs a GPU that torch can use and a build with CUDA")
+    if arguments.processor and (arguments.device != "cpu" or arguments.threads != 1):
+        parser.error("--processor: needs --device cpu and --threads 1, or the time of all threads would be added up")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist")
     return arguments

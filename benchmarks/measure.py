@@ -128,6 +128,7 @@ def measure(
     deadline: float = math.inf,
     say: Callable[[str], None] = lambda _: None,
     keep: Callable[[list[Record]], None] = lambda _: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[Record]:
     """Time every variant: alone, ours first, then once per round in turn with all others; a record for each.
 
@@ -136,10 +137,12 @@ def measure(
     Args:
         deadline: of `time.monotonic`. What has not begun by then is left out.
         keep: is given all records whenever there are new ones.
+        clock: in seconds, of a CPU; `time.process_time` on a machine that is busy with other work.
 
     Raises DeviceLost once `keep` has been given what is known.
     """
-    timing = _Timing(comparison, device, environment(device))
+    shared = environment(device) | ({"clock": "processor"} if clock is time.process_time else {})
+    timing = _Timing(comparison, device, shared, clock)
     for name in sorted(comparison.variants, key=is_ours, reverse=True):  # stable: else in their order
         if time.monotonic() > deadline:
             return timing.records()
@@ -162,8 +165,8 @@ def measure(
 class _Timing:
     """What is known so far of a comparison."""
 
-    def __init__(self, comparison: Comparison, device: str, shared: Record) -> None:
-        self.comparison, self.device, self.shared = comparison, device, shared
+    def __init__(self, comparison: Comparison, device: str, shared: Record, clock: Callable[[], float]) -> None:
+        self.comparison, self.device, self.shared, self.clock = comparison, device, shared, clock
         self.runs: dict[str, int] = {}  # that a timing takes, of the variants that live
         self.first: dict[str, list[float]] = {}  # timed alone
         self.rounds: dict[str, list[float]] = {}
@@ -199,7 +202,7 @@ class _Timing:
             self.rounds.setdefault(name, []).append(times[name])
 
     def _time(self, variant: Callable[[], Any], name: str, runs: int) -> float:
-        return _time(variant, runs, self.device) * self.comparison.scale.get(name, 1.0)
+        return _time(variant, runs, self.device, self.clock) * self.comparison.scale.get(name, 1.0)
 
     def _guarded(self, name: str, run: Callable[[], None]) -> None:
         try:
@@ -262,13 +265,13 @@ def _enough_runs(variant: Callable[[], Any], device: str) -> int:
     return runs
 
 
-def _time(variant: Callable[[], Any], runs: int, device: str) -> float:
-    """Seconds of a run, the mean of some in a row: by the device's clock."""
+def _time(variant: Callable[[], Any], runs: int, device: str, clock: Callable[[], float] = time.perf_counter) -> float:
+    """Seconds of a run, the mean of some in a row: by a GPU's own clock, or by `clock`."""
     if device == "cpu":
-        start = time.perf_counter()
+        start = clock()
         for _ in range(runs):
             variant()
-        return (time.perf_counter() - start) / runs
+        return (clock() - start) / runs
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     begin.record()
@@ -285,6 +288,7 @@ def environment(device: str = "cpu") -> dict[str, Any]:
         "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": torch.get_num_threads(),
         "simd": sdfgan.build_info()["simd"],
+        "torch_simd": torch.backends.cpu.get_cpu_capability(),
         "commit": commit(),
         "versions": {
             "sdfgan": sdfgan.__version__,

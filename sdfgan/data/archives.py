@@ -10,9 +10,11 @@ import re
 import tarfile
 import zipfile
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from itertools import pairwise
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from sdfgan.errors import UserError, one_line
@@ -40,12 +42,26 @@ class Entry(NamedTuple):
             return file.read(MAX_BYTES)
 
 
-class Archive(NamedTuple):
+@dataclass(frozen=True)
+class Archive:
     """What is in a folder, zip or tar."""
 
     images: list[Entry]  # in natural order of their names
     side: dict[str, Entry]  # .json, .txt and .cls files, tables, and images of kinds that are not read
     refused: list[tuple[str, str]]  # names and reasons
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Those of the images."""
+        return {entry.name for entry in self.images}
+
+    @cached_property
+    def by_stem(self) -> dict[str, list[str]]:
+        """The names of images by the same without their suffixes."""
+        found: dict[str, list[str]] = {}
+        for entry in self.images:
+            found.setdefault(entry.name.rsplit(".", 1)[0], []).append(entry.name)
+        return found
 
 
 def open_archive(path: Path) -> Archive:
@@ -55,7 +71,8 @@ def open_archive(path: Path) -> Archive:
         found, refused = _folder(path)
         for shard in shards:
             more, bad = _tar(shard, f"{shard.name}/")
-            found, refused = found + more, refused + bad
+            found.extend(more)
+            refused.extend(bad)
     elif not path.exists():
         raise UserError(f"{path}: no such folder, zip or tar")
     elif path.suffix.lower() == ".zip":
@@ -66,7 +83,9 @@ def open_archive(path: Path) -> Archive:
         raise UserError(
             f"{path}: expected a folder, a .zip or a .tar of images (compressed tars cannot be read in place)"
         )
-    images = sorted((entry for entry in found if _is(entry.name, SUFFIXES)), key=lambda entry: natural(entry.name))
+    images = [entry for entry in found if _is(entry.name, SUFFIXES)]
+    if any(natural(one.name) > natural(next_one.name) for one, next_one in pairwise(images)):  # keys take much memory
+        images.sort(key=lambda entry: natural(entry.name))
     side = {entry.name: entry for entry in found if _is(entry.name, _SIDE_SUFFIXES)}
     return Archive(images, side, refused)
 
@@ -83,12 +102,13 @@ def _is(name: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _wanted(name: str) -> bool:
-    return _is(name, SUFFIXES + _SIDE_SUFFIXES) and not any(part.startswith(".") for part in PurePosixPath(name).parts)
+    hidden = any(part.startswith(".") and part != "." for part in name.split("/"))
+    return _is(name, SUFFIXES + _SIDE_SUFFIXES) and not hidden
 
 
 def _refusal(name: str, size: int) -> str | None:
     """Why an archive's entry is not read, if so."""
-    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in PurePosixPath(name).parts:
+    if name.startswith("/") or re.match("[A-Za-z]:", name) or ".." in name.split("/"):
         return "its name points out of the archive"
     if size > MAX_BYTES:
         return f"unpacks to {size} bytes, more than {MAX_BYTES}"
@@ -162,7 +182,8 @@ def _tar(path: Path, prefix: str) -> tuple[list[Entry], list[tuple[str, str]]]:
     refused: list[tuple[str, str]] = []
     try:
         with tarfile.open(path, "r:") as archive:
-            for member in archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # it would keep all
                 reason = _refusal(member.name, member.size)
                 if not member.isreg() or (reason is None and not _wanted(member.name)):
                     continue

@@ -151,8 +151,8 @@ def is_cropped(archive: Archive, path: Path) -> bool:
 
 def is_shapenet(archive: Archive) -> bool:
     """Whether most images are in folders called rendering, as ShapeNet's are."""
-    parents = [PurePosixPath(entry.name).parent.name for entry in archive.images]
-    return bool(parents) and parents.count("rendering") > len(parents) / 2
+    inside = sum(entry.name.split("/")[-2:-1] == ["rendering"] for entry in archive.images)
+    return inside > len(archive.images) / 2
 
 
 def object_of(name: str) -> str:
@@ -176,7 +176,6 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
             _set(labels, image, label, f"{path}: {name}")
         elif _camera(value) is None:
             strange.setdefault(name, []).append(value)
-    images = _by_stem(archive)
     for name, entry in archive.side.items():
         if name.endswith(".cls"):
             text = _read(entry, path)[:64].decode(errors="replace").strip()
@@ -184,7 +183,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
             if label is None:
                 strange.setdefault(".cls files", []).append(text)
             else:
-                for image in images.get(name.removesuffix(".cls"), [name]):
+                for image in archive.by_stem.get(name.removesuffix(".cls"), [name]):
                     _set(labels, image, label, f"{path}: {name}")
     notes = [
         f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
@@ -245,8 +244,6 @@ def _is_read(base: str) -> bool:
 
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
     """File, image and value of each label in a dataset.json."""
-    images = {entry.name for entry in archive.images}
-    by_stem = _by_stem(archive)
     for file, entry in archive.side.items():
         if PurePosixPath(file).name != "dataset.json":
             continue
@@ -258,7 +255,7 @@ def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
             raise UserError(f'{path}: {file}: expected {{"labels": [[name, label], ...]}}')
         for given, value in pairs:
             name = _slashes(PurePosixPath(file).parent, str(given))
-            for image in [name] if name in images else by_stem.get(name.rsplit(".", 1)[0], [name]):
+            for image in [name] if name in archive.names else archive.by_stem.get(name.rsplit(".", 1)[0], [name]):
                 yield file, image, value
 
 
@@ -306,11 +303,10 @@ def _angles(position: Tensor) -> tuple[float, float]:
 
 def _of_images(what: str, values: dict[str, Value], archive: Archive, path: Path, notes: list[str]) -> dict[str, Value]:
     """Those whose names are names of images; a note says which are not."""
-    names = {entry.name for entry in archive.images}
-    strange = [name for name in values if name not in names]
+    strange = [name for name in values if name not in archive.names]
     if strange:
         notes.append(f"{path}: {len(strange)} {what} belong to no image, the first: {strange[0]}")
-    return {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name in archive.names}
 
 
 def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Path) -> dict[str, tuple[float, float]]:
@@ -319,7 +315,6 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
     if not isinstance(frames, list):
         raise UserError(f"{path}: {entry.name}: not transforms of a NeRF scene: frames must be a list")
     poses: dict[str, tuple[float, float]] = {}
-    images = _by_stem(archive)
     for index, frame in enumerate(frames):
         where, frame = f"{path}: {entry.name}: frame {index}", frame if isinstance(frame, dict) else {}
         name, rows = frame.get("file_path"), frame.get("transform_matrix")
@@ -332,17 +327,9 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
         if not all(map(math.isfinite, angles)):
             raise UserError(f"{where}: the camera is at the origin, or too far away: its direction is not known")
         name = _slashes(folder, name)
-        for image in images.get(name, [name]):
+        for image in archive.by_stem.get(name, [name]):
             _set(poses, image, angles, where)
     return poses
-
-
-def _by_stem(archive: Archive) -> dict[str, list[str]]:
-    """The names of images by the same without their suffixes."""
-    found: dict[str, list[str]] = {}
-    for entry in archive.images:
-        found.setdefault(entry.name.rsplit(".", 1)[0], []).append(entry.name)
-    return found
 
 
 def _set(values: dict[str, Value], image: str, value: Value, where: str) -> None:

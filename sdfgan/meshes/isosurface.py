@@ -24,6 +24,7 @@ from sdfgan.fields.base import Field
 
 _BLOCK = 8  # grid points along a block's side
 _POINTS_AT_ONCE = 2**17
+_BLOCKS_AT_ONCE = 2**13  # whose values are 16 MB
 _SAFETY = 1.5  # margin when skipping blocks: a learned field's gradient exceeds its nominal bound in places
 
 
@@ -57,14 +58,17 @@ def marching_cubes(
         raise ValueError(f"marching_cubes: bound must be positive, got {bound}")
     if field.unsigned:
         raise ValueError("marching_cubes: an unsigned field has no inside: use sdfgan.meshes.sheet_mesh")
-    values = grid_values(field, condition, resolution, bound, on_progress)
-    if not np.isfinite(values).all():
+    padded = grid_values(field, condition, resolution, bound, on_progress, border=1)
+    inside = padded[1:-1, 1:-1, 1:-1]
+    low, high = inside.min(), inside.max()  # NaN, if any value is
+    if not np.isfinite([low, high]).all():
         raise UserError("no surface: the field is not finite; its training has diverged")
-    if not (values < 0).any() or not (values > 0).any():
-        side = "outside" if values.max() > 0 else "inside"
+    if not low < 0 < high:
+        side = "outside" if high > 0 else "inside"
         raise UserError(f"no surface: all of the box from {-bound:g} to {bound:g} is {side} the field")
     # A far larger value around the grid closes what the box cuts, within a thousandth of a cell of its face.
-    padded = np.pad(values, 1, constant_values=1000 * np.abs(values).max())
+    for axis in range(3):
+        np.moveaxis(padded, axis, 0)[[0, -1]] = 1000 * max(-low, high)
     vertices, faces, _, _ = triangulate(padded, 0.0, gradient_direction="descent")
     vertices = ((vertices - 1) * (2 * bound / resolution) - bound).clip(-bound, bound)
     return painted(vertices, faces, field, condition)
@@ -121,9 +125,17 @@ def check_condition(function: str, field: Field, condition: Any) -> None:
 
 
 def grid_values(
-    field: Field, condition: Any, resolution: int, bound: float, on_progress: Callable[[int, int], None] | None
+    field: Field,
+    condition: Any,
+    resolution: int,
+    bound: float,
+    on_progress: Callable[[int, int], None] | None,
+    border: int = 0,
 ) -> np.ndarray:
-    """Values [n, n, n] at n = resolution + 1 points per axis; a block without a surface holds one value."""
+    """Values [n, n, n] float32 at n = resolution + 1 points per axis; a block without a surface holds one value.
+
+    There is nothing in memory for long that is as large, so `border` makes room around them, of undefined values.
+    """
     n, cell = resolution + 1, 2 * bound / resolution
     blocks = -(-n // _BLOCK)  # the last one may reach past the box, which does no harm
     first = torch.arange(blocks) * _BLOCK * cell - bound
@@ -134,17 +146,24 @@ def grid_values(
     # The cells between two blocks take values of both, so the surface must be out of their reach as well.
     half_diagonal = math.sqrt(3) * (_BLOCK + 1) / 2 * cell
     at_centre = torch.cat([_sdf(field, condition, points) for points in centres.split(_POINTS_AT_ONCE)])
-    values = at_centre[:, None].repeat(1, _BLOCK**3)
-    near = (at_centre.abs() <= half_diagonal * _SAFETY * max(float(np.max(field.lipschitz)), 1.0)).nonzero()[:, 0]
-    done = 0
-    for group in near.split(_POINTS_AT_ONCE // _BLOCK**3):
-        points = (centres[group, None] + offsets).view(-1, 3)
-        values[group] = _sdf(field, condition, points).view(len(group), _BLOCK**3)
-        done += len(points)
-        if on_progress is not None:
-            on_progress(done, len(near) * _BLOCK**3)
-    grid = values.view(blocks, blocks, blocks, _BLOCK, _BLOCK, _BLOCK).permute(0, 3, 1, 4, 2, 5)
-    return grid.reshape([blocks * _BLOCK] * 3)[:n, :n, :n].numpy()
+    near = at_centre.abs() <= half_diagonal * _SAFETY * max(float(np.max(field.lipschitz)), 1.0)
+    total, done = int(near.sum()) * _BLOCK**3, 0
+    grid = np.empty([n + 2 * border] * 3, np.float32)
+    layers = max(1, _BLOCKS_AT_ONCE // blocks**2)
+    for start in range(0, blocks, layers):
+        slab = slice(start * blocks**2, (start + layers) * blocks**2)
+        values = at_centre[slab, None].repeat(1, _BLOCK**3)
+        for group in near[slab].nonzero()[:, 0].split(_POINTS_AT_ONCE // _BLOCK**3):
+            points = (centres[slab][group, None] + offsets).view(-1, 3)
+            values[group] = _sdf(field, condition, points).view(len(group), _BLOCK**3)
+            done += len(points)
+            if on_progress is not None:
+                on_progress(done, total)
+        parts = values.view(-1, blocks, blocks, _BLOCK, _BLOCK, _BLOCK).permute(0, 3, 1, 4, 2, 5)
+        rows = slice(border + start * _BLOCK, border + min(n, (start + layers) * _BLOCK))
+        inner = grid[rows, border : border + n, border : border + n]
+        inner[:] = parts.reshape(-1, blocks * _BLOCK, blocks * _BLOCK)[: len(inner), :n, :n].numpy()
+    return grid
 
 
 @torch.no_grad()
@@ -156,8 +175,10 @@ def sample_grid(field: Field, condition: Any = None, resolution: int = 128, boun
     check_whole("sample_grid", 1, resolution=resolution)
     check_condition("sample_grid", field, condition)
     ticks = torch.linspace(-bound, bound, resolution + 1)
-    slabs = [_sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks)) for x in ticks]
-    return torch.stack(slabs).view([resolution + 1] * 3).numpy()
+    values = torch.empty([resolution + 1] * 3)
+    for slab, x in zip(values, ticks, strict=True):
+        slab.view(-1)[:] = _sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks))
+    return values.numpy()
 
 
 def _sdf(field: Field, condition: Any, points: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ _SCENE_READERS = {".glb": read_glb, ".gltf": read_gltf}
 READ_SUFFIXES = (*_READERS, *_SCENE_READERS)
 IGNORED = "ignored"  # in a mesh's metadata: what else the file holds, in words
 _MAX_FACES = 10**8
+_FACES_AT_ONCE = 2**16
 _MAX_COORDINATE = 1e30  # float32, in which most files are written, ends at 3e38, and loses digits below 1e-38
 _MAX_BUFFER = 2**32  # bytes
 
@@ -88,15 +89,20 @@ def _buffer(path: Path, name: str) -> bytes:
 
 def _check_faces(path: Path, vertices: np.ndarray, faces: np.ndarray) -> None:
     finite = np.isfinite(vertices).all(1)
-    if not finite[faces].all(1).any():
+    sound = finite[faces].all(1)
+    if not sound.any():
         raise UserError(f"{path}: all {len(faces)} faces have corners that are not finite numbers")
-    used = vertices[faces[finite[faces].all(1)]].reshape(-1, 3)
+    is_used = np.zeros(len(vertices), bool)
+    is_used[faces[sound]] = True
+    used = vertices[is_used]
     largest, size = float(np.abs(used).max()), float(np.ptp(used, axis=0).max())
     if largest > _MAX_COORDINATE:
         raise UserError(f"{path}: has coordinates of up to {largest:g}; at most {_MAX_COORDINATE:g} are read")
     if 0 < size < 1 / _MAX_COORDINATE:
         raise UserError(f"{path}: is {size:g} across; at least {1 / _MAX_COORDINATE:g} is read")
     with np.errstate(all="ignore"):
-        a, b, c = vertices[faces].transpose(1, 0, 2)
-        if not (np.nan_to_num(np.cross(b - a, c - a)) != 0).any():
-            raise UserError(f"{path}: all {len(faces)} faces have no area")
+        for start in range(0, len(faces), _FACES_AT_ONCE):
+            a, b, c = vertices[faces[start : start + _FACES_AT_ONCE]].transpose(1, 0, 2)
+            if (np.nan_to_num(np.cross(b - a, c - a)) != 0).any():
+                return
+    raise UserError(f"{path}: all {len(faces)} faces have no area")

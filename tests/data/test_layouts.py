@@ -264,6 +264,18 @@ def test_webdataset_shards_are_read_in_place(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "out.png").exists()
 
 
+def test_names_in_tars(tmp_path: Path) -> None:
+    """As `tar` writes them, in any order; hidden files and folders are none of the set."""
+    names = {"./10.png": 4, "./9.png": 3, "./b/1.png": 5, "B/2.png": 6, "./.hidden/a.png": 1, "./b/.a.png": 2}
+    found = open_data(tar(tmp_path / "some.tar", {name: png((red, 0, 0)) for name, red in names.items()}), 8)
+    assert found.names == ["./9.png", "./10.png", "./b/1.png", "B/2.png"]
+    assert reds(found.images) == [3, 4, 5, 6] and found.layout == "plain"
+    views = {f"./{thing}/rendering/{view:02d}.png": png((view, 0, 0)) for thing in "ab" for view in (1, 0)}
+    found = open_data(tar(tmp_path / "shapenet.tar", views), 8)
+    assert found.layout == "shapenet" and reds(found.images) == [0, 1, 0, 1]
+    assert found.images.labels.tolist() == [0, 0, 1, 1]
+
+
 def test_a_link_in_a_tar_is_no_picture(tmp_path: Path) -> None:
     path = tmp_path / "links.tar"
     with tarfile.open(path, "w") as archive:
