@@ -25,7 +25,6 @@ from sdfgan.fields.small_mlp import SmallMlp
 from sdfgan.nerf import NerfConfig, train
 from sdfgan.nerf.config import Model
 from sdfgan.nerf.job import NerfJob
-from sdfgan.training.optim import GridAdam
 
 _WARM, _BLOCK = 144, 16  # steps: by then the occupancy grid knows what is empty; between its updates
 
@@ -96,19 +95,15 @@ def step(scene: Path, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = dataclasses.replace(config, output_dir=Path(folder))
         job = NerfJob(config, load_scene(scene, image_scale=0.25))
-        field, table, lazy = job.model.field, job.table, job.optimizer
-        assert isinstance(field, RadianceGrid) and isinstance(lazy, GridAdam)
-        dense = torch.optim.Adam(job.parameters, fused=True)  # of all numbers
-        dense.param_groups, dense.state = lazy.param_groups, lazy.state
+        field, table = job.model.field, job.table
+        assert isinstance(field, RadianceGrid)
         for _ in range(_WARM):
             job.step()
-        names = ("sdfgan", "torch's Adam", "also a table of each chunk", "also torch's layers")
-        taken: dict[str, list[float]] = {name: [] for name in names}
+        taken: dict[str, list[float]] = {"sdfgan": [], "a table of each chunk": [], "torch's layers": []}
         for _ in range(rounds):
-            for less, (name, values) in enumerate(taken.items()):
-                job.optimizer, field.grid.spares = (dense, None) if less else (lazy, lazy.spares)
-                job.table = None if less > 1 else table
-                plain = less > 2
+            for name, values in taken.items():
+                job.table = table if name == "sdfgan" else None
+                plain = name == "torch's layers"
                 field.__class__ = _Forgetful if plain else RadianceGrid
                 field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
                 began = time.process_time()
