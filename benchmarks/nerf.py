@@ -31,7 +31,6 @@ from sdfgan.nerf.config import Model
 from sdfgan.nerf.job import NerfJob
 from sdfgan.nerf.marching import MarchingGrid
 from sdfgan.nerf.models import NetworkModel
-from sdfgan.training.optim import GridAdam
 
 _WARM, _BLOCK = 144, 16  # steps: by then the occupancy grid knows what is empty; between its updates
 
@@ -99,19 +98,16 @@ class _Forgetful(RadianceGrid):
 
 
 def _fast_variants(job: NerfJob) -> dict[str, Callable[[], None]]:
-    field, table, lazy = job.model.field, job.table, job.optimizer
-    assert isinstance(field, RadianceGrid) and isinstance(lazy, GridAdam)
-    dense = torch.optim.Adam(job.parameters, fused=True)  # of all numbers
-    dense.param_groups, dense.state = lazy.param_groups, lazy.state
+    field, table = job.model.field, job.table
+    assert isinstance(field, RadianceGrid)
 
     def use(less: int) -> None:
-        job.optimizer, field.grid.spares = (dense, None) if less else (lazy, lazy.spares)
-        job.table = None if less > 1 else table
-        plain = less > 2
+        job.table = None if less else table
+        plain = less > 1
         field.__class__ = _Forgetful if plain else RadianceGrid
         field.density_net.__class__ = field.color_net.__class__ = nn.Sequential if plain else SmallMlp
 
-    names = ("sdfgan", "torch's Adam", "also a table of each chunk", "also torch's layers")
+    names = ("sdfgan", "a table of each chunk", "torch's layers")
     return {name: partial(use, less) for less, name in enumerate(names)}
 
 

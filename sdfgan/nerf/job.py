@@ -42,7 +42,6 @@ from sdfgan.training.device import autocast, generator_on
 from sdfgan.training.files import FullDisk
 from sdfgan.training.job import Intervals, Job, Numbers
 from sdfgan.training.loop import run
-from sdfgan.training.optim import GridAdam
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
@@ -123,10 +122,6 @@ class NerfJob(Job):
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model in GRID_MODELS else ((0.9, 0.999), 1e-8)
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
-        if isinstance(self.model, GridModel):
-            grid = self.model.radiance.grid
-            grid.spares = []
-            self.optimizer = GridAdam(self.parameters, config.learning_rate, grid.table, grid.spares)
         count = self.ranks.count
         self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
         self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
