@@ -94,9 +94,9 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     """The absolute error (NeuS, eq. 14), and what makes the field a distance, smooth, and opaque where images are.
 
     What rays see is the volume around the surface or, in the last steps, the surface itself (`render_rays`).
-    `eikonal` is that of the samples and of as many points anywhere in the cube, divided by eight; `curvature` is that
-    of PermutoSDF (Rosu and Behnke 2023, arXiv:2211.12562, eq. 8): how far normals turn within a cell of the finest
-    grid.
+    `eikonal` is that of the samples and of points anywhere in the cube: an eighth as many, or one for each traced ray.
+    `curvature` is that of PermutoSDF (Rosu and Behnke 2023, arXiv:2211.12562, eq. 8): how far normals turn within a
+    cell of the finest grid.
     """
     config = model.config
     jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
