@@ -436,7 +436,7 @@ def main() -> int:
             trial.torchrun(arguments.torchrun)
         now = os.times()
         seconds = sum(now[:4]) - sum(used[1][:4])
-        record = {"case": trial.case.name, **trial.counts, "cpu_seconds": round(seconds, 1), "seed": arguments.seed}
+        record = {"tried": trial.case.name, **trial.counts, "cpu_seconds": round(seconds, 1), "seed": arguments.seed}
         record |= {"operations": trial.operations, "writes": trial.writes, "faults": trial.faults}
         total.update(trial.counts)
         print(f"{trial.case.name}: {dict(trial.counts)}, {trial.operations} operations, {seconds:.0f} s", flush=True)

@@ -160,6 +160,12 @@ TABLES = (
         _is("benchmark", "inversion"),
         _columns("pictures", "median_iou", "least_iou", "mean_seconds"),
     ),
+    Table(
+        "Nothing lost",
+        "`kills.py`: how often a command was killed (or one of its two processes), and its disk full; runs compared.",
+        _is("benchmark", "kills"),
+        _columns("tried", "kills", "runs", "kills of a rank", "runs of two", "full disks", "lost"),
+    ),
 )
 
 
