@@ -253,13 +253,13 @@ def _drawing(batch: int) -> Run:
 
 
 def _decoding(side: int) -> Run:
-    """Sixteen PNG files of a picture with alpha, as 64 x 64 pixels."""
+    """Sixteen PNG files of images with alpha, rendered with 64 x 64 pixels and enlarged, are read as 64 x 64."""
     axes = cameras.rotate_axes((torch.full((16,), 0.4), torch.linspace(0, 6, 16)))
-    image = (raycast.render(sdf=_SOLID, axes=axes, resolution=side).rgba * 255).byte().movedim(1, 3)
+    image = (raycast.render(sdf=_SOLID, axes=axes, resolution=64).rgba * 255).byte().movedim(1, 3)
     files = []
     for pixels in image.numpy():
         file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "png")
+        Image.fromarray(pixels).resize((side, side)).save(file, "png")
         files.append(file.getvalue())
     entries = [Entry(f"{number}.png", partial(io.BytesIO, data)) for number, data in enumerate(files)]
 
@@ -331,7 +331,7 @@ def point(name: str, value: int) -> Record:
         answer = run()
         times.append(clock() - begin)
         if len(times) == 1:
-            megabytes = (_high_water() - before) / 2**20
+            megabytes = max(0, _high_water() - before) / 2**20
             facts = curve.examine(answer)
         del answer
     times = times[1:] or times

@@ -9,8 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from sdfgan.errors import UserError
 from sdfgan.training.files import write_text
@@ -79,7 +82,7 @@ def curve_table(curves: Curves, names: Iterable[str]) -> list[str]:
         what = points[0]["variant"] + (", wall" if points[0]["clock"] == "wall" else "")
         cells = [what, axis, ", ".join(ends), ", ".join(times), power, ", ".join(memory)]
         lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, "", _where(curves)]
+    return [*lines, "", _where(curves), *_missing(curves)]
 
 
 def duration(seconds: float) -> str:
@@ -88,11 +91,13 @@ def duration(seconds: float) -> str:
         return f"{seconds / 60:.0f} min" if seconds < 36000 else f"{seconds / 3600:.0f} h"
     if seconds >= 10:
         return f"{seconds:.0f} s"
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1e3 * seconds:.2g} ms"
+    if seconds >= 1:
+        return f"{seconds:.2g} s"
+    return f"{1e3 * seconds:.0f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.2g} ms"
 
 
 def _megabytes(size: float) -> str:
-    return f"{size:,.0f}" if size >= 10 else f"{size:.1f}"
+    return f"{size:,.0f}" if size >= 9.95 else f"{max(size, 0):.1f}"
 
 
 def _where(curves: Curves) -> str:
@@ -103,6 +108,18 @@ def _where(curves: Curves) -> str:
         f"{every[0]['device']}, commit {', '.join(commits)}, `{every[0]['command']}`; while it ran, up to {load:.0f} "
         "processes wanted its two cores. [Records](../benchmarks/results/growth.jsonl)."
     )
+
+
+def _missing(curves: Curves) -> list[str]:
+    """A paragraph that says which points the record lacks, if any."""
+    from growth import CURVES
+
+    lacking = []
+    for name, curve in CURVES.items():
+        known = {value_of(one) for one in curves.get(name, ())}
+        if values := [f"{value:,}" for value in curve.values if value not in known]:
+            lacking.append(f"{name}: {', '.join(values)}")
+    return ["", f"Not measured yet ({'; '.join(lacking)})."] if lacking else []
 
 
 def paper_table(curves: Curves, results: Path = RESULTS) -> list[str]:
@@ -162,21 +179,19 @@ def _gpu_step(results: Path) -> tuple[float, int, int, int]:
 def parameters(width: int, resolution: int) -> tuple[int, int]:
     """Of the generator and the discriminator of `train-gan` with otherwise default settings."""
     from sdfgan.gan import GanConfig
-    from sdfgan.gan.state import TrainingState
+    from sdfgan.gan.data import TrainingData
+    from sdfgan.gan.job import GanJob
 
-    config = GanConfig(device="cpu", width=width, resolution=resolution)
-    state = TrainingState(config.resolved())
-    try:
-        counts = [sum(one.numel() for one in net.parameters()) for net in (state.generator, state.discriminator)]
-    finally:
-        state.close()
+    config = GanConfig(device="cpu", width=width, resolution=resolution).resolved()
+    with closing(GanJob(config, TrainingData.of(torch.zeros(1, 4, resolution, resolution, dtype=torch.uint8)))) as job:
+        counts = [sum(one.numel() for one in net.parameters()) for net in (job.generator, job.discriminator)]
     return counts[0], counts[1]
 
 
 def tables(results: Path = RESULTS) -> dict[str, str]:
     """The tables of the page, by the mark above them."""
     curves = read(results)
-    names = [name for panel in _PANELS.values() for name in panel]
+    names = [name for panel in _PANELS.values() for name in panel if name in curves]
     names += [name for name in curves if name not in names]
     return {"curves": "\n".join(curve_table(curves, names)), "paper": "\n".join(paper_table(curves, results))}
 
@@ -199,17 +214,20 @@ def draw(path: Path, results: Path = RESULTS) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import NullFormatter
 
     curves = read(results)
     figure, panels = pyplot.subplots(2, 4, figsize=(15, 7), layout="constrained")
-    for panel, (axis, names) in zip(panels.flat, _PANELS.items(), strict=True):
+    for panel, (label, names) in zip(panels.flat, _PANELS.items(), strict=True):
         memory = panel.twinx()
-        for number, name in enumerate(names):
+        for number, name in enumerate(name for name in names if name in curves):
             x = [value_of(one) for one in curves[name]]
             panel.plot(x, [one["median_s"] for one in curves[name]], "o-", ms=3, color=f"C{number}", label=name)
             memory.plot(x, [max(one["megabytes"], 0.1) for one in curves[name]], "--", lw=1, color=f"C{number}")
-        panel.set(xscale="log", yscale="log", xlabel=axis, ylabel="seconds")
+        panel.set(xscale="log", yscale="log", xlabel=label, ylabel="seconds")
         memory.set(yscale="log", ylabel="MB (dashed)")
+        for axis in (panel.xaxis, panel.yaxis, memory.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         panel.legend(fontsize=7)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)

@@ -17,6 +17,8 @@ import torch
 import baselines
 import bench
 import cases
+import growth
+import growth_page
 import measure as measuring
 import models
 import traces
@@ -24,6 +26,7 @@ from measure import Comparison, DeviceLost, measure
 from options import Options
 from sdfgan import cameras, fields, ops, raycast
 from sdfgan.compat.dfr_images import dfr_points
+from sdfgan.errors import UserError
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -278,7 +281,7 @@ def test_a_lost_device_ends_a_comparison(monkeypatch: pytest.MonkeyPatch) -> Non
         lost = True
 
     monkeypatch.setattr(measuring, "_wait", wait)
-    monkeypatch.setattr(measuring, "_time", lambda variant, runs, device: 0.1 * runs)
+    monkeypatch.setattr(measuring, "_time", lambda variant, runs, device, clock=None: 0.1 * runs)
     monkeypatch.setattr(measuring, "environment", lambda device: {})
     ran: list[str] = []
     variants = {"march": lambda: ran.append("march"), "fused": breaks, "torch": lambda: ran.append("torch")}
@@ -352,3 +355,52 @@ def test_models_go_on_where_they_were(
     assert "| medium | signed | 2 |  | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
     assert "| medium | all | 3 | 1 | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+
+
+def test_exponents_and_the_newest_points() -> None:
+    assert growth_page.exponent([(x, 7 * x**1.5) for x in (1, 10, 50)]) == pytest.approx(1.5)
+    made = [
+        {"case": "growth", "config": {"curve": "grid", "cells": cells}, "median_s": seconds, **more}
+        for cells, seconds, more in [(8, 1.0, {}), (2, 3.0, {}), (8, 2.0, {}), (16, 0, {"error": "no"})]
+    ]
+    (points,) = growth_page.curves_of([*made, {"case": "trace"}]).values()
+    assert [(growth_page.value_of(one), one["median_s"]) for one in points] == [(2, 3.0), (8, 2.0)]
+
+
+def test_curves_are_measured(tmp_path: Path) -> None:
+    file = tmp_path / "growth.jsonl"
+    chosen = ["multiscale images", "mesh tree", "read ply", "grid", "set", "decode", "processes"]
+    command = [sys.executable, BENCHMARKS / "growth.py", *chosen, "--quick", "--json", file]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [one["config"]["curve"] for one in records] == [
+        name for name in growth.CURVES for _ in (1, 2) if name in chosen
+    ]
+    for one in records:
+        assert one["median_s"] > 0 and one["megabytes"] >= 0 and one["clock"] == "processor", one
+        assert growth_page.value_of(one) in growth.CURVES[one["config"]["curve"]].values
+    assert done.stdout.count("time grows with the power") == len(chosen)
+
+
+def test_a_point_whose_process_dies_has_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(growth, "point", lambda name, value: os.kill(os.getpid(), signal.SIGKILL))
+    record = growth.measure("grid", 64)
+    assert record["error"] == "UserError: a process ended with status -9 (-9: it was out of memory)"
+    assert record["config"] == {"curve": "grid", "cells a side": 64} and "median_s" not in record
+
+
+def test_the_page_of_growth_is_that_of_its_records(tmp_path: Path) -> None:
+    """`python benchmarks/growth.py --page docs/scaling.md` would change nothing."""
+    page = BENCHMARKS.parent / "docs" / "scaling.md"
+    copy = tmp_path / "scaling.md"
+    copy.write_text(page.read_text())
+    growth_page.rewrite(copy)
+    assert copy.read_text() == page.read_text()
+    curves = growth_page.read()
+    for name, points in curves.items():
+        measured = [growth_page.value_of(one) for one in points]
+        assert len(measured) > 1 and set(measured) <= set(growth.CURVES[name].values), name
+    copy.write_text("nothing")
+    with pytest.raises(UserError, match=r"must have the lines <!-- curves --> and <!-- end -->"):
+        growth_page.rewrite(copy)

@@ -14,6 +14,7 @@ import tyro
 
 import sdfgan
 from build_docs import navigation
+from cases import CASES
 from doc_images import IMAGES, MADE, NOTES, checksum, differing
 from performance_page import TABLES, performance_page, records
 from reference_pages import API, api_pages, command_groups, command_pages, public_names
@@ -212,3 +213,53 @@ def test_every_measurement_is_shown_with_device_and_commit() -> None:
     assert len(shown) + len(models) + counted == len(found)
     rows = re.findall(r"^\| .* \| (.*) \| (\d*) \| `([0-9a-f]{7})` \|$", page, re.M)
     assert len(rows) >= len(shown) > 200 and all(device for device, _, _ in rows)
+
+
+def claims() -> list[list[str]]:
+    """Claim, command, record and test of each row of docs/trust.md."""
+    lines = (ROOT / "docs" / "trust.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    return [row for row in rows if row[0] != "claim"]
+
+
+def test_claims_have_commands_that_can_be_given() -> None:
+    """Scripts and their flags, cases of bench.py, files of tests."""
+    for claim, command, _, _ in claims():
+        for given in re.findall("`((?:python|pytest) [^`]*)`", command):
+            program, *words = given.split()
+            paths = words[:1] if program == "python" else [word for word in words if word.startswith("tests/")]
+            assert paths and all((ROOT / path).exists() for path in paths), claim
+            flags = [word for word in words if word.startswith("--")]
+            if paths[0].startswith("benchmarks/"):
+                source = (ROOT / paths[0]).read_text() + (ROOT / "benchmarks" / "gpu_records.py").read_text()
+                assert all(f'"{flag}"' in source for flag in flags), claim
+            elif paths[0].startswith("tools/") and (name := Path(paths[0]).stem.replace("_", "-")) in COMMANDS:
+                known = {field.name.replace("_", "-") for field in dataclasses.fields(COMMANDS[name].load_config())}
+                assert {flag[2:] for flag in flags} <= known, claim
+            if paths[0] == "benchmarks/bench.py":
+                cases = [word for word in words[1:] if not word.startswith("--") and not word.isdigit()]
+                assert cases and set(cases) - {"cuda"} <= set(CASES), claim
+        assert "`" in command or command in ("the same", "in the text"), claim
+
+
+def test_claims_have_the_records_that_they_name() -> None:
+    """And every file of records is named."""
+    files = {path.name: path.read_text().splitlines() for path in (ROOT / "benchmarks" / "results").glob("*.jsonl")}
+    named = set()
+    for claim, _, record, _ in claims():
+        assert record, claim
+        for file, wanted in re.findall(r"`([\w-]+\.jsonl): ([^`]*)`", record):
+            pairs = dict(re.findall(r"(\w+)=(.*?)(?:, (?=\w+=)|$)", wanted))
+            lines = [json.loads(line) for line in files[file]]
+            assert any(all(str(one.get(k)).startswith(v) for k, v in pairs.items()) for one in lines), (claim, wanted)
+            named.add(file)
+    assert named == set(files)
+
+
+def test_claims_have_tests() -> None:
+    for claim, _, _, guards in claims():
+        found = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", guards)
+        assert found, claim
+        for path, test in found:
+            source = (ROOT / path).read_text()
+            assert f"\ndef {test}(" in source if test else "\ndef test_" in source, f"{path}::{test}"

@@ -95,6 +95,14 @@ def from_texture(image: Path, runs: list[Path]) -> None:
     save_image(image, image_grid(rgba[:, :3] + 1 - rgba[:, 3:], len(rgba)))
 
 
+def from_growth(image: Path, runs: list[Path]) -> None:
+    """The curves of benchmarks/results/growth.jsonl."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    import growth_page
+
+    growth_page.draw(image)
+
+
 def from_file(image: Path, runs: list[Path]) -> None:
     """An image as it is: the sheet of a benchmark, or a screenshot."""
     shutil.copyfile(runs[0], image)
@@ -149,6 +157,11 @@ MADE = {
     ),
     "peers.png": Made(
         from_file, 1, ("python benchmarks/peers.py --json benchmarks/results/peers.jsonl --figure peers.png",)
+    ),
+    "growth.png": Made(
+        from_growth,
+        0,
+        ("python benchmarks/growth.py all --json benchmarks/results/growth.jsonl --page docs/scaling.md",),
     ),
     "texture.png": Made(
         from_texture,

@@ -155,6 +155,17 @@ TABLES = (
         _columns("scene", "method", "seconds", "steps", "chamfer_percent"),
     ),
     Table(
+        "How cost grows",
+        "`growth.py`: each point in a process of its own; megabytes at the peak.",
+        _is("case", "growth"),
+        {
+            "what": _of("variant"),
+            "at": lambda one: ", ".join(f"{value} {key}" for key, value in one["config"].items() if key != "curve"),
+            "time": lambda one: f"{_duration(one['median_s'])} ({one['clock']})" if "median_s" in one else one["error"],
+            "megabytes": _of("megabytes"),
+        },
+    ),
+    Table(
         "Inversion",
         "`inversion.py`: silhouettes of held-out images.",
         _is("benchmark", "inversion"),
@@ -175,7 +186,7 @@ def records() -> list[Record]:
     for file in sorted(RESULTS.glob("*.jsonl")):
         for line in file.read_text().splitlines():
             one = json.loads(line)
-            what = {key: one.get(key) for key in ("case", "config", "variant", "device", "threads")}
+            what = {key: one.get(key) for key in ("case", "config", "variant", "device", "threads", "simd")}
             newest[json.dumps(what) if "case" in one else f"{file.name}{len(newest)}"] = {**one, "file": file.name}
     return list(newest.values())
 
@@ -205,7 +216,7 @@ def _table(columns: dict[str, Callable[[Record], str]], rows: Iterable[Record]) 
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for row in rows:
         cells = [column(row) for column in columns.values()]
-        device = _DEVICES.get(row["device"], row["device"])
+        device = _DEVICES.get(row["device"], row["device"]) + (", AVX2 code" if row.get("simd") == "avx2" else "")
         cells += [device, str(row.get("threads") or ""), f"`{row['commit'][:7]}`"]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
