@@ -169,14 +169,12 @@ for _dims, _features in ((2, 2), (3, 1), (3, 2), (3, 4), (3, 8)):
 
 @_case("lazy_adam")
 def _(library: Any, device: str) -> Sequence[Tensor]:
-    state = [torch.randn(3000).to(device), *torch.zeros(2, 3000).to(device)]
+    values, *means = torch.randn(3000).to(device), *torch.zeros(2, 3000).to(device)
     for step in (1, 2, 3):
         gradient = (torch.randn(3000) * (torch.rand(3000) < 0.3)).to(device)
         count = torch.full((), float(step)).to(device)
-        library.lazy_adam(state[0], gradient, *state[1:], count, rate=0.1, skip=(count == 2).float())
-        state.append(gradient)
-        del state[3:-1]
-    return state
+        library.lazy_adam(values, gradient, *means, count, rate=0.1, skip=(count == 2).float())
+    return [values, *means, gradient]
 
 
 @_case("mesh_distance")
