@@ -25,9 +25,6 @@ from sdfgan.data.shapes import render_shapes
 from sdfgan.fields import FilmSirenSDF, Sphere
 from sdfgan.fields.base import Field
 from sdfgan.fields.film_siren import FilmCondition
-from sdfgan.gan import GanConfig
-from sdfgan.gan.data import TrainingData
-from sdfgan.gan.job import GanJob
 from traces import SCALES, knobs, trace
 
 _IMAGES = 16
@@ -300,6 +297,10 @@ def _step(field: FilmSirenSDF, latents: Tensor, axes: Tensor, side: int) -> Comp
 
 def gan_step(options: Options) -> Iterator[Comparison]:
     """A whole step of `train-gan` on chairs, with both networks' updates: once its fakes have shapes."""
+    from sdfgan.gan import GanConfig  # which need packages that a list of cases does not
+    from sdfgan.gan.data import TrainingData
+    from sdfgan.gan.job import GanJob
+
     sizes = ((32, 64),) if options.quick else ((32, 64), (64, 64), (64, 128))
     for side, width in sizes:
         images = TrainingData.of(render_shapes(64, side, family="chairs").images)

@@ -123,6 +123,12 @@ TABLES = (
         _columns("model", "steps", "cpu_minutes", "psnr", "ssim", "views"),
     ),
     Table("Meshes to fields", "`sdf.py recipe`", _is("suite", "recipe"), _FITTED),
+    Table(
+        "Adam of a hash grid",
+        "`sdf.py adam`: on what a batch reaches, and on all; step: milliseconds of processor time.",
+        _is("suite", "adam"),
+        {**_FITTED, "step": _of("step_ms")},
+    ),
     Table("Scalers", "`sdf.py scalers`", _is("suite", "scalers"), _FITTED),
     Table(
         "Gradients of images",

@@ -24,7 +24,7 @@ from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
-from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, config_of, make_model
+from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, Leaf, scene_loss
 from sdfgan.nerf.report import SceneRenderer, score_views, spread, write_videos
 from sdfgan.ops import sample_pixels, valid_pixels
@@ -191,8 +191,10 @@ class NerfJob(Job):
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
             alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
-            view = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
-            batch = Batch(self.model.rays(pixels), colors, chunk.background, view, alpha)
+            view = None
+            if isinstance(self.model, SurfaceModel) and self.model.traced:
+                view = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
+            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, view)
             leaves: list[Leaf] | None = None if self.table is None else []
             loss, log = scene_loss(self.model, batch, generator, leaves)
         wanted = [parameter if i != self.table else parameter[:0] for i, parameter in enumerate(self.parameters)]

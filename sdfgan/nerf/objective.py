@@ -40,8 +40,8 @@ class Batch(NamedTuple):
     rays: Rays
     colors: Tensor  # [R, 3] of the images, over the background; of the first R rays
     background: Tensor  # [R, 3]
-    view: Tensor  # [R] int64, which image each is of
     alpha: Tensor | None = None  # [R] of the images that have it
+    view: Tensor | None = None  # [R] int64, which image each is of; for surfaces that are traced
 
 
 class Leaf(NamedTuple):
@@ -85,7 +85,7 @@ def grid_loss(
         leaves.append(Leaf(unit, encoded.requires_grad_()))
     seen = render_packed(marched, model.radiance, batch.background)
     count = len(batch.colors)
-    mse = (seen.rgb[:count] - batch.colors).square().mean()
+    mse = (first(seen.rgb, count) - batch.colors).square().mean()
     log = {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(count, 1))}
     return add_opacity_losses(mse, log, model.config, seen, marched.deltas, marched.offsets), log
 
@@ -106,9 +106,10 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
         far_off = model.beyond.occupancy.march(behind, jitter, model.beyond.radiance, keep=True)
         background = render_packed(far_off, model.beyond.radiance, background).rgb
         evaluated = evaluated + far_off.evaluated
-    seen = (_trace if model.traced else _march)(model, rays._replace(image=batch.view), jitter, background)
+    rays = rays if batch.view is None else rays._replace(image=batch.view)
+    seen = (_trace if model.traced else _march)(model, rays, jitter, background)
     count = len(batch.colors)
-    error = seen.rgb[:count] - batch.colors
+    error = first(seen.rgb, count) - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
     log["samples"] = (evaluated + seen.evaluated) / max(count, 1)
     anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=generator, device=jitter.device) - 1
@@ -118,7 +119,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
         curvature = _curvature(model, seen.points, seen.gradients, seen.weights.detach(), generator)
         loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
     if config.mask_weight and batch.alpha is not None:
-        mask = F.binary_cross_entropy(seen.opacity[:count].clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
+        mask = F.binary_cross_entropy(first(seen.opacity, count).clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
         loss, log["mask"] = loss + config.mask_weight * mask, mask.detach()
     if seen.volume is not None:
         return add_opacity_losses(loss, log, config, *seen.volume), log
@@ -186,7 +187,7 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
             colored = met
         errors = (batch.background[: len(batch.colors)] - batch.colors).square().mean(1).index_fill(0, colored, 0)
         share = len(colored) / len(batch.colors)
-        hit = Batch(rays, batch.colors[colored], batch.background[met], batch.view[met])
+        hit = Batch(rays, batch.colors[colored], batch.background[met])
         loss, log = _network_loss(model, hit, generator)
         log = {name: share * value for name, value in log.items()}
         return share * loss, log | {"mse": log["mse"] + errors.mean()}
@@ -198,12 +199,12 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
     config = model.config
     seen = model.render(batch.rays, batch.background, generator)
     count = len(batch.colors)
-    mse = (seen.rgb[:count] - batch.colors).square().mean()
+    mse = (first(seen.rgb, count) - batch.colors).square().mean()
     loss, last = mse, seen.levels[-1]
     log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(model.sampling.counts)))}
     for level in seen.levels[:-1]:
         if level.rgb is not None:
-            loss = loss + _COARSE_WEIGHT[model.kind] * (level.rgb[:count] - batch.colors).square().mean()
+            loss = loss + _COARSE_WEIGHT[model.kind] * (first(level.rgb, count) - batch.colors).square().mean()
         else:
             covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
             loss = loss + config.interlevel_weight * covered
@@ -261,6 +262,11 @@ def add_opacity_losses(
     return loss
 
 
+def first(values: Tensor, count: int) -> Tensor:
+    """The first of the values [N, ...]; without an operation where these are all."""
+    return values if len(values) == count else values[:count]
+
+
 def entropy(opacity: Tensor) -> Tensor:
     """Of rays that are stopped with this probability [R]: 0 for surely stopped and surely not."""
     p = opacity.clamp(1e-4, 1 - 1e-4)
@@ -299,5 +305,5 @@ def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> 
     unseen = model.rays(PixelSamples(origins, directions, rays.radii, None))
     pairs = zip(batch.rays, unseen, strict=True)
     together: list[Any] = [None if a is None or b is None else torch.cat((a, b)) for a, b in pairs]
-    background, view = (torch.cat((part, part[::2])) for part in (batch.background, batch.view))
-    return batch._replace(rays=Rays(*together), background=background, view=view)
+    background = torch.cat((batch.background, batch.background[::2]))
+    return batch._replace(rays=Rays(*together), background=background)

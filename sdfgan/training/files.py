@@ -10,13 +10,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError
-from safetensors.torch import save
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from sdfgan.errors import UserError
+
+if TYPE_CHECKING:  # commands read and write files before they need torch
+    from torch import Tensor
 
 PARTIAL = ".partial"  # suffix of what is still being written
 _LARGEST = 1e300  # number of a curve: differences are finite
@@ -74,6 +73,8 @@ def write_text(path: Path, text: str) -> None:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a .safetensors atomically; its own `save_file` leaves a .tmpXXXXXX where it is killed. Raises UserError."""
+    from safetensors.torch import save
+
     data = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, metadata)
     with atomic_file(path) as partial:
         partial.write_bytes(data)
@@ -207,7 +208,9 @@ def disk_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise FullDisk(path) from error
         raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
-    except SafetensorError as error:  # which says only in words what the system said
+    except Exception as error:
+        if type(error).__name__ != "SafetensorError":  # which says only in words what the system said
+            raise
         if any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT)):
             raise FullDisk(path) from error
         raise UserError(f"{path}: cannot be written: {error}") from error

@@ -130,7 +130,7 @@ def test_a_stage_change_and_resuming_across_it(pictures: Tensor) -> None:
         ('{"settings": {"colour": 1}}', "unknown setting 'colour'"),
         ('{"settings": {"output_dir": "x"}}', "unknown setting 'output_dir'"),
         ('{"settings": {"fov": "wide"}}', 'fov must be float, got "wide"'),
-        ('{"settings": {"discriminator": "none"}}', "discriminator must be one of small, "),
+        ('{"settings": {"discriminator": "none"}}', "discriminator must be one of lean, small, "),
         ('{"settings": {"elevation": [1]}}', "elevation must be"),
         ('{"stages": [{"resolution": 16}]}', "a stage must be"),
         ('{"stages": [{"step": 0, "width": 16}]}', "a stage cannot change 'width'"),

@@ -179,7 +179,7 @@ def test_the_command_names_what_is_bad(tmp_path: Path, capsys: pytest.CaptureFix
     pi_gan(tmp_path / "generator.pth")
     arguments = ["import-weights", str(tmp_path / "generator.pth"), str(tmp_path / "run")]
     for flags, message in (
-        (["--curriculum", "faces"], "--curriculum must be one of carla, cats, celeba"),
+        (["--curriculum", "faces"], "--curriculum must be one of aircraft, carla, cats, celeba"),
         (["--fov", "200"], "--fov must be between 1 and 150 degrees"),
         (["--near-far", "1.2", "0.8"], "--near-far must be NEAR FAR with 0 <= NEAR < FAR, got 1.2 0.8"),
         (["--poses", "data"], "pose distribution: must be one of uniform"),

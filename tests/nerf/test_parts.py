@@ -404,7 +404,7 @@ def test_rays_that_no_camera_has_pass_the_scene() -> None:
     order = torch.randperm(4800, generator=torch.Generator().manual_seed(0))
     pixels = sample_pixels(views_of(posed.cameras(12)).cameras, order[:130], None)
     colors = torch.zeros(len(pixels.origins), 3)
-    seen = Batch(model.rays(pixels), colors, colors + 1, torch.arange(len(colors)))
+    seen = Batch(model.rays(pixels), colors, colors + 1)
     batch = with_unseen(model, seen, torch.Generator().manual_seed(0))
     seen, rays = len(colors), batch.rays
     assert len(rays.near) == len(batch.background) == seen + (seen + 1) // 2 and len(batch.colors) == seen
