@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Iterator
@@ -304,11 +303,13 @@ def gan_step(options: Options) -> Iterator[Comparison]:
     sizes = ((32, 64),) if options.quick else ((32, 64), (64, 64), (64, 128))
     for side, width in sizes:
         images = TrainingData.of(render_shapes(64, side, family="chairs").images)
-        settings = GanConfig(resolution=side, width=width, batch_size=_IMAGES, device=options.device)
 
-        def job(settings: GanConfig, native: bool, images: TrainingData = images) -> Callable[[], Any]:
-            threads = torch.get_num_threads()
-            made = GanJob(settings.resolved(), images)  # works in so many threads, and gives torch one
+        def job(
+            native: bool = True, images: TrainingData = images, side: int = side, width: int = width, **settings: Any
+        ) -> Callable[[], Any]:
+            threads, own = torch.get_num_threads(), {"precision": "fp32", **settings}
+            config = GanConfig(resolution=side, width=width, batch_size=_IMAGES, device=options.device, **own)
+            made = GanJob(config.resolved(), images)  # works in so many threads, and gives torch one
             made.generator.native_gradients = native
 
             @torch.enable_grad()
@@ -321,12 +322,11 @@ def gan_step(options: Options) -> Iterator[Comparison]:
                 run()
             return run
 
-        exact = dataclasses.replace(settings, precision="fp32")
-        variants = {"sdfgan": lazily(partial(job, exact, native=True))}
+        variants = {"sdfgan": lazily(job), "lean discriminator": lazily(partial(job, discriminator="lean"))}
         if options.device == "cuda" or _C.has_bf16():
-            shorter = dataclasses.replace(settings, precision="bf16")
-            variants["sdfgan, bf16 discriminator"] = lazily(partial(job, shorter, native=True))
-        variants["torch gradients"] = lazily(partial(job, exact, native=False))
+            shorter = partial(job, discriminator="lean", precision="bf16")
+            variants["lean discriminator, bf16"] = lazily(shorter)
+        variants["torch gradients"] = lazily(partial(job, native=False))
         config = {"images": _IMAGES, "side": side, "width": width}
         yield Comparison("gan_step", config, variants, ("torch gradients",))
 

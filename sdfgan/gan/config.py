@@ -143,7 +143,7 @@ class GanConfig(Config):
 
     discriminator: Annotated[
         Literal["lean", "small", "residual", "progressive", "strided", "stylegan2"], Section("Discriminator"), Essential
-    ] = "small"
+    ] = "lean"
     """lean: the fastest; small: the same with more layers; residual: dfr's; progressive, strided: pi-GAN's, which can
     grow; stylegan2."""
     discriminator_channels: Annotated[int, Positive, AtMost(4096)] = 32

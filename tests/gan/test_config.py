@@ -54,7 +54,7 @@ def test_defaults_for_a_cpu() -> None:
         ({"poses": "everywhere"}, "--poses must be one of uniform, .*, data; got 'everywhere'"),
         ({"inception": Path("a"), "evaluate_images": 4}, "--inception: FID needs --evaluate-images 10, got 4"),
         ({"view_resolution": 2048}, "--view-resolution must be at most 1024"),
-        ({"batch_size": 11}, "--chunk-size must be at least 2 with --discriminator small"),
+        ({"batch_size": 11}, "--chunk-size must be at least 2 with --discriminator lean"),
         ({"chunk_size": 1, "discriminator": "stylegan2"}, "--chunk-size must be at least 2 with --discriminator style"),
         ({"data": Path("a"), "evaluate_shapes": 4}, "--evaluate-shapes compares with the shapes of a built-in set"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),

@@ -358,7 +358,7 @@ def test_a_batch_that_processes_cannot_share() -> None:
     for wrong in (config, later):
         with pytest.raises(UserError, match="--batch-size 4 must be a multiple of the 3 processes, at every stage"):
             GanJob(wrong, data, Ranks(0, 3))
-    with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator small"):
+    with pytest.raises(UserError, match="--chunk-size must be at least 2 with --discriminator lean"):
         GanJob(config, data, Ranks(0, 4))
 
 
