@@ -37,7 +37,8 @@ from tiny_gan import LONG, TINY, check, fit_quickly, lengths, trained
 @lengths
 @pytest.mark.parametrize("loss", ADVERSARIAL_LOSSES)
 def test_losses(loss: str, steps: int, pictures: Tensor) -> None:
-    _, logs = trained(pictures, steps, gan_loss=loss)
+    # In fifty steps chance decides much: the bounds below are those of this network and seed.
+    _, logs = trained(pictures, steps, gan_loss=loss, discriminator="small")
     check(logs, bound=60)
     if steps < LONG:
         return
