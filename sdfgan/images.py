@@ -221,6 +221,7 @@ class VideoWriter:
         if self._ffmpeg is None:
             import imageio_ffmpeg
 
+            self._shape = pixels.shape
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             source = ["-f", "rawvideo", "-s", size, "-pix_fmt", "rgb24", "-r", f"{self._fps:.02f}", "-i", "-"]
             coded = ["-an", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "10", "-v", "error"]
@@ -229,6 +230,8 @@ class VideoWriter:
             self._ffmpeg = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._told, start_new_session=True
             )  # a session of its own, in which Ctrl-C does not reach it
+        if pixels.shape != self._shape:  # ffmpeg is handed bytes, and cannot tell
+            raise ValueError(f"VideoWriter.add: frames must be of one size, {self._shape[:2]}, got {pixels.shape[:2]}")
         assert self._ffmpeg.stdin is not None
         try:
             self._ffmpeg.stdin.write(pixels.tobytes())

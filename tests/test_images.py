@@ -93,6 +93,10 @@ def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), VideoWriter(tmp_path / "v.mp4") as video:
         video.add(torch.zeros(3, 32, 32))
         raise RuntimeError
+    of_one_size = pytest.raises(ValueError, match=r"frames must be of one size, \(32, 32\), got \(32, 48\)")
+    with of_one_size, VideoWriter(tmp_path / "v.mp4") as video:
+        video.add(torch.zeros(3, 32, 32))
+        video.add(torch.zeros(3, 32, 48))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sdfgan.errors import UserError
 from sdfgan.fields import Box, Field, FilmSirenSDF, Plane, Sphere, Torus
+from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.sdf import read_mesh
 
@@ -77,6 +78,19 @@ def test_skipping_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(mesh.vertices, dense.vertices) and np.array_equal(mesh.faces, dense.faces)
 
 
+def test_a_function_is_not_asked_for_no_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def ball(points: torch.Tensor) -> torch.Tensor:
+        asked.append(len(points))
+        return points.norm(dim=1) - 0.2
+
+    whole = marching_cubes(FunctionField(ball), resolution=50)
+    monkeypatch.setattr("sdfgan.meshes.isosurface._BLOCKS_AT_ONCE", 1)
+    mesh = marching_cubes(FunctionField(ball), resolution=50)
+    assert min(asked) > 0 and np.array_equal(mesh.vertices, whole.vertices)
+
+
 def test_learned_field() -> None:
     torch.manual_seed(0)
     field = FilmSirenSDF(width=16, latent_size=4, mapping_width=16)
@@ -129,6 +143,13 @@ def test_export_keeps_places_and_colours(tmp_path: Path, suffix: str) -> None:
     expected = (np.asarray(again.vertices) + 1) / 2 * 255
     error = np.abs(shown_colours(path) - expected)
     assert error.max() <= 7 and error[expected > 100].max() <= 1.5 if suffix == ".glb" else error.max() <= 1
+
+
+def test_colours_of_faces_are_in_linear_light_too(tmp_path: Path) -> None:
+    mesh = trimesh.creation.box()
+    mesh.visual.face_colors = [128, 200, 250, 255]
+    export_mesh(mesh, tmp_path / "box.glb")
+    assert np.abs(shown_colours(tmp_path / "box.glb") - [128, 200, 250]).max() <= 1.5
 
 
 @pytest.mark.parametrize("suffix", [".glb", ".obj", ".ply"])

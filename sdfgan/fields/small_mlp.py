@@ -49,7 +49,7 @@ class _Sparse(torch.autograd.Function):
         x, *layers = ctx.saved_tensors
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         sizes = gradient.abs().sum(1)
-        rows = (sizes >= _NEGLIGIBLE * sizes.mean()).nonzero()[:, 0]
+        rows = (~(sizes < _NEGLIGIBLE * sizes.mean())).nonzero()[:, 0]  # all, if one is not a number
         some, by_weights, by_biases = ops.perceptron_gradients(x[rows], weights, biases, gradient[rows])
         by_x = torch.zeros_like(x).index_copy_(0, rows, some) if ctx.needs_input_grad[0] else None
         return by_x, *by_weights, *by_biases

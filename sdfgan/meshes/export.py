@@ -80,7 +80,7 @@ def _glb(mesh: trimesh.Trimesh, moved: bool) -> bytes:
     if moved:
         made.apply_translation(-centre)
     visual: Any = made.visual
-    if visual is not None and visual.kind == "vertex":
+    if visual is not None and visual.kind in ("vertex", "face"):  # of faces, the means at their corners
         rgba = np.asarray(visual.vertex_colors) / 255.0
         linear = np.concatenate([to_linear(rgba[:, :3]), rgba[:, 3:]], 1)
         # Without a material viewers show a metal. Bytes are coarse near black, but trimesh knows nothing else.

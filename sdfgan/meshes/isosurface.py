@@ -154,6 +154,8 @@ def grid_values(
         slab = slice(start * blocks**2, (start + layers) * blocks**2)
         values = at_centre[slab, None].repeat(1, _BLOCK**3)
         for group in near[slab].nonzero()[:, 0].split(_POINTS_AT_ONCE // _BLOCK**3):
+            if len(group) == 0:  # which not every function takes
+                continue
             points = (centres[slab][group, None] + offsets).view(-1, 3)
             values[group] = _sdf(field, condition, points).view(len(group), _BLOCK**3)
             done += len(points)

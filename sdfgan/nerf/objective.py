@@ -56,7 +56,8 @@ def scene_loss(
 ) -> tuple[Tensor, Numbers]:
     """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`.
 
-    A batch may have fewer colours than rays: the rays behind them only enter `ray_entropy`, which is of volumes.
+    With `ray_entropy`, which is of volumes, more rays follow the batch's own: they enter all losses but those on
+    colours and masks.
     """
     if model.config.ray_entropy_weight and not (isinstance(model, SurfaceModel) and model.traced):
         batch = with_unseen(model, batch, generator)

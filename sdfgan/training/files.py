@@ -93,19 +93,24 @@ class Claim:
             self._handle = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = self._is_there()  # not one that another process removed before it let go
         except BlockingIOError:
-            self.close()
-            raise UserError(f"{folder}: another process is writing to it; let it end, or name another folder") from None
+            is_ours = False
         except OSError:
-            pass  # there are no locks
+            is_ours = True  # there are no locks
+        if not is_ours:
+            self.close()
+            raise UserError(f"{folder}: another process is writing to it; let it end, or name another folder")
+
+    def _is_there(self) -> bool:
+        try:
+            return os.path.samestat(os.stat(self.folder), os.fstat(self._handle))
+        except OSError:
+            return False
 
     def check(self) -> None:
         """Raises UserError where the folder is no longer at its path: what is written there would be apart from it."""
-        try:
-            here = os.path.samestat(os.stat(self.folder), os.fstat(self._handle))
-        except OSError:
-            here = False
-        if not here:
+        if not self._is_there():
             raise UserError(
                 f"{self.folder}: was moved, removed or replaced meanwhile, so nothing more is saved; what was saved "
                 "before is where it was moved to"

@@ -381,6 +381,9 @@ def test_a_gradient_leaves_out_what_is_negligible() -> None:
     assert all((part == 0).all() for part in nothing)
     empty = small_mlp.sparse_perceptron(x[:0], weights, biases)
     assert all((part == 0).all() for part in torch.autograd.grad(empty.sum(), inputs))
+    gradient[3, 0] = torch.nan  # which must not get lost, or a step would be taken
+    bad = torch.autograd.grad(small_mlp.sparse_perceptron(x, weights, biases), inputs, gradient)
+    assert all(not part.isfinite().all() for part in bad)
 
 
 def test_entropy_along_rays() -> None:

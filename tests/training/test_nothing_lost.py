@@ -26,7 +26,7 @@ from sdfgan.data import convert, rendered
 from sdfgan.errors import UserError
 from sdfgan.images import VideoWriter
 from sdfgan.sdf import job as sdf_job
-from sdfgan.training import checkpoint, loop
+from sdfgan.training import checkpoint, files, loop
 from sdfgan.training.checkpoint import list_checkpoints, log_so_far, read_checkpoint, save_checkpoint
 from sdfgan.training.files import Claim, FullDisk, disk_errors
 from sdfgan.training.loop import run
@@ -285,6 +285,13 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     with Claim(job.root), pytest.raises(UserError, match="another process is writing to it"):
         run(Counting(job.root), read_checkpoint(job.root))
     assert run(Counting(job.root), read_checkpoint(job.root))["sum"] == 21
+
+
+def test_a_folder_that_its_owner_removes_is_not_claimed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waited for nothing but the lock of one that is gone would share its path with the next."""
+    monkeypatch.setattr(files.fcntl, "flock", lambda handle, how: shutil.rmtree(tmp_path / "run"))
+    with pytest.raises(UserError, match="another process is writing to it"):
+        Claim(tmp_path / "run")
 
 
 def test_two_conversions_to_one_file(tmp_path: Path) -> None:
