@@ -6,6 +6,7 @@ import math
 import time
 from contextlib import ExitStack, closing, nullcontext
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from sdfgan.training.interrupt import StopSignals, resumable
 from sdfgan.training.job import Job, Numbers
 from sdfgan.training.progress import progress
 from sdfgan.training.report import write_report
-from sdfgan.training.run import RunFolder, Summary
+from sdfgan.training.run import RunFolder, Summary, ended_at
 
 _KEPT = 0.95  # of a smoothed number at each step
 
@@ -76,11 +77,16 @@ class _Run:
         step, own = None if saved is None else job.steps_done, job.runs.items() if self.first else ()
         with ExitStack() as opened:
             self.folders = [
-                opened.enter_context(closing(RunFolder(path, config.to_json(), step, length)))
+                opened.enter_context(closing(RunFolder(path, config.to_json(), step, self._kept(path, length))))
                 for (path, config), length in zip_longest(own, lengths[: len(own)])
             ]
             self._opened = opened.pop_all()
         self.smooth: Numbers = {}
+
+    def _kept(self, folder: Path, length: int | None) -> int | None:
+        """How much of the log stays: of a run that had ended here and is made longer, also its last evaluation."""
+        longer = self.job.steps_done < self.job.steps
+        return None if longer and ended_at(folder) == self.job.steps_done else length
 
     def start(self, elapsed: float) -> None:
         """From now on count the time, of which so many seconds had been taken before."""

@@ -19,7 +19,7 @@ from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_old, remo
 from sdfgan.training.config import flag_of
 from sdfgan.training.device import device_here
 from sdfgan.training.events import EventLog
-from sdfgan.training.files import Claim, disk_errors, write_json, write_text
+from sdfgan.training.files import Claim, disk_errors, read_json, write_json, write_text
 
 
 class RunFolder:
@@ -110,6 +110,15 @@ class Summary(dict[str, Any]):
         """Write what is known by now, with the seconds that all has taken: images cannot take the numbers with them."""
         self["wall_seconds"] = round(time.monotonic() - self.started, 2)
         write_json(folder / "summary.json", self)
+
+
+def ended_at(folder: Path) -> int | None:
+    """The step at which the run in a folder ended; None where it has not."""
+    try:
+        steps = read_json(folder / "summary.json")["steps"]
+    except (UserError, KeyError, TypeError):
+        return None
+    return steps if isinstance(steps, int) else None
 
 
 def choose_folder(resumed: Saved | None, given: Path | None, name: str) -> Path:
