@@ -19,6 +19,7 @@ from doc_images import IMAGES, MADE, NOTES, checksum, differing
 from performance_page import TABLES, performance_page, records
 from reference_pages import API, api_pages, command_groups, command_pages, public_names
 from sdfgan.cli import COMMANDS
+from sdfgan.cli.commands import Command
 from sdfgan.cli.parse import is_positional
 from sdfgan.compat.flags import OLD_FLAGS
 from sdfgan.gan import GanConfig
@@ -65,6 +66,12 @@ def test_paths_exist(page: Path) -> None:
     assert [path for path in named if not (ROOT / path).exists()] == [] and named
 
 
+def flags_of(command: Command) -> set[str]:
+    """Without their dashes; only those that are on or off can be turned off by `--no-`."""
+    settings = settings_of(command.load_config()).values()
+    return {one.flag[2:] for one in settings} | {f"no-{one.flag[2:]}" for one in settings if one.hint is bool}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
     for block in re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.M | re.S):
@@ -72,12 +79,9 @@ def test_commands_take_the_flags_that_they_are_shown_with(page: Path) -> None:
             command = COMMANDS.get(tool.replace("_", "-").replace(".py", ""))
             if command is None:
                 continue
-            known = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())} | {
-                "help",
-                "help-all",
-            }
+            known = flags_of(command) | {"help", "help-all"}
             for flag in re.findall(r"--([a-z][a-z0-9-]+)(?![A-Za-z_])", rest):  # --numLayers: older names
-                assert flag in known or flag.removeprefix("no-") in known, f"{tool}: --{flag}"
+                assert flag in known, f"{tool}: --{flag}"
 
 
 def test_images_are_those_that_their_commands_made() -> None:
@@ -102,8 +106,7 @@ def test_flags_of_all_commands_exist() -> None:
     flags |= {"lock_view_dependence", "image_size", "num_steps", "ray_step_multiplier"}  # of old
     flags |= {flag[2:] for old in OLD_FLAGS.values() for flag in old}
     for command in COMMANDS.values():
-        names = {field.name.replace("_", "-") for field in dataclasses.fields(command.load_config())}
-        flags |= names | {f"no-{name}" for name in names}
+        flags |= flags_of(command)
     for page in ("data", "evaluate", "render-and-export", "older-projects", "training-runs"):
         for flag in re.findall(r"--([a-z][a-z0-9_-]+)", (ROOT / "docs" / f"{page}.md").read_text()):
             assert flag in flags, f"{page}: {flag}"

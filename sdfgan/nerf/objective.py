@@ -226,7 +226,7 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
 def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Numbers]:
     """Ref-NeRF, eqs. 11 and 12; that of normals of the density, which are dear, on the first `normal_share` of rays.
 
-    Rays are in no order, so that the expected gradient is that of all.
+    Those of images come first and are in no order, so that the expected gradient is that of all of them.
     """
     assert seen.samples is not None and seen.places is not None and isinstance(model.network, RefNerfField)
     weights, predicted = seen.levels[-1].weights, seen.samples.normals
