@@ -29,6 +29,7 @@ from traces import SCALES, knobs, trace
 _IMAGES = 16
 _POINTS = 15_360
 _POINTS_OF_GPU = 2**20  # on which one pass over 15,360 takes less time than to launch it
+_STEPS_OF_R1 = 8  # of which one has the penalty
 _STEPS_TO_SHAPES = 60  # of a GAN, after which its fakes cover about as much as later
 _FREE = 32  # points of the eikonal term for each picture, besides those of its samples
 _WIDTHS = (64, 128, 256)
@@ -313,22 +314,24 @@ def gan_step(options: Options) -> Iterator[Comparison]:
             made.generator.native_gradients = native
 
             @torch.enable_grad()
-            def run() -> None:
+            def run(steps: int = _STEPS_OF_R1) -> None:
                 torch.set_num_threads(1 if options.device == "cpu" else threads)
-                made.step()
+                for _ in range(steps):
+                    made.step()
                 torch.set_num_threads(threads)
 
-            for _ in range(_STEPS_TO_SHAPES):
-                run()
+            run(_STEPS_TO_SHAPES)
             return run
 
-        variants = {"sdfgan": lazily(job), "lean discriminator": lazily(partial(job, discriminator="lean"))}
+        variants = {"sdfgan": lazily(job)}
         if options.device == "cuda" or _C.has_bf16():
-            shorter = partial(job, discriminator="lean", precision="bf16")
-            variants["lean discriminator, bf16"] = lazily(shorter)
+            variants["sdfgan, bf16 discriminator"] = lazily(partial(job, precision="bf16"))
+        variants["sdfgan, small discriminator"] = lazily(partial(job, discriminator="small"))
         variants["torch gradients"] = lazily(partial(job, native=False))
+        variants["torch gradients, small"] = lazily(partial(job, native=False, discriminator="small"))
         config = {"images": _IMAGES, "side": side, "width": width}
-        yield Comparison("gan_step", config, variants, ("torch gradients",))
+        each = dict.fromkeys(variants, 1 / _STEPS_OF_R1)
+        yield Comparison("gan_step", config, variants, ("torch gradients", "torch gradients, small"), scale=each)
 
 
 class _WithoutNetwork(Field):
