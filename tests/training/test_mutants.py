@@ -150,8 +150,8 @@ READERS: dict[str, tuple[int, str, str, Callable[[Path, Capture], Any]]] = {
         20, "gan", CHECKPOINT, lambda run, said: command(said, "train-gan", "--resume", str(run), "--steps", "3"),
     ),
     "nerf goes on": (40, "nerf", CHECKPOINT, lambda run, said: command(said, "train-nerf", "--resume", str(run))),
-    "sdf goes on": (12, "sdf", "**/*", lambda run, said: command(said, "train-sdf", "--resume", str(run))),
-    "samples": (400, "", "a.npz", lambda file, _: read_samples(file)),
+    "sdf goes on": (24, "sdf", "**/*", lambda run, said: command(said, "train-sdf", "--resume", str(run))),
+    "samples": (388, "", "a.npz", lambda file, _: read_samples(file)),
     "curriculum": (
         300, "", "a.json",
         lambda file, said: command(
