@@ -40,9 +40,11 @@ class FilmCondition(Condition):
 
 
 class _Pack(NamedTuple):
-    """A network of no images, and the parameters it was packed from, with their versions then."""
+    """A network of no images, with its graph and without, and the parameters it was packed from, with their versions
+    then."""
 
     network: ops.FilmSirenNetwork
+    detached: ops.FilmSirenNetwork
     parameters: tuple[Tensor, ...]
     versions: list[tuple[int, int, int, bool]]
 
@@ -169,10 +171,8 @@ class FilmSirenSDF(Field):
             precision = "fp16" if fast else "fp32"
         if width is None or precision == ("bf16" if self.sdf_head.is_cuda else "fp16"):
             return None
-        network = self._with_film(self._packed(condition.packs, precision, width), condition, width)
-        pairs = zip(network._fields[:-1], network[:-1], strict=True)
-        tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in pairs}
-        return network._replace(**tensors)
+        network = self._with_film(self._packed(condition.packs, precision, width).detached, condition, width)
+        return network._replace(scale=network.scale.detach(), shift=network.shift.detach())
 
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
@@ -182,8 +182,8 @@ class FilmSirenSDF(Field):
             return None
         return min((width for width in ops.CUDA_WIDTHS if width >= self.width), default=None)
 
-    def _packed(self, packs: dict[str, _Pack], precision: str, width: int) -> ops.FilmSirenNetwork:
-        """The network of no images, with a graph, kept in `packs` until a parameter is replaced or written to.
+    def _packed(self, packs: dict[str, _Pack], precision: str, width: int) -> _Pack:
+        """The network of no images, kept in `packs` until a parameter is replaced or written to.
 
         A condition's own cache, not the field's: fused optimisers write to parameters without counting it.
         """
@@ -192,8 +192,10 @@ class FilmSirenSDF(Field):
         versions.append((0, 0, 0, torch.is_inference_mode_enabled()))  # what is made there has no graph elsewhere
         if precision not in packs or packs[precision].versions != versions:
             with torch.enable_grad():
-                packs[precision] = _Pack(self._pack(precision, width), used, versions)
-        return packs[precision].network
+                network = self._pack(precision, width)
+            detached = ops.FilmSirenNetwork(*(tensor.detach() for tensor in network[:-1]), layers=network.layers)
+            packs[precision] = _Pack(network, detached, used, versions)
+        return packs[precision]
 
     def _pack(self, precision: str, width: int) -> ops.FilmSirenNetwork:
         more, on_cuda = width - self.width, self.sdf_head.is_cuda  # units that do nothing
@@ -235,7 +237,7 @@ class FilmSirenSDF(Field):
         precision = "fp16" if shortened else "fp32"
         # What is kept is used for one backward pass, of a condition with a graph, and not after a step of an optimiser.
         once = torch.compiler.is_compiling() or condition.scales.grad_fn is None
-        packed = self._pack(precision, width) if once else self._packed(condition.packs, precision, width)
+        packed = self._pack(precision, width) if once else self._packed(condition.packs, precision, width).network
         return self._with_film(packed, condition, width)
 
     def _with_film(self, network: ops.FilmSirenNetwork, condition: FilmCondition, width: int) -> ops.FilmSirenNetwork:

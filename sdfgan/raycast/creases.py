@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sdfgan.cameras import camera_distance, pixel_rays
+from sdfgan.cameras import camera_distance
 from sdfgan.raycast.coverage import half_plane_area
 from sdfgan.raycast.room import Room, places
+from sdfgan.raycast.sphere_trace import rays_of_pixels
 
 _SMOOTH = 0.7  # cosine between the normals of neighbours that are not separated by a crease
 _STEEPEST_GRAZE = -0.1
@@ -44,7 +45,7 @@ def blend_creases(
     own, other, valid = _sharp_pairs(normal.detach(), solid, resolution, room)
     if len(own) == 0:
         return colour, normal
-    origins, directions = pixel_rays(camera, torch.cat([own, other]), resolution, fov=fov)
+    origins, directions = rays_of_pixels(camera, torch.cat([own, other]), resolution, fov)
     points = origins + depth[torch.cat([own, other]), None] * directions
     here, there = points.split(len(own))
     above = (normal[other] * (here - there)).sum(-1)  # of the neighbour's tangent plane

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sdfgan import ops
-from sdfgan.cameras import DEFAULT_FOV, orbit_camera, pixel_rays
+from sdfgan.cameras import DEFAULT_FOV, orbit_camera
 from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
 from sdfgan.compat.dfr import THRESHOLD, dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field, FieldSample
@@ -32,6 +32,7 @@ from sdfgan.raycast.memory import Memory, in_pieces
 from sdfgan.raycast.multiscale import MarchOptions, Tracer, make_condition
 from sdfgan.raycast.photographs import PhotographRays, PhotographTracer
 from sdfgan.raycast.room import Room, first_places
+from sdfgan.raycast.sphere_trace import rays_of_pixels
 from sdfgan.rendering import Rendering
 
 Edge = Literal["exact", "neighbour", "dfr"]
@@ -223,7 +224,7 @@ class _Scene(NamedTuple):
         """Origins and directions [N, 3] of pixels [N], differentiable in the cameras."""
         if self.given is not None:
             return self.given.origins[pixel], self.given.directions[pixel]
-        return pixel_rays(self.camera, pixel, self.resolution, fov=self.fov)
+        return rays_of_pixels(self.camera, pixel, self.resolution, self.fov)
 
     def edges(self, samples: LayerSamples, nearest: Tensor) -> tuple[Tensor, ...]:
         """See `edge_in_pixels`; nearest [N] is the sdf at the layers' minima."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sdfgan import ops
+from sdfgan.cameras import pixel_rays
 from sdfgan.checks import check_whole
 from sdfgan.fields.base import Field
 from sdfgan.fields.function import as_field
@@ -54,6 +55,14 @@ class Rays:
     def at(self, t: Tensor) -> Tensor:
         """Points [N, 3] at the distances t [N]."""
         return self.origins + t[:, None] * self.directions
+
+
+def rays_of_pixels(camera: Tensor, pixel: Tensor, resolution: int, fov: float) -> tuple[Tensor, Tensor]:
+    """Origins and unit directions [N, 3] of pixels [N] of square images: `cameras.pixel_rays`, by one operation unless
+    cameras have a gradient."""
+    if camera.requires_grad:
+        return pixel_rays(camera, pixel, resolution, fov=fov)
+    return ops.generate_rays(camera.contiguous(), pixel, resolution, resolution, fov)[:2]
 
 
 class Traced(NamedTuple):
