@@ -1,4 +1,4 @@
-"""Trains GANs on chairs whose cameras are skewed, with poses that are learned, true, or uniform over wide ranges.
+"""Trains GANs on shapes whose cameras are skewed, with poses that are learned, true, or uniform over wide ranges.
 
     python benchmarks/gan_poses.py learned --steps 800       # then: true, wide
 
@@ -56,6 +56,7 @@ def main() -> None:
     """Train one run, and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("poses", choices=("learned", "true", "wide"))
+    parser.add_argument("--shapes", choices=("chairs", "aircraft", "mugs"), default="chairs")
     parser.add_argument("--steps", type=int, default=800)
     parser.add_argument("--measure", type=int, nargs="+", default=[400, 800], help="steps after which to measure")
     parser.add_argument("--seed", type=int, default=0)
@@ -63,12 +64,18 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     ranges = Skewed((0.0, math.radians(40)), (0.0, 2 * math.pi))
-    made = render_shapes(_TRAIN + _HELD_OUT, 32, poses=ranges, family="chairs")
+    made = render_shapes(_TRAIN + _HELD_OUT, 32, poses=ranges, family=arguments.shapes)
     poses = torch.cat(ranges.drawn)
     poses = poses[poses[:, 1].argsort()]
     sets = [InMemory(part) for part in made.images.split([_TRAIN, _HELD_OUT])]
     data = TrainingData(*sets, Empirical.of(poses) if arguments.poses == "true" else None, mirror=False)
-    options = {"shapes": "chairs", "mirror": False, "elevation": _ELEVATION, "azimuth": _AZIMUTH, "chunk_size": 16}
+    options = {
+        "shapes": arguments.shapes,
+        "mirror": False,
+        "elevation": _ELEVATION,
+        "azimuth": _AZIMUTH,
+        "chunk_size": 16,
+    }
     kind = "learned" if arguments.poses == "learned" else "uniform"
     config = GanConfig(steps=arguments.steps, seed=arguments.seed, poses=kind, device="cpu", **options)
     job = GanJob(config.resolved(), data)
@@ -83,7 +90,9 @@ def main() -> None:
             numbers = {name: f"{value:.4g}" for name, value in learned.histogram.compared(poses).items()}
         if step + 1 in arguments.measure:
             numbers |= {name: f"{value:.4f}" for name, value in zip(("swd", "floor"), distance(job), strict=True)}
-        print(arguments.poses, step + 1, f"{time.process_time() - started:.0f} s", numbers, flush=True)
+        print(
+            arguments.shapes, arguments.poses, step + 1, f"{time.process_time() - started:.0f} s", numbers, flush=True
+        )
     if arguments.picture is not None:
         learned.histogram.save_picture(arguments.picture)
     job.close()

@@ -59,8 +59,10 @@ def writer(path: Path) -> Iterator[Write]:
             shutil.rmtree(made, ignore_errors=True)  # of one that was killed
             with _OPENERS[suffix](made) as write:
                 yield write
-            for file in (made, *made.rglob("*")):
-                sync(file)
+            if made.is_dir():
+                os.sync()  # everything at once: each file by itself takes a disk's time
+            else:
+                sync(made)
             os.replace(made, path)
             sync(path.parent)
         finally:

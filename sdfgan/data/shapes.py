@@ -17,6 +17,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -283,8 +284,9 @@ def _write(path: Path, shapes: ShapeSet) -> None:
     """Writes a cache file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for old in path.parent.glob(f"{path.stem}*{PARTIAL}"):  # of a process that was killed
-        if time.time() - old.stat().st_mtime > _DAY:
-            old.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # as soon as its process is done with it
+            if time.time() - old.stat().st_mtime > _DAY:
+                old.unlink()
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:

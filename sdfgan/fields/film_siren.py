@@ -174,6 +174,11 @@ class FilmSirenSDF(Field):
         network = self._with_film(self._packed(condition.packs, precision, width).detached, condition, width)
         return network._replace(scale=network.scale.detach(), shift=network.shift.detach())
 
+    @property
+    def has_kernels(self) -> bool:
+        """Whether `ops.film_siren` and its gradients compute this field where it is, in its own precision."""
+        return self._native_width() is not None and self.native_gradients is not False
+
     def _native_width(self) -> int | None:
         """The width of the kernels' network: on CUDA the next one they know, with units that do nothing."""
         if not self.sdf_head.is_cuda:
@@ -193,7 +198,9 @@ class FilmSirenSDF(Field):
         if precision not in packs or packs[precision].versions != versions:
             with torch.enable_grad():
                 network = self._pack(precision, width)
-            detached = ops.FilmSirenNetwork(*(tensor.detach() for tensor in network[:-1]), layers=network.layers)
+            pairs = zip(network._fields[:-1], network[:-1], strict=True)
+            tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in pairs}
+            detached = network._replace(**tensors)
             packs[precision] = _Pack(network, detached, used, versions)
         return packs[precision]
 

@@ -29,6 +29,17 @@ class GeneratedImages(NamedTuple):
     normals: Tensor  # [B, 3, R, R]; 0 where no point is
     gradients: Tensor  # [N, 3] of the field at the samples
     valid: Tensor | None = None  # [N] bool: which of these count; None: all
+    image: Tensor | None = None  # [N] int64: of which image each of these is, ascending; None: not told
+
+    def split(self, count: int) -> list[GeneratedImages]:
+        """So many equal parts of the batch; the host waits for how many samples each has."""
+        if count == 1:
+            return [self]
+        assert self.image is not None
+        samples = torch.bincount(self.image // (len(self.rgb) // count), minlength=count).tolist()
+        valid = (None,) * count if self.valid is None else self.valid.split(samples)
+        of_images = (values.chunk(count) for values in (self.rgb, self.alpha, self.normals))
+        return list(map(GeneratedImages, *of_images, self.gradients.split(samples), valid))
 
     def channels(self, count: int) -> Tensor:
         """[B, count, R, R]: RGBA or RGB."""
@@ -77,7 +88,8 @@ def draw(
         memory="unbounded" if config.deterministic or axes.device.type == "cpu" else "auto",
         room=room,
     )
-    return GeneratedImages(rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient, rendering.valid)
+    made = (rendering.rgb, rendering.alpha, rendering.normals, rendering.field.gradient)
+    return GeneratedImages(*made, rendering.valid, rendering.image)
 
 
 def _draw_volume(

@@ -1,18 +1,21 @@
 """A run of a GAN: images in, a run folder with shapes out.
 
 A batch is cut into chunks of a fixed size. On a CPU chunks run in parallel threads of one torch thread each, and their
-gradients are averaged in order: the result is the same for any number of threads. With several processes each takes
-its share of the chunks; all draw the same random numbers, so their number does not matter either.
+gradients are averaged in order: the result is the same for any number of threads. Small images are rendered for all
+chunks at once, by kernels that have all threads: in parallel, the many small operations between them would wait for
+each other. With several processes each takes its share of the chunks; all draw the same random numbers, so their number
+does not matter either.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +54,8 @@ _CHANGEABLE_ON_RESUME = (
 )  # fmt: skip
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 _ADA_INTERVAL = 4  # steps between changes of its probability
+
+T = TypeVar("T")
 
 
 def train(config: GanConfig) -> dict[str, Any]:
@@ -120,16 +125,18 @@ class GanJob(TrainingState):
         if self.room is not None:
             self.room.keep_while(config)
 
-        def render(fake: Fake) -> Fake:
-            return objective.render(self.generator, fake, self.room)
+        def render(part: Sequence[Fake]) -> list[Fake]:
+            return objective.render(self.generator, part, self.room)
 
         for index in range(config.discriminator_steps):
             fakes = batches.fakes(self.generator, self.poses)
+            parts = [fakes] if self.renders_at_once else [[fake] for fake in fakes]
             # One rendering serves both updates, unless its graph would take too much memory.
             keep_graph = index == config.discriminator_steps - 1 and not self.config.recompute
-            fakes = self.threads.map(render if keep_graph else torch.no_grad()(render), fakes)
+            parts = self._of_each(render if keep_graph else torch.no_grad()(render), parts)
+            fakes = [fake for part in parts for fake in part]
             of_discriminator = self._update_discriminator(objective, batches, fakes)
-        numbers = of_discriminator | self._update_generator(objective, batches, fakes)
+        numbers = of_discriminator | self._update_generator(objective, batches, parts)
         if self.pose_learner is not None:
             numbers |= self._learn_poses(self.pose_learner, objective, fakes)
         log = self._read(numbers)
@@ -140,6 +147,13 @@ class GanJob(TrainingState):
         if config.precision == "fp16":
             log["loss_scale"] = self.updates.loss_scale
         return log
+
+    def _of_each(self, function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
+        """`function` of each part: in parallel, or of the only one in this thread, with kernels in all threads."""
+        if len(parts) > 1:
+            return self.threads.map(function, parts)
+        with self.threads.kernels():
+            return [function(parts[0])]
 
     def _read(self, log: Numbers) -> dict[str, float]:
         """A step's numbers: its log, whether its gradients were finite, and whether its samples found room."""
@@ -162,7 +176,7 @@ class GanJob(TrainingState):
 
         def compare(*inputs: Tensor) -> tuple[Numbers, Gradients]:
             loss, log = objective.discriminator_loss(self.discriminator, *inputs)
-            return log, self._gradients(loss, self.discriminator)
+            return log, self._gradients([loss * self.updates.loss_scale], self.discriminator)
 
         def chunk(
             fake: Fake, reals: Tensor, fake_view: View, real_view: View, share: Tensor | None
@@ -187,33 +201,46 @@ class GanJob(TrainingState):
         means = [self.ranks.gather(images.mean((2, 3))) for images in (seen, torch.cat(reals))]
         return log | {"variety": variety(*means), "gradient_norm_d": norm}
 
-    def _update_generator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Numbers:
-        config, graphs = objective.config, self._graphs(objective)
+    def _update_generator(self, objective: Objective, batches: Batches, parts: list[list[Fake]]) -> Numbers:
+        config, graphs, scale = objective.config, self._graphs(objective), self.updates.loss_scale
         views = batches.views(self.augmented, objective.noise)
+        fakes = [fake for part in parts for fake in part]
 
         def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
             return objective.adversarial_loss(self.discriminator, *inputs)
 
-        def chunk(fake: Fake, view: View, weights: Tensor | None) -> tuple[Numbers, Gradients]:
-            if fake.made is None or not fake.made.rgb.requires_grad:
-                fake = objective.render(self.generator, fake, self.room)
-            seen = objective.see(fake.images(config.channels), view)
-            inputs = [seen, fake.latents, fake.axes, *([] if weights is None else [weights])]
+        def judge(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Numbers, Tensor]:
+            """The log of a chunk, and the gradient of its loss by its images."""
+            images = images.detach().requires_grad_()
+            inputs = [objective.see(images, view), fake.latents, fake.axes, *([] if weights is None else [weights])]
             if graphs is None:
-                total, log = adversarial(*inputs)
+                loss, log = adversarial(*inputs)
             else:
-                total, log = graphs.loss("generator", adversarial, *inputs)
+                loss, log = graphs.loss("generator", adversarial, *inputs)
                 log = {name: value.clone() for name, value in log.items()} if batches.chunks > 1 else log
-            of_shape, more = objective.shape_loss(fake)
-            return {**log, **more}, self._gradients(total + of_shape, self.generator)
+            return log, torch.autograd.grad(loss * scale, images)[0]
+
+        def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Numbers], Gradients]:
+            made, views, weights = (list(each) for each in zip(*part, strict=True))
+            if made[0].made is None or not made[0].made.rgb.requires_grad:
+                made = objective.render(self.generator, made, self.room)
+            images = [fake.images(config.channels) for fake in made]
+            each = self.threads.map if len(part) > 1 else map  # who has one chunk is one of these threads
+            judged = list(each(judge, made, images, views, weights))
+            shapes = [objective.shape_loss(fake) for fake in made]
+            losses, shares = [loss for loss, _ in shapes], [gradient / len(part) for _, gradient in judged]
+            shares += [torch.full_like(loss, scale / len(part)) for loss in losses]
+            logs = [{**log, **more} for (log, _), (_, more) in zip(judged, shapes, strict=True)]
+            return logs, self._gradients([*images, *losses], self.generator, shares)
 
         weights: Sequence[Tensor | None] = [None] * len(fakes)
         if config.top_k_interval:
             logits = self._logits(objective, fakes, views)
             chosen = top_k_weights(logits, self.steps_done, config.top_k_interval, config.top_k_floor)
             weights = [weight for (weight,) in batches.mine(chosen)]
-        improved = self.threads.map(chunk, fakes, views, weights)
-        log = self._mean([numbers for numbers, _ in improved])
+        of_each = iter(zip(fakes, views, weights, strict=True))
+        improved = self._of_each(improve, [list(islice(of_each, len(part))) for part in parts])
+        log = self._mean([numbers for logs, _ in improved for numbers in logs])
         norm = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
         return log | {"gradient_norm_g": norm}
 
@@ -241,10 +268,12 @@ class GanJob(TrainingState):
         self.graphs.keep_while(objective.config)
         return self.graphs
 
-    def _gradients(self, loss: Tensor, module: nn.Module) -> Gradients:
-        if (scale := self.updates.loss_scale) != 1:
-            loss = loss * scale
-        return torch.autograd.grad(loss, list(module.parameters()), allow_unused=True, materialize_grads=True)
+    def _gradients(self, outputs: list[Tensor], module: nn.Module, shares: list[Tensor] | None = None) -> Gradients:
+        """Those of a module's parameters of the outputs, which count by their `shares`; None: 1 each."""
+        which = [i for i, output in enumerate(outputs) if output.requires_grad]
+        of = None if shares is None else [shares[i] for i in which]
+        options = {"allow_unused": True, "materialize_grads": True}
+        return torch.autograd.grad([outputs[i] for i in which], list(module.parameters()), of, **options)
 
     def _mean(self, logs: Sequence[Numbers]) -> Numbers:
         """Numbers of all chunks of all processes, averaged."""

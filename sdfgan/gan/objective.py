@@ -5,6 +5,7 @@ All losses are means over images or points, so that chunks of a batch may be ave
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,16 +58,20 @@ class Objective:
 
     # --------------------------------------------------------------------------------------------------- the images
 
-    def render(self, generator: Field, fake: Fake, room: Room | None = None) -> Fake:
-        """The same with its images, and the field's gradients and distances."""
-        condition = generator.condition(fake.latents)
-        made = drawing.draw(generator, condition, fake.axes, self.config, fake.lights, fake.seed, room)
-        gradients, distances = made.gradients, None
-        if torch.is_grad_enabled() and fake.free.numel():
-            image = torch.arange(len(fake.free), device=fake.free.device).repeat_interleave(fake.free.shape[1])
-            distances, free = generator.sdf_and_gradient(fake.free.flatten(0, 1), condition, image)
-            gradients = torch.cat([gradients, free])
-        return fake._replace(made=made, gradients=gradients, distances=distances)
+    def render(self, generator: Field, chunks: Sequence[Fake], room: Room | None = None) -> list[Fake]:
+        """The same with their images, all rendered at once, and the field's gradients and distances."""
+        latents, axes, free, lights = (torch.cat(parts) for parts in zip(*(chunk[:4] for chunk in chunks), strict=True))
+        condition = generator.condition(latents)
+        made = drawing.draw(generator, condition, axes, self.config, lights, chunks[0].seed, room).split(len(chunks))
+        if not torch.is_grad_enabled() or not free.numel():
+            return [chunk._replace(made=one, gradients=one.gradients) for chunk, one in zip(chunks, made, strict=True)]
+        image = torch.arange(len(free), device=free.device).repeat_interleave(free.shape[1])
+        there = generator.sdf_and_gradient(free.flatten(0, 1), condition, image)
+        of_chunks = (values.chunk(len(chunks)) for values in there)
+        return [
+            chunk._replace(made=one, gradients=torch.cat([one.gradients, gradients]), distances=distances)
+            for chunk, one, distances, gradients in zip(chunks, made, *of_chunks, strict=True)
+        ]
 
     def see(self, images: Tensor, view: View) -> Tensor:
         """Images as the discriminator sees them."""

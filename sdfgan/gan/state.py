@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sdfgan.cameras import PoseDistribution
 from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
-from sdfgan.fields import Field
+from sdfgan.fields import Field, FilmSirenSDF
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -38,6 +38,7 @@ from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
+_SMALL = 32  # pixels: rendering chunks of such images in parallel, Python's threads wait for each other mostly
 _RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
@@ -121,6 +122,15 @@ class TrainingState(Job):
     def poses(self) -> PoseDistribution:
         """Of the cameras of fakes; of those that are learned as they are now."""
         return self._poses if self.pose_learner is None else self.pose_learner.histogram
+
+    @property
+    def renders_at_once(self) -> bool:
+        """Whether a step renders all its chunks at once: small images, of which a CPU keeps all graphs anyway, and for
+        whose field it has kernels."""
+        config = self.config.at(self.steps_done)
+        small = config.resolution <= _SMALL and config.renderer == "sdfgan" and not config.recompute
+        kernels = self.device.type == "cpu" and isinstance(self.generator, FilmSirenSDF) and self.generator.has_kernels
+        return small and kernels
 
     def _parts(self) -> list[dict[str, Any]]:
         """The generator's parameters with the shares of its learning rate: the mapping network may have its own."""

@@ -275,9 +275,10 @@ class NerfJob(Job):
             print(note)
         if isinstance(self.model, NetworkModel) and config.visual_hull:
             hull = self.model.occupancy
-            share = 1.0 if hull is None else hull.seen.float().mean().item()
-            none = "no visual hull, which needs an object in pinhole images with alpha"
-            print(none if share == 1 else f"visual hull: {share:.1%} of the scene's cube")
+            if hull is None or scene.train.cameras.distortion is not None:
+                print("no visual hull, which needs an object in pinhole images with alpha")
+            else:
+                print(f"visual hull: {hull.seen.float().mean().item():.1%} of the scene's cube")
         if config.video_frames:
             say_if_no_video(self.root / f"orbit.{config.video_format}")
         print(

@@ -89,6 +89,7 @@ class MarchingGrid(OccupancyGrid):
             if not inside.any():
                 continue
             reach = math.ceil(_ASIDE * max(fx, fy) * radius / (depth[inside].min().item() - radius)) + 1
+            reach = min(reach, max(height, width))  # of a camera among the cells, for which the whole image counts
             first = int(cameras.starts[index])
             wide = shown[first : first + height * width].view(1, 1, height, width).float()
             for kernel, padding in (((2 * reach + 1, 1), (reach, 0)), ((1, 2 * reach + 1), (0, reach))):

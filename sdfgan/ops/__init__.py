@@ -3,6 +3,7 @@
 `sdfgan.ops.reference` has the same functions in plain torch; it says what each op means.
 """
 
+from ._library import kernels_on
 from .adam import lazy_adam
 from .composite import Composited, composite
 from .edges import LayerEdges, layer_edges
@@ -53,6 +54,7 @@ __all__ = [
     "integrated_directional_encoding",
     "integrated_positional_encoding",
     "interlevel_loss",
+    "kernels_on",
     "layer_edges",
     "layer_step",
     "lazy_adam",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache, lru_cache, partial
 from typing import Any, cast
 
@@ -14,6 +16,8 @@ from .. import _C
 LIBRARY = torch.library.Library("sdfgan", "DEF")
 REAL = (torch.float32, torch.float64)
 HALF = (torch.float16, torch.bfloat16)
+
+_here = threading.local()
 
 
 def register(
@@ -92,10 +96,29 @@ def workspace(like: Tensor, kernel: str, *sizes: Any) -> Tensor:
     return like.new_empty(size, dtype=torch.uint8)
 
 
+@contextmanager
+def kernels_on(threads: int) -> Iterator[None]:
+    """Within, kernels that this thread calls on a CPU run in so many threads, in however many torch's operations do.
+
+    The number of threads never changes what a kernel gives; that of torch's operations may.
+    """
+    before = getattr(_here, "threads", None)
+    _here.threads = threads
+    try:
+        yield
+    finally:
+        _here.threads = before
+
+
+def kernel_threads() -> int:
+    """How many threads kernels that this thread calls on a CPU run in: as many as torch's operations, if not told."""
+    return getattr(_here, "threads", None) or torch.get_num_threads()
+
+
 def module_and_place(like: Tensor) -> tuple[Any, tuple[int, int, int]]:
     """The native module, and what its kernels take first: device or -1, CUDA stream, threads."""
     if not like.is_cuda:
-        return _C, (-1, 0, torch.get_num_threads())
+        return _C, (-1, 0, kernel_threads())
     if not _C.cuda:
         raise RuntimeError(f"tensors are on {like.device}, but sdfgan was built without CUDA")
     return _C, (like.device.index, torch.cuda.current_stream(like.device).cuda_stream, 0)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _C
-from ._library import Checker, native, refuse_gradient, register, require_tensors
+from ._library import Checker, kernel_threads, native, refuse_gradient, register, require_tensors
 
 _LARGEST = 1e12  # coordinates: their cubes are float32 too
 _MORTON_BITS = 10
@@ -69,7 +69,7 @@ def mesh_tree(vertices: Tensor, faces: Tensor) -> MeshTree:
         raise ValueError(f"mesh_tree: faces must be in [0, V), got {low} to {high} (V={len(vertices)})")
     if not bool((vertices.abs() <= _LARGEST).all()):
         raise ValueError(f"mesh_tree: vertices must be finite and within {_LARGEST:g}")
-    built = _C.MeshTree(vertices.data_ptr(), faces.data_ptr(), len(faces), torch.get_num_threads())
+    built = _C.MeshTree(vertices.data_ptr(), faces.data_ptr(), len(faces), kernel_threads())
     nodes, leaves = torch.empty(built.nodes, 19, 8), torch.empty(built.leaves, 17, 8)
     children = torch.empty(built.nodes, 8, dtype=torch.int32)
     leaf_faces = torch.empty(built.leaves, 8, dtype=torch.int32)

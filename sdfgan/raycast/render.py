@@ -157,6 +157,7 @@ def render(
         field=FieldSample(*answer),
         valid=samples.valid,
         counts=samples.counts,
+        image=samples.image,
     )
 
 

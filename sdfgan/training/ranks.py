@@ -133,7 +133,13 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         # Its functions have today's group as a default argument. torch's optimizers import it: were that after the
         # group begins, the group would outlive `destroy_process_group`, and gloo's threads the interpreter (an abort).
         importlib.import_module("torch.distributed.nn.functional")
-        _together(dist.init_process_group, "nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+        except (RuntimeError, ValueError) as error:  # of the network; of RANK and the like
+            place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '?')}"
+            raise UserError(
+                f"cannot meet the other {count - 1} processes at {place}: {one_line(error)[:200]}"
+            ) from error
     try:
         here = Ranks(dist.get_rank(), dist.get_world_size(), started)
         yield here

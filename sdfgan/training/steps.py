@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from sdfgan import ops
 from sdfgan.errors import UserError
 
 _MAX_SKIPPED_IN_A_ROW = 20
@@ -20,7 +22,8 @@ T = TypeVar("T")
 
 
 class ChunkThreads:
-    """On a CPU, as many threads as torch had, of one torch thread each: results do not depend on their number."""
+    """On a CPU, as many threads as torch had, in each of which torch's operations have one: results do not depend on
+    their number."""
 
     def __init__(self, device: torch.device) -> None:
         self.count = torch.get_num_threads()
@@ -33,6 +36,10 @@ class ChunkThreads:
         """`function` of each chunk's arguments, in order; in parallel on a CPU."""
         mapper = map if self._pool is None else self._pool.map
         return list(mapper(function, *arguments))
+
+    def kernels(self) -> AbstractContextManager[None]:
+        """Within, the native kernels that this thread calls have all threads."""
+        return ops.kernels_on(self.count)
 
     def close(self) -> None:
         """Give torch its threads back."""

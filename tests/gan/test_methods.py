@@ -74,7 +74,7 @@ def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: in
         batches = Batches(config, trainer.random, trainer.device, trainer.ranks)
         objective = Objective.at(config, 0)
         with torch.no_grad():
-            fake = objective.render(trainer.generator, batches.fakes(trainer.generator, trainer.poses)[0])
+            fake = objective.render(trainer.generator, batches.fakes(trainer.generator, trainer.poses)[:1])[0]
         reals = batches.reals(InMemory(pictures))[0]
         assert objective.with_r1
         gradients = {}
