@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,29 @@ def test_the_renderer_of_dfr_learns_from_empty_pictures() -> None:
         assert trainer.generator.get_parameter("layers.0.weight").grad.norm() > 1e-3
     finally:
         trainer.close()
+
+
+def test_rendering_chunks_at_once_changes_nothing(pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = GanConfig(**{**TINY, "batch_size": 6, "chunk_size": 2, "width": 16}).resolved()
+    steps = []
+    for small in (32, 0):
+        monkeypatch.setattr("sdfgan.gan.state._SMALL", small)
+        trainer = GanJob(config, TrainingData.of(pictures))
+        assert trainer.renders_at_once == (small > 0)
+        chunks = Batches(config, torch.Generator().manual_seed(1), trainer.device, trainer.ranks).fakes(
+            trainer.generator, trainer.poses
+        )
+        render = partial(Objective.at(config, 0).render, trainer.generator)
+        for one, (other,) in zip(render(chunks), map(render, [[chunk] for chunk in chunks]), strict=True):
+            torch.testing.assert_close(one.images(4), other.images(4), atol=1e-6, rtol=0)
+            torch.testing.assert_close(one.gradients, other.gradients, atol=1e-6, rtol=0)
+            torch.testing.assert_close(one.distances, other.distances, atol=1e-6, rtol=0)
+        steps.append((trainer.step(), [parameter.clone() for parameter in trainer.generator.parameters()]))
+        trainer.close()
+    (log, parameters), (other_log, others) = steps
+    assert log == pytest.approx(other_log, rel=1e-4, abs=1e-6)
+    for parameter, other in zip(parameters, others, strict=True):  # Adam's first step is its learning rate, by sign
+        assert (parameter - other).abs().gt(1e-6).float().mean() < 0.01
 
 
 # -------------------------------------------------------------------------------------------------- several processes
