@@ -107,6 +107,9 @@ class NerfConfig(Config):
     """Samples across the diagonal of the scene's cube when marching through the occupancy grid."""
     visual_hull: bool | None = None
     """Classic models, images with alpha: sample rays only where every image that looks there shows something."""
+    exposure: Annotated[bool, Essential] = False
+    """Learn a factor on the red, green and blue of each training image, for photographs whose exposure or white balance
+    varies. Their geometric mean is 1; other views are seen at that."""
     srgb: bool = True
     """Ref-NeRF: add diffuse and specular light in linear colours, then convert to sRGB."""
     ide_levels: Annotated[int, Between(1, 5)] = 5

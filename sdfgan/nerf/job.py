@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
@@ -85,6 +85,24 @@ class _Chunk(NamedTuple):
     seed: int  # of everything else that is random
 
 
+class Exposures(nn.Module):
+    """Factors on the colours of images; none has one if there are no images."""
+
+    def __init__(self, images: int) -> None:
+        super().__init__()
+        if images:
+            self.logs = nn.Parameter(torch.zeros(images, 3))
+
+    @property
+    def gains(self) -> Tensor:
+        """[images, 3], of a geometric mean of 1: how bright the scene is, nobody could tell otherwise."""
+        return (self.logs - self.logs.mean(0)).exp()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """[R, 3] of the images [R]."""
+        return self.gains[image]
+
+
 class NerfJob(Job):
     """Model, optimiser and random state of a run."""
 
@@ -102,8 +120,9 @@ class NerfJob(Job):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
-        self.modules = [self.model]
-        self.parameters = list(self.model.parameters())
+        self.exposures = Exposures(len(scene.train) if config.exposure else 0).to(self.device)
+        self.modules = [self.model, self.exposures]
+        self.parameters = [*self.model.parameters(), *self.exposures.parameters()]
         self.views = scene.train.to(self.device)
         self.model.see(self.views)
         lens = self.views.cameras.distortion is not None
@@ -191,12 +210,15 @@ class NerfJob(Job):
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
             alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
-            view = None
-            if isinstance(self.model, SurfaceModel) and self.model.traced:
+            traced, view, gain = isinstance(self.model, SurfaceModel) and self.model.traced, None, None
+            if traced or self.config.exposure:
                 view = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
-            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, view)
+                gain = self.exposures(view) if self.config.exposure else None
+            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, view if traced else None, gain)
             leaves: list[Leaf] | None = None if self.table is None else []
             loss, log = scene_loss(self.model, batch, generator, leaves)
+            if self.config.exposure:
+                log["exposure_spread"] = self.exposures.logs.detach().std(0, unbiased=False).mean()
         wanted = [parameter if i != self.table else parameter[:0] for i, parameter in enumerate(self.parameters)]
         if not loss.requires_grad:  # no ray met anything
             return [torch.zeros_like(parameter) for parameter in wanted], None, log
@@ -240,6 +262,7 @@ class NerfJob(Job):
         """Tensors and plain values from which `load_state` continues exactly."""
         tensors = {
             **pack_module(self.model, "model"),
+            **pack_module(self.exposures, "exposures"),
             **pack_optimizer(self.optimizer, "optimizer"),
             **pack_generator_state(self.random, "random"),
         }
@@ -249,6 +272,7 @@ class NerfJob(Job):
         """See `Job.load_state`; the run may have had another number of processes."""
         source, tensors, state = saved
         unpack_module(self.model, tensors, "model", source)
+        unpack_module(self.exposures, tensors, "exposures", source)
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:

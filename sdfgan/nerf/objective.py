@@ -42,6 +42,16 @@ class Batch(NamedTuple):
     background: Tensor  # [R, 3]
     alpha: Tensor | None = None  # [R] of the images that have it
     view: Tensor | None = None  # [R] int64, which image each is of; for surfaces that are traced
+    gain: Tensor | None = None  # [R, 3] factors of the images' exposures on what the scene sends
+
+    def exposed(self, rgb: Tensor, opacity: Tensor) -> Tensor:
+        """What the images show [R, 3] of the scene's colours [>= R, 3] over the background, seen at an opacity."""
+        count = len(self.colors)
+        rgb = first(rgb, count)
+        if self.gain is None:
+            return rgb
+        behind = (1 - first(opacity, count))[:, None] * first(self.background, count)  # is as it is
+        return self.gain * (rgb - behind) + behind
 
 
 class Leaf(NamedTuple):
@@ -86,7 +96,7 @@ def grid_loss(
         leaves.append(Leaf(unit, encoded.requires_grad_()))
     seen = render_packed(marched, model.radiance, batch.background)
     count = len(batch.colors)
-    mse = (first(seen.rgb, count) - batch.colors).square().mean()
+    mse = (batch.exposed(seen.rgb, seen.opacity) - batch.colors).square().mean()
     log = {"mse": mse.detach(), "samples": mse.new_full((), marched.evaluated / max(count, 1))}
     return add_opacity_losses(mse, log, model.config, seen, marched.deltas, marched.offsets), log
 
@@ -110,7 +120,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     rays = rays if batch.view is None else rays._replace(image=batch.view)
     seen = (_trace if model.traced else _march)(model, rays, jitter, background)
     count = len(batch.colors)
-    error = first(seen.rgb, count) - batch.colors
+    error = batch.exposed(seen.rgb, seen.opacity) - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
     log["samples"] = (evaluated + seen.evaluated) / max(count, 1)
     anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=generator, device=jitter.device) - 1
@@ -188,7 +198,8 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
             colored = met
         errors = (batch.background[: len(batch.colors)] - batch.colors).square().mean(1).index_fill(0, colored, 0)
         share = len(colored) / len(batch.colors)
-        hit = Batch(rays, batch.colors[colored], batch.background[met])
+        gain = None if batch.gain is None else batch.gain[colored]
+        hit = Batch(rays, batch.colors[colored], batch.background[met], gain=gain)
         loss, log = _network_loss(model, hit, generator)
         log = {name: share * value for name, value in log.items()}
         return share * loss, log | {"mse": log["mse"] + errors.mean()}
@@ -199,13 +210,13 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
     """`network_loss` of rays that are evaluated."""
     config = model.config
     seen = model.render(batch.rays, batch.background, generator)
-    count = len(batch.colors)
-    mse = (first(seen.rgb, count) - batch.colors).square().mean()
+    mse = (batch.exposed(seen.rgb, seen.opacity) - batch.colors).square().mean()
     loss, last = mse, seen.levels[-1]
     log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(model.sampling.counts)))}
     for level in seen.levels[:-1]:
         if level.rgb is not None:
-            loss = loss + _COARSE_WEIGHT[model.kind] * (first(level.rgb, count) - batch.colors).square().mean()
+            error = batch.exposed(level.rgb, level.weights.sum(1)) - batch.colors
+            loss = loss + _COARSE_WEIGHT[model.kind] * error.square().mean()
         else:
             covered = ops.interlevel_loss(last.spans, last.weights.detach(), level.spans, level.weights).mean()
             loss = loss + config.interlevel_weight * covered

@@ -24,6 +24,7 @@ from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
 from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.job import NerfJob
+from sdfgan.nerf.objective import Batch
 from sdfgan.training.checkpoint import Saved, load_checkpoint, resolve_checkpoint
 from sdfgan.training.ranks import Ranks
 from sdfgan.volume import Rays
@@ -400,3 +401,42 @@ def test_alpha_is_needed_for_white(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["train-nerf", "--data", str(folder), "--background", "white", "--device", "cpu"]) == 2
     said = capsys.readouterr().err
     assert f"{folder}: --background white needs images with alpha, but these have none" in said
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "gain", "agreement"),
+    [("fast", FAST, 2, 0.5), ("surface", FAST, 5, 0.9), ("nerf", CLASSIC, 0.3, 0.4)],
+)
+def test_exposures_are_found(
+    model: str, options: dict[str, Any], gain: float, agreement: float, tmp_path: Path
+) -> None:
+    """Of images that have been darkened, each channel of each by a factor of its own."""
+    scene = posed.blender_scene(tmp_path / "ball", train=24)
+    factors = 0.35 + 0.65 * torch.rand(24, 3, generator=torch.Generator().manual_seed(1))
+    data, psnr = load_scene(scene), []
+    views, pixels = data.train, data.train.pixels.clone()
+    image = torch.repeat_interleave(torch.arange(len(views)), views.sizes.prod(1))
+    pixels[:, :3] = (pixels[:, :3].float() * factors[image]).round().byte()
+    options = {**options, **({"coarse_levels": 2, "learning_rate": 2e-2} if model == "surface" else {})}
+    for exposure in (False, True):
+        config = NerfConfig(data=scene, model=model, steps=160, exposure=exposure, **options).resolved()
+        job = NerfJob(config, data._replace(train=dataclasses.replace(views, pixels=pixels)))
+        try:
+            psnr.append(sum([job.step()["psnr"] for _ in range(160)][-10:]) / 10)
+        finally:
+            job.close()
+        assert ("exposures.logs" in job.state()[0]) == exposure
+    assert psnr[1] > psnr[0] + gain
+    found, true = job.exposures.gains.detach().log(), factors.log()
+    torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    for channel in range(3):
+        assert torch.corrcoef(torch.stack((found[:, channel], true[:, channel])))[0, 1] > agreement
+
+
+def test_the_background_has_no_exposure() -> None:
+    """A pixel half covered: a colour of 0.5 at a gain of 2, over a background of 0.8."""
+    rays = Rays(torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1), torch.ones(1))
+    batch = Batch(rays, torch.zeros(1, 3), torch.full((1, 3), 0.8), gain=torch.full((1, 3), 2.0))
+    seen = torch.full((1, 3), 0.5 * 0.5 + 0.5 * 0.8)
+    torch.testing.assert_close(batch.exposed(seen, torch.tensor([0.5])), torch.full((1, 3), 0.5 * 1.0 + 0.5 * 0.8))
+    assert batch._replace(gain=None).exposed(seen, torch.tensor([0.5])) is seen
