@@ -40,6 +40,7 @@ def test_every_operator_is_checked() -> None:
     """By name, except for what other checks need."""
     words = {word for result in selftest.run("cpu") for word in result.name.replace(",", "").split()}
     others = {"pack_matrices", "pixel_views", "mesh_tree", "hash_table_begins"}
+    others |= {"kernels_on"}  # no operator: the threads of all
     others |= {"start_layers", "start_march"}  # the states from which layer_step and trace_step go on
     # the kernels of hash_encoding's and perceptron's own gradients
     others |= {"hash_encoding_gradient", "hash_table_gradient", "perceptron_gradients"}
