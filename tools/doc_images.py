@@ -153,7 +153,7 @@ MADE = {
     "surfaces.png": Made(
         from_file,
         1,
-        ("python benchmarks/surfaces.py cheburashka.obj rocker-arm.obj fandisk.obj --picture surfaces.png",),
+        ("python benchmarks/surfaces.py spot.obj cheburashka.obj rocker-arm.obj fandisk.obj --picture surfaces.png",),
     ),
     "peers.png": Made(
         from_file, 1, ("python benchmarks/peers.py --json benchmarks/results/peers.jsonl --figure peers.png",)
