@@ -12,7 +12,7 @@ from typing import Any
 import tyro
 
 from sdfgan.errors import UserError
-from sdfgan.training.config import Setting, flag_of, settings_of
+from sdfgan.training.config import Config, Setting, flag_of, settings_of
 
 
 def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
@@ -24,9 +24,12 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
         raise UserError(f"{error} (see {program} --help)") from None
     try:
         with redirect_stderr(said):
-            return tyro.cli(config_type, prog=program, args=given)
+            config: Any = tyro.cli(config_type, prog=program, args=given)
     except SystemExit:
         raise UserError(f"{_first_section(said.getvalue())} (see {program} --help)") from None
+    flags = {argument.partition("=")[0] for argument in given}
+    told = [name for name in settings_of(config_type) if flags & {flag_of(name), flag_of(f"no_{name}")}]
+    return config.with_told(told) if isinstance(config, Config) else config
 
 
 def is_positional(setting: Setting) -> bool:

@@ -289,7 +289,7 @@ class GanConfig(Config):
         if self.curriculum is not None and not self.stages:
             curriculum = load_curriculum(self.curriculum, self)
             self._check_given(curriculum.stages)
-            ours = {name: value for name, value in curriculum.settings.items() if getattr(self, name) == DEFAULTS[name]}
+            ours = {name: value for name, value in curriculum.settings.items() if not self.is_told(name)}
             config = dataclasses.replace(config, stages=curriculum.stages, **ours)
         config._check_used()
         import torch
@@ -298,8 +298,8 @@ class GanConfig(Config):
 
         device = resolve_device(config.device)
         on_cpu = device.type == "cpu"
-        given = {name: value for name, value in vars(config).items() if value is not None}
-        chosen = {**vars(config), **config.defaults(on_cpu), **given, "device": str(device)}
+        given = {name: value for name, value in config.values().items() if value is not None}
+        chosen = {**config.values(), **config.defaults(on_cpu), **given, "device": str(device)}
         if config.generator == "pi-gan":
             chosen["eikonal_points"] = 0
         if config.precision is None and not (on_cpu or torch.cuda.is_bf16_supported(including_emulation=False)):
@@ -325,11 +325,21 @@ class GanConfig(Config):
         """Raises UserError for a flag that a stage of the curriculum would silently set to something else."""
         for stage in stages:
             for name, value in stage.changes.items():
-                if getattr(self, name) not in (DEFAULTS[name], value):
+                if self.is_told(name) and getattr(self, name) != value:
                     raise UserError(
                         f"{flag_of(name)} {getattr(self, name)}: --curriculum {self.curriculum} sets it to "
                         f"{value} at step {stage.step}; leave it out, or write a curriculum (JSON) of your own"
                     )
+
+    def kept(self) -> set[str]:
+        """See `Config.kept`: what was given against a curriculum."""
+        if self.curriculum is None:
+            return set()
+        try:
+            settings = load_curriculum(self.curriculum, self).settings
+        except UserError:  # it was a file, which is gone
+            return set()
+        return {name for name, value in settings.items() if getattr(self, name) == DEFAULTS[name] != value}
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

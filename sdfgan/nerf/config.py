@@ -249,8 +249,8 @@ class NerfConfig(Config):
             precision = "fp32" if on_cpu or self.model in GRID_MODELS else "amp"
         if precision == "amp":
             precision = "bf16" if on_cpu or torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        chosen = {**vars(self), **self.defaults(on_cpu), **given, "device": str(device), "precision": precision}
+        given = {name: value for name, value in self.values().items() if value is not None}
+        chosen = {**self.values(), **self.defaults(on_cpu), **given, "device": str(device), "precision": precision}
         config = ResolvedNerfConfig(**chosen)
         config.check()
         return config

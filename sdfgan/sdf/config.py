@@ -154,9 +154,9 @@ class SdfConfig(Config):
         from sdfgan.training.device import resolve_device
 
         check_mesh_flags(self, self.mesh_format)
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        given = {name: value for name, value in self.values().items() if value is not None}
         device = str(resolve_device(self.device))
-        config = ResolvedSdfConfig(**{**vars(self), **self.defaults(), **given, "device": device})
+        config = ResolvedSdfConfig(**{**self.values(), **self.defaults(), **given, "device": device})
         config.check()
         return config
 

@@ -397,7 +397,7 @@ def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
     if given.input is not None and given.input.absolute() != saved.input:
         raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({run})")
-    wanted = dataclasses.replace(given, input=None)
+    wanted = dataclasses.replace(given, input=None).with_told(given.told)
     changed = changed_on_resume(wanted, saved, _CHANGEABLE, run, "; name another --output-dir for a new one")
     return dataclasses.replace(saved, **{**changed, "output_dir": run, "device": given.device})
 

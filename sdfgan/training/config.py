@@ -19,10 +19,10 @@ import re
 import shlex
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import tyro
 
@@ -190,6 +190,8 @@ def _marks(hint: Any) -> list[Any]:
 class Config:
     """The base of all settings: what is out of range is refused when it is made. None is what is decided later."""
 
+    told: ClassVar[frozenset[str]] = frozenset()  # an instance's own, of `with_told`, are lost with `replace`
+
     def __post_init__(self) -> None:
         for name, setting in settings_of(type(self)).items():
             value = getattr(self, name)
@@ -203,6 +205,21 @@ class Config:
             for number in value if isinstance(value, tuple) else (value,):
                 _check_size(setting.flag, number)
 
+    def with_told(self: C, names: Iterable[str]) -> C:
+        """The same, of which these settings were given by name: where one has its default, `is_told` knows it."""
+        config = dataclasses.replace(self)
+        object.__setattr__(config, "told", frozenset(names))
+        return config
+
+    def is_told(self, name: str) -> bool:
+        """Whether a setting was given: it differs from its default, or was given by name."""
+        default = next(field.default for field in dataclasses.fields(self) if field.name == name)
+        return getattr(self, name) != default or name in self.told
+
+    def values(self) -> dict[str, Any]:
+        """All settings by name."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     def check(self) -> None:
         """Raises UserError for settings that do not go together."""
 
@@ -210,10 +227,13 @@ class Config:
         """The settings that others leave without a use: a command that gives them is refused."""
         return set()
 
+    def kept(self) -> set[str]:
+        """The settings that have their defaults although another setting, of which they are told, has others."""
+        return set()
+
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in self.values().items()}
 
 
 def _shown(value: Any) -> str:
@@ -245,7 +265,9 @@ def command_line(command: str, config: Config) -> str:
     words, flags = ["sdfgan", command], []
     for name in settings_of(type(config)):
         value, setting = getattr(config, name), _as_given(type(config), name)
-        if name in left_out or tyro.conf.Suppress in setting.marks or value in (None, setting.field.default):
+        if name in left_out or tyro.conf.Suppress in setting.marks or value is None:
+            continue
+        if value == setting.field.default and name not in config.kept():
             continue
         if isinstance(value, Path) or f"{value}".endswith(".json"):  # the latter a curriculum
             value = Path(value).absolute()

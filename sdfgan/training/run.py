@@ -143,12 +143,13 @@ def changed_on_resume(
 ) -> dict[str, Any]:
     """Settings given to go on with `run` that differ from its `saved` ones, both of one dataclass.
 
-    Defaults count as not given. Raises UserError for what is not `changeable`, ending with what to do `instead`.
+    Defaults that nobody has given by name count as not given. Raises UserError for what is not `changeable`, ending
+    with what to do `instead`.
     """
     changed = {}
     for field in dataclasses.fields(saved):
         value, before = getattr(given, field.name), getattr(saved, field.name)
-        if value in (field.default, before):
+        if value == before or not given.is_told(field.name):
             continue
         if field.name == "output_dir":
             raise UserError(f"--output-dir: a run is continued in its own folder, {run}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from sdfgan.cli.parse import parse
 from sdfgan.data.shapes import render_shapes
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig, drawing
@@ -18,6 +21,8 @@ from sdfgan.gan.data import TrainingData
 from sdfgan.gan.job import GanJob
 from sdfgan.gan.models import sample_latents
 from sdfgan.training.checkpoint import Saved
+from sdfgan.training.config import command_line
+from sdfgan.training.run import changed_on_resume
 from tiny_gan import TINY, check, fit_quickly
 
 
@@ -148,3 +153,29 @@ def test_bad_curricula(text: str, message: str, tmp_path: Path) -> None:
         GanConfig(device="cpu", curriculum=str(path)).resolved()
     with pytest.raises(UserError, match="--curriculum must be one of aircraft, carla, cats, celeba"):
         GanConfig(device="cpu", curriculum="unknown").resolved()
+
+
+def test_a_default_that_is_given_counts_against_a_curriculum() -> None:
+    """By name, on the command line; and the command of the run says it again."""
+
+    def settings(*flags: str) -> tuple[GanConfig, str]:
+        config = parse(
+            "sdfgan train-gan", GanConfig, ["--device", "cpu", "--curriculum", "aircraft", *flags]
+        ).resolved()
+        return config, command_line("train-gan", config)
+
+    config, _ = settings()
+    assert (config.discriminator, config.discriminator_channels) == ("small", 16)
+    assert DEFAULTS["discriminator"] == "lean" and DEFAULTS["discriminator_channels"] == 32
+    config, command = settings("--discriminator", "lean", "--discriminator-channels=32")
+    assert (config.discriminator, config.discriminator_channels, config.width) == ("lean", 32, 96)
+    again = parse("sdfgan train-gan", GanConfig, shlex.split(command)[2:]).resolved()
+    assert again == config and "--discriminator lean" in command
+
+
+def test_a_default_that_is_given_is_compared_with_the_run() -> None:
+    before = GanConfig(device="cpu", discriminator="small", steps=9).resolved()
+    for flags, differs in (([], False), (["--discriminator", "small"], False), (["--discriminator", "lean"], True)):
+        given = parse("sdfgan train-gan", GanConfig, ["--resume", "run", *flags])
+        with pytest.raises(UserError, match="lean differs from the run's small") if differs else nullcontext():
+            assert changed_on_resume(given, before, ("resume",), Path("run")) == {"resume": Path("run")}
