@@ -138,7 +138,7 @@ def process_group(device: torch.device, patience: timedelta = _PATIENCE) -> Iter
         except (RuntimeError, ValueError) as error:  # of the network; of RANK and the like
             place = f"{os.environ['MASTER_ADDR']}:{os.environ.get('MASTER_PORT', '?')}"
             raise UserError(
-                f"cannot meet the other {count - 1} processes at {place}: {one_line(error)[:200]}"
+                f"cannot meet the other processes, {count} in all, at {place}: {one_line(error)[:200]}"
             ) from error
     try:
         here = Ranks(dist.get_rank(), dist.get_world_size(), started)

@@ -6,10 +6,12 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import load_checkpoint, resolve_checkpoint, save_checkpoint
 from sdfgan.training.interrupt import StopSignals
 from sdfgan.training.progress import announced, progress
+from sdfgan.training.ranks import process_group
 from sdfgan.training.run import RunFolder, next_run_folder
 
 
@@ -137,3 +140,12 @@ def test_a_file_has_each_line_at_once(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(("port", "rank"), [("1", "1"), ("none", "1"), ("29511", "first")])
+def test_processes_that_cannot_meet(port: str, rank: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    place = re.escape(f"cannot meet the other processes, 2 in all, at 127.0.0.1:{port}: ")
+    with pytest.raises(UserError, match=place), process_group(torch.device("cpu"), timedelta(seconds=2)):
+        pass
