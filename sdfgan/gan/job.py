@@ -221,12 +221,12 @@ class GanJob(TrainingState):
             return log, torch.autograd.grad(loss * scale, images)[0]
 
         def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Numbers], Gradients]:
-            made, views, weights = (list(each) for each in zip(*part, strict=True))
+            made, views, weights = (list(column) for column in zip(*part, strict=True))
             if made[0].made is None or not made[0].made.rgb.requires_grad:
                 made = objective.render(self.generator, made, self.room)
             images = [fake.images(config.channels) for fake in made]
-            each = self.threads.map if len(part) > 1 else map  # who has one chunk is one of these threads
-            judged = list(each(judge, made, images, views, weights))
+            in_threads = self.threads.map if len(part) > 1 else map  # who has one chunk is one of these threads
+            judged = list(in_threads(judge, made, images, views, weights))
             shapes = [objective.shape_loss(fake) for fake in made]
             losses, shares = [loss for loss, _ in shapes], [gradient / len(part) for _, gradient in judged]
             shares += [torch.full_like(loss, scale / len(part)) for loss in losses]
@@ -238,8 +238,8 @@ class GanJob(TrainingState):
             logits = self._logits(objective, fakes, views)
             chosen = top_k_weights(logits, self.steps_done, config.top_k_interval, config.top_k_floor)
             weights = [weight for (weight,) in batches.mine(chosen)]
-        of_each = iter(zip(fakes, views, weights, strict=True))
-        improved = self._of_each(improve, [list(islice(of_each, len(part))) for part in parts])
+        chunks = iter(zip(fakes, views, weights, strict=True))
+        improved = self._of_each(improve, [list(islice(chunks, len(part))) for part in parts])
         log = self._mean([numbers for logs, _ in improved for numbers in logs])
         norm = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
         return log | {"gradient_norm_g": norm}
