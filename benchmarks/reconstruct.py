@@ -24,7 +24,7 @@ LIGHT = raycast.Lighting(ambient=0.3, headlight=0.7, wrap=0.0)
 _TRUE_CELLS = 128
 _REDISTANCE = 5  # steps between: the mesh's exact distance replaces the grid's values
 _SMOOTHING = 0.02  # of the mean square of second differences, in cells
-_LEARNING_RATE = 0.02
+_LEARNING_RATE = 0.32  # of a cell: Adam moves every value that far at first, and a finer surface bears less
 _POINTS = 20_000  # of each surface, from which distances to the other are measured
 _LARGE = 64  # pixels along a side, beyond which the true images have 4 rays per pixel instead of 36
 _SHOWN = 3  # views of an image of what was reconstructed
@@ -91,12 +91,12 @@ def reconstruct(
         if levels and used >= seconds * levels[0][0]:
             level = levels.pop(0)[1]
             values = _resized(values.detach(), level.cells).requires_grad_()
-            optimiser = torch.optim.Adam([values], _LEARNING_RATE, betas=(0.9, 0.95))
+            optimiser = torch.optim.Adam([values], betas=(0.9, 0.95))
             factor = 2 * setup.resolution // level.resolution
             wanted = [filtered(one, factor, tent)[0].float() for one in photographs]
             block = max(1, level.resolution // _LARGE) if sparse else 1
             begin = time.process_time()  # nor is what has been prepared
-        optimiser.param_groups[0]["lr"] = _LEARNING_RATE * (1 - 0.9 * used / seconds)
+        optimiser.param_groups[0]["lr"] = _LEARNING_RATE * 2 / level.cells * (1 - 0.9 * used / seconds)
         optimiser.zero_grad()
         field, still = GridSDF(values), GridSDF(values.detach())
         for index in torch.randperm(setup.views, generator=random)[: setup.batch].tolist():
