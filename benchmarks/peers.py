@@ -271,18 +271,18 @@ def reconstruct_table(
 
 TABLES = ("gradients", "cost", "reconstruct")
 SETTINGS = {
-    "views": "of reconstruct: cameras around the mesh",
-    "resolution": "pixels along a side of an image",
-    "cells": "of the grid, along a side",
-    "batch": "views per step",
-    "rays": "per pixel, 1, 4 or 16, of methods that take random ones (a volume: 1)",
-    "coarse": "share of the time that first goes to a quarter of --resolution and half of --cells",
+    "--views": "cameras around the mesh",
+    "--resolution": "pixels along a side of an image",
+    "--cells": "of the grid, along a side",
+    "--batch": "views per step",
+    "--rays": "per pixel, 1, 4 or 16, of methods that take random ones (a volume: 1)",
+    "--coarse": "share of the time that first goes to a quarter of --resolution and half of --cells",
 }
 
 
 def setup_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Setup:
     """What reconstruct does; errors end the program."""
-    given = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name) is not None}
+    given = {name: getattr(arguments, name) for name in Setup._fields if getattr(arguments, name) is not None}
     setup = (QUICK if arguments.quick else Setup())._replace(**given)
     for name, least in {"views": 1, "resolution": 8, "cells": 4, "batch": 1}.items():
         if getattr(setup, name) < least:
@@ -309,8 +309,10 @@ def main() -> int:
     parser.add_argument("--scenes", nargs="+", metavar="SCENE", help="of gradients (default: all)")
     parser.add_argument("--mesh", nargs="+", type=Path, default=[], help="to be reconstructed")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each reconstruction")
-    for name, value in Setup._field_defaults.items():
-        parser.add_argument(f"--{name}", type=type(value), metavar="N", help=f"{SETTINGS[name]} (default: {value})")
+    group = parser.add_argument_group("what reconstruct works on")
+    for flag, about in SETTINGS.items():
+        default = Setup._field_defaults[flag[2:]]
+        group.add_argument(flag, type=type(default), metavar="N", help=f"{about} (default: {default})")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="for what reconstruct ends with, above the truth")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE")

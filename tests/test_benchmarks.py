@@ -359,6 +359,20 @@ def test_models_go_on_where_they_were(
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
 
 
+def test_what_a_busy_machine_does_is_timed() -> None:
+    assert [(way.threads, way.variables) for way in busy.ways(3)] == [
+        (1, {}), (3, {}), (3, {"GOMP_SPINCOUNT": "1000"}), (3, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ]  # fmt: skip
+    times = busy.timed_here(quick=True)
+    assert list(times) == list(busy.WORKS) and min(times.values()) > 0
+    one, three = busy.ways(3)[:2]
+    found = busy.records_of({(0, 0): [times] * 2, (0, 1): [times]}, [one, three], {"commit": "-"})
+    assert [(record["variant"], record["threads"]) for record in found[:2]] == [("1 thread", 1), ("3 threads", 3)]
+    milliseconds = f"{1e3 * times['gan step']:.0f}"
+    assert f"| none | {milliseconds} | {milliseconds} |" in busy.table("gan step", found, [one, three])
+
+
+@pytest.mark.slow
 def test_a_busy_machine_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "busy.jsonl"
     command = [sys.executable, BENCHMARKS / "busy.py", "--quick", "--neighbours", "1", "--rounds", "1"]
@@ -382,25 +396,22 @@ def is_running(process: int) -> bool:
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize("ending", [None, signal.SIGTERM, signal.SIGKILL])
-def test_neighbours_end_with_what_started_them(ending: signal.Signals | None) -> None:
-    words = "import busy, time\nwith busy.neighbours(2) as all:\n    print(*(one.pid for one in all), flush=True)\n"
+def test_neighbours_end_with_what_started_them() -> None:
+    with busy.neighbours(2) as started:
+        assert all(is_running(one.pid) for one in started)
+    assert not any(is_running(one.pid) for one in started)
+    words = "import busy\nwith busy.neighbours(2) as started:\n    print(*(one.pid for one in started), flush=True)\n"
     words += "    input()"
     command = [sys.executable, "-c", words]
     with subprocess.Popen(
         command, cwd=BENCHMARKS, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as parent:
-        assert parent.stdin and parent.stdout
-        started = [int(word) for word in parent.stdout.readline().split()]
-        assert len(started) == 2 and all(map(is_running, started))
-        if ending is None:
-            parent.stdin.write("\n")
-            parent.stdin.flush()
-        else:
-            parent.send_signal(ending)
-        parent.wait()
+        assert parent.stdout
+        orphans = [int(word) for word in parent.stdout.readline().split()]
+        assert len(orphans) == 2 and all(map(is_running, orphans))
+        parent.kill()
     deadline = time.monotonic() + 20
-    while any(map(is_running, started)):
+    while any(map(is_running, orphans)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
