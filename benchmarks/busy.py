@@ -1,6 +1,6 @@
 """What threads cost on a machine that is busy with other work, for each way in which OpenMP's threads may wait.
 
-    python benchmarks/busy.py --json benchmarks/results/busy.jsonl    some ten minutes of two cores, idle but for this
+    python benchmarks/busy.py --json benchmarks/results/busy.jsonl    a quarter of an hour of two idle cores
     python benchmarks/busy.py --neighbours 0 2 --rounds 1
     python benchmarks/busy.py --quick
 
@@ -163,11 +163,13 @@ def main() -> int:
         parser.error("--neighbours must be different numbers that are at least 0")
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist")
-    load = os.getloadavg()[0]
+    load, cores = os.getloadavg()[0], len(os.sched_getaffinity(0))
+    if cores < arguments.threads:
+        print(f"--threads {arguments.threads}: this process may use {cores} core(s)", file=sys.stderr)
     if load > _IDLE:
         print(f"the machine is not idle (load {load:.1f}): others count as neighbours too", file=sys.stderr)
     chosen, file, records = ways(arguments.threads), RecordFile(arguments.json), []
-    shared = {"clock": "wall", "cores": os.cpu_count(), "load_before": load, **environment()}
+    shared = {"clock": "wall", "cores": cores, "load_before": load, **environment()}
     times: dict[tuple[int, int], list[dict[str, float]]] = {}
     for number in range(arguments.rounds):
         for count in arguments.neighbours:
