@@ -3,10 +3,9 @@
 The colour of a place p with normal n is a mean over the cameras j at o_j that see it,
     c = (sum_j w_j r_j c_j + e c_field) / (sum_j w_j r_j + e),    w_j = cos_j (cos_j (f_j / |p - o_j|)^2) / W
 where cos_j is between n and the way to the camera, cos_j (f_j / d)^2 how many of its pixels a unit of the surface
-covers (f_j in pixels; W is its largest value among all cameras), and c_j the photograph there, divided by the factor of
-its exposure if that was learnt. Outliers, such as a
-highlight or what stands in front, count less: r_j = 1 / (1 + |c_j - m|^2 / s^2), with m the weighted median. Where no
-camera looks at it, the colour is the field's.
+covers (f_j in pixels; W is its largest value among all cameras), and c_j the photograph there, divided by the factors
+of its exposure if these were learnt. Outliers, such as a highlight or what stands in front, count less:
+r_j = 1 / (1 + |c_j - m|^2 / s^2), with m the weighted median. Where no camera looks at it, the colour is the field's.
 """
 
 from __future__ import annotations
