@@ -99,6 +99,7 @@ def test_a_texture_has_no_seams_where_photographs_of_other_exposures_meet(
     for path in (run / "mesh.glb", tmp_path / "again" / "mesh.glb"):
         assert unevenness(*textured_mesh(path)) < 0.04
     fewer = posed.blender_scene(tmp_path / "fewer", train=12, side=40)
+    capsys.readouterr()
     said = error(capsys, *again, "--data", str(fewer))
     assert said.endswith("has exposures of 24 training images, and the scene has 12")
 

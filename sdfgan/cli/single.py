@@ -70,8 +70,9 @@ class SceneRun(NamedTuple):
         return cls(model, config, scene, saved)
 
     def gains(self) -> Tensor | None:
-        """The factors [images, 3] of the training images' exposures, if they were learnt. Raises UserError."""
-        return saved_gains(self.saved, len(self.scene.train)) if self.config.exposure else None
+        """The factors [images, 3] of the exposures of photographs that make a texture, or None. Raises UserError."""
+        learnt = self.config.exposure and self.config.model == "surface"
+        return saved_gains(self.saved, len(self.scene.train)) if learnt else None
 
     def render(self, flags: RenderConfig, show: Show, frames: int | None, output: Path) -> None:
         """A video of so many frames, or `views` images, along the orbit that training ends with."""
