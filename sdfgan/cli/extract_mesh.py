@@ -63,7 +63,8 @@ def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
         run = SceneRun.load(config)
         surface = scene_surface(run.model, run.config, cells)
         field = surface
-        make = partial(scene_mesh, surface, cells, run.scene, *asked)
+        gains = run.gains() if config.texture_resolution else None
+        make = partial(scene_mesh, surface, cells, run.scene, *asked, gains)
     else:
         field = solid = load_solid(config)
         if solid.unsigned and config.format == "mrc":
