@@ -27,7 +27,7 @@ from sdfgan.training.device import resolve_device
 Kind = Literal["gan", "sdf", "nerf"]
 Flags = RenderConfig | ExtractMeshConfig
 _RAYS_AT_ONCE = 8192
-_OF_GENERATORS = "seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
+_OF_GENERATORS = "seeds texture_seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
 
 
 def run_kind(run: Path) -> Kind:
