@@ -140,7 +140,8 @@ def render(
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, scene.camera, size, fov, room)
-    fine = [part.view(len(axes), size, size, -1).permute(0, 3, 1, 2) for part in (colour, alpha, depth, normal)]
+    parts = (part.view(len(axes), size, size, part.shape[1]) for part in (colour, alpha, depth, normal))
+    fine = [part.permute(0, 3, 1, 2) for part in parts]
     hits = hit.view(len(axes), 1, size, size)
     if supersample > 1:
         fine = [F.avg_pool2d(part, supersample) for part in fine]
