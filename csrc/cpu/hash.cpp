@@ -1,6 +1,7 @@
 // Multiresolution hash grids (core/hash.h). A tile of points goes through one level at a time:
 // first where its corners' features are and what they weigh, one point per lane; then the features
-// themselves, one point after the other, with those of a corner in the lanes.
+// themselves, one point after the other, with those of a corner in the lanes. Those of a hashed
+// level are fetched while the level before is added up.
 #include "core/hash.h"
 
 #include "cpu/table.h"
@@ -97,14 +98,33 @@ void for_tiles(int64_t begin, int64_t end, const Body& body) {
     }
 }
 
+// Every other corner: along x, the two ends of a cell are mostly in one line of the cache.
+template <class T, int kDims>
+void prefetch(const T* table, int features, const Corners<T, kDims, 1>& corners) {
+    for (int corner = 0; corner < 1 << kDims; corner += 2) {
+        for (const uint32_t index : corners.index[corner]) {
+            __builtin_prefetch(table + static_cast<int64_t>(index) * features);
+        }
+    }
+}
+
 template <class T, int kDims, int kFeatures>
 void encode(const HashEncoding<T>& p, int64_t begin, int64_t end) {
     const HashGrid<T>& grid = p.grid;
     const int64_t width = static_cast<int64_t>(grid.levels) * kFeatures;
-    Corners<T, kDims, 1> corners;
+    Corners<T, kDims, 1> alternating[2];  // of a level, and of the next one
     for_tiles(begin, end, [&](int64_t first, int count) {
-        for (int level = 0; level < grid.levels; ++level) {
+        const auto find = [&](int level) {
+            Corners<T, kDims, 1>& corners = alternating[level & 1];
             find_corners(grid, level, first, count, corners);
+            if (grid.mask[level]) {
+                prefetch(grid.table + grid.begin[level] * kFeatures, kFeatures, corners);
+            }
+        };
+        if (grid.levels > 0) find(0);
+        for (int level = 0; level < grid.levels; ++level) {
+            if (level + 1 < grid.levels) find(level + 1);
+            const Corners<T, kDims, 1>& corners = alternating[level & 1];
             const T* table = grid.table + grid.begin[level] * kFeatures;
             for (int i = 0; i < count; ++i) {
                 T sum[kFeatures] = {};

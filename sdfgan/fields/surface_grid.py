@@ -94,7 +94,7 @@ class SurfaceGrid(Field):
             for layer in layers[:-1]:
                 hidden = F.relu(layer(hidden))
             value = F.linear(hidden, layers[-1].weight[:1], layers[-1].bias[:1])[:, 0].float()
-        return self._sphere(points)[0] + value
+        return _length(points) - self.radius + value
 
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None
@@ -138,11 +138,6 @@ class SurfaceGrid(Field):
         _, gradient = self.sdf_and_gradient(places.to(self.active.device))
         self.lipschitz = max(gradient.norm(dim=1).quantile(_SLOPE_QUANTILE).item(), 1.0)
 
-    def _sphere(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances [N] from the first sphere, and their gradients [N, 3]."""
-        length = (points.square().sum(1) + _SOFTNESS).sqrt()
-        return length - self.radius, points / length[:, None]
-
     def _encoded(self, points: Tensor) -> Tensor:
         """What the network gets [N, 3 + W]."""
         return torch.cat((points, self.grid(points, self._levels)), 1)
@@ -159,6 +154,13 @@ class SurfaceGrid(Field):
         adjoint = layers[-1].weight[:1].expand(len(points), -1)
         for layer, values in zip(layers[-2::-1], kept[::-1], strict=True):
             adjoint = (adjoint * (values > 0)) @ layer.weight
-        first, towards = self._sphere(points)
+        length = _length(points)
+        towards = points / length[:, None]
         gradient = towards + adjoint[:, :3].float() + self.grid.gradient(points, adjoint[:, 3:].float(), self._levels)
-        return first + out[:, 0].float(), gradient, out[:, 1:]
+        return length - self.radius + out[:, 0].float(), gradient, out[:, 1:]
+
+
+def _length(points: Tensor) -> Tensor:
+    """sqrt(|x|^2 + 0.01) of points [N, 3]; by coordinates, since a sum over rows of three is slow."""
+    x, y, z = points.unbind(1)
+    return torch.addcmul(torch.addcmul(x * x + _SOFTNESS, y, y), z, z).sqrt()

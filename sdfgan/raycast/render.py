@@ -131,21 +131,22 @@ def render(
         samples = samples.where(shared.kept)
     weighted, *answer = in_pieces(_picture, scene, samples, partial(_boundaries, samples), memory, budget, field)
     hit = _pixels_of(samples, samples.hit, len(axes))
-    picture = weighted.new_zeros(len(hit), weighted.shape[1]).index_add(0, samples.pixel, weighted)
+    picture = weighted.new_zeros(len(hit), weighted.shape[1]).index_add_(0, samples.pixel, weighted)
     if shared is not None:
         source = torch.arange(len(hit), device=hit.device).index_put((shared.pixels,), shared.source)
         picture, hit = picture[source], hit[source]
+    colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
     if edge != "dfr" and shared is None:
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
-        colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
         solid &= alpha[:, 0].detach() >= 1
         colour, normal = blend_creases(colour, depth[:, 0], normal, solid, scene.camera, size, fov, room)
-        picture = torch.cat([colour, alpha, depth, normal], dim=1)
-    fine = picture.view(len(axes), size, size, picture.shape[1]).permute(0, 3, 1, 2)
+    parts = (part.view(len(axes), size, size, part.shape[1]) for part in (colour, alpha, depth, normal))
+    fine = [part.permute(0, 3, 1, 2) for part in parts]
     hits = hit.view(len(axes), 1, size, size)
     if supersample > 1:
-        fine, hits = F.avg_pool2d(fine, supersample), F.max_pool2d(hits.to(axes.dtype), supersample) > 0
-    rgb, alpha, depth, normals = fine.split([3, 1, 1, 3], dim=1)
+        fine = [F.avg_pool2d(part, supersample) for part in fine]
+        hits = F.max_pool2d(hits.to(axes.dtype), supersample) > 0
+    rgb, alpha, depth, normals = fine
     empty = alpha <= 0
     behind = tensor_like(axes, background).expand(len(axes), 3)[:, :, None, None]
     return Rendering(
