@@ -30,6 +30,9 @@ _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
 _MAX_IMAGE_BYTES = 16 * 2**30
 _OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
+_SHORTEST = (
+    0.05  # sides of an image: the focal length of a pinhole that sees 169 degrees; if shorter, it is in other units
+)
 _FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
 _LOOKS = 64  # along each side of an image, at how far its lens sees
 
@@ -295,6 +298,10 @@ def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[fl
         fx = given["fl_x"] * x_scale
     elif "camera_angle_x" in given:
         fx = width / 2 / math.tan(_angle(given["camera_angle_x"], "camera_angle_x", where) / 2)
+    elif "fl_y" in given:
+        fx = given["fl_y"] * y_scale  # square pixels
+    elif "camera_angle_y" in given:
+        fx = height / 2 / math.tan(_angle(given["camera_angle_y"], "camera_angle_y", where) / 2)
     else:
         raise UserError(f"{where}: no focal length: fl_x or camera_angle_x is needed")
     if "fl_y" in given:
@@ -305,6 +312,11 @@ def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[fl
         fy = fx  # square pixels
     if not (fx > 0 and fy > 0):
         raise UserError(f"{where}: singular intrinsics: focal lengths must be positive, got {fx:g} and {fy:g}")
+    if min(fx / width, fy / height) < _SHORTEST and not frame.lens.fisheye:
+        raise UserError(
+            f"{where}: focal lengths must be in pixels, got {fx:g} and {fy:g} for {width} x {height} pixels, an angle "
+            "of view near 180 degrees"
+        )
     return fx, fy, given.get("cx", said_width / 2) * x_scale, given.get("cy", said_height / 2) * y_scale
 
 
