@@ -245,10 +245,11 @@ def _pose(matrix: Any, where: str) -> Tensor:
     if len(rows) not in (3, 4) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
         raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
     numbers = [[number(value, "transform_matrix", where) for value in row] for row in rows]
-    pose = torch.tensor(numbers, dtype=torch.float64)[:3]
+    pose = torch.tensor(numbers, dtype=torch.float64, device="cpu")[:3]
     scale = pose[:, :3].norm(dim=0).mean()
     rotation = pose[:, :3] / scale.clamp(min=1e-12)
-    if (rotation.T @ rotation - torch.eye(3)).abs().max() > _SKEW or torch.linalg.det(rotation) < 0:
+    skew = (rotation.T @ rotation - torch.eye(3, device="cpu")).abs().max()
+    if skew > _SKEW or torch.linalg.det(rotation) < 0:
         raise UserError(f"{where}: transform_matrix must be a rotation and a position, got {numbers[:3]}")
     if numbers[3:] and max(abs(a - b) for a, b in zip(numbers[3], (0, 0, 0, 1), strict=True)) > 1e-6:
         raise UserError(f"{where}: the last row of transform_matrix must be 0, 0, 0, 1, got {numbers[3]}")

@@ -99,7 +99,7 @@ def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texe
     textures = [look.texture for look in looks if look.texture is not None]
     numbers = np.cumsum([look.texture is not None for look in looks]) - 1
     texture = [
-        torch.full((len(look.colours),), int(n) if look.texture is not None else -1)
+        torch.full((len(look.colours),), int(n) if look.texture is not None else -1, device="cpu")
         for look, n in zip(looks, numbers, strict=True)
     ]
     tree = ops.mesh_tree(
@@ -173,8 +173,9 @@ def trace_model(
     """What rays [N, 3], float32 and contiguous, see from one of the cameras with `axes` [B, 3, 3], as `render_model`
     does; the light may differ between these."""
     light, found = light or Lighting(), None
-    canvas = torch.zeros(len(origins), 4)
-    ray, clear = torch.arange(len(origins)), torch.ones(len(origins))  # that go on, and how much is seen of them
+    canvas = origins.new_zeros(len(origins), 4)
+    # Those that go on, and how much is seen of them.
+    ray, clear = torch.arange(len(origins), device=origins.device), origins.new_ones(len(origins))
     for _ in range(_MAX_LAYERS):
         hits = ops.mesh_raycast(model.tree, origins, directions)
         met = (hits.face >= 0).nonzero()[:, 0]
@@ -183,7 +184,7 @@ def trace_model(
         colour = model.albedo(face, weights)
         normal = _towards_the_eye(model, face, weights, onward)
         if found is None:
-            found = hits.distance, torch.zeros(len(canvas), 3).index_copy(0, ray, normal)
+            found = hits.distance, canvas.new_zeros(len(canvas), 3).index_copy(0, ray, normal)
         bright = light.brightness(normal, axes, torch.full_like(face, index))
         seen = (clear * colour[:, 3])[:, None]
         canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
@@ -273,7 +274,7 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
     faces = part.faces[good]
     with np.errstate(all="ignore"):
         normals = torch.from_numpy(np.nan_to_num(np.asarray(part.vertex_normals))[faces].astype(np.float32))
-    colours, uv, texture = torch.full((len(faces), 3, 4), _GREY), torch.zeros(len(faces), 3, 2), None
+    colours, uv, texture = normals.new_full((len(faces), 3, 4), _GREY), normals.new_zeros(len(faces), 3, 2), None
     colours[..., 3] = 1.0
     visual: Any = part.visual
     if visual is None or visual.kind is None:
@@ -335,7 +336,7 @@ def _texture(image: Image.Image, texels: int | None) -> Tensor | None:
 
 def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
     """Texture [H, W, 4] at uv [N, 2], bilinear; it repeats outside [0, 1]."""
-    size = torch.tensor(texture.shape[1::-1])
+    size = torch.tensor(texture.shape[1::-1], device="cpu")
     uv = uv - uv.floor()  # before it is multiplied: a file may have any number
     place = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size - 0.5
     low = place.floor()
