@@ -186,10 +186,18 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
                 for image in archive.by_stem.get(name.removesuffix(".cls"), [name]):
                     _set(labels, image, label, f"{path}: {name}")
     notes = [
+        f'{path}: {name}: has no {{"labels": [[name, label], ...]}}: not used'
+        for name, entry in archive.side.items()
+        if PurePosixPath(name).name == "dataset.json" and not _has_labels(_json(entry, path))
+    ]
+    notes += [
         f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
     ]
-    return _of_images("labels", labels, archive, path, notes), notes
+    labels = _of_images("labels", labels, archive, path, notes)
+    if 0 < len(labels) < len(archive.images):
+        notes.append(f"{path}: {len(archive.images) - len(labels)} of {len(archive.images)} images have no label")
+    return labels, notes
 
 
 def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
@@ -240,6 +248,10 @@ def _is_read(base: str) -> bool:
     """Whether labels or poses are read from files of this name."""
     known = ("dataset.json", "poses.json", "rendering_metadata.txt")
     return base in known or base.endswith(".cls") or (base.startswith("transforms") and base.endswith(".json"))
+
+
+def _has_labels(values: Any) -> bool:
+    return isinstance(values, dict) and "labels" in values
 
 
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
