@@ -24,6 +24,7 @@ from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
 
 _GREY = 0.7  # of what has no colour
+_DEFAULT_DIFFUSE = [102, 102, 102, 255]  # trimesh's, where a material has none
 _CUTOFF = 0.5  # glTF's default of the opacity from which on a mask is opaque
 _MAX_LAYERS = 16  # of transparent surfaces one behind the other
 _OPAQUE = 1 - 1 / 512
@@ -80,7 +81,9 @@ def _read_model(path: Path, margin: float, texels: int | None) -> tuple[Model, l
     except Exception:  # of whatever kind: trimesh takes materials of any types, such as a name for an image
         return plain, notes + unused_files(path)
     same = abs(_area(coloured) - _area(plain)) <= _SAME_SIZE * _area(plain)
-    return (coloured if same else _repainted(plain, coloured)), unused_files(path)
+    notes = [f"{path}: a texture is not used: not all of its faces have texture coordinates"]
+    notes = unused_files(path) + (notes if any(map(_lacks_uv, parts)) else [])
+    return (coloured if same else _repainted(plain, coloured)), notes
 
 
 def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texels: int | None = None) -> Model:
@@ -232,6 +235,14 @@ def _parts(path: Path) -> list[trimesh.Trimesh]:
         return []
 
 
+def _lacks_uv(part: trimesh.Trimesh) -> bool:
+    """Whether a part has a texture, and not for each vertex a place in it."""
+    visual: Any = part.visual
+    material = visual.material if getattr(visual, "kind", None) == "texture" else None
+    image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    return image is not None and (visual.uv is None or len(visual.uv) != len(part.vertices))
+
+
 def _extent(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, ...]:
     """Lowest and highest corner of the box of the faces whose corners are finite."""
     corners = vertices[faces[np.isfinite(vertices[faces]).all((1, 2))]]
@@ -289,6 +300,8 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
         cutoff = _CUTOFF if material.alphaCutoff is None else float(material.alphaCutoff)
     else:
         image, factor, mode, cutoff = material.image, material.diffuse, "BLEND", _CUTOFF
+        if image is not None and "kd" not in material.kwargs and factor.tolist() == _DEFAULT_DIFFUSE:
+            factor = None  # nothing in the file darkens the texture
     if factor is not None:
         factor = np.asarray(factor, np.float64)
         factor = factor / 255 if factor.max(initial=0) > 1 or factor.dtype.kind == "u" else factor
