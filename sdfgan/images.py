@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -67,7 +67,8 @@ def load(image: Image.Image) -> None:
     """
     if image.mode not in (*MODES, *DEEP_MODES):
         raise UnreadableImage(f"images of mode {image.mode} are not read")
-    pixels = image.tile[0].args if image.format == "PNG" and getattr(image, "tile", ()) else None  # none once decoded
+    tiles: Any = getattr(image, "tile", None) if image.format == "PNG" else None  # none once decoded
+    pixels = tiles[0].args if tiles else None
     if "transparency" in image.info and pixels == "RGB;16B":
         raise UnreadableImage("a transparent colour of 16 bits a channel is not read; an alpha channel is")
     if "transparency" in image.info and pixels in _SPREAD:

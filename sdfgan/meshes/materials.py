@@ -26,7 +26,7 @@ _MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
 _USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
 _OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t\r]*$")
 _PLACED = re.compile(r"-(s|o|t|clamp|mm)((?: +(?:on|off|[-+.\d][-+.\deE]*))*)(?= )")  # options that move or change it
-_NEUTRAL = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
+_NEUTRAL: dict[str, set[Any]] = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
