@@ -41,6 +41,7 @@ class View:
     axes: Tensor  # [1, 3, 3]
     light: raycast.Lighting
     resolution: int
+    pixels: Tensor | None = None  # [M] int64, in rising order: those that are drawn, of relaxed_boundary and volume
 
     def rays(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Origins and unit directions [N, 3] through places [N, 2] of the image, which is [-1, 1]^2."""
@@ -54,8 +55,12 @@ class View:
         column, row = torch.meshgrid(torch.arange(fine), torch.arange(fine), indexing="xy")
         jitter = torch.rand(2, fine, fine, generator=random, dtype=torch.float64)
         across, up = 2 * (column + jitter[0]) / fine - 1, 1 - 2 * (row + jitter[1]) / fine
-        pixel = (row // side) * self.resolution + column // side
-        return torch.stack([across, up], -1).view(-1, 2).to(self.axes.dtype), pixel.flatten()
+        pixel = ((row // side) * self.resolution + column // side).flatten()
+        places = torch.stack([across, up], -1).view(-1, 2).to(self.axes.dtype)
+        if self.pixels is None:
+            return places, pixel
+        drawn = torch.isin(pixel, self.pixels)
+        return places[drawn], pixel[drawn]
 
     def shade(self, points: Tensor) -> Tensor:
         """Colour and alpha [N, 4] of surfaces at points [N, 3]."""
@@ -63,9 +68,9 @@ class View:
         return torch.cat([_lit(self, sample), torch.ones_like(sample.sdf)[:, None]], -1)
 
     def image(self, samples: Tensor, pixel: Tensor) -> Tensor:
-        """[4, R, R]: means of samples [N, 4], as many of each pixel: a box filter."""
-        count = self.resolution**2
-        total = samples.new_zeros(count, 4).index_add(0, pixel, samples)
+        """[4, R, R]: means of samples [N, 4], as many of each pixel that is drawn: a box filter. Zero elsewhere."""
+        count = self.resolution**2 if self.pixels is None else len(self.pixels)
+        total = samples.new_zeros(self.resolution**2, 4).index_add(0, pixel, samples)
         return (total * (count / len(samples))).T.reshape(4, self.resolution, self.resolution)
 
 

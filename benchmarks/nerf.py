@@ -1,6 +1,7 @@
 """The models of `train-nerf` on a scene: time and scores as a table. Or a step of each, beside plainer ways.
 
 python benchmarks/nerf.py lego/ --models fast nerf --steps 2000
+python benchmarks/nerf.py lego/ --models ref-nerf --normals runs/nerf-001    # how far normals are from a surface's
 python benchmarks/nerf.py lego/ --models fast --step 8 --threads 1
 """
 
@@ -26,12 +27,14 @@ from sdfgan.fields import nerf as classic
 from sdfgan.fields import small_mlp
 from sdfgan.fields.radiance_grid import RadianceGrid
 from sdfgan.fields.small_mlp import SmallMlp
-from sdfgan.nerf import NerfConfig, train
+from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.config import Model
 from sdfgan.nerf.job import NerfJob
 from sdfgan.nerf.marching import MarchingGrid
 from sdfgan.nerf.models import NetworkModel
+from sdfgan.nerf.report import SceneRenderer, spread
 
+_NORMAL_VIEWS, _OPAQUE = 4, 0.9  # of which normals are compared, and from which opacity
 _WARM, _BLOCK = 144, 16  # steps: by then the occupancy grid knows what is empty; between its updates
 
 
@@ -43,6 +46,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="updates of each; default: the model's")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path, help="append a line for each model to this file")
+    parser.add_argument("--normals", type=Path, help="a run of --model surface on the scene: compare normals with its")
     parser.add_argument("--step", type=int, help="time a step of each instead, in so many rounds; on a CPU")
     parser.add_argument("--threads", type=int, help="of torch")
     arguments = parser.parse_args()
@@ -76,6 +80,7 @@ def main() -> None:
                 "minutes": summary["training_seconds"] / 60,
                 "cpu_minutes": (time.process_time() - used) / 60,  # with the final evaluation
                 **scores,
+                **({} if arguments.normals is None else normals_off(config.output_dir, arguments.normals)),
                 **environment("cpu" if summary["device"] == "cpu" else "cuda"),
                 "threads": summary["threads"],
             }
@@ -89,6 +94,26 @@ def main() -> None:
             f"| {row['model']} | {row['steps']} | {row['minutes']:.1f} | {row['cpu_minutes']:.1f} | "
             f"{row.get('psnr', float('nan')):.2f} | {row.get('ssim', float('nan')):.3f} |"
         )
+
+
+@torch.no_grad()
+def normals_off(run: Path, surface: Path) -> dict[str, float]:
+    """Between normals of two runs on a scene, at pixels of held-out views that both show: the mean angle, in degrees,
+    and the share below 30."""
+    model, config = load_model(run)
+    scene = load_scene(config.scene)
+    views = scene.val or scene.test
+    assert views is not None
+    looks = [SceneRenderer(one, torch.ones(3), 2048) for one in (model, load_model(surface)[0])]
+    angles = []
+    for index in spread(len(views), _NORMAL_VIEWS):
+        one, other = (renderer.look(views.cameras, index, normals=True) for renderer in looks)
+        assert one.normals is not None and other.normals is not None
+        cosine = (one.normals * other.normals).sum(0)
+        shown = (one.opacity[0] > _OPAQUE) & (other.opacity[0] > _OPAQUE)
+        angles.append(cosine[shown].clamp(-1, 1).acos().rad2deg())
+    degrees = torch.cat(angles)
+    return {"normals_off": degrees.mean().item(), "normals_below_30": (degrees < 30).float().mean().item()}
 
 
 class _Forgetful(RadianceGrid):

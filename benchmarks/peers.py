@@ -3,11 +3,13 @@
     python benchmarks/peers.py gradients cost
     python benchmarks/peers.py gradients --quick
     python benchmarks/peers.py reconstruct --mesh spot.obj --seconds 60 --json benchmarks/results/peers.jsonl
+    python benchmarks/peers.py reconstruct --mesh spot.obj --views 50 --resolution 256 --cells 64 --images .
     python benchmarks/peers.py --figure peers.png --json benchmarks/results/peers.jsonl     # draws what was recorded
 
 Tables: gradients (bias and standard deviation of d loss / d geometry against central differences of many hard rays per
 pixel, and of the silhouette's area), cost (time and memory of an image with its gradient), reconstruct (a mesh from
-images of it: Chamfer distance against CPU time, for a grid of distances and the same optimiser).
+images of it: Chamfer distance against CPU time, for a grid of distances and the same optimiser; `exact distances` is
+what the grid itself can do).
 
 The methods: `edge_gradients.py`, Mitsuba's `sdfgrid` (`mitsuba_grid.py`), and this package's `render`.
 """
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -36,7 +39,7 @@ from edge_gradients import Estimator, GridSDF, View, grid_points, relaxed_bounda
 from gradients import _table as table_of
 from measure import environment
 from memory import peak_of
-from reconstruct import draw, reconstruct
+from reconstruct import FLOOR, QUICK, Setup, draw, floor, reconstruct
 from scenes import Parameters, Scene, blurred_noise, differences, filtered, scenes, truth
 from sdfgan import raycast
 from sdfgan.errors import UserError
@@ -228,8 +231,14 @@ def cost_of(method: Method, resolution: int) -> Record:
     return {"seconds": statistics.median(seconds[2:]), "megabytes": peak / 2**20}
 
 
-def reconstruct_table(quick: bool, methods: dict[str, Method], meshes: list[Path], seconds: float) -> Iterator[Record]:
-    """Each mesh by each method, see `reconstruct.reconstruct`; a volume's surface narrows as it goes."""
+def reconstruct_table(
+    methods: dict[str, Method], meshes: list[Path], seconds: float, setup: Setup, images: Path | None
+) -> Iterator[Record]:
+    """Each mesh by each method, see `reconstruct.reconstruct`.
+
+    A volume's surface narrows as it goes, and a step takes some 64^2 of an image's pixels, spread over it: a ray costs
+    as much as a hundred others.
+    """
     if not meshes:
         raise UserError("reconstruct needs at least one --mesh FILE")
     ways: dict[str, Callable[[float], Method]] = {
@@ -237,19 +246,58 @@ def reconstruct_table(quick: bool, methods: dict[str, Method], meshes: list[Path
     }
     if any(name.startswith("volume") for name in methods):
         ways["volume .05 to .005"] = lambda done: Method(partial(volume, width=0.05 * 0.1**done), 1)
+    side = math.isqrt(setup.rays)
+
+    def record(mesh: Path, name: str, curve: list[Record]) -> Record:
+        end = {key: curve[-1][key] for key in ("steps", "chamfer_percent", "surface_percent")}
+        return {"table": "reconstruct", "scene": mesh.stem, "method": name, "seconds": seconds, **end,
+                **setup._asdict(), "curve": curve}  # fmt: skip
+
     for mesh in meshes:
+        yield record(mesh, FLOOR, floor(mesh, setup))
         for name, way in ways.items():
 
             def estimate(view: View, done: float, random: torch.Generator, way: Any = way) -> Tensor:
                 method = way(done)
-                return method.estimate(view, min(method.side, 2), random)
+                return method.estimate(view, min(method.side, side), random)
 
-            curve = reconstruct(mesh, estimate, seconds, quick, way(0.0).tent)
-            yield {"table": "reconstruct", "scene": mesh.stem, "method": name, "steps": curve[-1]["steps"],
-                   "seconds": seconds, "chamfer_percent": curve[-1]["chamfer_percent"], "curve": curve}  # fmt: skip
+            curve = reconstruct(
+                mesh, estimate, seconds, setup, tent=way(0.0).tent,
+                sparse=name.startswith("volume"),
+                image=images / f"{mesh.stem}-{name.replace(' ', '-')}.png" if images else None,
+            )  # fmt: skip
+            yield record(mesh, name, curve)
 
 
 TABLES = ("gradients", "cost", "reconstruct")
+SETTINGS = {
+    "--views": "cameras around the mesh",
+    "--resolution": "pixels along a side of an image",
+    "--cells": "of the grid, along a side",
+    "--batch": "views per step",
+    "--rays": "per pixel, 1, 4 or 16, of methods that take random ones (a volume: 1)",
+    "--coarse": "share of the time that first goes to a quarter of --resolution and half of --cells",
+}
+
+
+def setup_of(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> Setup:
+    """What reconstruct does; errors end the program."""
+    given = {name: getattr(arguments, name) for name in Setup._fields if getattr(arguments, name) is not None}
+    setup = (QUICK if arguments.quick else Setup())._replace(**given)
+    for name, least in {"views": 1, "resolution": 8, "cells": 4, "batch": 1}.items():
+        if getattr(setup, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(setup, name)}")
+    if setup.rays not in (1, 4, 16):
+        parser.error(f"--rays must be 1, 4 or 16, got {setup.rays}")
+    if setup.resolution > RESOLUTION and setup.resolution % RESOLUTION:
+        parser.error(f"--resolution must be at most {RESOLUTION} or a multiple of it, got {setup.resolution}")
+    if not 0 <= setup.coarse < 1:
+        parser.error(f"--coarse must be in [0, 1), got {setup.coarse}")
+    if setup.coarse and (setup.resolution % 4 or setup.cells % 2):
+        parser.error("--coarse needs a --resolution that 4 divides and an even number of --cells")
+    if arguments.images and not arguments.images.is_dir():
+        parser.error(f"--images {arguments.images}: there is no such folder")
+    return setup
 
 
 def main() -> int:
@@ -261,6 +309,11 @@ def main() -> int:
     parser.add_argument("--scenes", nargs="+", metavar="SCENE", help="of gradients (default: all)")
     parser.add_argument("--mesh", nargs="+", type=Path, default=[], help="to be reconstructed")
     parser.add_argument("--seconds", type=float, default=60.0, help="CPU time of each reconstruction")
+    group = parser.add_argument_group("what reconstruct works on")
+    for flag, about in SETTINGS.items():
+        default = Setup._field_defaults[flag[2:]]
+        group.add_argument(flag, type=type(default), metavar="N", help=f"{about} (default: {default})")
+    parser.add_argument("--images", type=Path, metavar="FOLDER", help="for what reconstruct ends with, above the truth")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE", help="append records to FILE")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the records of --json")
@@ -283,6 +336,7 @@ def main() -> int:
             parser.error(f"--scenes must be of {', '.join(known)}, got {name}")
     if arguments.threads < 1 or not arguments.seconds > 0:
         parser.error("--threads and --seconds must be positive")
+    setup = setup_of(parser, arguments)
     if arguments.json and not arguments.json.resolve().parent.is_dir():
         parser.error(f"--json {arguments.json}: its folder does not exist")
     if arguments.figure and not (arguments.json and (arguments.json.exists() or arguments.table)):
@@ -297,7 +351,7 @@ def main() -> int:
     run: dict[str, Callable[[], Iterator[Record]]] = {
         "gradients": lambda: gradient_table(arguments.quick, methods, arguments.scenes),
         "cost": lambda: cost_table(arguments.quick, methods),
-        "reconstruct": lambda: reconstruct_table(arguments.quick, methods, arguments.mesh, arguments.seconds),
+        "reconstruct": lambda: reconstruct_table(methods, arguments.mesh, arguments.seconds, setup, arguments.images),
     }
     for name in arguments.table:
         records = []

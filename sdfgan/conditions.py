@@ -6,9 +6,11 @@ A condition is a `Condition`, whichever generator it belongs to; None, of a fiel
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 C = TypeVar("C", bound="Condition")
@@ -50,6 +52,12 @@ def count(condition: Any) -> int:
 def rows(condition: Any, index: Tensor | slice) -> Any:
     """Some of its rows."""
     return with_tensors(condition, {name: tensor[index] for name, tensor in tensors_of(condition).items()})
+
+
+def cat(parts: Sequence[Any]) -> Any:
+    """The rows of several, one behind the other."""
+    names = tensors_of(parts[0])
+    return with_tensors(parts[0], {name: torch.cat([tensors_of(part)[name] for part in parts]) for name in names})
 
 
 def lerp(a: Any, b: Any, share: float | Tensor) -> Any:

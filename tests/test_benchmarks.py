@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 
 import baselines
 import bench
+import busy
 import cases
 import growth
 import growth_page
@@ -355,6 +357,76 @@ def test_models_go_on_where_they_were(
     assert "| medium | signed | 2 |  | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
     assert "| medium | all | 3 | 1 | 0.800 | 0.710 | 0.050 | 0.050 | 50.0% | 2.0 |" in rows
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
+
+
+def test_what_a_busy_machine_does_is_timed() -> None:
+    assert [(way.threads, way.variables) for way in busy.ways(3)] == [
+        (1, {}), (3, {}), (3, {"GOMP_SPINCOUNT": "1000"}), (3, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    ]  # fmt: skip
+    times = busy.timed_here(quick=True)
+    assert list(times) == list(busy.WORKS) and min(times.values()) > 0
+    one, three = busy.ways(3)[:2]
+    found = busy.records_of({(0, 0): [times] * 2, (0, 1): [times]}, [one, three], {"commit": "-"})
+    assert [(record["variant"], record["threads"]) for record in found[:2]] == [("1 thread", 1), ("3 threads", 3)]
+    milliseconds = f"{1e3 * times['gan step']:.0f}"
+    assert f"| none | {milliseconds} | {milliseconds} |" in busy.table("gan step", found, [one, three])
+
+
+@pytest.mark.slow
+def test_a_busy_machine_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "busy.jsonl"
+    command = [sys.executable, BENCHMARKS / "busy.py", "--quick", "--neighbours", "1", "--rounds", "1"]
+    command += ["--json", file]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in file.read_text().splitlines()]
+    names = [way.name for way in busy.ways(2)]
+    assert [(one["config"]["work"], one["config"]["neighbours"], one["variant"]) for one in records] == [
+        (work, 1, name) for work in busy.WORKS for name in names
+    ]
+    assert all(one["median_s"] > 0 and one["threads"] == one["config"]["threads"] for one in records)
+    assert done.stdout.count(f"| other processes, each busy | {' | '.join(names)} |\n") == 2  # as it is on the page
+
+
+def is_running(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_neighbours_end_with_what_started_them() -> None:
+    with busy.neighbours(2) as started:
+        assert all(is_running(one.pid) for one in started)
+    assert not any(is_running(one.pid) for one in started)
+    words = "import busy\nwith busy.neighbours(2) as started:\n    print(*(one.pid for one in started), flush=True)\n"
+    words += "    input()"
+    command = [sys.executable, "-c", words]
+    with subprocess.Popen(
+        command, cwd=BENCHMARKS, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout
+        orphans = [int(word) for word in parent.stdout.readline().split()]
+        assert len(orphans) == 2 and all(map(is_running, orphans))
+        parent.kill()
+    deadline = time.monotonic() + 20
+    while any(map(is_running, orphans)):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_busy_refuses_is_a_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for words, said in (
+        (["--threads", "1"], "--threads must be at least 2, got 1"),
+        (["--rounds", "0"], "--rounds must be at least 1, got 0"),
+        (["--neighbours", "1", "1"], "--neighbours must be different numbers that are at least 0"),
+        (["--json", "nowhere/a.jsonl"], "--json nowhere/a.jsonl: its folder does not exist"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["busy.py", *words])
+        with pytest.raises(SystemExit) as ended:
+            busy.main()
+        assert ended.value.code == 2 and said in capsys.readouterr().err
 
 
 def test_exponents_and_the_newest_points() -> None:

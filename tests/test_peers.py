@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -110,6 +111,62 @@ def test_without_records_there_is_no_figure(tmp_path: Path) -> None:
     assert reconstruct.draw([], tmp_path / "a.png").startswith("no figure: ")
 
 
+def test_setups_are_not_mixed(tmp_path: Path) -> None:
+    """Records of before have the default one; of the same setup the newest counts, each has a panel of its own."""
+    pytest.importorskip("matplotlib")
+    old = {
+        "table": "reconstruct",
+        "scene": "ring",
+        "method": "exact",
+        "curve": [{"cpu_seconds": 0, "chamfer_percent": 7}],
+    }
+    assert reconstruct.Setup.of(old) == reconstruct.Setup()
+    point = {"cpu_seconds": 0, "chamfer_percent": 5, "surface_percent": 4}
+    others = [{**old, **setup._asdict(), "curve": [point]} for setup in (reconstruct.Setup(), reconstruct.QUICK)]
+    shown = reconstruct.newest_of([old, *others, {**others[1], "method": "dfr"}])
+    assert [(one["method"], one["curve"]) for one in shown] == [
+        ("exact", [point]),
+        ("exact", [point]),
+        ("dfr", [point]),
+    ]
+    assert reconstruct.draw([old, *others], tmp_path / "a.png") == f"figure in {tmp_path / 'a.png'}"
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_ring_grows_out_of_a_ball(sparse: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From coarse to fine, by all pixels or by some: the surface comes nearer in two seconds."""
+    trimesh.creation.torus(0.7, 0.3, major_sections=12, minor_sections=8).export(tmp_path / "ring.obj")
+    setup = reconstruct.Setup(views=4, resolution=32, cells=16, batch=1, coarse=0.7)
+
+    def estimate(view: edge_gradients.View, done: float, random: torch.Generator) -> torch.Tensor:
+        seen.append((view.resolution, len(view.still.values) - 1, view.pixels is not None))
+        return edge_gradients.relaxed_boundary(view, 1, random, 0.03)
+
+    seen: list[tuple[int, int, bool]] = []
+    monkeypatch.setattr(reconstruct, "_LARGE", 16)
+    curve = reconstruct.reconstruct(
+        tmp_path / "ring.obj", estimate, 2.0, setup, sparse=sparse, image=tmp_path / "a.png"
+    )
+    assert list(dict.fromkeys(seen[1:])) == [(8, 8, False), (32, 16, sparse)]
+    assert curve[0]["steps"] == 0 and curve[-1]["surface_percent"] < curve[0]["surface_percent"]
+    limit = reconstruct.floor(tmp_path / "ring.obj", setup)[0]
+    assert limit["surface_percent"] < min(curve[-1]["surface_percent"], limit["chamfer_percent"])
+    assert (tmp_path / "a.png").exists()
+
+
+def test_some_pixels_are_those_of_the_whole_image() -> None:
+    view = view_of(torch.tensor(0.5), 8)
+    whole = edge_gradients.relaxed_boundary(view, 2, torch.Generator().manual_seed(0), 0.02)
+    pixels = torch.tensor([3, 20, 36])
+    some = edge_gradients.relaxed_boundary(
+        dataclasses.replace(view, pixels=pixels), 2, torch.Generator().manual_seed(0), 0.02
+    )
+    torch.testing.assert_close(some.flatten(1)[:, pixels], whole.flatten(1)[:, pixels])
+    assert (some.flatten(1).abs().sum(0) > 0).nonzero().flatten().tolist() == [
+        pixel for pixel in pixels.tolist() if whole.flatten(1)[3, pixel] > 0
+    ]
+
+
 @pytest.mark.slow
 def test_the_command_measures_and_reconstructs(tmp_path: Path) -> None:
     trimesh.creation.torus(0.7, 0.3).export(tmp_path / "ring.obj")
@@ -120,11 +177,15 @@ def test_the_command_measures_and_reconstructs(tmp_path: Path) -> None:
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [one["table"] for one in records] == ["gradients"] * 6 + ["cost"] * 3 + ["reconstruct"] * 3
+    assert [one["table"] for one in records] == ["gradients"] * 6 + ["cost"] * 3 + ["reconstruct"] * 4
     exact = next(one for one in records if one["table"] == "gradients")
     assert exact["cosine"] > 0.97 and exact["area_percent"] < 2
-    first, *_, last = records[-3]["curve"]
-    assert records[-3]["method"] == "exact" and last["chamfer_percent"] < 0.7 * first["chamfer_percent"]
+    limit, *made = records[-4:]
+    assert limit["method"] == reconstruct.FLOOR and made[0]["method"] == "exact"
+    assert all(reconstruct.Setup.of(one) == reconstruct.QUICK for one in (limit, *made))
+    first, *_, last = made[0]["curve"]
+    for measure_of in ("chamfer_percent", "surface_percent"):
+        assert limit[measure_of] < last[measure_of] < 0.7 * first[measure_of]
     drawn = f"figure in {figure}" in done.stdout.replace("\n", "")
     assert drawn == figure.exists() and (drawn or "matplotlib is not installed" in done.stdout)
 
@@ -136,6 +197,11 @@ def test_what_is_wrong_on_the_command_line_is_a_line() -> None:
         (["cost", "--methods", "nope"], "--methods must be of"),
         (["gradients", "--scenes", "nope"], "--scenes must be of"),
         (["reconstruct", "--methods", "exact"], "reconstruct needs at least one --mesh FILE"),
+        (["reconstruct", "--rays", "3"], "--rays must be 1, 4 or 16, got 3"),
+        (["reconstruct", "--resolution", "100"], "--resolution must be at most 64 or a multiple of it, got 100"),
+        (["reconstruct", "--coarse", "1"], "--coarse must be in [0, 1), got 1.0"),
+        (["reconstruct", "--coarse", ".5", "--cells", "33"], "--coarse needs a --resolution that 4 divides"),
+        (["reconstruct", "--images", "nowhere"], "--images nowhere: there is no such folder"),
         (["--figure", "a.png"], "--figure draws the records of --json FILE"),
     ):
         done = subprocess.run([sys.executable, PEERS, *words], capture_output=True, text=True)

@@ -66,6 +66,35 @@ def test_render_turntable_beside_the_run_of_a_checkpoint(run: Path, capsys: pyte
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output.with_name('turntable-2.mp4')}"
 
 
+def test_mixed_styles(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Shapes of the rows, colours of the columns: so rows have one silhouette, and what is mixed with itself is as
+    before."""
+    output, plain = tmp_path / "mix.png", tmp_path / "plain.png"
+    size = ["--resolution", "32", "--azimuth", "20"]
+    arguments = ["--mode", "mix", "--seeds", "0,1", "--texture-seeds", "1,2,3", *size, "--output", str(output)]
+    assert main(["render", str(run), *arguments]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
+    cells = imageio.imread(output).reshape(3, 32, 4, 32, 3).swapaxes(1, 2).astype(int)
+    assert (cells[0, 0] == 255).all()
+    assert main(["render", str(run), "--mode", "seeds", "--seeds", "0-3", *size, "--output", str(plain)]) == 0
+    alone = imageio.imread(plain).reshape(2, 32, 2, 32, 3).swapaxes(1, 2).reshape(4, 32, 32, 3).astype(int)
+    for cell, seed in ((cells[0, 1], 1), (cells[0, 3], 3), (cells[1, 0], 0), (cells[2, 0], 1), (cells[2, 1], 1)):
+        assert abs(cell - alone[seed]).max() <= 1
+    background = (cells == 255).all(-1)
+    assert (background[1] == background[1, :1]).all() and (background[2] == background[2, :1]).all()
+    assert abs(cells[1, 2] - cells[1, 0]).max() > 5, "other colours"
+
+
+def test_a_mesh_in_the_colours_of_another(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["extract-mesh", str(run), "--mesh-resolution", "24", "--format", "ply", "--seeds", "1"]
+    for name, more in (("own", []), ("itself", ["--texture-seeds", "1"]), ("other", ["--texture-seeds", "5"])):
+        assert main([*arguments, *more, "--output-dir", str(tmp_path / name)]) == 0
+    own, itself, other = (trimesh.load(tmp_path / name / "shape-1.ply") for name in ("own", "itself", "other"))
+    assert (own.vertices == other.vertices).all()
+    assert (own.visual.vertex_colors == itself.visual.vertex_colors).all()
+    assert (own.visual.vertex_colors != other.visual.vertex_colors).any()
+
+
 @pytest.mark.parametrize("suffix", ["glb", "obj", "ply"])
 def test_extract_mesh(suffix: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seeds", "1,3", "--resolution", "24", "--format", suffix, "--output_dir", str(tmp_path)]
@@ -103,6 +132,11 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
         ("render RUN --resolution 2000", "--resolution: 48 images in one can have 1672 px each, got 2000"),
         ("render RUN --mode seeds --azimuth nan", "--azimuth must be between -360 and 360, got nan"),
         ("render RUN --mode front --azimuth inf", "--azimuth must be between -360 and 360, got inf"),
+        (
+            "render RUN --seeds 0-2 --texture-seeds 3,4",
+            "--texture-seeds: one for all of the 3 shapes or one for each, got 2",
+        ),
+        ("extract-mesh RUN --texture-seeds x", "--texture-seeds must be numbers and ranges such as 0,3,8-12, got 'x'"),
         ("render RUN --truncation 1e30", "--truncation must be between -10 and 10, got 1e+30"),
         ("render RUN --output FILE/a.png", "FILE is not a folder"),
         ("render RUN --mode front --frames 9000 --output FOLDER/a.gif", "pixels are too many for a .gif"),

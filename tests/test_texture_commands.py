@@ -45,13 +45,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return posed.blender_scene(tmp_path_factory.mktemp("scenes") / "ball", train=12, side=40)
 
 
-def run_of(scene: Path, folder: Path, model: str) -> Path:
+def run_of(scene: Path, folder: Path, model: str, *flags: str) -> Path:
     """A tiny run, with a textured mesh at its end."""
     few = "--device cpu --steps 100 --hash-table 12 --hash-finest 32 --hash-levels 4 --grid-resolution 16 --rays 512 "
     few += "--march-steps 64 --samples 6000 --chunk-size 256 --width 16 --warmup-steps 5 --learning-rate 1e-2 "
     few += "--video-frames 0 --mesh-resolution 32 --evaluate-interval 0"
     more = ["--coarse-levels", "2"] if model == "surface" else ["--learning-rate", "5e-2"]
-    words = ["--data", str(scene), "--output-dir", str(folder), "--model", model, *few.split(), *more, *ASKED]
+    words = ["--data", str(scene), "--output-dir", str(folder), "--model", model, *few.split(), *more, *ASKED, *flags]
     assert main(["train-nerf", *words]) == 0
     return folder
 
@@ -67,6 +67,41 @@ def test_a_scene(scene: Path, tmp_path: Path, model: str) -> None:
         error = off_by(*textured_mesh(path))
         # A hundred steps teach a density its colours only roughly.
         assert error < at_vertices + 0.03 if model == "fast" else error < 0.05
+
+
+def darkened_ball(folder: Path) -> tuple[Path, torch.Tensor]:
+    """A white ball in 24 photographs, each channel of each darkened by a factor [24, 3] of its own."""
+    scene = posed.blender_scene(folder, train=24, side=40)
+    factors = 0.4 + 0.6 * torch.rand(24, 3, generator=torch.Generator().manual_seed(1))
+    for index, factor in enumerate(factors):
+        path = scene / "train" / f"r_{index}.png"
+        rgba = np.array(Image.open(path))
+        rgba[..., :3] = (255 * factor).round().byte().numpy()
+        Image.fromarray(rgba).save(path)
+    return scene, factors
+
+
+def unevenness(mesh: trimesh.Trimesh, colours: np.ndarray) -> float:
+    """Deviation, relative to the mean, of colours [F, 3] in the middles of faces that cameras look at."""
+    height = mesh.triangles_center[:, 1] / np.linalg.norm(mesh.triangles_center, axis=1)
+    seen = colours[np.abs(height) < 0.6]
+    return float((seen.std(0) / seen.mean(0)).max())
+
+
+def test_a_texture_has_no_seams_where_photographs_of_other_exposures_meet(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At the end of a run that learns the exposures, and when its mesh is made again."""
+    scene, _ = darkened_ball(tmp_path / "ball")
+    run = run_of(scene, tmp_path / "run", "surface", "--exposure", "--learning-rate", "2e-2")
+    again = ["extract-mesh", str(run), "--mesh-resolution", "24", "--output-dir", str(tmp_path / "again"), *ASKED]
+    assert main(again) == 0
+    for path in (run / "mesh.glb", tmp_path / "again" / "mesh.glb"):
+        assert unevenness(*textured_mesh(path)) < 0.04
+    fewer = posed.blender_scene(tmp_path / "fewer", train=12, side=40)
+    capsys.readouterr()
+    said = error(capsys, *again, "--data", str(fewer))
+    assert said.endswith("has exposures of 24 training images, and the scene has 12")
 
 
 def off_by(mesh: trimesh.Trimesh, colours: np.ndarray) -> float:
@@ -194,6 +229,25 @@ def test_photographs_show_the_true_colours_whatever_one_of_them_shows(tmp_path: 
     masked.mask[start:end] = False
     hidden = Photographs(Views(views.names, views.pixels, views.sizes, masked), mesh, field)
     assert (hidden.colours(BALL * normals, normals) - truth)[seen].abs().max() < 0.06
+
+
+def test_photographs_are_divided_by_their_exposures(tmp_path: Path) -> None:
+    scene, factors = darkened_ball(tmp_path)
+    field, normals, views = Sphere(radius=BALL), places(), load_scene(scene).train
+    mesh = marching_cubes(field, resolution=48)
+    seen = normals[:, 1].abs() < 0.6
+    found = Photographs(views, mesh, field, factors).colours(BALL * normals, normals)[seen]
+    assert (found - 1).abs().mean() < 0.01 and (found - 1).abs().max() < 0.03
+    dark = Photographs(views, mesh, field).colours(BALL * normals, normals)[seen]
+    assert dark.std(0).min() > 0.05
+    views.pixels[:, :3] = 180
+    brighter = torch.ones(24, 3)
+    brighter[::2] = 1.6  # by which 180 is clipped
+    start = views.cameras.starts.tolist()
+    for index in range(0, 24, 2):
+        views.pixels[start[index] : start[index + 1], :3] = 255
+    found = Photographs(views, mesh, field, brighter).colours(BALL * normals, normals)[seen]
+    assert (found - 180 / 255).abs().max() < 0.01
 
 
 def test_what_is_hidden_from_the_cameras_has_the_colour_of_the_field(tmp_path: Path) -> None:

@@ -14,20 +14,20 @@ from sdfgan.training.files import disk_errors
 _MAX_SEEDS = 10_000  # a typing error in a range should not fill the memory
 
 
-def parse_seeds(texts: str | Sequence[str]) -> list[int]:
+def parse_seeds(texts: str | Sequence[str], flag: str = "--seeds") -> list[int]:
     """Seeds such as "0,3,8-12", or ("0", "3", "8-12"), in the order given. Raises UserError for anything else."""
     text = texts if isinstance(texts, str) else ",".join(texts)
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"\s*([0-9]{1,18})\s*(?:-\s*([0-9]{1,18})\s*)?", part)
         if found is None:
-            raise UserError(f"--seeds must be numbers and ranges such as 0,3,8-12, got {text!r}")
+            raise UserError(f"{flag} must be numbers and ranges such as 0,3,8-12, got {text!r}")
         first = int(found[1])
         last = first if found[2] is None else int(found[2])
         if last < first:
-            raise UserError(f"--seeds: a range must not fall, got {part.strip()}")
+            raise UserError(f"{flag}: a range must not fall, got {part.strip()}")
         if len(seeds) + last - first >= _MAX_SEEDS:
-            raise UserError(f"--seeds: at most {_MAX_SEEDS} at once, got {text!r}")
+            raise UserError(f"{flag}: at most {_MAX_SEEDS} at once, got {text!r}")
         seeds += range(first, last + 1)
     return seeds
 

@@ -10,7 +10,7 @@ import torch
 from sdfgan import conditions
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import ExtractMeshConfig
-from sdfgan.cli.shapes import load_shapes
+from sdfgan.cli.shapes import load_shapes, with_colours
 from sdfgan.cli.single import Kind, SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
 from sdfgan.gan.report import shape_mesh
@@ -32,11 +32,12 @@ def run(config: ExtractMeshConfig) -> None:
         return
     refuse(config, "train-gan", "data")
     shapes = load_shapes(config)
+    coloured = with_colours(shapes)
     folder = output_path(config.output_dir, run_folder(config.run) / "meshes", folder=True)
     asked, made = (config.faces, config.texture_resolution), 0
     with progress(len(shapes.seeds), "meshes") as bar:
         for index, seed in enumerate(shapes.seeds):
-            condition = conditions.rows(shapes.condition, slice(index, index + 1))
+            condition = conditions.rows(coloured, slice(index, index + 1))
             path = folder / f"shape-{seed}.{config.format}"
             if config.format == "mrc":
                 export_volume(-sample_grid(shapes.generator, condition, config.mesh_resolution), path)
@@ -62,7 +63,8 @@ def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
         run = SceneRun.load(config)
         surface = scene_surface(run.model, run.config, cells)
         field = surface
-        make = partial(scene_mesh, surface, cells, run.scene, *asked)
+        gains = run.gains() if config.texture_resolution else None
+        make = partial(scene_mesh, surface, cells, run.scene, *asked, gains)
     else:
         field = solid = load_solid(config)
         if solid.unsigned and config.format == "mrc":

@@ -82,6 +82,14 @@ class SceneFlags(Config):
     """Where the scene's folder is now, if it was moved after train-nerf."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MixFlags(Config):
+    """Flags of every command that can give shapes other colours."""
+
+    texture_seeds: tuple[str, ...] = ()
+    """Seeds of shapes whose colours the shapes get: one for all, or one for each. Default: each has its own."""
+
+
 @dataclass(frozen=True)
 class CameraFlags(VolumeFlags, ShapeFlags):
     """Flags of commands that place the camera."""
@@ -94,17 +102,18 @@ class CameraFlags(VolumeFlags, ShapeFlags):
 
 
 @dataclass(frozen=True)
-class RenderConfig(SceneFlags, CameraFlags):
+class RenderConfig(SceneFlags, MixFlags, CameraFlags):
     """Render what a run has learned: grids, single images, videos; colours, depth or normals.
 
     Of a run of train-gan its shapes, one for each seed; of train-sdf its one shape; of train-nerf its scene, along the
     orbit that training ends with.
     """
 
-    mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals"] = "grid"
+    mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals", "mix"] = "grid"
     """grid: one row per seed, seen from several sides. seeds: one view of each. images: the same as separate files.
     Videos of all seeds: turntable goes around, or swings if the run was not trained with views from all sides; orbit
-    also moves up and down; front swings to both sides. depth, normals: a grid of these."""
+    also moves up and down; front swings to both sides. depth, normals: a grid of these. mix: style mixing, each shape
+    with the colours of each of --texture-seeds (default: of --seeds), beside those that they are of."""
     show: Literal["colour", "depth", "normals"] = "colour"
     """What to render, in any mode but depth and normals."""
     resolution: Pixels = 256
@@ -114,8 +123,8 @@ class RenderConfig(SceneFlags, CameraFlags):
     fps: Count = 24
     """Frames per second of a video."""
     azimuth: Annotated[float | None, Between(-360, 360)] = None
-    """Azimuth of the camera in modes seeds and images, degrees. Default: 30, or the middle of the azimuths of a run
-    that was not trained with views from all sides. In mode front, how far it swings. Default: 30, or half of their
+    """Azimuth of the camera in modes seeds, images and mix, degrees. Default: 30, or the middle of the azimuths of a
+    run that was not trained with views from all sides. In mode front, how far it swings. Default: 30, or half of their
     range."""
     views: Annotated[int, Positive, AtMost(1000)] = 6
     """Number of views of each shape in a grid."""
@@ -152,7 +161,7 @@ class InterpolateConfig(CameraFlags):
 
 
 @dataclass(frozen=True)
-class ExtractMeshConfig(SceneFlags, ShapeFlags):
+class ExtractMeshConfig(SceneFlags, MixFlags, ShapeFlags):
     """Extract coloured meshes of what a run has learned by marching cubes; or volumes.
 
     Of a run of train-gan its shapes, one for each seed, in world units; of train-sdf and train-nerf a single one, in

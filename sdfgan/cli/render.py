@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import RenderConfig
-from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
+from sdfgan.cli.shapes import Shapes, load_shapes, mixed, sides_of, viewer_of, with_colours
 from sdfgan.cli.single import SceneRun, load_solid, refuse, run_kind
 from sdfgan.errors import UserError
 from sdfgan.fields import Field
@@ -32,10 +33,16 @@ def run(config: RenderConfig) -> None:
     kind = run_kind(config.run)
     if kind == "gan":
         refuse(config, "train-gan", "data")
+    elif config.mode == "mix":
+        raise UserError(
+            f"--mode mix: {config.run} has one {'scene' if kind == 'nerf' else 'shape'}, and no other colours"
+        )
     scene = SceneRun.load(config) if kind == "nerf" else None
     shapes = load_shapes(config) if kind == "gan" else None
     output = _output(config)
     count = (1 if shapes is None else len(shapes.seeds)) * (config.views if config.mode in _GRIDS else 1)
+    if shapes is not None and config.mode == "mix":
+        count = (1 + len(shapes.seeds)) * (1 + len(shapes.texture_seeds or shapes.seeds))
     if config.mode != "images" and count * config.resolution**2 > _MAX_AT_ONCE:
         most = math.isqrt(_MAX_AT_ONCE // count)
         raise UserError(f"--resolution: {count} images in one can have {most} px each, got {config.resolution}")
@@ -48,6 +55,12 @@ def run(config: RenderConfig) -> None:
         return
     generator, trained, seeds, condition = shapes[:4] if shapes else _solid(config)
     viewer, sides = viewer_of(config, generator, trained), sides_of(config, trained)
+    if shapes is not None and config.mode == "mix":
+        _mix(viewer, config, shapes, sides, show, output)
+        print(f"wrote {output}")
+        return
+    if shapes is not None:
+        condition = with_colours(shapes)
     if config.mode in _VIDEOS:
         viewer.video(output, lambda frame: condition, camera_path(config, sides), config.resolution, config.fps, show)
     elif config.mode in ("seeds", "images"):
@@ -84,6 +97,35 @@ def camera_path(config: RenderConfig, sides: ViewRange) -> tuple[Tensor, Tensor]
     return sides.turntable(config.frames, swing=sides.swing if config.mode == "orbit" else 0.0)
 
 
+def _mix(
+    viewer: ImageRenderer, config: RenderConfig, shapes: Shapes, sides: ViewRange, show: Show, output: Path
+) -> None:
+    """A table: the shapes of its rows with the colours of its columns; those that they are of come first."""
+    colours = shapes.colours if shapes.texture_seeds else shapes.condition
+    both, rows = conditions.cat([shapes.condition, colours]), torch.arange(len(shapes.seeds))
+    columns = len(rows) + torch.arange(conditions.count(colours))
+    table = torch.cartesian_prod(rows, torch.cat([rows[:1], columns])).view(len(rows), -1, 2)
+    table[:, 0, 1] = rows  # in its own colours
+    shape, colour = torch.cat([torch.stack([columns, columns], 1), table.flatten(0, 1)]).unbind(1)
+    condition = mixed(shapes.generator, conditions.rows(both, shape), conditions.rows(both, colour))
+    images = _images(viewer, config, condition, sides, show)
+    corner = torch.full_like(images[:1], 1.0 if show == "colour" else 0.0)
+    save_image(output, sheet(torch.cat([corner, images]), 1 + len(columns), show))
+
+
+def _axes(config: RenderConfig, sides: ViewRange, count: int) -> Tensor:
+    """[count, 3, 3]: the one side that images of modes seeds, images and mix show."""
+    azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
+    return rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(count, 3, 3)
+
+
+def _images(viewer: ImageRenderer, config: RenderConfig, condition: Any, sides: ViewRange, show: Show) -> Tensor:
+    """[N, 3, R, R]: one of each shape."""
+    axes = _axes(config, sides, conditions.count(condition))
+    with progress(len(axes), config.mode) as bar:
+        return shown(viewer.look(condition, axes, config.resolution, bar.advance), show)
+
+
 def _single(
     viewer: ImageRenderer,
     config: RenderConfig,
@@ -93,14 +135,12 @@ def _single(
     show: Show,
     output: Path,
 ) -> None:
-    azimuth = sides.slant if config.azimuth is None else math.radians(config.azimuth)
-    axes = rotate_axes((torch.tensor([sides.elevation]), torch.tensor([azimuth]))).expand(len(seeds), 3, 3)
+    if config.mode == "seeds":
+        images = _images(viewer, config, condition, sides, show)
+        save_image(output, sheet(images, math.ceil(math.sqrt(len(images))), show))
+        return
+    axes, names = _axes(config, sides, len(seeds)), iter(seeds)
     with progress(len(axes), config.mode) as bar:
-        if config.mode == "seeds":
-            images = shown(viewer.look(condition, axes, config.resolution, bar.advance), show)
-            save_image(output, sheet(images, math.ceil(math.sqrt(len(images))), show))
-            return
-        names = iter(seeds)
         for batch in viewer.batches(condition, axes, config.resolution, bar.advance):
             for image in shown([batch], show, viewer.span):
                 save_image(output / f"shape-{next(names)}.png", image)

@@ -12,9 +12,9 @@ import torch
 from sdfgan import conditions
 from sdfgan.cameras import DEFAULT_FOV
 from sdfgan.cli.arguments import parse_seeds
-from sdfgan.cli.flags import CameraFlags, ShapeFlags, VolumeFlags
+from sdfgan.cli.flags import CameraFlags, MixFlags, ShapeFlags, VolumeFlags
 from sdfgan.errors import UserError
-from sdfgan.fields import Field, PiGanField
+from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan import truncation
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.gan.models import load_generator, poses_of, sample_latents
@@ -36,23 +36,48 @@ class Shapes(NamedTuple):
     seeds: list[int]
     condition: Any  # one row per seed
     mean: Any  # of the conditions of many latents
+    texture_seeds: list[int]
+    colours: Any  # the conditions of these
 
 
 @torch.no_grad()
 def load_shapes(flags: ShapeFlags) -> Shapes:
     """The generator of a run, and the conditions of its seeds, truncated. Raises UserError."""
     seeds = parse_seeds(flags.seeds)
+    textures = flags.texture_seeds if isinstance(flags, MixFlags) else ()
+    colours = parse_seeds(textures, "--texture-seeds") if textures else []
     device = resolve_device(flags.device)
     weights = flags.weights.replace("-", "_")
     checkpoint = resolve_checkpoint(flags.run)  # once: a run that goes on has a newer one at any moment
     generator, config = load_generator(checkpoint, weights)  # type: ignore[arg-type]
     generator = generator.to(device)
-    condition = generator.condition(sample_latents(config, seeds, flags.truncation).to(device))
+    condition = generator.condition(sample_latents(config, [*seeds, *colours], flags.truncation).to(device))
     mean = None
     if flags.psi != 1:
         mean = truncation.cached_mean(checkpoint, generator, config, weights)
         condition = conditions.lerp(mean, condition, flags.psi)
-    return Shapes(generator, config, seeds, condition, mean)
+    own, others = (conditions.rows(condition, part) for part in (slice(len(seeds)), slice(len(seeds), None)))
+    return Shapes(generator, config, seeds, own, mean, colours, others)
+
+
+def with_colours(shapes: Shapes) -> Any:
+    """The condition of each shape with the colours of the texture seed that belongs to it. Raises UserError."""
+    asked, given = len(shapes.seeds), len(shapes.texture_seeds)
+    if given not in (0, 1, asked):
+        raise UserError(f"--texture-seeds: one for all of the {asked} shapes or one for each, got {given}")
+    if not given:
+        return shapes.condition
+    index = torch.arange(asked) % given
+    return mixed(shapes.generator, shapes.condition, conditions.rows(shapes.colours, index))
+
+
+def mixed(generator: Field, shapes: Any, colours: Any) -> Any:
+    """The shapes of one condition with the colours of another. Raises UserError for a generator that has no layers of
+    colour alone."""
+    if not isinstance(generator, FilmSirenSDF | MlpSDF):
+        kinds = "the generators film-siren and mlp have layers of colour alone"
+        raise UserError(f"colours cannot be exchanged: {kinds}, {type(generator).__name__} does not")
+    return generator.mixed(shapes, colours)
 
 
 def sides_of(flags: CameraFlags, config: ResolvedGanConfig | None) -> ViewRange:

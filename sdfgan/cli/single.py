@@ -13,21 +13,21 @@ from sdfgan.cli.flags import ExtractMeshConfig, RenderConfig
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import Show, image_grid, save_image
-from sdfgan.nerf import load_model
 from sdfgan.nerf.config import ResolvedNerfConfig
+from sdfgan.nerf.exposures import saved_gains
 from sdfgan.nerf.job import background_value
-from sdfgan.nerf.models import SceneModel
+from sdfgan.nerf.models import SceneModel, model_of
 from sdfgan.nerf.report import SceneRenderer, depth_span, orbit, shown
 from sdfgan.sdf import MeshSDF, load
 from sdfgan.sdf.model import MODEL
-from sdfgan.training.checkpoint import kind_of
+from sdfgan.training.checkpoint import Saved, kind_of, read_checkpoint
 from sdfgan.training.config import flag_of
 from sdfgan.training.device import resolve_device
 
 Kind = Literal["gan", "sdf", "nerf"]
 Flags = RenderConfig | ExtractMeshConfig
 _RAYS_AT_ONCE = 8192
-_OF_GENERATORS = "seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
+_OF_GENERATORS = "seeds texture_seeds truncation psi weights lock_view_dependence samples ray_step_multiplier"
 
 
 def run_kind(run: Path) -> Kind:
@@ -54,18 +54,25 @@ class SceneRun(NamedTuple):
     model: SceneModel
     config: ResolvedNerfConfig
     scene: Scene
+    saved: Saved
 
     @classmethod
     def load(cls, flags: Flags) -> SceneRun:
         """With the scene that it learned from. Raises UserError, also for flags that it has no use for."""
         refuse(flags, "train-nerf", f"{_OF_GENERATORS} elevation azimuth azimuth_range")
-        model, config = load_model(flags.run, str(resolve_device(flags.device)))
+        saved = read_checkpoint(flags.run)
+        model, config = model_of(saved, str(resolve_device(flags.device)))
         if flags.data is not None:
             config = dataclasses.replace(config, data=flags.data, dataset_name=None)
         elif not config.scene.is_dir():
             raise UserError(f"{config.scene}: the scene of {flags.run} is not there: --data says where it is now")
         scene = load_scene(config.scene, image_scale=config.image_scale, scene_scale=config.scene_scale)
-        return cls(model, config, scene)
+        return cls(model, config, scene, saved)
+
+    def gains(self) -> Tensor | None:
+        """The factors [images, 3] of the exposures of photographs that make a texture, or None. Raises UserError."""
+        learnt = self.config.exposure and self.config.model == "surface"
+        return saved_gains(self.saved, len(self.scene.train)) if learnt else None
 
     def render(self, flags: RenderConfig, show: Show, frames: int | None, output: Path) -> None:
         """A video of so many frames, or `views` images, along the orbit that training ends with."""

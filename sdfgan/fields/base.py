@@ -107,6 +107,11 @@ class Field(nn.Module):
         """Signed distances [N] at points [N, 3]. `image` [N] int64, sorted: each point's row of the condition."""
         raise NotImplementedError
 
+    def sdf_variation(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        """Zeros [N] with the gradient of `sdf`: for what moves with the field, and is known already where it is."""
+        value = self.sdf(points, condition, image)
+        return value - value.detach()
+
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Linear albedo [N, 3] at points [N, 3]; mid-grey unless the field has a colour."""
         return torch.full_like(points, 0.7)

@@ -162,6 +162,16 @@ class FilmSirenSDF(Field):
         shifts = scales * torch.stack(tuple(self.biases)) + 1.5 * film[:, :, 1]
         return FilmCondition(scales, shifts, base_color)
 
+    def mixed(self, shapes: FilmCondition, colours: FilmCondition) -> FilmCondition:
+        """The shapes [B] of one condition with the colours [B] of another: style mixing (Karras et al. 2019), at the
+        layers of the texture branch and its base colour. Differentiable."""
+        geometry = self.trunk_layers + self.sdf_layers
+        scales, shifts = (
+            torch.cat([own[:, :geometry], other[:, geometry:]], 1)
+            for own, other in ((shapes.scales, colours.scales), (shapes.shifts, colours.shifts))
+        )
+        return FilmCondition(scales, shifts, colours.base_color)
+
     @torch.no_grad()
     def network(self, condition: Any, precision: str | None = "fp32") -> ops.FilmSirenNetwork | None:
         """See `Field.network`: on a CPU, for widths that are multiples of 16; on CUDA, up to 256 in float32."""
@@ -264,6 +274,12 @@ class FilmSirenSDF(Field):
         for index in range(self.trunk_layers + self.sdf_layers):
             features = self._layer(condition, index, features)[0].sin()
         return _ungroup(_dot(features, self.sdf_head) + self._prior(grouped), groups)
+
+    def sdf_variation(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
+        """Zeros [N] with the gradient of `sdf`, evaluated when it is wanted."""
+        if (network := self._for_kernels(points, condition)) is not None:
+            return ops.film_siren_variation(points.contiguous(), _rows(points, condition, image), network)
+        return super().sdf_variation(points, condition, image)
 
     def sdf_and_gradient(
         self, points: Tensor, condition: Any = None, image: Tensor | None = None

@@ -118,6 +118,10 @@ class MlpSDF(Field):
             shifts = torch.cat([shifts, texture], 1)
         return MlpCondition(shifts.unflatten(1, (3, shifts.shape[1] // 3)))
 
+    def mixed(self, shapes: MlpCondition, colours: MlpCondition) -> MlpCondition:
+        """The shapes [B] of one condition with the colours [B] of another; differentiable."""
+        return MlpCondition(torch.cat([shapes.shifts[:, :2], colours.shifts[:, 2:]], 1))
+
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
         return self._value(points, self._trunk(points, condition, image))

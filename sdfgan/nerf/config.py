@@ -146,8 +146,13 @@ class NerfConfig(Config):
     """surface: weight of the cross entropy of opacity and the images' alpha, where they have it."""
     bottleneck_noise: Weight = 0.02
     """Ref-NeRF: standard deviation of noise on the bottleneck in training."""
-    normal_weight: Weight = 3e-4
-    """Ref-NeRF: weight of the difference between predicted normals and those of the density."""
+    normal_weight: Weight | None = None
+    """Ref-NeRF: weight of the difference between predicted normals and those of the density, by which both learn."""
+    predicted_normal_weight: Weight = 0.02
+    """Ref-NeRF: weight of the same difference, by which predicted normals alone learn."""
+    normal_deviation: Weight = 0.03
+    """Ref-NeRF: by how much wider Gaussians are for the normals of the density, in scene units (the cube's half
+    side)."""
     normal_share: Annotated[float, _Reduction] = 0.25
     """Ref-NeRF: share of a step's rays for which the normals of the density are made for that loss."""
     orientation_weight: Weight = 0.1
@@ -280,7 +285,8 @@ class NerfConfig(Config):
             defaults, unused = usual.defaults(on_cpu=True), usual.unused()
             # What its model does not use was null in earlier versions.
             values = {k: defaults.get(k) if v is None and k in unused else v for k, v in values.items()}
-            values.setdefault("visual_hull", False)  # earlier versions had none
+            for name in ("visual_hull", "predicted_normal_weight", "normal_deviation"):
+                values.setdefault(name, False if name == "visual_hull" else 0.0)  # earlier versions had none
         return from_json(ResolvedNerfConfig, values, source, "a train-nerf configuration")
 
 
@@ -308,6 +314,7 @@ class ResolvedNerfConfig(NerfConfig):
     grid_resolution: int
     march_steps: int
     distortion_weight: float
+    normal_weight: float
     visual_hull: bool
     evaluate_interval: int
     evaluate_views: int
@@ -334,7 +341,8 @@ _ONLY_OF: dict[tuple[str, ...], str] = {
     ("fast", *CLASSIC_MODELS): "mesh_level",
     CLASSIC_MODELS: "octaves coarse_samples fine_samples distortion_weight visual_hull",
     ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",
-    ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight normal_share orientation_weight prop_normal",
+    ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight predicted_normal_weight normal_deviation "
+    "normal_share orientation_weight prop_normal",
 }
 
 # Defaults on a GPU and on a CPU; _MODELS goes first.
@@ -346,12 +354,12 @@ _CLASSIC_GPU: dict[str, Any] = {
     "steps": 20000, "rays": 4096, "chunk_size": 4096,
     "learning_rate": 1e-3, "learning_rate_final": 0.01, "warmup_steps": 500, "width": 256,
     "layers": 8, "octaves": 10, "proposal_width": 256, "coarse_samples": 64, "fine_samples": 128,
-    "distortion_weight": 0.0, "visual_hull": False,
+    "distortion_weight": 0.0, "normal_weight": 3e-4, "visual_hull": False,
 }  # fmt: skip
 _CLASSIC_CPU: dict[str, Any] = {
     **_CLASSIC_GPU, "steps": 5000, "rays": 1024, "chunk_size": 256, "width": 64, "layers": 4, "octaves": 8,
     "proposal_width": 32, "coarse_samples": 16, "fine_samples": 24, "warmup_steps": 50,
-    "learning_rate": 8e-3, "learning_rate_final": 0.03, "visual_hull": True,
+    "learning_rate": 8e-3, "learning_rate_final": 0.03, "normal_weight": 0.0, "visual_hull": True,
 }  # fmt: skip
 _CLASSIC = (_CLASSIC_GPU, _CLASSIC_CPU)
 _FAST: tuple[dict[str, Any], dict[str, Any]] = (

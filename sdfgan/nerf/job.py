@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
@@ -23,6 +23,7 @@ from sdfgan.images import save_image, say_if_no_video
 from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
+from sdfgan.nerf.exposures import Exposures
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
 from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel, config_of, make_model
 from sdfgan.nerf.objective import Batch, Leaf, scene_loss
@@ -83,24 +84,6 @@ class _Chunk(NamedTuple):
     pixels: Tensor  # [r] numbers of the pixels
     background: Tensor  # [r, 3]
     seed: int  # of everything else that is random
-
-
-class Exposures(nn.Module):
-    """Factors on the colours of images; none has one if there are no images."""
-
-    def __init__(self, images: int) -> None:
-        super().__init__()
-        if images:
-            self.logs = nn.Parameter(torch.zeros(images, 3))
-
-    @property
-    def gains(self) -> Tensor:
-        """[images, 3], of a geometric mean of 1: how bright the scene is, nobody could tell otherwise."""
-        return (self.logs - self.logs.mean(0)).exp()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """[R, 3] of the images [R]."""
-        return self.gains[image]
 
 
 class NerfJob(Job):
@@ -352,7 +335,8 @@ class NerfJob(Job):
             try:
                 surface = scene_surface(self.model, config, config.mesh_resolution)
                 asked = config.mesh_resolution, scene, config.faces, config.texture_resolution
-                export_mesh(scene_mesh(surface, *asked), path / "mesh.glb")
+                gains = self.exposures.gains.detach().cpu() if config.exposure else None
+                export_mesh(scene_mesh(surface, *asked, gains), path / "mesh.glb")
                 mesh = str(path / "mesh.glb")
             except FullDisk:
                 raise

@@ -81,17 +81,19 @@ def surface_mesh(surface: Field, cells: int) -> tuple[trimesh.Trimesh, int]:
     return without_floaters(mesh, cavities=not isinstance(surface, SurfaceGrid))
 
 
-def scene_mesh(surface: Field, cells: int, scene: Scene, faces: int = 0, texture: int = 0) -> trimesh.Trimesh:
+def scene_mesh(
+    surface: Field, cells: int, scene: Scene, faces: int = 0, texture: int = 0, gains: Tensor | None = None
+) -> trimesh.Trimesh:
     """The same in the file's units with y up; says how many floaters were removed.
 
     With at most so many faces (0: all), and a texture of so many texels along a side (0: none): of the photographs'
-    colours, or of a density's own.
+    colours, divided by their exposures' factors `gains` [images, 3] if there are any, or of a density's own.
     """
     (mesh, removed), colours = surface_mesh(surface, cells), None
     if removed:
         print(f"mesh: {say_removed(mesh, removed)}")
     if texture and isinstance(surface, SurfaceGrid):
-        colours = Photographs(scene.train, mesh, surface).colours
+        colours = Photographs(scene.train, mesh, surface, gains).colours
     mesh = finished(mesh, surface, None, faces, texture, colours)
     mesh.apply_scale(float(scene.to_file[0, 0]))
     return mesh.apply_translation(scene.to_file[:, 3].numpy())

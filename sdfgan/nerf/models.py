@@ -353,7 +353,11 @@ def config_of(saved: Saved) -> ResolvedNerfConfig:
 
 def load_model(path: str | Path, device: str = "cpu") -> tuple[SceneModel, ResolvedNerfConfig]:
     """The model of a run folder or checkpoint, for looking, and its configuration. Raises UserError."""
-    saved = read_checkpoint(Path(path))
+    return model_of(read_checkpoint(Path(path)), device)
+
+
+def model_of(saved: Saved, device: str = "cpu") -> tuple[SceneModel, ResolvedNerfConfig]:
+    """The same of a checkpoint that has been read."""
     config = dataclasses.replace(config_of(saved), device=device).resolved()
     model = make_model(config, bool(saved.state.get("bounded"))).to(device)
     unpack_module(model, saved.tensors, "model", saved.folder)

@@ -6,7 +6,6 @@ All losses are means over rays, so that chunks of a batch may be averaged.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +25,7 @@ from sdfgan.volume import Rays, RaySamples, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
 _PROPOSAL_NORMALS = 0.1  # weight of theirs among the normal losses
+_NORMAL_WEIGHT = 3e-4  # of Ref-NeRF's authors
 _ANYWHERE = 8  # samples for one point anywhere
 _SEEN, _BESIDE = 0.02, 2  # least weight of samples at which curvature is measured, and of how many one is taken
 _MEETS, _LEAST = 0.1, 1e-7  # sum of a ray's opacities that counts as something; least opacity of a sample with a log
@@ -237,28 +237,46 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
 def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Numbers]:
     """Ref-NeRF, eqs. 11 and 12; that of normals of the density, which are dear, on the first `normal_share` of rays.
 
-    Those of images come first and are in no order, so that the expected gradient is that of all of them.
+    Those of images come first and are in no order, so that the expected gradient is that of all of them. Two things
+    differ from the paper, for a few thousand steps. The density is that of Gaussians wider by `normal_deviation`: its
+    own gradient is noise until it has learnt fine detail. And predicted normals learn by `predicted_normal_weight`
+    more than the density, whose weights fall if they learn by as much: there is fog then, not a surface.
     """
     assert seen.samples is not None and seen.places is not None and isinstance(model.network, RefNerfField)
     weights, predicted = seen.levels[-1].weights, seen.samples.normals
     assert predicted is not None
-    rays, count = weights.shape
+    config, (rays, count) = model.config, weights.shape
     facing = (predicted * seen.places.directions).sum(1).clamp(min=0)
     away = (weights.flatten() * facing.square()).sum() / max(rays, 1)
-    some = math.ceil(model.config.normal_share * rays)
+    some = math.ceil(config.normal_share * rays)
     places = map_tensors(lambda part: part[: some * count], seen.places)
     weights, predicted = weights[:some].flatten(), predicted[: some * count]
 
-    def differ(density: Callable[[RaySamples], Tensor], weights: Tensor, predicted: Tensor) -> Tensor:
-        _, true = density_normals(density, places, create_graph=True)
+    def differ(true: Tensor, weights: Tensor, predicted: Tensor) -> Tensor:
         return (weights * (predicted - true).square().sum(1)).sum() / max(some, 1)
 
-    apart = differ(model.network.density, weights, predicted)
+    places = widened(places, config.normal_deviation)
+    _, true = density_normals(model.network.density, places, create_graph=config.normal_weight > 0)
+    apart = differ(true, weights, predicted)
     log = {"normals": apart.detach(), "orientation": away.detach()}
-    if model.config.prop_normal:
+    loss = config.normal_weight * apart + config.orientation_weight * away
+    if config.predicted_normal_weight:
+        loss = loss + config.predicted_normal_weight * differ(true.detach(), weights.detach(), predicted)
+    if config.prop_normal:
         assert isinstance(model.coarse, ProposalField)
-        apart = apart + _PROPOSAL_NORMALS * differ(model.coarse.density, weights.detach(), predicted.detach())
-    return model.config.normal_weight * apart + model.config.orientation_weight * away, log
+        _, proposed = density_normals(model.coarse.density, places, create_graph=True)
+        apart = differ(proposed, weights.detach(), predicted.detach())
+        loss = loss + _PROPOSAL_NORMALS * (config.normal_weight or _NORMAL_WEIGHT) * apart
+    return loss, log
+
+
+def widened(places: RaySamples, deviation: float) -> RaySamples:
+    """The places' Gaussians with so much larger variances along all axes; points stay points."""
+    wider = places.covariances
+    if wider is None or deviation == 0:
+        return places
+    variance = deviation**2 * (torch.eye(3).to(wider) if wider.dim() == 3 else 1)
+    return places._replace(covariances=wider + variance)
 
 
 def add_opacity_losses(

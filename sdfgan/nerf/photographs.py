@@ -3,9 +3,9 @@
 The colour of a place p with normal n is a mean over the cameras j at o_j that see it,
     c = (sum_j w_j r_j c_j + e c_field) / (sum_j w_j r_j + e),    w_j = cos_j (cos_j (f_j / |p - o_j|)^2) / W
 where cos_j is between n and the way to the camera, cos_j (f_j / d)^2 how many of its pixels a unit of the surface
-covers (f_j in pixels; W is its largest value among all cameras), and c_j the photograph there. Outliers, such as a
-highlight or what stands in front, count less: r_j = 1 / (1 + |c_j - m|^2 / s^2), with m the weighted median. Where no
-camera looks at it, the colour is the field's.
+covers (f_j in pixels; W is its largest value among all cameras), and c_j the photograph there, divided by the factors
+of its exposure if these were learnt. Outliers, such as a highlight or what stands in front, count less:
+r_j = 1 / (1 + |c_j - m|^2 / s^2), with m the weighted median. Where no camera looks at it, the colour is the field's.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from sdfgan.meshes.isosurface import colours_at
 _LEAST_COSINE = 0.1  # pixels at a silhouette show what is behind it too
 _HIDDEN = 0.01  # scene units: what is so far before a place hides it
 _OPAQUE = 0.95  # a pixel with less alpha is partly of the background
+_CLIPPED = 0.995  # of a photograph that is brighter than the mean: what was there may have been brighter still
 _SPREAD = 0.1  # s: differences of colour that are common
 _TRUST = 0.02  # e: the field's weight
 _PAIRS = 2**21  # places times cameras at a time
@@ -32,9 +33,9 @@ _ASIDE = 3.0  # pixels between a ray and its pixel's: more, and the lens has fol
 class Photographs:
     """Posed images of a surface, and that surface: a mesh in their coordinates, and the field that it is of."""
 
-    def __init__(self, views: Views, mesh: trimesh.Trimesh, field: Field) -> None:
-        """`views` are on the CPU."""
-        self.views, self.field = views, field
+    def __init__(self, views: Views, mesh: trimesh.Trimesh, field: Field, gains: Tensor | None = None) -> None:
+        """`views` are on the CPU; `gains` [views, 3] are factors that their colours are divided by."""
+        self.views, self.field, self.gains = views, field, gains
         vertices = torch.tensor(mesh.vertices, dtype=torch.float32)
         self.tree = ops.mesh_tree(vertices, torch.tensor(mesh.faces, dtype=torch.int32))
         cameras = views.cameras
@@ -76,8 +77,12 @@ class Photographs:
             clear &= self._is_shown(index, pixel, ways[facing], distance[facing])
         rgba = self._bilinear(index, pixel)
         clear &= rgba[:, 3] >= _OPAQUE
+        rgb = rgba[:, :3] / rgba[:, 3:]
+        if self.gains is not None:
+            clear &= ~((rgb >= _CLIPPED) & (self.gains[index] > 1)).any(1)
+            rgb = rgb / self.gains[index]
         facing = facing[clear]
-        seen[facing] = rgba[clear, :3] / rgba[clear, 3:]
+        seen[facing] = rgb[clear]
         weights[facing] = (cosine[facing] / distance[facing]).square() * cameras.intrinsics[index, :2].prod()
 
     def _pixels(self, index: int, ways: Tensor) -> Tensor:

@@ -8,7 +8,15 @@ from .adam import lazy_adam
 from .composite import Composited, composite
 from .edges import LayerEdges, layer_edges
 from .encoding import positional_encoding
-from .film_siren import CUDA_WIDTHS, FilmSirenNetwork, film_siren, film_siren_sample, film_siren_trace, pack_matrices
+from .film_siren import (
+    CUDA_WIDTHS,
+    FilmSirenNetwork,
+    film_siren,
+    film_siren_sample,
+    film_siren_trace,
+    film_siren_variation,
+    pack_matrices,
+)
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
 from .hash import hash_encoding, hash_encoding_gradient, hash_table_begins, hash_table_gradient
 from .histogram import distortion_loss, interlevel_loss
@@ -45,6 +53,7 @@ __all__ = [
     "film_siren",
     "film_siren_sample",
     "film_siren_trace",
+    "film_siren_variation",
     "frustum_gaussians",
     "generate_rays",
     "hash_encoding",

@@ -105,6 +105,12 @@ def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tens
     return _film_siren(points, image, tensors, list(network.layers))
 
 
+def film_siren_variation(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
+    """Zeros [N] with the gradient of `film_siren`: nothing is evaluated before it is wanted; see there."""
+    tensors = _tensors("film_siren_variation", network, points=points, image=image)
+    return _film_siren_variation(points, image, tensors, list(network.layers))
+
+
 def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
     """Signed distances [N], their gradients [N, 3] and texture_head . features [N, 3]; see `film_siren`.
 
@@ -241,6 +247,10 @@ def _kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[i
     sdf = _fake(points, image, network, layers)
     _launch(points, image, network, layers, sdf)
     return sdf
+
+
+def _variation_kernel(points: Tensor, image: Tensor, network: list[Tensor], layers: list[int]) -> Tensor:
+    return _fake(points, image, network, layers).zero_()
 
 
 def _launch(
@@ -449,6 +459,13 @@ def native_level(numbers: list[float]) -> dict:
 _film_siren = register(
     "film_siren(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor",
     _kernel,
+    _fake,
+    _values_backward,
+    _setup_context,
+)
+_film_siren_variation = register(
+    "film_siren_variation(Tensor points, Tensor image, Tensor[] network, int[] layers) -> Tensor",
+    _variation_kernel,
     _fake,
     _values_backward,
     _setup_context,

@@ -335,8 +335,7 @@ def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor
     origins, directions = scene.rays(pixel)
     points = origins + at[which, None] * directions
     with scene.precision():
-        value = scene.field.sdf(points, scene.condition, samples.image[sample]).to(points.dtype)
-    change = value - value.detach()
+        change = scene.field.sdf_variation(points, scene.condition, samples.image[sample]).to(points.dtype)
     if samples.valid is not None:  # there is room behind them, which repeats the last
         change = change * (torch.arange(len(which), device=which.device) < moves.sum())
     motion = torch.zeros_like(at).index_put((which,), change).view(-1, 3)

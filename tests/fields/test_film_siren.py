@@ -337,3 +337,20 @@ def test_bad_input_is_named() -> None:
         field.condition(torch.zeros(2, 3))
     with pytest.raises(ValueError, match="image indices are needed"):
         field.rgb(torch.zeros(1, 3).double(), field.condition(torch.zeros(2, 4).double()))
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_the_variation_is_that_of_the_sdf(native: bool) -> None:
+    torch.manual_seed(0)
+    field = FilmSirenSDF(latent_size=4, width=32).double()
+    field.native_gradients = native
+    points, latents = torch.randn(50, 3).double().requires_grad_(), torch.randn(2, 4).double()
+    image = torch.arange(2).repeat_interleave(25)
+    leaves = [points, *field.parameters()]
+    ways = (field.sdf, field.sdf_variation)
+    found = [way(points, field.condition(latents), image) for way in ways]
+    assert not found[1].any()
+    grads = [torch.autograd.grad((f * torch.arange(50.0)).sum(), leaves, allow_unused=True) for f in found]
+    for expected, own in zip(*grads, strict=True):
+        assert (expected is None) == (own is None)
+        assert expected is None or torch.allclose(own, expected, rtol=1e-9, atol=1e-12)

@@ -24,7 +24,9 @@ from sdfgan.data.scenes import load_scene
 from sdfgan.errors import UserError
 from sdfgan.nerf import NerfConfig, load_model, train
 from sdfgan.nerf.job import NerfJob
-from sdfgan.nerf.objective import Batch
+from sdfgan.nerf.models import make_model
+from sdfgan.nerf.objective import Batch, normal_losses
+from sdfgan.ops import sample_pixels
 from sdfgan.training.checkpoint import Saved, load_checkpoint, resolve_checkpoint
 from sdfgan.training.ranks import Ranks
 from sdfgan.volume import Rays
@@ -111,6 +113,45 @@ def test_classic_models_learn(scene: Path, tmp_path: Path, model: Any, bounded: 
     assert known == logs[-1].keys() & {"interlevel", "distortion", "normals", "orientation"}
     named = {name for name, p in trainer.model.named_parameters()}
     assert any(name.startswith("coarse") for name in named) == (model != "mip-nerf")
+
+
+def test_predicted_normals_are_those_of_the_ball(scene: Path) -> None:
+    """They learn from the density's, which do not learn from them, in a hundred steps."""
+    config = NerfConfig(data=scene, model="ref-nerf", steps=100, **CLASSIC, **PROPOSALS).resolved()
+    data = load_scene(scene)
+    trainer = NerfJob(config, data)
+    try:
+        for _ in range(100):
+            trainer.step()
+        seen = trainer.renderer.look(data.val.cameras, 0, normals=True)
+    finally:
+        trainer.close()
+    rays = sample_pixels(data.val.cameras, torch.arange(posed.SIDE**2))
+    radius = posed.RADIUS / 1.5
+    middle = -(rays.origins * rays.directions).sum(1)
+    square = radius**2 - (rays.origins.square().sum(1) - middle**2)
+    true = (rays.origins + (middle - square.clamp(min=0).sqrt())[:, None] * rays.directions) / radius
+    shown = (square > 0) & (seen.opacity.flatten() > 0.9)
+    cosine = (seen.normals.flatten(1).T * true).sum(1)[shown]
+    assert len(cosine) > 40 and cosine.clamp(-1, 1).acos().rad2deg().mean() < 35
+
+
+def test_the_density_does_not_learn_from_the_second_loss_on_normals(
+    scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it becomes thinner, for its weights are less then."""
+    monkeypatch.setattr("sdfgan.fields.small_mlp._NEGLIGIBLE", 0.0)  # of a gradient, what is left out
+    data, found = load_scene(scene), []
+    for weight in (0.0, 1.0):
+        config = NerfConfig(data=scene, model="ref-nerf", predicted_normal_weight=weight, **CLASSIC, **PROPOSALS)
+        torch.manual_seed(0)
+        model = make_model(config.resolved(), bounded=True)
+        rays = model.rays(sample_pixels(data.train.cameras, torch.arange(150, 250)))
+        loss, _ = normal_losses(model, model.render(rays, torch.ones(3), torch.Generator().manual_seed(0)))
+        parts = [model.network.density_head.weight, model.network.normal_head.weight]
+        found.append(torch.autograd.grad(loss, parts))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-7)
+    assert found[1][1].norm() > 10 * found[0][1].norm()
 
 
 @pytest.mark.parametrize("model", ["fast", "surface", "nerf", "mip-nerf-360"])

@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from networks import RandomNetwork, rounded_to_half, some_grads, some_points, worst_error
 from sdfgan import _C, build_info
-from sdfgan.ops import FilmSirenNetwork, film_siren, film_siren_sample, pack_matrices, reference
+from sdfgan.ops import FilmSirenNetwork, film_siren, film_siren_sample, film_siren_variation, pack_matrices, reference
 
 SIMD = build_info()["simd_compiled"][: build_info()["simd_compiled"].index(build_info()["simd"]) + 1]
 
@@ -73,6 +73,15 @@ class Case:
 def tolerance(layers: tuple[int, int, int], dtype: torch.dtype) -> float:
     """As for the answers: a layer about doubles rounding errors, and the gradient goes through them twice."""
     return 2 * 5e-7 * 2 ** sum(layers) if dtype == torch.float32 else 1e-10
+
+
+def test_a_variation_is_zero_and_has_the_gradient_of_the_sdf() -> None:
+    case = Case([70, 0, 3], 32)
+    network = case.weights.network(case.layers)
+    assert not film_siren_variation(case.weights.points, case.image, network).any()
+    found, expected = (case.gradients(op=op, answers=(0,)) for op in (film_siren_variation, film_siren))
+    for own, wanted in zip(found, expected, strict=True):
+        assert torch.equal(own, wanted)
 
 
 @settings(max_examples=50, deadline=None)
