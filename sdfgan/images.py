@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,8 @@ Show = Literal["colour", "depth", "normals"]  # of a rendering
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")  # of 8 bits
 DEEP_MODES = ("F", "I", "I;16", "I;16B", "I;16L", "I;16N")  # grey, of 16 or 32 bits
 _HALF_A_STEP = 1 / 510  # of 8 bits
-_BITS_PER_SAMPLE = 258  # a TIFF's tag
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # a TIFF's tags
+_SPREAD = {"L;2": 85, "L;4": 17}  # factors from grey of few bits to 8, by how Pillow calls a PNG's pixels
 _MAX_PIXELS = 2**29  # of an animation in memory, over all frames
 _SHORTEST_FRAME = 20.0  # milliseconds: browsers slow down what is faster
 _WEBP_QUALITY = 85
@@ -51,11 +52,33 @@ def to_rgba(image: Image.Image, opened: Image.Image | None = None) -> Image.Imag
     Raises UnreadableImage for other kinds.
     """
     opened = image if opened is None else opened
+    load(opened)
     if opened.mode in DEEP_MODES:
-        image = _of_8_bits(image, _white(opened))
-    elif opened.mode not in MODES:
-        raise UnreadableImage(f"images of mode {opened.mode} are not read")
-    return image.convert("RGBA")
+        image = _of_8_bits(image, _white(opened), is_inverted(opened))
+    return (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+
+
+def load(image: Image.Image) -> None:
+    """Decode an image that has been opened, if it is not yet, with the transparent value of a PNG right.
+
+    Pillow spreads grey of 2 and 4 bits over 8, but not that value; and takes the upper half of colours of 16 bits.
+
+    Raises UnreadableImage for kinds that are not read.
+    """
+    if image.mode not in (*MODES, *DEEP_MODES):
+        raise UnreadableImage(f"images of mode {image.mode} are not read")
+    tiles: Any = getattr(image, "tile", None) if image.format == "PNG" else None  # none once decoded
+    pixels = tiles[0].args if tiles else None
+    if "transparency" in image.info and pixels == "RGB;16B":
+        raise UnreadableImage("a transparent colour of 16 bits a channel is not read; an alpha channel is")
+    if "transparency" in image.info and pixels in _SPREAD:
+        image.info["transparency"] *= _SPREAD[pixels]
+    image.load()
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Whether 0 is white in a TIFF of more than 8 bits; others are turned by Pillow."""
+    return image.mode in DEEP_MODES and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC, 1) == 0
 
 
 def _white(image: Image.Image) -> float:
@@ -68,14 +91,15 @@ def _white(image: Image.Image) -> float:
     return 2.0**bits - 1
 
 
-def _of_8_bits(image: Image.Image, white: float) -> Image.Image:
-    """Grey from 0 to `white`, which Pillow would clip to 8 bits, as L or LA."""
+def _of_8_bits(image: Image.Image, white: float, inverted: bool) -> Image.Image:
+    """Grey from 0 to `white`, or if `inverted` from that to 0, which Pillow would clip to 8 bits, as L or LA."""
     values = np.asarray(image).astype(np.float64)
     if image.mode == "F":
         low, high = values.min(), values.max()
         if not (low >= -_HALF_A_STEP and high <= 1 + _HALF_A_STEP):  # nor where something is not a number
             raise UnreadableImage(f"floating-point values must be in 0..1, got {low:g} to {high:g}")
-    result = Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
+    shown = white - values if inverted else values
+    result = Image.fromarray((shown * (255 / white)).round().clip(0, 255).astype(np.uint8))
     if isinstance(transparent := image.info.get("transparency"), int):
         result.putalpha(Image.fromarray(np.where(values == transparent, 0, 255).astype(np.uint8)))
     return result

@@ -279,6 +279,37 @@ def test_materials_that_a_library_lacks_are_said(tmp_path: Path) -> None:
     assert noted(tmp_path, "Kd 1 0 0", FACE.replace("mtllib a.mtl", ""))[1] == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("map_Kd -s 4 4 1 a.png", "option -s of map_Kd is not read: its textures look different"),
+        ("map_Kd -blendu on -o 0.5 0 a.png", "option -o of map_Kd is not read: its textures look different"),
+        ("map_Kd -clamp on a.png", "option -clamp of map_Kd is not read: its textures look different"),
+        ("map_Kd -mm 0.5 0.5 a.png", "option -mm of map_Kd is not read: its textures look different"),
+        ("Kd 1 1 1\nd 0.5", "opacity (d) is not read: the mesh is opaque"),
+        ("Kd 1 1 1\nTr 0.5", "opacity (Tr) is not read: the mesh is opaque"),
+        ("map_Kd -s 1 1 1 -o 0 0 0 -clamp off -mm 0 1 -bm 2 a.png\nd 1.0\nTr 0", None),
+    ],
+)
+def test_what_is_not_followed_of_materials_is_said(tmp_path: Path, lines: str, said: str | None) -> None:
+    Image.new("RGB", (2, 2), (200, 100, 50)).save(tmp_path / "a.png")
+    assert noted(tmp_path, lines)[1] == ([said] if said else [])
+
+
+def test_a_texture_without_a_colour_beside_it_is_as_bright_as_its_file(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), (200, 100, 50)).save(tmp_path / "a.png")
+    for lines, factor in (("", 1.0), ("Kd 0.5 0.5 0.5\n", 0.5), ("Kd 0.4 0.4 0.4\n", 0.4)):
+        model, notes = noted(tmp_path, f"{lines}map_Kd a.png")
+        albedo = model.albedo(torch.tensor([0]), torch.full((1, 3), 1 / 3))[0, :3] * 255
+        assert notes == [] and np.allclose(albedo, factor * np.array([200, 100, 50]), atol=1)
+
+
+def test_faces_without_texture_coordinates_are_said(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2), (200, 100, 50)).save(tmp_path / "a.png")
+    model, notes = noted(tmp_path, "map_Kd a.png", FACE + "\nf 1 2 3\n")
+    assert notes == ["a texture is not used: not all of its faces have texture coordinates"] and not model.textures
+
+
 @pytest.mark.parametrize(("values", "suffix"), [(np.uint16(32896), "png"), (np.float32(0.50196), "tif")])
 def test_textures_of_more_than_8_bits(tmp_path: Path, values: np.generic, suffix: str) -> None:
     Image.fromarray(np.full((8, 8), values)).save(tmp_path / f"a.{suffix}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+import trimesh
 import tyro
 from PIL import Image
 
@@ -300,6 +301,26 @@ def test_bad_arguments_give_one_line(
 def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert error(capsys, "paint").startswith("sdfgan: error: no command 'paint': must be one of train-gan, ")
     assert error(capsys, "train-gam") == "sdfgan: error: no command 'train-gam'; did you mean train-gan?"
+
+
+def test_a_path_that_no_file_can_have_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trimesh.creation.box((1, 1, 1)).export(tmp_path / "box.ply")
+    folder, loop = tmp_path / ("x" * 300), tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path, said in ((folder, "File name too long"), (loop / "run", "Too many levels of symbolic links")):
+        flags = ["--output-dir", str(path), "--num-points", "1000", "--epochs", "1", "--preset", "low"]
+        assert main(["train-sdf", str(tmp_path / "box.ply"), *flags]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"sdfgan train-sdf: error: {path}") and said in line
+
+
+def test_text_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    """In the C locale, and with names that are no text."""
+    text = r"'b\xf8x \udcff'"
+    code = f"import sys, pathlib; from sdfgan.training.files import *; write_text(pathlib.Path(sys.argv[1]), {text})"
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.txt")], cwd=ROOT, env=plain, check=True)
+    assert (tmp_path / "a.txt").read_bytes() == b"b\xc3\xb8x \\udcff"
 
 
 def test_what_a_command_raises(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

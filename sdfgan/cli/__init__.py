@@ -6,6 +6,7 @@ Ctrl-C. Anything else is a bug and keeps its traceback.
 
 from __future__ import annotations
 
+import errno
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from sdfgan.cli.streams import is_full, open_streams, say_error, silence
 from sdfgan.compat.flags import translate
 from sdfgan.errors import UserError
 from sdfgan.training.interrupt import STATUS, Interrupts
+
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EROFS)
 
 
 def main(argv: Sequence[str] | None = None, as_program: bool = False) -> int:
@@ -98,6 +101,10 @@ def _run(program: str, name: str, arguments: list[str], interrupts: Interrupts) 
         if interrupts.received:
             raise
         return _error(program, str(error))
+    except OSError as error:  # of a path that was only looked at
+        if interrupts.received or error.filename is None or error.errno not in _OF_PATHS:
+            raise
+        return _error(program, f"{error.filename}: {error.strerror}")
     except (MemoryError, RuntimeError) as error:
         if interrupts.received or not _is_out_of_memory(error):
             raise

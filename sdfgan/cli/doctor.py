@@ -302,7 +302,7 @@ def _video() -> Iterator[Finding]:
 
 def _processor() -> str:
     try:
-        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.M)
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
     except OSError:
         found = None
     return found[1] if found else platform.processor() or platform.machine()

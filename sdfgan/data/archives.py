@@ -25,7 +25,8 @@ NOT_READ = (  # images of other kinds
     ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2", ".orf",
 )  # fmt: skip
 _TABLES = (".csv", ".tsv", ".xml", ".yaml", ".yml", ".mat", ".npy", ".npz", ".pkl", ".pickle", ".h5", ".parquet")
-_SIDE_SUFFIXES = (".json", ".txt", ".cls", *_TABLES, *NOT_READ)  # labels, poses, and what is counted
+_PACKED = (".zip", ".rar", ".7z", ".gz", ".tgz", ".lmdb", ".tfrecords")  # in a folder or archive: not opened
+_SIDE_SUFFIXES = (".json", ".txt", ".cls", *_TABLES, *_PACKED, *NOT_READ)  # labels, poses, and what is counted
 _ENCRYPTED = 1  # the bit of an entry's flags
 MAX_BYTES = 256 * 2**20  # of one unpacked entry: more is no photograph but a bomb
 
@@ -47,7 +48,7 @@ class Archive:
     """What is in a folder, zip or tar."""
 
     images: list[Entry]  # in natural order of their names
-    side: dict[str, Entry]  # .json, .txt and .cls files, tables, and images of kinds that are not read
+    side: dict[str, Entry]  # .json, .txt and .cls files, tables, archives, and images of kinds that are not read
     refused: list[tuple[str, str]]  # names and reasons
 
     @cached_property

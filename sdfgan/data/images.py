@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdfgan.data.archives import SUFFIXES, Entry, open_archive
 from sdfgan.errors import UserError, one_line
-from sdfgan.images import DEEP_MODES, MODES, UnreadableImage, to_rgba
+from sdfgan.images import DEEP_MODES, is_inverted, load, to_rgba
 
 T = TypeVar("T")
 Colour = tuple[float, float, float]
@@ -127,8 +127,6 @@ def decode(entry: Entry, resolution: int, background: Colour | None = None, crop
     try:
         with entry.open() as file:
             head = file.read(12)
-            if not head:
-                return "empty file"
             file.seek(0)
             with Image.open(file, formats=_FORMATS) as image:  # reads the header alone
                 return _refused(image) or _square(_premultiplied(image, turn=True), resolution, background, crop)
@@ -162,9 +160,9 @@ def decode_mask(path: Path, scale: float = 1.0) -> np.ndarray | str:
     """
 
     def read(image: Image.Image) -> np.ndarray:
-        if image.mode not in (*MODES, *DEEP_MODES):
-            raise UnreadableImage(f"images of mode {image.mode} are not read")
-        values = np.asarray(image if image.mode in (*DEEP_MODES, "L", "1") else image.convert("RGBA"))
+        load(image)
+        is_plain = image.mode in (*DEEP_MODES, "L", "1") and not is_inverted(image)
+        values = np.asarray(image if is_plain else to_rgba(image))
         mask = values != 0 if values.ndim == 2 else (values[..., :3] != 0).any(-1) & (values[..., 3] != 0)
         if scale != 1:
             share = Image.fromarray(mask.astype(np.float32)).resize(_reduced(image, scale), Image.Resampling.BOX)
@@ -193,6 +191,8 @@ def _opened(path: Path, read: Callable[[Image.Image], T]) -> T | str:
 
 def _no_image(head: bytes) -> str:
     """Why there is no image in a file with this beginning, which no decoder takes."""
+    if not head:
+        return "empty file"
     kinds = [kind for start, kind in _KINDS.items() if head.startswith(start)]
     kinds += ["HEIF or AVIF is"] if head[4:8] == b"ftyp" else []
     return f"{kinds[0]} not read: convert it to PNG" if kinds else "not an image"
@@ -211,6 +211,7 @@ def _premultiplied(image: Image.Image, turn: bool = False) -> Image.Image:
 
     `turn`: as its EXIF data say.
     """
+    load(image)
     upright = ImageOps.exif_transpose(image) if turn else image
     return to_rgba(upright, image).convert("RGBa")
 

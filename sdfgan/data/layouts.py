@@ -112,7 +112,7 @@ def open_data(
     else:
         skipped = []
         decoder = partial(_decode_or_next, entries, background, crop, set())
-        indices = torch.arange(len(entries))
+        indices = torch.arange(len(entries), device="cpu")
         images = OnDisk(decoder, indices, _poses_of(entries, poses), _labels_of(entries, labels))
     skipped = archive.refused + skipped
     require_some(path, len(entries), skipped)
@@ -186,10 +186,18 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
                 for image in archive.by_stem.get(name.removesuffix(".cls"), [name]):
                     _set(labels, image, label, f"{path}: {name}")
     notes = [
+        f'{path}: {name}: has no {{"labels": [[name, label], ...]}}: not used'
+        for name, entry in archive.side.items()
+        if PurePosixPath(name).name == "dataset.json" and not _has_labels(_json(entry, path))
+    ]
+    notes += [
         f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
     ]
-    return _of_images("labels", labels, archive, path, notes), notes
+    labels = _of_images("labels", labels, archive, path, notes)
+    if 0 < len(labels) < len(archive.images):
+        notes.append(f"{path}: {len(archive.images) - len(labels)} of {len(archive.images)} images have no label")
+    return labels, notes
 
 
 def read_poses(archive: Archive, path: Path) -> tuple[dict[str, tuple[float, float]], list[str]]:
@@ -242,6 +250,10 @@ def _is_read(base: str) -> bool:
     return base in known or base.endswith(".cls") or (base.startswith("transforms") and base.endswith(".json"))
 
 
+def _has_labels(values: Any) -> bool:
+    return isinstance(values, dict) and "labels" in values
+
+
 def _stylegan(archive: Archive, path: Path) -> Iterator[tuple[str, str, Any]]:
     """File, image and value of each label in a dataset.json."""
     for file, entry in archive.side.items():
@@ -286,10 +298,11 @@ def _camera(value: Any) -> tuple[float, float, float] | None:
     """
     if not isinstance(value, list) or len(value) != 25 or not all(map(_finite, value)):
         return None
-    numbers = torch.tensor(value, dtype=torch.float64)
+    numbers = torch.tensor(value, dtype=torch.float64, device="cpu")
     pose, intrinsics = numbers[:16].view(4, 4), numbers[16:].view(3, 3)
     rotation, position, focal = pose[:3, :3], pose[:3, 3], intrinsics[1, 1].item()
-    is_rotation = (rotation.T @ rotation - torch.eye(3)).abs().max() < 0.02 and torch.linalg.det(rotation) > 0
+    skew = (rotation.T @ rotation - torch.eye(3, device="cpu")).abs().max()
+    is_rotation = skew < 0.02 and torch.linalg.det(rotation) > 0
     if not is_rotation or pose[3].tolist() != [0, 0, 0, 1] or not position.norm() > 1e-6 or not focal > 0:
         return None
     elevation, azimuth = _angles(position)
@@ -323,7 +336,7 @@ def _transforms(entry: Entry, archive: Archive, folder: PurePosixPath, path: Pat
         rows = rows if isinstance(rows, list) and all(isinstance(row, list) and len(row) == 4 for row in rows) else []
         if len(rows) not in (3, 4) or not all(_finite(value) for row in rows for value in row):
             raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
-        angles = _angles(from_blender(torch.tensor(rows, dtype=torch.float64))[:, 3])
+        angles = _angles(from_blender(torch.tensor(rows, dtype=torch.float64, device="cpu"))[:, 3])
         if not all(map(math.isfinite, angles)):
             raise UserError(f"{where}: the camera is at the origin, or too far away: its direction is not known")
         name = _slashes(folder, name)
@@ -364,11 +377,11 @@ def _is_number(text: str) -> bool:
 
 
 def _labels_of(entries: list[Entry], labels: dict[str, int]) -> Tensor | None:
-    return torch.tensor([labels.get(entry.name, -1) for entry in entries]) if labels else None
+    return torch.tensor([labels.get(entry.name, -1) for entry in entries], device="cpu") if labels else None
 
 
 def _poses_of(entries: list[Entry], poses: dict[str, tuple[float, float]]) -> Tensor | None:
     """[N, 2], or None unless every image has a pose."""
     if not entries or not all(entry.name in poses for entry in entries):
         return None
-    return torch.tensor([poses[entry.name] for entry in entries])
+    return torch.tensor([poses[entry.name] for entry in entries], dtype=torch.float32, device="cpu")

@@ -30,7 +30,10 @@ _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
 _MAX_IMAGE_BYTES = 16 * 2**30
 _OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
+# Sides of an image: the focal length of a pinhole that sees 169 degrees; if shorter, it is in other units.
+_SHORTEST = 0.05
 _FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
+_AXES = torch.eye(3, dtype=torch.float64, device="cpu")
 _LOOKS = 64  # along each side of an image, at how far its lens sees
 
 
@@ -82,7 +85,7 @@ class Views:
         intrinsics, sizes = cameras.intrinsics.clone(), self.sizes.clone()
         for index, (height, width) in enumerate(self.sizes.tolist()):
             rows, columns = (
-                torch.linspace(0, side - 1, min(side, _LOOKS), device=sizes.device).round().long()
+                torch.linspace(0, side - 1, min(side, _LOOKS), device=sizes.device, dtype=torch.float32).round().long()
                 for side in (height, width)
             )
             pixels = cameras.starts[index] + (rows[:, None] * width + columns).flatten()
@@ -182,7 +185,7 @@ def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
     model, images, notes = found
     if not images:
         raise UserError(f"{model}: the scene has 0 frames")
-    up = torch.tensor([[row[1] for row in image.pose] for image in images], dtype=torch.float64).mean(0)
+    up = torch.tensor([[row[1] for row in image.pose] for image in images], dtype=torch.float64, device="cpu").mean(0)
     upright = _rotation_to_up(up)
     folder = root / "images" if (root / "images").is_dir() else root
     result = []
@@ -193,7 +196,7 @@ def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
         intrinsics = {"w": float(image.camera.width), "h": float(image.camera.height), "fl_x": fx, "fl_y": fy}
         intrinsics |= {"cx": given["cx"], "cy": given["cy"]}
         lens = lens_of(given, image.camera.fisheye, series=image.camera.fisheye)
-        pose = upright @ torch.tensor(image.pose, dtype=torch.float64)
+        pose = upright @ torch.tensor(image.pose, dtype=torch.float64, device="cpu")
         result.append(Frame(where, inside(folder, image.name, where), pose, intrinsics, lens))
     used = {frame.path.resolve() for frame in result}
     if folder != root:
@@ -206,9 +209,9 @@ def _colmap_frames(root: Path) -> tuple[list[Frame], list[str]]:
 def _rotation_to_up(up: Tensor) -> Tensor:
     """A rotation [3, 3] that takes `up` to +y; the identity where there is no such direction."""
     if up.norm() < 1e-6:
-        return torch.eye(3, dtype=up.dtype)
+        return _AXES
     y = F.normalize(up, dim=0)
-    side = torch.eye(3, dtype=up.dtype)[y.abs().argmin()]
+    side = _AXES[y.abs().argmin()]
     z = F.normalize(torch.linalg.cross(side, y), dim=0)
     return torch.stack((torch.linalg.cross(y, z), y, z))
 
@@ -264,11 +267,12 @@ def _read_masks(frames: list[Frame], images: list[np.ndarray], scale: float) -> 
 
 
 def _views(frames: list[Frame], images: list[np.ndarray], mask: Tensor | None, poses: Tensor, scale: float) -> Views:
-    sizes = torch.tensor([image.shape[:2] for image in images])
+    sizes = torch.tensor([image.shape[:2] for image in images], device="cpu")
     found = zip(frames, sizes.tolist(), strict=True)
-    intrinsics = torch.tensor([_intrinsics(frame, height, width, scale) for frame, (height, width) in found])
-    factors = torch.tensor([frame.lens.factors for frame in frames])
-    fisheyes = torch.tensor([frame.lens.fisheye for frame in frames])
+    rows = [_intrinsics(frame, height, width, scale) for frame, (height, width) in found]
+    intrinsics = torch.tensor(rows, dtype=torch.float32, device="cpu")
+    factors = torch.tensor([frame.lens.factors for frame in frames], dtype=torch.float32, device="cpu")
+    fisheyes = torch.tensor([frame.lens.fisheye for frame in frames], device="cpu")
     if not factors[:, _OPENCV_TERMS:].any() and not fisheyes.any():
         factors = factors[:, :_OPENCV_TERMS].contiguous()
     # Whoever finds a lens asks which pixels have a ray; so must they where there are masks.
@@ -295,6 +299,10 @@ def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[fl
         fx = given["fl_x"] * x_scale
     elif "camera_angle_x" in given:
         fx = width / 2 / math.tan(_angle(given["camera_angle_x"], "camera_angle_x", where) / 2)
+    elif "fl_y" in given:
+        fx = given["fl_y"] * y_scale  # square pixels
+    elif "camera_angle_y" in given:
+        fx = height / 2 / math.tan(_angle(given["camera_angle_y"], "camera_angle_y", where) / 2)
     else:
         raise UserError(f"{where}: no focal length: fl_x or camera_angle_x is needed")
     if "fl_y" in given:
@@ -305,6 +313,11 @@ def _intrinsics(frame: Frame, height: int, width: int, scale: float) -> tuple[fl
         fy = fx  # square pixels
     if not (fx > 0 and fy > 0):
         raise UserError(f"{where}: singular intrinsics: focal lengths must be positive, got {fx:g} and {fy:g}")
+    if min(fx / width, fy / height) < _SHORTEST and not frame.lens.fisheye:
+        raise UserError(
+            f"{where}: focal lengths must be in pixels, got {fx:g} and {fy:g} for {width} x {height} pixels, an angle "
+            "of view near 180 degrees"
+        )
     return fx, fy, given.get("cx", said_width / 2) * x_scale, given.get("cy", said_height / 2) * y_scale
 
 
@@ -319,7 +332,7 @@ def _angle(value: float, name: str, where: str) -> float:
 
 def _box(scene_scale: float) -> Tensor:
     """The similarity [3, 4] from the cube [-1, 1]^3 to that of an object."""
-    return torch.cat((torch.eye(3) * _OBJECT_SIDE * scene_scale, torch.zeros(3, 1)), 1).double()
+    return F.pad(_AXES * _OBJECT_SIDE * scene_scale, (0, 1))
 
 
 def _surroundings(poses: Tensor, scene_scale: float) -> Tensor:
@@ -329,13 +342,13 @@ def _surroundings(poses: Tensor, scene_scale: float) -> Tensor:
     1 / scene_scale.
     """
     position, axis = poses[:, :, 3], F.normalize(poses[:, :, 2], dim=1)
-    across = torch.eye(3, dtype=poses.dtype) - axis[:, :, None] * axis[:, None]  # projections off the axes
+    across = _AXES - axis[:, :, None] * axis[:, None]  # projections off the axes
     # Parallel axes meet nowhere: then the point is pulled to the cameras' middle.
-    matrix = across.mean(0) + 1e-6 * torch.eye(3, dtype=poses.dtype)
+    matrix = across.mean(0) + 1e-6 * _AXES
     target = (across @ position[:, :, None]).mean(0)[:, 0] + 1e-6 * position.mean(0)
     centre = torch.linalg.solve(matrix, target)
     radius = (position - centre).norm(dim=1).max().clamp(min=1e-6) * scene_scale
-    return torch.cat((radius * torch.eye(3, dtype=poses.dtype), centre[:, None]), 1)
+    return torch.cat((radius * _AXES, centre[:, None]), 1)
 
 
 def _into_scene(poses: Tensor, to_file: Tensor) -> Tensor:

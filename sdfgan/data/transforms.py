@@ -24,7 +24,12 @@ FISHEYES = ("OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 _LENS = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 _LISTED = ("k1", "k2", "k3", "k4", "p1", "p2")  # of distortion_params
 _INTRINSICS = ("w", "h", "camera_angle_x", "camera_angle_y", "fl_x", "fl_y", "cx", "cy")
-_NOT_MODELLED = ("ftheta", "latlong", "equirectangular", "orthographic", "rolling_shutter", "from_na")  # beginnings
+_FOCAL = ("camera_angle_x", "camera_angle_y", "fl_x", "fl_y")
+_NOT_MODELLED = (  # beginnings
+    "ftheta", "latlong", "equirectangular", "orthographic", "rolling_shutter", "from_na", "dist_coef",
+    "distortion_coef", "tau",
+)  # fmt: skip
+_TERMS_NOT_MODELLED = ("distortion", "dist", "s1", "s2", "s3", "s4", "sx1", "sy1", "b1", "b2", "skew")
 _SPLITS = ("train_filenames", "val_filenames", "test_filenames")
 _USED = (*_INTRINSICS, *_LENS, "distortion_params", "camera_model", "is_fisheye", "mask_path", "frames")
 _USED_OF_FRAME = ("file_path", "transform_matrix", "transform_matrix_start", "transform_matrix_end")
@@ -73,7 +78,8 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
     images: set[Path] = set()
     for index, (frame, own) in enumerate(zip(frames, splits, strict=True)):
         where = f"{file}: frame {index} ({frame['file_path']})"
-        given = {**values, **frame}
+        own_focal = any(name in frame for name in _FOCAL)  # then none is taken from other cameras
+        given = {**{k: v for k, v in values.items() if not (own_focal and k in _FOCAL)}, **frame}
         lens = _lens(given, where)
         numbers = {name: number(given[name], name, where) for name in _INTRINSICS if name in given}
         if lens.fisheye and "fl_x" not in numbers:
@@ -95,9 +101,9 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
         result.append(Frame(where, image, pose, numbers, lens, own, mask_path))
     notes = []
     used = (*_USED, *(() if split else _SPLITS))
-    unused = [name for name in values if name not in used and not name.startswith(_NOT_MODELLED)]
+    unused = [name for name in values if name not in used and not _is_not_modelled(name)]
     of_frames = sorted({name for frame in frames for name in frame if name not in (*used, *_USED_OF_FRAME)})
-    unused += [f"{name} of frames" for name in of_frames if not name.startswith(_NOT_MODELLED)]
+    unused += [f"{name} of frames" for name in of_frames if not _is_not_modelled(name)]
     if unused:
         notes.append(f"{file}: not used: {', '.join(unused)}")
     left_out = splits.count(None) if any(splits) else 0
@@ -151,8 +157,10 @@ def _lens(given: dict[str, Any], where: str) -> Lens:
     if model is not None and model not in (*PINHOLES, *FISHEYES):
         raise UserError(f"{where}: camera_model must be one of {', '.join((*PINHOLES, *FISHEYES))}, got {model}")
     for name, value in given.items():
-        if name.startswith(_NOT_MODELLED) and _says_something(value):
+        if _is_not_modelled(name) and _says_something(value):
             raise UserError(f"{where}: {name} is not modelled: undistort the images to a pinhole first")
+    if not isinstance(given.get("is_fisheye"), bool | None) and given["is_fisheye"] not in (0, 1):
+        raise UserError(f"{where}: is_fisheye must be true or false, got {str(given['is_fisheye'])[:40]!r}")
     if given.get("is_fisheye"):
         if model in PINHOLES:
             raise UserError(f"{where}: is_fisheye and camera_model {model} contradict each other")
@@ -181,7 +189,13 @@ def _lens(given: dict[str, Any], where: str) -> Lens:
     return lens_of(numbers, fisheye, series)
 
 
+def _is_not_modelled(name: str) -> bool:
+    return name in _TERMS_NOT_MODELLED or name.startswith(_NOT_MODELLED)
+
+
 def _says_something(value: Any) -> bool:
+    if isinstance(value, dict):
+        value = list(value.values())
     return any(map(_says_something, value)) if isinstance(value, list) else bool(value)
 
 
@@ -231,10 +245,11 @@ def _pose(matrix: Any, where: str) -> Tensor:
     if len(rows) not in (3, 4) or not all(isinstance(row, list) and len(row) == 4 for row in rows):
         raise UserError(f"{where}: transform_matrix must be 4 rows of 4 numbers")
     numbers = [[number(value, "transform_matrix", where) for value in row] for row in rows]
-    pose = torch.tensor(numbers, dtype=torch.float64)[:3]
+    pose = torch.tensor(numbers, dtype=torch.float64, device="cpu")[:3]
     scale = pose[:, :3].norm(dim=0).mean()
     rotation = pose[:, :3] / scale.clamp(min=1e-12)
-    if (rotation.T @ rotation - torch.eye(3)).abs().max() > _SKEW or torch.linalg.det(rotation) < 0:
+    skew = (rotation.T @ rotation - torch.eye(3, device="cpu")).abs().max()
+    if skew > _SKEW or torch.linalg.det(rotation) < 0:
         raise UserError(f"{where}: transform_matrix must be a rotation and a position, got {numbers[:3]}")
     if numbers[3:] and max(abs(a - b) for a, b in zip(numbers[3], (0, 0, 0, 1), strict=True)) > 1e-6:
         raise UserError(f"{where}: the last row of transform_matrix must be 0, 0, 0, 1, got {numbers[3]}")

@@ -22,11 +22,25 @@ _OMEGA = 30.0  # of sine layers (Sitzmann et al. 2020)
 _LEAK = 0.01  # slope of leaky-relu
 _SLOPE_QUANTILE = 0.999
 
+
+# By their names fields that have them can be pickled.
+def _leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, _LEAK)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return F.softplus(x, beta=_SHARPNESS)
+
+
+def _sine(x: Tensor) -> Tensor:
+    return torch.sin(_OMEGA * x)
+
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
-    "leaky-relu": lambda x: F.leaky_relu(x, _LEAK),
-    "softplus": lambda x: F.softplus(x, beta=_SHARPNESS),
-    "siren": lambda x: torch.sin(_OMEGA * x),
+    "leaky-relu": _leaky_relu,
+    "softplus": _softplus,
+    "siren": _sine,
 }
 _FUSED = {"relu": (False, 0.0), "leaky-relu": (False, _LEAK), "siren": (True, _OMEGA)}  # as `ops.perceptron` has them
 INITS: dict[str, Callable[[Tensor], Any]] = {

@@ -25,10 +25,12 @@ _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smoo
 _SHARPNESS = 20.0  # of softplus: near ReLU, but with a second derivative
 _LARGEST_FREQUENCY_STEP = 0.5  # input weights fall by this for each octave, so that an untrained field is smooth
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softplus": lambda x: F.softplus(x, beta=_SHARPNESS),
-    "relu": F.relu,
-}
+
+def _softplus(x: Tensor) -> Tensor:  # by its name fields that have it can be pickled
+    return F.softplus(x, beta=_SHARPNESS)
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"softplus": _softplus, "relu": F.relu}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
 
 _GREY = 0.7  # of what has no colour
+_DEFAULT_DIFFUSE = [102, 102, 102, 255]  # trimesh's, where a material has none
 _CUTOFF = 0.5  # glTF's default of the opacity from which on a mask is opaque
 _MAX_LAYERS = 16  # of transparent surfaces one behind the other
 _OPAQUE = 1 - 1 / 512
@@ -80,7 +81,9 @@ def _read_model(path: Path, margin: float, texels: int | None) -> tuple[Model, l
     except Exception:  # of whatever kind: trimesh takes materials of any types, such as a name for an image
         return plain, notes + unused_files(path)
     same = abs(_area(coloured) - _area(plain)) <= _SAME_SIZE * _area(plain)
-    return (coloured if same else _repainted(plain, coloured)), unused_files(path)
+    notes = [f"{path}: a texture is not used: not all of its faces have texture coordinates"]
+    notes = unused_files(path) + (notes if any(map(_lacks_uv, parts)) else [])
+    return (coloured if same else _repainted(plain, coloured)), notes
 
 
 def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texels: int | None = None) -> Model:
@@ -99,7 +102,7 @@ def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texe
     textures = [look.texture for look in looks if look.texture is not None]
     numbers = np.cumsum([look.texture is not None for look in looks]) - 1
     texture = [
-        torch.full((len(look.colours),), int(n) if look.texture is not None else -1)
+        torch.full((len(look.colours),), int(n) if look.texture is not None else -1, device="cpu")
         for look, n in zip(looks, numbers, strict=True)
     ]
     tree = ops.mesh_tree(
@@ -173,8 +176,9 @@ def trace_model(
     """What rays [N, 3], float32 and contiguous, see from one of the cameras with `axes` [B, 3, 3], as `render_model`
     does; the light may differ between these."""
     light, found = light or Lighting(), None
-    canvas = torch.zeros(len(origins), 4)
-    ray, clear = torch.arange(len(origins)), torch.ones(len(origins))  # that go on, and how much is seen of them
+    canvas = origins.new_zeros(len(origins), 4)
+    # Those that go on, and how much is seen of them.
+    ray, clear = torch.arange(len(origins), device=origins.device), origins.new_ones(len(origins))
     for _ in range(_MAX_LAYERS):
         hits = ops.mesh_raycast(model.tree, origins, directions)
         met = (hits.face >= 0).nonzero()[:, 0]
@@ -183,7 +187,7 @@ def trace_model(
         colour = model.albedo(face, weights)
         normal = _towards_the_eye(model, face, weights, onward)
         if found is None:
-            found = hits.distance, torch.zeros(len(canvas), 3).index_copy(0, ray, normal)
+            found = hits.distance, canvas.new_zeros(len(canvas), 3).index_copy(0, ray, normal)
         bright = light.brightness(normal, axes, torch.full_like(face, index))
         seen = (clear * colour[:, 3])[:, None]
         canvas[ray] += torch.cat([colour[:, :3] * bright * seen, seen], 1)
@@ -231,6 +235,14 @@ def _parts(path: Path) -> list[trimesh.Trimesh]:
         return []
 
 
+def _lacks_uv(part: trimesh.Trimesh) -> bool:
+    """Whether a part has a texture, and not for each vertex a place in it."""
+    visual: Any = part.visual
+    material = visual.material if getattr(visual, "kind", None) == "texture" else None
+    image = getattr(material, "image", None) or getattr(material, "baseColorTexture", None)
+    return image is not None and (visual.uv is None or len(visual.uv) != len(part.vertices))
+
+
 def _extent(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, ...]:
     """Lowest and highest corner of the box of the faces whose corners are finite."""
     corners = vertices[faces[np.isfinite(vertices[faces]).all((1, 2))]]
@@ -273,7 +285,7 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
     faces = part.faces[good]
     with np.errstate(all="ignore"):
         normals = torch.from_numpy(np.nan_to_num(np.asarray(part.vertex_normals))[faces].astype(np.float32))
-    colours, uv, texture = torch.full((len(faces), 3, 4), _GREY), torch.zeros(len(faces), 3, 2), None
+    colours, uv, texture = normals.new_full((len(faces), 3, 4), _GREY), normals.new_zeros(len(faces), 3, 2), None
     colours[..., 3] = 1.0
     visual: Any = part.visual
     if visual is None or visual.kind is None:
@@ -288,6 +300,8 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
         cutoff = _CUTOFF if material.alphaCutoff is None else float(material.alphaCutoff)
     else:
         image, factor, mode, cutoff = material.image, material.diffuse, "BLEND", _CUTOFF
+        if image is not None and "kd" not in material.kwargs and factor.tolist() == _DEFAULT_DIFFUSE:
+            factor = None  # nothing in the file darkens the texture
     if factor is not None:
         factor = np.asarray(factor, np.float64)
         factor = factor / 255 if factor.max(initial=0) > 1 or factor.dtype.kind == "u" else factor
@@ -335,7 +349,7 @@ def _texture(image: Image.Image, texels: int | None) -> Tensor | None:
 
 def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
     """Texture [H, W, 4] at uv [N, 2], bilinear; it repeats outside [0, 1]."""
-    size = torch.tensor(texture.shape[1::-1])
+    size = torch.tensor(texture.shape[1::-1], device="cpu")
     uv = uv - uv.floor()  # before it is multiplied: a file may have any number
     place = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size - 0.5
     low = place.floor()

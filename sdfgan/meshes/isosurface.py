@@ -138,8 +138,8 @@ def grid_values(
     """
     n, cell = resolution + 1, 2 * bound / resolution
     blocks = -(-n // _BLOCK)  # the last one may reach past the box, which does no harm
-    first = torch.arange(blocks) * _BLOCK * cell - bound
-    inside = (torch.arange(_BLOCK) - (_BLOCK - 1) / 2) * cell
+    first = torch.arange(blocks, dtype=torch.float32, device="cpu") * _BLOCK * cell - bound
+    inside = (torch.arange(_BLOCK, dtype=torch.float32, device="cpu") - (_BLOCK - 1) / 2) * cell
     centres = torch.cartesian_prod(*[first - inside[0]] * 3)  # [blocks^3, 3]
     offsets = torch.cartesian_prod(*[inside] * 3)  # [_BLOCK^3, 3]
 
@@ -176,8 +176,8 @@ def sample_grid(field: Field, condition: Any = None, resolution: int = 128, boun
     """
     check_whole("sample_grid", 1, resolution=resolution)
     check_condition("sample_grid", field, condition)
-    ticks = torch.linspace(-bound, bound, resolution + 1)
-    values = torch.empty([resolution + 1] * 3)
+    ticks = torch.linspace(-bound, bound, resolution + 1, dtype=torch.float32, device="cpu")
+    values = torch.empty([resolution + 1] * 3, dtype=torch.float32, device="cpu")
     for slab, x in zip(values, ticks, strict=True):
         slab.view(-1)[:] = _sdf(field, condition, torch.cartesian_prod(x[None], ticks, ticks))
     return values.numpy()

@@ -24,6 +24,9 @@ _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(\S.*)$")
 _TEXTURE = re.compile(rb"(?mi)^[ \t]*map_Kd[ \t]+(\S.*)$")
 _MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
 _USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
+_OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t\r]*$")
+_PLACED = re.compile(r"-(s|o|t|clamp|mm)((?: +(?:on|off|[-+.\d][-+.\deE]*))*)(?= )")  # options that move or change it
+_NEUTRAL: dict[str, set[Any]] = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
@@ -142,12 +145,36 @@ def _lacking(path: Path) -> Iterator[str]:
     text = plain_text(path.read_bytes())
     names = [_plain(given.decode(errors="replace")) for given in _LIBRARY.findall(text)]
     libraries = [_library(path.parent, name) for name in names]
+    for library in libraries:
+        yield from _not_followed_of_obj(library or b"")
     if libraries and None not in libraries:
         known = {b" ".join(name.split()) for library in libraries for name in _MATERIAL.findall(library or b"")}
         for used in dict.fromkeys(name.strip() for name in _USED.findall(text)):
             if used not in known:
                 material = _shown(used.decode(errors="replace"))
                 yield f"material {material} is missing from {', '.join(map(_shown, names))}: what it colours is grey"
+
+
+def _not_followed_of_obj(library: bytes) -> Iterator[str]:
+    """What a material library says of textures and opacity, and trimesh does not read."""
+    for texture in _TEXTURE.findall(library):
+        options, start = texture.decode(errors="replace").strip(), 0
+        while option := _OPTION.match(options, start):
+            start = option.end()
+        for name, given in _PLACED.findall(options[:start]):
+            values = {word if word in ("on", "off") else _number(word) for word in given.split()}
+            if not values <= _NEUTRAL[name]:
+                yield f"option -{name} of map_Kd is not read: its textures look different"
+    for name, value in _OPACITY.findall(library):
+        if _number(value.decode()) != (1.0 if name == b"d" else 0.0):
+            yield f"opacity ({name.decode()}) is not read: the mesh is opaque"
+
+
+def _number(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        return float("nan")
 
 
 def _of_gltf(path: Path) -> Iterator[tuple[str, bool]]:

@@ -105,7 +105,7 @@ class _Solid:
             return _winding((self.corners - centre) / size, (points - centre) / size)
         if self._tree is None:
             placed = torch.from_numpy((self.corners - centre).reshape(-1, 3) / size).float()
-            faces = torch.arange(len(placed), dtype=torch.int32).reshape(-1, 3)
+            faces = torch.arange(len(placed), dtype=torch.int32, device="cpu").reshape(-1, 3)
             self._tree = ops.mesh_tree(placed, faces)
         return (
             ops.mesh_distance(self._tree, torch.from_numpy((points - centre) / size).float()).winding.double().numpy()

@@ -120,7 +120,7 @@ class GroundTruth:
         cumulative = mass.cumsum(0)
         u = torch.rand(count, dtype=torch.float64, device=self.device, generator=generator) * cumulative[-1]
         faces = torch.searchsorted(cumulative, u, right=True).clamp(max=len(mass) - 1)
-        s, t = torch.rand(2, count, 1, device=self.device, generator=generator)
+        s, t = torch.rand(2, count, 1, device=self.device, generator=generator, dtype=torch.float32)
         root = s.sqrt()  # uniform in the triangle
         a, b, c = self.tree.vertices[self.tree.faces[faces].long()].unbind(1)
         return (1 - root) * a + root * (1 - t) * b + root * t * c, faces

@@ -122,8 +122,10 @@ def _openings(truth: GroundTruth, random: torch.Generator, exposed: int) -> floa
     low, high = truth.tree.vertices.amin(0), truth.tree.vertices.amax(0)
     margin = _LINE * truth.diagonal
     size = high - low + 2 * margin
-    start = low - margin + size * torch.rand(_LINES, 3, device=truth.device, generator=random)
-    way = torch.nn.functional.normalize(torch.randn(_LINES, 3, device=truth.device, generator=random), dim=1)
+    start = low - margin + size * torch.rand(_LINES, 3, device=truth.device, generator=random, dtype=torch.float32)
+    way = torch.nn.functional.normalize(
+        torch.randn(_LINES, 3, device=truth.device, generator=random, dtype=torch.float32), dim=1
+    )
     first = ops.mesh_distance(truth.tree, start)
     second = ops.mesh_distance(truth.tree, start + margin * way)
     # A face between them would be within the length of the two of them together.

@@ -70,9 +70,9 @@ def mesh_tree(vertices: Tensor, faces: Tensor) -> MeshTree:
     if not bool((vertices.abs() <= _LARGEST).all()):
         raise ValueError(f"mesh_tree: vertices must be finite and within {_LARGEST:g}")
     built = _C.MeshTree(vertices.data_ptr(), faces.data_ptr(), len(faces), kernel_threads())
-    nodes, leaves = torch.empty(built.nodes, 19, 8), torch.empty(built.leaves, 17, 8)
-    children = torch.empty(built.nodes, 8, dtype=torch.int32)
-    leaf_faces = torch.empty(built.leaves, 8, dtype=torch.int32)
+    # Whatever torch's default dtype and device are: the memory is written below.
+    nodes, leaves = vertices.new_empty(built.nodes, 19, 8), vertices.new_empty(built.leaves, 17, 8)
+    children, leaf_faces = faces.new_empty(built.nodes, 8), faces.new_empty(built.leaves, 8)
     built.write(nodes.data_ptr(), children.data_ptr(), leaves.data_ptr(), leaf_faces.data_ptr())
     return MeshTree(vertices, faces, nodes, children, leaves, leaf_faces, _is_closed(faces.long(), len(vertices)))
 

@@ -28,7 +28,7 @@ def evaluate(field: torch.nn.Module, points: Tensor) -> Tensor:
 
 def grid_points(resolution: int, device: torch.device) -> Tensor:
     """[resolution^3, 3]: the centres of the cells of the cube [-1, 1]^3, x slowest."""
-    ticks = ((torch.arange(resolution, device=device) + 0.5) / resolution) * 2 - 1
+    ticks = ((torch.arange(resolution, device=device, dtype=torch.float32) + 0.5) / resolution) * 2 - 1
     return torch.cartesian_prod(ticks, ticks, ticks)
 
 
@@ -43,7 +43,7 @@ def field_metrics(field: torch.nn.Module, truth: GroundTruth, seed: int = 0) -> 
     random = torch.Generator(truth.device).manual_seed(seed)
     grid = grid_points(_GRID, truth.device)
     surface, _ = truth.surface(_SURFACE_POINTS, random)
-    noise = torch.randn(surface.shape, generator=random, device=truth.device)
+    noise = torch.randn(surface.shape, generator=random, device=truth.device, dtype=torch.float32)
     near = surface + _NEAR * truth.diagonal * noise
     metrics = {
         "error_grid": (evaluate(field, grid) - truth.signed_distance(grid)).abs().mean().item(),
@@ -60,7 +60,7 @@ def _iou(field: torch.nn.Module, truth: GroundTruth, random: torch.Generator) ->
         (truth.tree.vertices.amin(0) - margin).clamp(min=-1),
         (truth.tree.vertices.amax(0) + margin).clamp(max=1),
     )
-    points = torch.rand(_VOLUME_POINTS, 3, generator=random, device=truth.device)
+    points = torch.rand(_VOLUME_POINTS, 3, generator=random, device=truth.device, dtype=torch.float32)
     half = _VOLUME_POINTS // 2
     points = torch.cat([low + (high - low) * points[:half], 2 * points[half:] - 1])
     boxed = ((points >= low) & (points <= high)).all(1)

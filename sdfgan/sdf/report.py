@@ -136,7 +136,7 @@ def describe(summary: dict[str, Any]) -> list[str]:
 
 def slice_points(axis: int, side: int, device: torch.device) -> Tensor:
     """[side^2, 3] pixel centres of the plane through the origin across `axis`, top row first."""
-    ticks = ((torch.arange(side, device=device) + 0.5) / side) * 2 - 1
+    ticks = ((torch.arange(side, device=device, dtype=torch.float32) + 0.5) / side) * 2 - 1
     up, right = torch.meshgrid(-ticks, ticks, indexing="ij")
     columns = [right, up]
     columns.insert(axis, torch.zeros_like(up))

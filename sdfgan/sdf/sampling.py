@@ -108,19 +108,23 @@ class Sampler:
         """At most `count` samples."""
         if not self.decays:
             points, _ = self.truth.surface(count, generator, self.weights)
-            points = points + self.noise * torch.randn(points.shape, device=points.device, generator=generator)
+            points = points + self.noise * torch.randn(
+                points.shape, device=points.device, generator=generator, dtype=torch.float32
+            )
             distances, normals = self.truth.distance_and_normal(points)
             return Samples(points, distances, torch.ones_like(distances), normals)
         device = self.truth.device
         u = torch.rand(count, dtype=torch.float64, device=device, generator=generator) * self.cumulative[-1]
         cells = torch.searchsorted(self.cumulative, u, right=True).clamp(max=len(self.cumulative) - 1)
-        offsets = 2 * torch.rand(count, 3, device=device, generator=generator) - 1
+        offsets = 2 * torch.rand(count, 3, device=device, generator=generator, dtype=torch.float32) - 1
         points = self.centres[cells] + self.halves[cells, None] * offsets
         distances, normals = self.truth.distance_and_normal(points)
         if not self.exact:
             return Samples(points, distances, self.mass / self.bounds[cells], normals)
         density = self._density(distances.abs())
-        accepted = torch.rand(count, device=device, generator=generator) * self.bounds[cells] <= density
+        accepted = (
+            torch.rand(count, device=device, generator=generator, dtype=torch.float32) * self.bounds[cells] <= density
+        )
         return Samples(points, distances, self.mass / density, normals).rows(accepted)
 
     def _density(self, distance: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class Sampler:
     def _make_cells(self) -> None:
         steepest = max(self.decays)
         half = 1 / _COARSEST
-        ticks = torch.arange(_COARSEST, device=self.truth.device) * 2 * half + half - 1
+        ticks = torch.arange(_COARSEST, device=self.truth.device, dtype=torch.float32) * 2 * half + half - 1
         centres = torch.cartesian_prod(ticks, ticks, ticks)
         done: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         while len(centres):
@@ -145,7 +149,7 @@ class Sampler:
                 split = torch.zeros_like(split)
             done.append((centres[~split], torch.full_like(distance[~split], half), distance[~split], nearest[~split]))
             half /= 2
-            corners = torch.tensor([-half, half], device=centres.device)
+            corners = centres.new_tensor([-half, half])
             centres = (centres[split, None] + torch.cartesian_prod(corners, corners, corners)).view(-1, 3)
         self.centres, self.halves, distance, nearest = (torch.cat(column) for column in zip(*done, strict=True))
         volume = (2 * self.halves.double()) ** 3

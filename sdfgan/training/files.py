@@ -66,9 +66,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically. Raises UserError where it cannot be written."""
+    """Write a text file in UTF-8, atomically; bytes of names that are no text are escaped. Raises UserError."""
     with atomic_file(path) as partial:
-        partial.write_text(text)
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from sdfgan.data import archives as module
-from sdfgan.data.images import decode_whole, load_images
+from sdfgan.data.images import decode_mask, decode_whole, load_images
 from sdfgan.errors import UserError
 
 
@@ -276,14 +277,73 @@ def test_values_of_many_bits(tmp_path: Path) -> None:
     assert dict(load_images(tmp_path, 16).skipped).keys() == {"bad.tif", "lab.tif"}
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiffs_in_which_0_is_white(tmp_path: Path, kind: type) -> None:
+    """Pillow turns those of 8 bits alone."""
+    ramp = np.arange(256).reshape(16, 16)
+    Image.fromarray((ramp / 255 if kind is np.float32 else ramp * (np.iinfo(kind).max // 255)).astype(kind)).save(
+        tmp_path / "a.tif"
+    )
+    data = (tmp_path / "a.tif").read_bytes()
+    black = struct.pack("<HHIHH", 262, 3, 1, 1, 0)  # a tag: 0 is black
+    assert data.count(black) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(black, struct.pack("<HHIHH", 262, 3, 1, 0, 0)))
+    found, mask = decode_whole(tmp_path / "a.tif"), decode_mask(tmp_path / "a.tif")
+    assert not isinstance(found, str) and (found[0][..., 0] == 255 - ramp).all()
+    assert not isinstance(mask, str) and (mask == (ramp < 255)).all()
+
+
+@pytest.mark.parametrize(("bits", "values", "clear"), [(1, [0, 1], 1), (2, [0, 1, 2, 3], 1), (4, [0, 5, 10, 15], 10)])
+def test_one_grey_of_few_bits_is_transparent(tmp_path: Path, bits: int, values: list[int], clear: int) -> None:
+    row = int("".join(f"{value:0{bits}b}" for value in values), 2) << (-bits * len(values)) % 8
+    pixels = b"\0" + row.to_bytes((bits * len(values) + 7) // 8, "big")
+    (tmp_path / "a.png").write_bytes(raw_png(len(values), bits, 0, pixels, struct.pack(">H", clear)))
+    found, squares = decode_whole(tmp_path / "a.png"), load_images(tmp_path, 4).images
+    grey = [value * 255 // (2**bits - 1) for value in values]
+    alpha = [0 if value == clear else 255 for value in values]
+    assert not isinstance(found, str) and found[1] and found[0][0, :, 3].tolist() == alpha
+    assert found[0][0, :, 0].tolist() == [g * a // 255 for g, a in zip(grey, alpha, strict=True)]
+    assert squares[0, 3].max() == 255 and (squares[0, 3] == 0).any()
+
+
+def test_one_colour_of_16_bits_is_transparent(tmp_path: Path) -> None:
+    """Pillow keeps 8 bits of the pixels, and cannot tell which had that colour."""
+    colours = [(12345, 2, 3), (12346, 2, 3)]
+    pixels = b"\0" + b"".join(struct.pack(">3H", *colour) for colour in colours)
+    (tmp_path / "a.png").write_bytes(raw_png(2, 16, 2, pixels, struct.pack(">3H", *colours[0])))
+    assert (
+        decode_whole(tmp_path / "a.png") == "a transparent colour of 16 bits a channel is not read; an alpha channel is"
+    )
+
+
+def raw_png(width: int, bits: int, kind: int, row: bytes, transparent: bytes) -> bytes:
+    """One row, with its filter before it; Pillow writes no such files."""
+    header = struct.pack(">IIBBBBB", width, 1, bits, kind, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(row)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)) for name, data in chunks
+    )
+
+
+def test_associated_alpha_of_grey(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[[0, 255], [128, 128], [0, 0]]], np.uint8), "LA").save(tmp_path / "a.tif")
+    data = (tmp_path / "a.tif").read_bytes()
+    straight = struct.pack("<HHIHH", 338, 3, 1, 2, 0)
+    assert data.count(straight) == 1
+    (tmp_path / "a.tif").write_bytes(data.replace(straight, struct.pack("<HHIHH", 338, 3, 1, 1, 0)))
+    found = decode_whole(tmp_path / "a.tif")
+    assert not isinstance(found, str) and found[0][0].tolist() == [[0, 0, 0, 255], [128] * 4, [0] * 4]
+
+
 def test_sound_files_that_are_not_read_are_named(tmp_path: Path) -> None:
     for start, said in (
         (b"II*\0\x08\0\0\0", "a TIFF of a kind that is not read: convert it to PNG"),
         (b"v/1\x01\x02\0\0\0", "OpenEXR is not read: convert it to PNG"),
         (b"\0\0\0\x20ftypavif", "HEIF or AVIF is not read: convert it to PNG"),
         (b"text text text", "not an image"),
+        (b"", "empty file"),
     ):
-        (tmp_path / "a.tif").write_bytes(start + bytes(40))
+        (tmp_path / "a.tif").write_bytes(start + bytes(40 if start else 0))
         assert decode_whole(tmp_path / "a.tif") == said == load_reason(tmp_path)
 
 

@@ -194,6 +194,7 @@ K = (0.1, -0.02, 0.003, 0.004, 0.005, -0.006)
         ({"is_fisheye": True, "distortion_params": [0.1, 0, 0.3, 0.2, 0, 0]}, (0.1, 0, 0, 0, 0.3, 0, 0, 0, 0.2), True),
         ({"is_fisheye": True}, (0,) * 9, True),
         ({"latlong": False, "rolling_shutter": [0, 0, 0, 0], "is_fisheye": False}, None, False),
+        ({"s1": 0.0, "dist_coeffs": [0, 0], "distortion": {"k": 0}, "is_fisheye": None}, None, False),
     ],
 )  # fmt: skip
 def test_lenses_of_transforms(tmp_path: Path, values: dict[str, Any], row: tuple | None, fisheye: bool) -> None:
@@ -204,6 +205,27 @@ def test_lenses_of_transforms(tmp_path: Path, values: dict[str, Any], row: tuple
     else:
         assert cameras.distortion is not None and cameras.distortion[0].tolist() == pytest.approx(row)
     assert sample_pixels(cameras, torch.arange(posed.SIDE**2)).radii.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ({"camera_angle_x": 1.0}, (10 / math.tan(0.5), 10 / math.tan(0.5))),
+        ({"fl_x": 30.0}, (30, 30)),
+        ({"fl_x": 30.0, "fl_y": 40.0}, (30, 40)),
+        ({"fl_y": 40.0}, (40, 40)),
+        ({"camera_angle_y": 1.0}, (10 / math.tan(0.5), 10 / math.tan(0.5))),
+        ({}, (FOCAL, 50)),
+    ],
+)
+def test_a_frame_with_a_focal_length_has_nothing_of_that_of_the_file(
+    tmp_path: Path, own: dict[str, float], expected: tuple[float, float]
+) -> None:
+    """As in instant-ngp."""
+    folder = transforms(tmp_path, count=2, fl_y=50.0)
+    edit(folder / "transforms.json", frame(1, **own))
+    cameras = load_scene(folder).train.cameras
+    assert cameras.intrinsics[:, :2].tolist() == [pytest.approx((FOCAL, 50)), pytest.approx(expected)]
 
 
 def test_masks_take_pixels_out(tmp_path: Path) -> None:
@@ -298,6 +320,11 @@ BAD = [
     (frame(1, camera_model="OPENCV_FISHEYE"), "frame 1 .*: a fisheye needs fl_x"),
     (frame(1, camera_model="OPENCV", is_fisheye=True), "frame 1 .*: is_fisheye and camera_model OPENCV contradict"),
     (frame(1, is_fisheye=True, fl_x=20.0, k5=0.1), "frame 1 .*: k5 and k6 must be 0 beside a fisheye"),
+    (frame(1, is_fisheye="false"), "frame 1 .*: is_fisheye must be true or false, got 'false'"),
+    (frame(1, s1=0.1), "frame 1 .*: s1 is not modelled"),
+    (lambda values: values.update(dist_coeffs=[0.1, 0, 0, 0]), "frame 0 .*: dist_coeffs is not modelled"),
+    (lambda values: values.update(distortion={"k": 0.1}), "frame 0 .*: distortion is not modelled"),
+    (lambda values: values.update(fl_x=0.9, fl_y=0.9), "frame 0 .*: focal lengths must be in pixels, got 0.9 and 0.9"),
     (frame(1, k4=0.1), "frame 1 .*: k4 of a lens that is no fisheye may mean two things"),
     (frame(1, distortion_params=[0.1, 0.2]), "frame 1 .*: distortion_params must be k1, k2, k3, k4, p1, p2, got"),
     (frame(1, distortion_params=[0.1, 0, 0, 0, 0, "x"]), r"frame 1 .*: distortion_params \(p2\) must be a finite"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -117,7 +118,8 @@ def test_copies_are_the_same_field(name: str) -> None:
     torch.manual_seed(0)
     field = FIELDS[name]()
     with torch.no_grad():
-        assert torch.equal(picture(field).rgba, picture(copy.deepcopy(field)).rgba)
+        for copied in (copy.deepcopy(field), pickle.loads(pickle.dumps(field))):
+            assert torch.equal(picture(field).rgba, picture(copied).rgba)
 
 
 @pytest.mark.parametrize("count", [1, 3])

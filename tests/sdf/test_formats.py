@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,22 @@ def test_ply_strips_and_names(tmp_path: Path) -> None:
     assert "no list of integers vertex_indices" in refusal(tmp_path, "ply", head + two + places + "3 0 1 2 3 2 1 3")
 
 
+@pytest.mark.parametrize("form", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_ply_coordinates_in_any_order_beside_lists(tmp_path: Path, form: str) -> None:
+    axes = ["property double z", "property list uchar float weights", "property float x", "property short y"]
+    head = ["ply", f"format {form} 1.0", "element face 1", "property list ushort ushort vertex_index"]
+    header = "\n".join([*head, "element vertex 3", *axes, "end_header\n"]).encode()
+    places = [(0, 0, 1), (4, 0, 2), (0, 5, 3)]
+    rows = [(z, *([2, 9, 9] if x else [0]), x, y) for x, y, z in places]
+    if form == "ascii":
+        body = " ".join(str(number) for row in [(3, 0, 1, 2), *rows] for number in row).encode()
+    else:
+        order = "<" if "little" in form else ">"
+        body = struct.pack(f"{order}4H", 3, 0, 1, 2)
+        body += b"".join(struct.pack(f"{order}dB{len(row) - 4}ffh", *row) for row in rows)
+    assert np.array_equal(read(tmp_path, "ply", header + body).triangles, [places])
+
+
 def test_ply_counts(tmp_path: Path) -> None:
     for form in ("ascii", "binary_little_endian"):
         data = ply(BOX, form)
@@ -218,6 +235,10 @@ def test_off_variants(tmp_path: Path) -> None:
     ):  # records of two lines
         spread = "\n".join([head, lines[1], *(f"{line}\n{more}" for line in lines[2:10]), *lines[10:]])
         assert read(tmp_path, "off", spread).volume == pytest.approx(2), head
+    for head, more in (("NCOFF", "0 0 1 255 0 0 255"), ("NCSTOFF", "0 0 1 255 0 0 255 0 0")):  # MeshLab's order
+        records = [head, lines[1], *(f"{line} {more}" for line in lines[2:10]), *lines[10:]]
+        assert read(tmp_path, "off", "\n".join(records)).volume == pytest.approx(2), head
+        assert read(tmp_path, "off", " ".join(records)).volume == pytest.approx(2), head
     coloured = ["COFF", lines[1], *(line + " 255 0 0 255" for line in lines[2:10]), *lines[10:]]
     assert read(tmp_path, "off", "\n".join(coloured)).volume == pytest.approx(2)
 
@@ -231,6 +252,8 @@ def test_off_refusals(tmp_path: Path) -> None:
     assert "as many corners as it declares" in refusal(tmp_path, "off", plain.replace("4 3 2 1 0", "5 3 2 1 0"))
     assert "must be numbers" in refusal(tmp_path, "off", plain.replace("2 0 0.0", "2 zero 0.0"))
     assert "only OFF of three dimensions" in refusal(tmp_path, "off", plain.replace("OFF", "4OFF"))
+    assert '"nOFF": only OFF of three dimensions' in refusal(tmp_path, "off", plain.replace("OFF", "nOFF\n3"))
+    assert 'must be numbers, got "1.#QNAN"' in refusal(tmp_path, "off", plain.replace("2 0 0.0", "2 0 1.#QNAN"))
     assert "in text" in refusal(tmp_path, "off", plain.replace("OFF", "OFF BINARY"))
     assert "vertex that does not exist" in refusal(tmp_path, "off", plain.replace("4 3 2 1 0", "4 3 2 1 8"))
 
@@ -260,6 +283,7 @@ def test_text_stl_variants(tmp_path: Path) -> None:
         plain.replace("endfacet", "end facet").replace("endsolid", "end solid"),
         text_stl(BOX, name="vertex of a facet, outer loop"),
         text_stl(BOX, name=""),
+        plain.replace("normal 0 0 0", "normal -1.#IND -1.#IND 1.#QNAN"),  # by compilers of Microsoft
         plain + "\0\0\0",
     ]
     for text in variants:
@@ -277,3 +301,4 @@ def test_stl_refusals(tmp_path: Path) -> None:
     assert "after 11 facets" in refusal(tmp_path, "stl", plain[: plain.rindex("vertex")])
     assert "after 11 facets" in refusal(tmp_path, "stl", plain.replace("vertex", "vertx", 1))
     assert "must be numbers" in refusal(tmp_path, "stl", plain.replace("vertex 0.0", "vertex 0,0", 1))
+    assert 'got "1.#INF"' in refusal(tmp_path, "stl", plain.replace(" 0.0\n", " 1.#INF\n", 1))

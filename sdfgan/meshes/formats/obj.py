@@ -7,14 +7,13 @@ import re
 import numpy as np
 
 from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons
-from sdfgan.meshes.formats.text import floats, integers, plain_text, quoted
+from sdfgan.meshes.formats.text import COMMENT, floats, integers, plain_text, quoted
 
 # A line of numbers that goes on after a backslash; names and comments may end with one (Windows' folders).
 _BREAK = rb"\\[ \t]*\n"
 _CONTINUED = re.compile(
     rb"(?m)^[ \t]*(?:v|vn|vt|vp|f|fo|l|p|curv|curv2|surf)(?=[ \t\\])[^#\n]*(?:" + _BREAK + rb"[^#\n]*)+"
 )
-_COMMENT = re.compile(rb"#(?!(?:INF|IND|QNAN|SNAN)).*")  # 1.#INF is a number that is none
 _CURVED = {b"surf", b"bsp", b"bzp", b"cdc", b"cdp", b"res"}
 _COUNTED = {b"l": "lines", b"p": "points"}
 
@@ -33,7 +32,7 @@ def read_obj(data: bytes) -> Polygons:
     lines: list[bytes] = []  # of faces
     others = dict.fromkeys(_COUNTED.values(), 0)
     for line in text.split(b"\n"):
-        words = (_COMMENT.sub(b"", line) if b"#" in line else line).split()
+        words = (COMMENT.sub(b"", line) if b"#" in line else line).split()
         if not words:
             continue
         key = words[0]

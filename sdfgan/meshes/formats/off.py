@@ -7,16 +7,18 @@ import re
 import numpy as np
 
 from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons
-from sdfgan.meshes.formats.text import floats, integers, plain_text, quoted
+from sdfgan.meshes.formats.text import COMMENT, floats, integers, plain_text, quoted
 
-_HEAD = re.compile(rb"\s*(st)?(c)?(n)?(4)?(n)?off(?![a-z])\s*(binary\b)?", re.I)
+# What vertices have besides, in any order: MeshLab writes NCOFF. A small n is another letter: of any dimensions.
+_HEAD = re.compile(rb"\s*((?:st|ST|c|C|n|N|4)*)(off|OFF|Off)(?![a-zA-Z])\s*((?i:binary)\b)?")
 
 
 def read_off(data: bytes) -> Polygons:
     """One record a line; or spread over lines at will, where no face has a colour. Raises MeshFormatError."""
-    text = b"\n".join(line.partition(b"#")[0] for line in plain_text(data).splitlines())
+    text = b"\n".join(COMMENT.sub(b"", plain_text(data)).splitlines())
     head = _HEAD.match(text)
-    if head and (head[4] or head[5] or head[6]):
+    has = _letters(head) if head else ""
+    if head and ("4" in has or "n" in has or head[3]):
         raise MeshFormatError(f"{quoted(head[0])}: only OFF of three dimensions, in text, is read")
     text = text[head.end() :] if head else text  # which Geomview lets be missing, and some write beside the counts
     lines = [words for line in text.split(b"\n") if (words := line.split())]
@@ -31,7 +33,7 @@ def read_off(data: bytes) -> Polygons:
     vertices, faces = int(declared[0]), int(declared[1])
     if len(lines) == 1 + vertices + faces and len(lines[0]) <= 3:
         return _by_lines(lines[1 : 1 + vertices], lines[1 + vertices :])
-    width = 3 + (2 * bool(head[1]) + 4 * bool(head[2]) + 3 * bool(head[3]) if head else 0)
+    width = 3 + 2 * ("ST" in has) + 4 * ("C" in has) + 3 * ("N" in has)
     more = len(lines) - 1 - vertices - faces
     try:
         return _by_words(words[3:] if split or len(lines[0]) > 2 else words[2:], vertices, faces, width)
@@ -41,6 +43,12 @@ def read_off(data: bytes) -> Polygons:
                 f"declares {vertices} vertices and {faces} faces, but {more} more lines follow"
             ) from None
         raise
+
+
+def _letters(head: re.Match[bytes]) -> str:
+    """ST, C, N, 4 in capitals; n where that is small beside a capital OFF."""
+    letters = head[1].decode()
+    return letters if head[2].isupper() and "n" in letters else letters.upper()
 
 
 def _by_lines(places: list[list[bytes]], faces: list[list[bytes]]) -> Polygons:

@@ -132,6 +132,11 @@ def _with_strips(faces: _Lists, strips: _Lists) -> _Lists:
     return _Lists(np.concatenate([faces.values, triangles.reshape(-1)]), counts)
 
 
+def _as_wanted(wanted: list[int]) -> np.ndarray:
+    """Where each of the wanted properties is among them in the order of the file, in which rows are walked."""
+    return np.argsort(np.argsort(wanted))
+
+
 class _Text:
     """Numbers one after another, however they are spread over lines."""
 
@@ -143,7 +148,7 @@ class _Text:
         """[N, wanted] float64."""
         if any(p.count_type for p in element.properties):
             rows = self._walk(element, -1, wanted)[2]
-            return floats(rows, "coordinates").reshape(-1, len(wanted))
+            return floats(rows, "coordinates").reshape(-1, len(wanted))[:, _as_wanted(wanted)]
         width = len(element.properties)
         words = self._words[self._position : self._position + width * element.count]
         if len(words) < width * element.count:
@@ -194,9 +199,9 @@ class _Binary:
         """[N, wanted] float64."""
         if any(p.count_type for p in element.properties):
             starts = self._walk(element, wanted)
-            kinds = [self._order + element.properties[i].type for i in wanted]
+            kinds = [self._order + element.properties[i].type for i in sorted(wanted)]
             columns = [self._gather(starts[:, k], kind, None) for k, kind in enumerate(kinds)]
-            return np.stack(columns, 1).astype(np.float64)
+            return np.stack(columns, 1).astype(np.float64)[:, _as_wanted(wanted)]
         rows = self._rows(element, [None] * len(element.properties))
         if rows is None:
             size = max(1, self._dtype(element, [None] * len(element.properties)).itemsize)

@@ -8,10 +8,10 @@ import struct
 import numpy as np
 
 from sdfgan.meshes.formats.polygons import MeshFormatError, Polygons, triangles_of
-from sdfgan.meshes.formats.text import floats, plain_text, quoted
+from sdfgan.meshes.formats.text import COMMENT, floats, plain_text, quoted
 
 _RECORD = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])  # 50 bytes
-_COMMENT = re.compile(rb"(#|//|;)[^\r\n]*")
+_COMMENT = re.compile(COMMENT.pattern + rb"|(?://|;)[^\r\n]*", re.I)
 _FACET = re.compile(
     rb"\bfacet\s+(?:normal\s+\S+\s+\S+\s+\S+\s+)?outer\s+loop\s+((?:vertex\s+\S+\s+\S+\s+\S+\s+)+)end\s*loop\s+end\s*facet\b",
     re.I,

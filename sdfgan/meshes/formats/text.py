@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import re
 
 import numpy as np
 
 from sdfgan.meshes.formats.polygons import MeshFormatError
+
+COMMENT = re.compile(rb"(?:(?<!\d\.)#|#(?!INF|IND|QNAN|SNAN))[^\r\n]*", re.I)  # 1.#INF is a number that is none
 
 
 def plain_text(data: bytes) -> bytes:
