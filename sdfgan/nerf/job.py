@@ -197,15 +197,15 @@ class NerfJob(Job):
         generator = torch.Generator(self.device).manual_seed(chunk.seed)
         pixels = sample_pixels(self.views.cameras, chunk.pixels, self.views.pixels)
         assert pixels.colors is not None
+        colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
+        alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
         config, image = self.config, None
         traced = isinstance(self.model, SurfaceModel) and self.model.traced
         if traced or config.exposure or config.refine_cameras:
             image = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
         if config.refine_cameras:
             pixels = self.cameras(pixels, image)
-        colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
         with self.autocast():
-            alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
             gain = self.exposures(image) if config.exposure else None
             batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, image if traced else None, gain)
             leaves: list[Leaf] | None = None if self.table is None else []
