@@ -28,6 +28,7 @@ from sdfgan.nerf.cameras import turned
 from sdfgan.nerf.job import NerfJob
 
 _POINTS = 2000  # of the ball
+_ROWS = ("wrong", "refined", "exact")
 _LAST = 50  # steps, whose PSNR is averaged
 
 
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: the model's")
     parser.add_argument("--image-scale", type=float, default=1.0)
     parser.add_argument("--camera-learning-rates", type=float, nargs="+", default=[NerfConfig.camera_learning_rate])
-    parser.add_argument("--only-refined", action="store_true", help="leave out what is learnt without refinement")
+    parser.add_argument("--rows", nargs="+", choices=_ROWS, default=_ROWS, help="cameras to learn from; default: all")
     parser.add_argument("--threads", type=int, help="of torch")
     parser.add_argument("--json", type=Path, help="append a line for each row to this file")
     arguments = parser.parse_args()
@@ -139,11 +140,11 @@ def main() -> None:
     scene = load_scene(arguments.scene, image_scale=arguments.image_scale)
     true = scene.train.cameras.camera_to_world
     wrong = scene._replace(train=moved(scene.train, arguments.degrees, arguments.share))
-    rows: list[tuple[str, Scene, dict]] = [] if arguments.only_refined else [("wrong cameras", wrong, {})]
-    for rate in arguments.camera_learning_rates:
+    rows: list[tuple[str, Scene, dict]] = [("wrong cameras", wrong, {})] if "wrong" in arguments.rows else []
+    for rate in arguments.camera_learning_rates if "refined" in arguments.rows else ():
         options = {"refine_cameras": True, "camera_learning_rate": rate}
         rows.append((f"wrong cameras, refined at {rate:g}", wrong, options))
-    rows += [] if arguments.only_refined else [("exact cameras", scene, {})]
+    rows += [("exact cameras", scene, {})] if "exact" in arguments.rows else []
     print("| cameras | PSNR, training rays | held out | held out, fitted | degrees | distance | pixels | CPU seconds |")
     print("|---|---|---|---|---|---|---|---|")
     for name, posed, options in rows:
