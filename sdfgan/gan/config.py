@@ -123,7 +123,7 @@ class GanConfig(Config):
     """Frequency of the other sine layers of shape. Higher values give finer detail, but also ripples."""
     omega_texture: Frequency = 3.0
     """Frequency of the texture layers. Higher values give finer patterns."""
-    color_space: Literal["rgb", "hsv"] = "rgb"
+    color_space: Literal["rgb", "hsv", "palette"] = "rgb"
     """Colour space of the texture branch's outputs."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
@@ -481,7 +481,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
 
 def _check_generator(config: ResolvedGanConfig) -> None:
     if config.generator != "film-siren" and config.color_space != "rgb":
-        raise UserError(f"--color-space hsv is for --generator film-siren, got {config.generator}")
+        raise UserError(f"--color-space {config.color_space} is for --generator film-siren, got {config.generator}")
     if config.generator == "dfr" and config.texture_latent_size:
         raise UserError("--texture-latent-size: the dfr generator has one latent")
     if config.light != "headlight" and (config.renderer == "dfr" or config.generator == "pi-gan"):

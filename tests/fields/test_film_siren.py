@@ -31,6 +31,7 @@ OPTIONS = [
     {"trunk_layers": 1, "sdf_layers": 2, "texture_layers": 2},
     {"texture_latent_size": 3},
     {"color_space": "hsv"},
+    {"color_space": "palette"},
 ]
 
 
