@@ -124,7 +124,7 @@ class GanConfig(Config):
     omega_texture: Frequency = 3.0
     """Frequency of the texture layers. Higher values give finer patterns."""
     color_space: Literal["rgb", "hsv", "palette"] = "rgb"
-    """Colour space of the texture branch's outputs."""
+    """Colour space of the texture branch's outputs; with palette they mix four colours that each shape has."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5
