@@ -28,7 +28,7 @@ from sdfgan.gan.data import TrainingData, load_training_data, require_silhouette
 from sdfgan.gan.discriminators import update_spectral_norm
 from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.losses import top_k_weights
-from sdfgan.gan.models import config_of
+from sdfgan.gan.models import config_of, require_alike
 from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
 from sdfgan.gan.poses import PoseLearner
 from sdfgan.gan.report import Report, measure_slope, video_file
@@ -72,6 +72,8 @@ def train(config: GanConfig) -> dict[str, Any]:
     if resumed is not None:
         config = _resumed_config(config, config_of(resumed), resumed.folder, resumed.state["step"])
     config = config.resolved()
+    if found is not None and resumed is None:
+        require_alike(config, found)
     config = dataclasses.replace(config, output_dir=choose_folder(resumed, config.output_dir, "gan"), resume=None)
     with process_group(torch.device(config.device)) as ranks:
         inception = _inception(config, ranks)

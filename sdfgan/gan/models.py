@@ -18,10 +18,16 @@ from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.poses import PoseHistogram, PoseLearner
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
-from sdfgan.training.config import chosen
+from sdfgan.training.config import chosen, flag_of
 
 # Of pi-GAN's volume: density of its surface, density of a raw 1, and how steep the ball is that it begins with.
 _SURFACE_DENSITY, _DENSITY_GAIN, _DENSITY_PRIOR = 10.0, 10.0, 10.0
+# What must agree where networks are taken from another run.
+_OF_NETWORKS = (
+    *("generator", "width", "trunk_layers", "sdf_layers", "texture_layers", "latent_size", "texture_latent_size"),
+    *("mapping_width", "color_space", "shared_film", "octaves", "activation", "weight_norm"),
+    *("channels", "discriminator", "discriminator_channels", "discriminator_max_channels"),
+)
 
 
 def make_generator(config: ResolvedGanConfig) -> Field:
@@ -84,6 +90,16 @@ def config_of(saved: Saved) -> ResolvedGanConfig:
         found = json.dumps(kind)
         raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {found}{where}")
     return GanConfig.from_json(config, saved.folder)
+
+
+def require_alike(config: ResolvedGanConfig, saved: Saved) -> None:
+    """Raises UserError, naming the flag, where the networks of a checkpoint are not of these settings."""
+    theirs = config_of(saved)
+    for name in _OF_NETWORKS:
+        there, here = getattr(theirs, name), getattr(config, name)
+        if there != here:
+            flag = flag_of(name)
+            raise UserError(f"{saved.folder}: its networks are of {flag} {there}, expected {here}: give {flag} {there}")
 
 
 def poses_of(config: ResolvedGanConfig) -> PoseDistribution:
