@@ -310,7 +310,8 @@ def _camera(value: Any) -> tuple[float, float, float] | None:
 
 
 def _angles(position: Tensor) -> tuple[float, float]:
-    """Elevation and azimuth of a position [3], y up."""
+    """Elevation and azimuth of a position [3] of any length, y up."""
+    position = position / position.abs().max()  # whose square may be no number
     return torch.asin(position[1] / position.norm()).item(), torch.atan2(position[0], position[2]).item()
 
 
