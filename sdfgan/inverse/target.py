@@ -13,7 +13,7 @@ from torch import Tensor
 from sdfgan.cameras import rotate_axes
 from sdfgan.errors import UserError
 from sdfgan.meshes import render_mesh
-from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
+from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files, with_materials
 from sdfgan.meshes.read import read_mesh
 from sdfgan.training.progress import progress
 
@@ -37,7 +37,9 @@ def _coloured(path: Path, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     """The mesh with the colours that trimesh reads; without them, and said so, where it reads another mesh."""
     try:
         with no_ghostscript():
-            found = trimesh.load(path, force="mesh", process=False, resolver=FolderResolver(str(path)))
+            file, kind = with_materials(path)
+            resolver = FolderResolver(str(path))
+            found = trimesh.load(file, file_type=kind, force="mesh", process=False, resolver=resolver)
         if isinstance(found, trimesh.Trimesh) and len(found.faces) == len(mesh.faces):
             sizes = [(one.area, *one.bounds.flat) for one in (found, mesh)]
             if np.allclose(*sizes, 1e-5, equal_nan=True):

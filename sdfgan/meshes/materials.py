@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import struct
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trimesh
 from PIL import EpsImagePlugin, Image
@@ -24,12 +25,17 @@ _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(\S.*)$")
 _TEXTURE = re.compile(rb"(?mi)^[ \t]*map_Kd[ \t]+(\S.*)$")
 _MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
 _USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
-_OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t\r]*$")
+_OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t]*(?:#.*|\r)?$")
+_COLOUR = re.compile(rb"(?mi)^([ \t]*Kd[ \t]+)([^#\r\n]*)(?:#[^\r\n]*)?")
 _PLACED = re.compile(r"-(s|o|t|clamp|mm)((?: +(?:on|off|[-+.\d][-+.\deE]*))*)(?= )")  # options that move or change it
 _NEUTRAL: dict[str, set[Any]] = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
+Wrap = Literal["repeat", "clamp", "mirror"]
+_REPEAT = 10497  # glTF's default
+_WRAPS: dict[int, Wrap] = {_REPEAT: "repeat", 33071: "clamp", 33648: "mirror"}
+_WRAP_NAME = re.compile(f"wraps ({'|'.join(map(str, _WRAPS))}) ({'|'.join(map(str, _WRAPS))})")
 _LONGEST, _MOST = 250, 3  # letters of a name that a note shows, and notes
 
 
@@ -37,8 +43,12 @@ class FolderResolver(trimesh.resolvers.FilePathResolver):
     """Reads what a mesh names, in its folder: also by names with MTL's options before them, or of Windows' folders."""
 
     def get(self, name: str) -> bytes:
-        """The content of the file. ValueError or FileNotFoundError, which trimesh takes for no texture."""
-        return super().get(_plain(name))
+        """The content of the file, of a material library with colours that trimesh reads.
+
+        ValueError or FileNotFoundError, which trimesh takes for no texture.
+        """
+        found: bytes = super().get(_plain(name))
+        return _COLOUR.sub(_three_numbers, found) if _plain(name).lower().endswith(".mtl") else found
 
 
 @contextmanager
@@ -50,6 +60,12 @@ def no_ghostscript() -> Iterator[None]:
         yield
     finally:
         EpsImagePlugin.gs_binary = before
+
+
+def _three_numbers(line: re.Match[bytes]) -> bytes:
+    """A line Kd without a comment; one number stands for three."""
+    values = line[2].split()
+    return line[1] + b" ".join(3 * values if len(values) == 1 else values)
 
 
 def _plain(name: str) -> str:
@@ -156,7 +172,11 @@ def _lacking(path: Path) -> Iterator[str]:
 
 
 def _not_followed_of_obj(library: bytes) -> Iterator[str]:
-    """What a material library says of textures and opacity, and trimesh does not read."""
+    """What a material library says of colours, textures and opacity, and trimesh does not read."""
+    for _, given in _COLOUR.findall(library):
+        values = given.decode(errors="replace").split()
+        if len(values) not in (1, 3, 4) or not all(math.isfinite(_number(value)) for value in values):
+            yield f"Kd {_shown(' '.join(values))} is no colour that is read, R G B: what it colours is grey"
     for texture in _TEXTURE.findall(library):
         options, start = texture.decode(errors="replace").strip(), 0
         while option := _OPTION.match(options, start):
@@ -238,25 +258,50 @@ def _gltf(path: Path) -> tuple[dict[str, Any], bytes]:
 def with_materials(path: Path) -> tuple[Path | io.BytesIO, str | None]:
     """A file for trimesh, and its type if it does not say: a glTF whose coloured parts all have materials.
 
-    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half.
+    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half. Samplers
+    do not come from trimesh: materials have names that say how their textures go on, for `wraps_of`.
     """
     if path.suffix.lower() not in (".glb", ".gltf"):
         return path, None
     content, binary = _gltf(path)
     parts = [part for mesh in _dictionaries(content, "meshes") for part in _dictionaries(mesh, "primitives")]
     bare = [part for part in parts if "COLOR_0" in _inner(part, "attributes") and "material" not in part]
-    if not bare:
+    named = _name_by_wraps(content)
+    if not (bare or named):
         return path, None
-    materials = content.setdefault("materials", [])
-    for part in bare:
-        part["material"] = len(materials)
-    materials.append({})
+    if bare:
+        materials = content.setdefault("materials", [])
+        for part in bare:
+            part["material"] = len(materials)
+        materials.append({})
     text = json.dumps(content).encode()
     if path.suffix.lower() == ".gltf":
         return io.BytesIO(text), "gltf"
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
     return io.BytesIO(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks), "glb"
+
+
+def wraps_of(material: Any) -> tuple[Wrap, Wrap]:
+    """How a material's texture goes on along u and v outside [0, 1], as the glTF it is from says."""
+    given = _WRAP_NAME.fullmatch(str(getattr(material, "name", "")))
+    return (_WRAPS[int(given[1])], _WRAPS[int(given[2])]) if given else ("repeat", "repeat")
+
+
+def _name_by_wraps(content: dict[str, Any]) -> bool:
+    """Name the materials of a glTF by the samplers of their colours, where these do not repeat; whether any has one."""
+    named = False
+    for material in _dictionaries(content, "materials"):
+        colour = _inner(_inner(material, "pbrMetallicRoughness"), "baseColorTexture")
+        try:
+            sampler = content["samplers"][content["textures"][colour["index"]]["sampler"]]
+            wraps = sampler.get("wrapS", _REPEAT), sampler.get("wrapT", _REPEAT)
+        except (LookupError, TypeError, AttributeError):  # it has none, or somebody's mistake
+            continue
+        if wraps != (_REPEAT, _REPEAT) and all(type(wrap) is int and wrap in _WRAPS for wrap in wraps):
+            material["name"] = f"wraps {wraps[0]} {wraps[1]}"
+            named = True
+    return named
 
 
 def _dictionaries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:
