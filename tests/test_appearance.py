@@ -240,7 +240,7 @@ def test_textures_that_are_no_images_are_said(tmp_path: Path) -> None:
     for name in (*broken, "seven.tif"):
         model, notes = noted(tmp_path, f"map_Kd {name}")
         assert not model.textures
-        assert notes[-1] == f"{name} is no image that is read: what it colours has its plain colour"
+        assert notes[-1] == f"{name} is not an image that is read: what it colours has its plain colour"
     assert noted(tmp_path, "map_kd gone.png")[1] == ["gone.png is missing: what it colours has its plain colour"]
     assert noted(tmp_path, "map_Kd good.png")[1] == []
 
@@ -263,7 +263,7 @@ def test_images_in_a_gltf_that_are_none_are_said(tmp_path: Path) -> None:
     for path in files:
         model, notes = read_model(path)
         assert not model.textures
-        assert notes == [f"{path}: image 0 in it is no image that is read: what it colours has its plain colour"]
+        assert notes == [f"{path}: image 0 in it is not an image that is read: what it colours has its plain colour"]
 
 
 def test_materials_that_a_library_lacks_are_said(tmp_path: Path) -> None:
@@ -289,10 +289,13 @@ def test_materials_that_a_library_lacks_are_said(tmp_path: Path) -> None:
         ("Kd 1 1 1\nd 0.5", "opacity (d) is not read: the mesh is opaque"),
         ("Kd 1 1 1\nTr 0.5", "opacity (Tr) is not read: the mesh is opaque"),
         ("Kd 1 1 1\nd 0.5 # glass", "opacity (d) is not read: the mesh is opaque"),
-        ("Kd spectral red.rfl 1", "Kd spectral red.rfl 1 is no colour that is read, R G B: what it colours is grey"),
-        ("Kd xyz 0.4 0.2 0.1", "Kd xyz 0.4 0.2 0.1 is no colour that is read, R G B: what it colours is grey"),
-        ("Kd 0.2,0.4,0.6", "Kd 0.2,0.4,0.6 is no colour that is read, R G B: what it colours is grey"),
-        ("Kd 0.2 0.4", "Kd 0.2 0.4 is no colour that is read, R G B: what it colours is grey"),
+        (
+            "Kd spectral red.rfl 1",
+            "Kd spectral red.rfl 1 is not R G B, and not read: what it colours is grey",
+        ),
+        ("Kd xyz 0.4 0.2 0.1", "Kd xyz 0.4 0.2 0.1 is not R G B, and not read: what it colours is grey"),
+        ("Kd 0.2,0.4,0.6", "Kd 0.2,0.4,0.6 is not R G B, and not read: what it colours is grey"),
+        ("Kd 0.2 0.4", "Kd 0.2 0.4 is not R G B, and not read: what it colours is grey"),
         ("map_Kd -s 1 1 1 -o 0 0 0 -clamp off -mm 0 1 -bm 2 a.png\nd 1.0\nTr 0", None),
     ],
 )

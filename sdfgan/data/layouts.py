@@ -191,7 +191,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
         if PurePosixPath(name).name == "dataset.json" and not _has_labels(_json(entry, path))
     ]
     notes += [
-        f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
+        f"{path}: {name}: {len(values)} labels are not integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
     ]
     labels = _of_images("labels", labels, archive, path, notes)

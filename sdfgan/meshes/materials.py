@@ -36,7 +36,7 @@ Wrap = Literal["repeat", "clamp", "mirror"]
 _REPEAT = 10497  # glTF's default
 _WRAPS: dict[int, Wrap] = {_REPEAT: "repeat", 33071: "clamp", 33648: "mirror"}
 _WRAP_NAME = re.compile(f"wraps ({'|'.join(map(str, _WRAPS))}) ({'|'.join(map(str, _WRAPS))})")
-_LONGEST, _MOST = 250, 3  # letters of a name that a note shows, and notes
+_MAX_LETTERS, _MAX_NOTES = 250, 3  # letters of a name that a note shows, and notes
 
 
 class FolderResolver(trimesh.resolvers.FilePathResolver):
@@ -89,8 +89,8 @@ def unused_files(path: Path) -> list[str]:
     files, others = kinds[path.suffix.lower()]
     notes = [note for name, is_texture in dict.fromkeys(files(path)) if (note := _note(path, name, is_texture))]
     notes += [f"{path}: {what}" for what in dict.fromkeys(others(path))]
-    more = [f"{path}: and {len(notes) - _MOST} more such notes"] if len(notes) > _MOST else []
-    return notes[:_MOST] + more
+    more = [f"{path}: and {len(notes) - _MAX_NOTES} more such notes"] if len(notes) > _MAX_NOTES else []
+    return notes[:_MAX_NOTES] + more
 
 
 def _note(path: Path, name: str, is_texture: bool) -> str | None:
@@ -104,7 +104,7 @@ def _note(path: Path, name: str, is_texture: bool) -> str | None:
 
 
 def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_LONGEST])
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_MAX_LETTERS])
 
 
 def _is_unreadable(file: Path | io.BytesIO) -> bool:
@@ -176,7 +176,7 @@ def _not_followed_of_obj(library: bytes) -> Iterator[str]:
     for _, given in _COLOUR.findall(library):
         values = given.decode(errors="replace").split()
         if len(values) not in (1, 3, 4) or not all(math.isfinite(_number(value)) for value in values):
-            yield f"Kd {_shown(' '.join(values))} is no colour that is read, R G B: what it colours is grey"
+            yield f"Kd {_shown(' '.join(values))} is not R G B, and not read: what it colours is grey"
     for texture in _TEXTURE.findall(library):
         options, start = texture.decode(errors="replace").strip(), 0
         while option := _OPTION.match(options, start):
@@ -210,7 +210,7 @@ def _not_followed(path: Path) -> Iterator[str]:
     for texture in _dictionaries(content, "textures"):
         image = _held_image(path, content, binary, texture["source"]) if "source" in texture else None
         if image is not None and _is_unreadable(io.BytesIO(image)):
-            yield f"image {texture['source']} in it is no image that is read: what it colours has its plain colour"
+            yield f"image {texture['source']} in it is not an image that is read: what it colours has its plain colour"
         if "source" not in texture and "KHR_texture_basisu" in _inner(texture, "extensions"):
             yield "KHR_texture_basisu is not read: what it colours has its plain colour"
     for material in _dictionaries(content, "materials"):
