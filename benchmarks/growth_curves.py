@@ -102,7 +102,7 @@ def _views(images: int) -> tuple[Tensor, Tensor]:
     return cameras.rotate_axes(angles), torch.randn(images, 16, generator=torch.Generator().manual_seed(0))
 
 
-def _multiscale(images: int = 4, side: int = 64, width: int = 64, layers: int = 4) -> Run:
+def multiscale(images: int = 4, side: int = 64, width: int = 64, layers: int = 4) -> Run:
     field, (axes, latents) = _network(width, layers), _views(images)
     return lambda: raycast.multiscale(axes, (side // 4, 4), latents, field)
 
@@ -117,7 +117,7 @@ def _render(images: int = 4, side: int = 64, width: int = 64, layers: int = 4) -
     return run
 
 
-def _gan_step(side: int = 32, batch: int = 16, **options: Any) -> Run:
+def gan_step(side: int = 32, batch: int = 16, **options: Any) -> Run:
     job = _gan(side, batch, **options)
     job.step()  # the only one of the first eight with R1
     return job.step
@@ -220,7 +220,7 @@ def _batches(answer: Any) -> Record:
     return {"batch_s": statistics.median(times[1:])}
 
 
-_TINY = {
+TINY = {
     "chunk_size": 2, "width": 16, "mapping_width": 16, "latent_size": 8, "march_steps": 12,
     "discriminator_channels": 8, "discriminator_max_channels": 16,
 }  # fmt: skip
@@ -242,7 +242,7 @@ def _rank(rank: int, count: int, port: int) -> Record:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     before = resident()
     with process_group(torch.device("cpu")) as ranks:
-        job = _gan(16, 16, ranks, **_TINY)
+        job = _gan(16, 16, ranks, **TINY)
         job.step()
         begin = time.process_time()
         for _ in range(6):
@@ -286,23 +286,23 @@ def _decoding(side: int) -> Run:
 _BATCHES, _SIDES, _WIDTHS, _LAYERS = (1, 2, 4, 8, 16, 32), (32, 64, 128, 256, 512), (32, 64, 128, 256), (2, 4, 8, 16)
 _FACES = tuple(10**power for power in range(3, 8))
 CURVES = {
-    "multiscale images": Curve("trace 64 x 64", "images", _BATCHES, lambda x: _multiscale(images=x)),
-    "multiscale side": Curve("trace 4 images", "pixels a side", _SIDES, lambda x: _multiscale(side=x)),
-    "multiscale width": Curve("trace 4 x 64 x 64", "width", _WIDTHS, lambda x: _multiscale(width=x)),
-    "multiscale layers": Curve("trace 4 x 64 x 64", "layers", _LAYERS, lambda x: _multiscale(layers=x)),
+    "multiscale images": Curve("trace 64 x 64", "images", _BATCHES, lambda x: multiscale(images=x)),
+    "multiscale side": Curve("trace 4 images", "pixels a side", _SIDES, lambda x: multiscale(side=x)),
+    "multiscale width": Curve("trace 4 x 64 x 64", "width", _WIDTHS, lambda x: multiscale(width=x)),
+    "multiscale layers": Curve("trace 4 x 64 x 64", "layers", _LAYERS, lambda x: multiscale(layers=x)),
     "render images": Curve("image with gradient, 64 x 64", "images", _BATCHES, lambda x: _render(images=x)),
     "render side": Curve("4 images with gradient", "pixels a side", _SIDES, lambda x: _render(side=x)),
     "render width": Curve("4 x 64 x 64 with gradient", "width", _WIDTHS, lambda x: _render(width=x)),
     "render layers": Curve("4 x 64 x 64 with gradient", "layers", _LAYERS, lambda x: _render(layers=x)),
-    "gan side": Curve("step of a GAN, 8 images", "pixels a side", (16, 32, 64, 128), lambda x: _gan_step(x, 8)),
-    "gan batch": Curve("step of a GAN, 32 x 32", "images", (4, 8, 16, 32, 64), lambda x: _gan_step(32, x)),
+    "gan side": Curve("step of a GAN, 8 images", "pixels a side", (16, 32, 64, 128), lambda x: gan_step(x, 8)),
+    "gan batch": Curve("step of a GAN, 32 x 32", "images", (4, 8, 16, 32, 64), lambda x: gan_step(32, x)),
     "threads multiscale": Curve(
-        "trace 16 x 64 x 64", "threads", (1, 2), partial(_threaded, partial(_multiscale, 16)), threads=True
+        "trace 16 x 64 x 64", "threads", (1, 2), partial(_threaded, partial(multiscale, 16)), threads=True
     ),
     "threads render": Curve(
         "16 x 64 x 64 with gradient", "threads", (1, 2), partial(_threaded, partial(_render, 16)), threads=True
     ),
-    "threads gan": Curve("step of a GAN, 16 x 32 x 32", "threads", (1, 2), partial(_threaded, _gan_step), threads=True),
+    "threads gan": Curve("step of a GAN, 16 x 32 x 32", "threads", (1, 2), partial(_threaded, gan_step), threads=True),
     "mesh tree": Curve("`mesh_tree`", "faces", _FACES, _tree),
     "mesh distance": Curve("`mesh_distance` of 100,000 points", "faces", _FACES, _distances),
     "read ply": Curve("read a binary PLY", "faces", _FACES, partial(_reading, ".ply")),

@@ -288,6 +288,8 @@ def test_materials_that_a_library_lacks_are_said(tmp_path: Path) -> None:
         ("map_Kd -mm 0.5 0.5 a.png", "option -mm of map_Kd is not read: its textures look different"),
         ("Kd 1 1 1\nd 0.5", "opacity (d) is not read: the mesh is opaque"),
         ("Kd 1 1 1\nTr 0.5", "opacity (Tr) is not read: the mesh is opaque"),
+        ("Kd 1 1 1\nKe 0 0 0", None),
+        ("Kd 1 1 1\nKe 0 0.5 0", "emission (Ke) is not read: what emits light looks darker"),
         ("Kd 1 1 1\nd 0.5 # glass", "opacity (d) is not read: the mesh is opaque"),
         (
             "Kd spectral red.rfl 1",
@@ -427,6 +429,37 @@ def test_textures_go_on_outside_as_samplers_say(
         colour = one.albedo(torch.arange(len(uv)), torch.full((len(uv), 3), 1 / 3))[:, :3].mul(255).round()
         assert "".join(letters[tuple(map(int, rgb))] for rgb in colour.tolist()) == expected
     assert notes == []
+
+
+@pytest.mark.parametrize("wrap", [10497, 33071])
+def test_diffuse_colours_of_specular_glossiness(tmp_path: Path, wrap: int) -> None:
+    """The extension of before metallic-roughness was all that is used: its diffuse colours are what is seen."""
+    path = tmp_path / "quad.gltf"
+    quad(baseColorTexture=four_colours()).export(path)
+    content = json.loads(path.read_text())
+    texture = content["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+    content["samplers"] = [{"wrapS": wrap, "wrapT": wrap}]
+    content["textures"][0]["sampler"] = 0
+    extension = {"diffuseTexture": texture, "diffuseFactor": [1.0, 0.25, 1.0, 1.0]}
+    content["materials"] = [{"extensions": {"KHR_materials_pbrSpecularGlossiness": extension}}]
+    path.write_text(json.dumps(content))
+    model, notes = read_model(path)
+    image = render_model(model, FRONT, 32, light=FLAT)[0]
+    assert notes == [] and model.wraps == [("repeat" if wrap == 10497 else "clamp",) * 2]
+    green = 255 * (1.055 * 0.25 ** (1 / 2.4) - 0.055)  # of linear light, as sRGB has it
+    assert seen(image, "top left") == [255, 0, 0, 255]
+    assert seen(image, "top right")[1] == pytest.approx(green, abs=1.5)
+
+
+def test_emission_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "quad.gltf"
+    quad(baseColorTexture=four_colours()).export(path)
+    content = json.loads(path.read_text())
+    for emitted, said in (([0, 0, 0], 0), ([0, 0.5, 0], 1), ("x", 0)):
+        content["materials"][0]["emissiveFactor"] = emitted
+        path.write_text(json.dumps(content))
+        notes = read_model(path)[1]
+        assert sum("emissiveFactor is not read: what emits light looks darker" in note for note in notes) == said
 
 
 @pytest.mark.parametrize("wrong", ["x", 7, [1]])

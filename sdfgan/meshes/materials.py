@@ -27,11 +27,13 @@ _MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
 _USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
 _OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t]*(?:#.*|\r)?$")
 _COLOUR = re.compile(rb"(?mi)^([ \t]*Kd[ \t]+)([^#\r\n]*)(?:#[^\r\n]*)?")
+_EMISSION = re.compile(rb"(?mi)^[ \t]*Ke[ \t]+([^#\r\n]*)")
 _PLACED = re.compile(r"-(s|o|t|clamp|mm)((?: +(?:on|off|[-+.\d][-+.\deE]*))*)(?= )")  # options that move or change it
 _NEUTRAL: dict[str, set[Any]] = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
+_SPECULAR = "KHR_materials_pbrSpecularGlossiness"
 Wrap = Literal["repeat", "clamp", "mirror"]
 _REPEAT = 10497  # glTF's default
 _WRAPS: dict[int, Wrap] = {_REPEAT: "repeat", 33071: "clamp", 33648: "mirror"}
@@ -97,7 +99,7 @@ def _note(path: Path, name: str, is_texture: bool) -> str | None:
     file = _found(path.parent, name)
     if file is not None and not (is_texture and _is_unreadable(file)):
         return None
-    why = "no image that is read" if file is not None else "missing"
+    why = "not an image that is read" if file is not None else "missing"
     if file is None and _leads_out(path.parent, name):
         why = "outside its folder, and not read"
     return f"{path}: {_shown(name)} is {why}: what it colours has its plain colour"
@@ -185,6 +187,9 @@ def _not_followed_of_obj(library: bytes) -> Iterator[str]:
             values = {word if word in ("on", "off") else _number(word) for word in given.split()}
             if not values <= _NEUTRAL[name]:
                 yield f"option -{name} of map_Kd is not read: its textures look different"
+    for given in _EMISSION.findall(library):
+        if any(_number(word) > 0 for word in given.decode(errors="replace").split()):
+            yield "emission (Ke) is not read: what emits light looks darker"
     for name, value in _OPACITY.findall(library):
         if _number(value.decode()) != (1.0 if name == b"d" else 0.0):
             yield f"opacity ({name.decode()}) is not read: the mesh is opaque"
@@ -215,6 +220,10 @@ def _not_followed(path: Path) -> Iterator[str]:
             yield "KHR_texture_basisu is not read: what it colours has its plain colour"
     for material in _dictionaries(content, "materials"):
         colour = _inner(_inner(material, "pbrMetallicRoughness"), "baseColorTexture")
+        colour = colour or _inner(_inner(_inner(material, "extensions"), _SPECULAR), "diffuseTexture")
+        emitted = material.get("emissiveFactor")
+        if isinstance(emitted, list) and any(isinstance(one, (int, float)) and one > 0 for one in emitted):
+            yield "emissiveFactor is not read: what emits light looks darker"
         moved = _inner(_inner(colour, "extensions"), "KHR_texture_transform")
         if any(moved.get(name, same) != same for name, same in _IN_PLACE.items()):
             yield "KHR_texture_transform is not read: its textures lie elsewhere"
@@ -258,16 +267,18 @@ def _gltf(path: Path) -> tuple[dict[str, Any], bytes]:
 def with_materials(path: Path) -> tuple[Path | io.BytesIO, str | None]:
     """A file for trimesh, and its type if it does not say: a glTF whose coloured parts all have materials.
 
-    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half. Samplers
-    do not come from trimesh: materials have names that say how their textures go on, for `wraps_of`.
+    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half. Neither
+    samplers nor colours of specular-glossiness come from trimesh: materials get diffuse colours as base colours, and
+    names that say how their textures go on, for `wraps_of`.
     """
     if path.suffix.lower() not in (".glb", ".gltf"):
         return path, None
     content, binary = _gltf(path)
     parts = [part for mesh in _dictionaries(content, "meshes") for part in _dictionaries(mesh, "primitives")]
     bare = [part for part in parts if "COLOR_0" in _inner(part, "attributes") and "material" not in part]
-    named = _name_by_wraps(content)
-    if not (bare or named):
+    changed = _take_diffuse(content)
+    changed |= _name_by_wraps(content)
+    if not (bare or changed):
         return path, None
     if bare:
         materials = content.setdefault("materials", [])
@@ -286,6 +297,21 @@ def wraps_of(material: Any) -> tuple[Wrap, Wrap]:
     """How a material's texture goes on along u and v outside [0, 1], as the glTF it is from says."""
     given = _WRAP_NAME.fullmatch(str(getattr(material, "name", "")))
     return (_WRAPS[int(given[1])], _WRAPS[int(given[2])]) if given else ("repeat", "repeat")
+
+
+def _take_diffuse(content: dict[str, Any]) -> bool:
+    """Give materials of KHR_materials_pbrSpecularGlossiness alone their diffuse colours; whether there are any."""
+    taken = False
+    for material in _dictionaries(content, "materials"):
+        extensions = _inner(material, "extensions")
+        diffuse = _inner(extensions, _SPECULAR)
+        if not diffuse or "pbrMetallicRoughness" in material:
+            continue
+        names = {"diffuseFactor": "baseColorFactor", "diffuseTexture": "baseColorTexture"}
+        material["pbrMetallicRoughness"] = {names[name]: diffuse[name] for name in names if name in diffuse}
+        del extensions[_SPECULAR]
+        taken = True
+    return taken
 
 
 def _name_by_wraps(content: dict[str, Any]) -> bool:
