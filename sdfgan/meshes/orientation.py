@@ -9,6 +9,8 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from sdfgan.meshes.nesting import flat_parts
+
 _MAX_CROWDED, _MAX_AROUND = 2**12, 16  # edges of more than two faces, and faces of one: up to these, parts are joined
 
 
@@ -59,13 +61,14 @@ def orient(
     return part, turned
 
 
-def join_parts(faces: np.ndarray, part: np.ndarray) -> np.ndarray:
+def join_parts(vertices: np.ndarray, faces: np.ndarray, part: np.ndarray) -> np.ndarray:
     """The part of each face [F], where parts that continue each other across edges of more than two faces are one.
 
     Two boxes that share a side have edges of four faces: two of them go one way along the edge and two the other way,
-    and each side continues the rest of one box. Parts are joined in pairs that leave no face over: those first that
-    have the most such edges in common, of equal ones those nearest in the file; what continues its own part needs no
-    other. So a box that is inside out is turned with all of its sides.
+    and each side continues the rest of one box. Parts are joined in pairs that leave no face over: first sides with
+    what is closed enough to have an inside, two of which are never joined; of these pairs first those that have the
+    most such edges in common, of equal ones those nearest in the file. What continues its own part needs no other. So a
+    box that is inside out is turned with all of its sides.
     """
     order, ascending, starts, counts = _edges(faces)
     crowded = np.flatnonzero((counts > 2) & (counts <= _MAX_AROUND) & (counts % 2 == 0))
@@ -85,16 +88,23 @@ def join_parts(faces: np.ndarray, part: np.ndarray) -> np.ndarray:
             ways.append(way)
     first = np.unique(part, return_index=True)[1]  # face of each part
     body = np.arange(len(first))  # of each part
+    has_inside = ~flat_parts(vertices[faces], part)
     at: dict[int, set[int]] = {}  # by body, which of these edges it has
     for i, way in enumerate(ways):
         for owner in way:
             at.setdefault(owner, set()).add(i)
-    for pair in sorted(shared, key=lambda pair: (-len(shared[pair]), abs(first[pair[0]] - first[pair[1]]))):
+
+    def order_of(pair: tuple[int, int]) -> tuple[bool, int, int]:
+        p, q = pair
+        return bool(has_inside[p] == has_inside[q]), -len(shared[pair]), abs(int(first[p] - first[q]))
+
+    for pair in sorted(shared, key=order_of):
         p, q = body[list(pair)].tolist()
-        if p == q or not any(ways[i][p] * ways[i][q] < 0 for i in shared[pair]):
+        if p == q or (has_inside[p] and has_inside[q]) or not any(ways[i][p] * ways[i][q] < 0 for i in shared[pair]):
             continue
         for i in at[q]:
             ways[i][p] += ways[i].pop(q)
         at[p] |= at.pop(q)
         body[body == q] = p
+        has_inside[p] |= has_inside[q]
     return np.unique(body, return_inverse=True)[1].reshape(-1)[part]

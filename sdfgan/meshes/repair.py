@@ -87,7 +87,7 @@ def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, 
     pairs, agree, uses = neighbours(faces)
     part, turned = orient(vertices, faces, pairs, agree)
     faces[turned] = faces[turned][:, ::-1]
-    part = join_parts(faces, part)
+    part = join_parts(vertices, faces, part)
     wrong = inside_out(vertices, faces, part, turned, uses)
     faces[wrong[part]] = faces[wrong[part]][:, ::-1]
     used, faces = np.unique(faces, return_inverse=True)
