@@ -119,8 +119,14 @@ TABLES = (
     Table(
         "Radiance fields",
         "`nerf.py`: Lego at 200 x 200.",
-        lambda one: "psnr" in one,
+        lambda one: "psnr" in one and "cameras" not in one,
         _columns("model", "steps", "cpu_minutes", "psnr", "ssim", "views"),
+    ),
+    Table(
+        "Cameras that are a little wrong",
+        "`nerf_cameras.py`: Lego at 200 x 200, its training cameras turned and moved; mean errors of what was found.",
+        lambda one: "cameras" in one,
+        _columns("cameras", "model", "steps", "psnr_training", "psnr", "psnr_fitted", "degrees", "distance", "pixels"),
     ),
     Table("Meshes to fields", "`sdf.py recipe`", _is("suite", "recipe"), _FITTED),
     Table(

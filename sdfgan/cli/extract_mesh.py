@@ -64,7 +64,8 @@ def _write_one(config: ExtractMeshConfig, kind: Kind) -> None:
         surface = scene_surface(run.model, run.config, cells)
         field = surface
         gains = run.gains() if config.texture_resolution else None
-        make = partial(scene_mesh, surface, cells, run.scene, *asked, gains)
+        scene = run.photographed() if config.texture_resolution else run.scene
+        make = partial(scene_mesh, surface, cells, scene, *asked, gains)
     else:
         field = solid = load_solid(config)
         if solid.unsigned and config.format == "mrc":

@@ -13,6 +13,7 @@ from sdfgan.cli.flags import ExtractMeshConfig, RenderConfig
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
 from sdfgan.images import Show, image_grid, save_image
+from sdfgan.nerf.cameras import saved_corrections
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.exposures import saved_gains
 from sdfgan.nerf.job import background_value
@@ -73,6 +74,11 @@ class SceneRun(NamedTuple):
         """The factors [images, 3] of the exposures of photographs that make a texture, or None. Raises UserError."""
         learnt = self.config.exposure and self.config.model == "surface"
         return saved_gains(self.saved, len(self.scene.train)) if learnt else None
+
+    def photographed(self) -> Scene:
+        """The scene with the cameras of its training images as the run corrected them, if it did. Raises UserError."""
+        learnt = self.config.refine_cameras
+        return saved_corrections(self.saved, self.scene.train).corrected(self.scene) if learnt else self.scene
 
     def render(self, flags: RenderConfig, show: Show, frames: int | None, output: Path) -> None:
         """A video of so many frames, or `views` images, along the orbit that training ends with."""

@@ -22,9 +22,10 @@ from torch import Tensor
 from sdfgan.data.archives import SUFFIXES, natural
 from sdfgan.data.colmap import find_model
 from sdfgan.data.images import decode_mask, decode_whole
-from sdfgan.data.transforms import Frame, inside, lens_of, number, read_frames
+from sdfgan.data.transforms import Frame, inside, lens_of, number, read_frames, transforms
 from sdfgan.errors import UserError
 from sdfgan.ops.pixels import PixelViews, pixel_views, sample_pixels
+from sdfgan.training.files import write_json
 
 _OBJECT_SIDE = 1.5  # half of it, in the units of Blender's scenes
 _HELD_OUT_EVERY = 8  # photograph, where the files name no split, as in mip-NeRF 360
@@ -116,6 +117,7 @@ class Scene(NamedTuple):
     bounded: bool  # whether everything is in the cube [-1, 1]^3
     to_file: Tensor  # [3, 4] float64: similarity from scene coordinates to the file's, both y up
     notes: tuple[str, ...] = ()  # what the files say and nothing uses, and what was left out
+    frames: tuple[Frame, ...] = ()  # of all views, each with its split; a split's are in its views' order
 
 
 def load_scene(
@@ -164,7 +166,20 @@ def load_scene(
     if not parts["train"]:
         raise UserError(f"{path}: 0 frames to train with")
     val, test = (views.select(parts[name]) if parts[name] else None for name in ("val", "test"))
-    return Scene(path, views.select(parts["train"]), val, test, has_alpha, bounded, to_file, tuple(notes))
+    found = tuple(frame._replace(split=split) for frame, split in zip(frames, splits, strict=True))
+    return Scene(path, views.select(parts["train"]), val, test, has_alpha, bounded, to_file, tuple(notes), found)
+
+
+def write_cameras(scene: Scene, folder: Path) -> Path:
+    """Write the cameras of a scene as a transforms file into `folder`: the path of it.
+
+    It takes the place of the one in the scene's folder, where the paths in it begin: transforms_train.json if there is
+    one, with the training images alone, else transforms.json, with all images and the lists of their splits.
+    """
+    name = "transforms_train.json" if (scene.path / "transforms_train.json").is_file() else "transforms.json"
+    frames = [frame for frame in scene.frames if frame.split == "train" or name == "transforms.json"]
+    write_json(folder / name, transforms(frames, scene.path, splits=name == "transforms.json"))
+    return folder / name
 
 
 def _frames(path: Path) -> tuple[list[Frame], list[str]]:

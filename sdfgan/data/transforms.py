@@ -6,14 +6,15 @@ A lens that is not modelled is refused by its name, and what else the file says 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sdfgan.cameras import from_blender
+from sdfgan.cameras import from_blender, to_blender
 from sdfgan.data.archives import MAX_BYTES, SUFFIXES, natural
 from sdfgan.errors import UserError
 from sdfgan.training.files import parse_json, read_errors
@@ -110,6 +111,43 @@ def read_frames(file: Path, split: str | None = None) -> tuple[list[Frame], list
     if left_out:
         notes.append(f"{file}: {left_out} of {len(frames)} frames are in no list of file names and left out")
     return sorted(result, key=lambda frame: natural(frame.path.as_posix())), notes
+
+
+def transforms(frames: Sequence[Frame], root: Path, splits: bool) -> dict[str, Any]:
+    """What `read_frames` reads, of frames whose images are in the folder `root`; with the lists of their `splits`.
+
+    Cameras and lenses stand once, before the frames, if all images have the same.
+    """
+    poses = to_blender(torch.stack([frame.pose for frame in frames])).tolist()
+    cameras = [{**frame.intrinsics, **_lens_entries(frame.lens)} for frame in frames]
+    shared = cameras[0] if all(camera == cameras[0] for camera in cameras) else {}
+    names = [_from(root, frame.path) for frame in frames]
+    rows = []
+    for frame, name, camera, pose in zip(frames, names, cameras, poses, strict=True):
+        mask = {} if frame.mask is None else {"mask_path": _from(root, frame.mask)}
+        rows.append({"file_path": name, **mask, **({} if shared else camera), "transform_matrix": pose})
+    lists = {
+        key: [name for name, frame in zip(names, frames, strict=True) if f"{frame.split}_filenames" == key]
+        for key in (_SPLITS if splits else ())
+    }
+    return {**shared, **{key: listed for key, listed in lists.items() if listed}, "frames": rows}
+
+
+def _from(root: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _lens_entries(lens: Lens) -> dict[str, Any]:
+    """As `_lens` reads them."""
+    k1, k2, p1, p2, k3, k4, k5, k6, a = lens.factors
+    if lens.fisheye:
+        return {"camera_model": "OPENCV_FISHEYE", "k1": k1, "k2": k2, "k3": k3, "k4": a, "p1": p1, "p2": p2}
+    if a:
+        return {"camera_model": "OPENCV", "distortion_params": [k1, k2, k3, a, p1, p2]}
+    known = {"k1": k1, "k2": k2, "k3": k3, "p1": p1, "p2": p2}
+    if k4 or k5 or k6:
+        return {"camera_model": "FULL_OPENCV", **known, "k4": k4, "k5": k5, "k6": k6}
+    return {"camera_model": "OPENCV", **known} if any(known.values()) else {}
 
 
 def _listed_splits(file: Path, values: dict[str, Any], names: list[str]) -> list[str | None]:

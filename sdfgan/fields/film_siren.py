@@ -22,15 +22,18 @@ from sdfgan.fields.base import Field, FieldSample, linear_layers
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
 _MIN_ROWS = 8
+_PALETTE = 4  # colours of a shape: one more than the texture branch has outputs
+COLOR_SPACES = ("rgb", "hsv", "palette")
 
 
 @dataclass(frozen=True)
 class FilmCondition(Condition):
     """A batch of latents, as the network sees it: layer i is sin(scales[:, i] * (W_i x) + shifts[:, i]).
 
-    scales and shifts are [B, layers, width], for the layers of trunk, SDF and texture in turn; base_color [B, 1, 3] is
-    the colour of the whole shape, before the sigmoid, that the texture varies. It is of the weights it was made from:
-    make a new one after they have changed. `packs` are these weights as the kernels take them, by precision.
+    scales and shifts are [B, layers, width], for the layers of trunk, SDF and texture in turn; base_color [B, P, 3],
+    before the sigmoid, is the colour of the whole shape that the texture varies (P = 1), or the colours of its palette
+    (P = 4). It is of the weights it was made from: make a new one after they have changed. `packs` are these weights
+    as the kernels take them, by precision.
     """
 
     scales: Tensor
@@ -71,7 +74,9 @@ class FilmSirenSDF(Field):
             branch (as in GRAF, Schwarz et al. 2020).
         omega_first, omega_hidden, omega_texture: frequencies of the first layer, of the other trunk and SDF layers,
             and of the texture layers. Low texture frequencies keep the colour of a part uniform.
-        color_space: "rgb" or "hsv": what the three outputs of the texture branch mean.
+        color_space: "rgb", "hsv" or "palette": what the three outputs of the texture branch mean. With "palette" the
+            latent gives four colours, and they are the log-odds of the second to fourth against the first, by which
+            the colours are mixed: a shape has few colours, however its texture varies.
         prior_radius: radius of the sphere that the untrained field represents.
 
     Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if neither forward mode
@@ -106,8 +111,8 @@ class FilmSirenSDF(Field):
         layers = {"trunk_layers": trunk_layers, "sdf_layers": sdf_layers, "texture_layers": texture_layers}
         check_whole("FilmSirenSDF", 1, width=width, **layers, latent_size=latent_size, mapping_width=mapping_width)
         check_whole("FilmSirenSDF", 0, texture_latent_size=texture_latent_size)
-        if color_space not in ("rgb", "hsv"):
-            raise ValueError(f"FilmSirenSDF: color_space must be 'rgb' or 'hsv', got {color_space!r}")
+        if color_space not in COLOR_SPACES:
+            raise ValueError(f"FilmSirenSDF: color_space must be one of {', '.join(COLOR_SPACES)}, got {color_space!r}")
         self.width = width
         self.trunk_layers, self.sdf_layers, self.texture_layers = trunk_layers, sdf_layers, texture_layers
         self.geometry_latent_size, self.texture_latent_size = latent_size, texture_latent_size
@@ -132,7 +137,8 @@ class FilmSirenSDF(Field):
         self.texture_bias = nn.Parameter(torch.zeros(3))
 
         geometry_film = 2 * width * geometry_layers
-        texture_film = 2 * width * texture_layers + 3  # and the base colour
+        self._base_colors = _PALETTE if color_space == "palette" else 1
+        texture_film = 2 * width * texture_layers + 3 * self._base_colors
         if texture_latent_size:
             self.mapping = _mapping_network(latent_size, mapping_width, mapping_layers, geometry_film)
             self.texture_mapping = _mapping_network(texture_latent_size, mapping_width, mapping_layers, texture_film)
@@ -155,8 +161,9 @@ class FilmSirenSDF(Field):
         if self.texture_latent_size:
             texture = _mapped(self.texture_mapping, latents[:, self.geometry_latent_size :])
             film = torch.cat([film, texture], dim=1)
-        base_color = 4 * film[:, None, -3:]
-        film = film[:, :-3].view(batch, len(self.omegas), 2, self.width)
+        film, colors = film.tensor_split((-3 * self._base_colors,), 1)
+        base_color = 4 * colors.view(batch, self._base_colors, 3)
+        film = film.view(batch, len(self.omegas), 2, self.width)
         omegas = torch.stack([film.new_full((), omega) for omega in self.omegas])  # a copy would wait for the device
         scales = omegas[:, None] * (1 + 0.5 * film[:, :, 0])  # [B, layers, width]
         shifts = scales * torch.stack(tuple(self.biases)) + 1.5 * film[:, :, 1]
@@ -306,7 +313,7 @@ class FilmSirenSDF(Field):
         if (network := self._for_kernels(points, condition)) is not None:
             rows = _rows(points, condition, image)
             value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)
-            return FieldSample(value, gradient, self._colour(texture, condition.base_color[:, 0].index_select(0, rows)))
+            return FieldSample(value, gradient, self._colour(texture, condition.base_color.index_select(0, rows)))
         grouped, groups, condition = _group(points, image, condition)
         value, gradient, trunk = self._geometry(grouped, condition)
         rgb = self._texture(trunk, condition)
@@ -358,10 +365,14 @@ class FilmSirenSDF(Field):
         features = trunk
         for index in range(self.trunk_layers + self.sdf_layers, len(self.omegas)):
             features = self._layer(condition, index, features)[0].sin()
-        return self._colour(_dot(features, self.texture_head.t()), condition.base_color)
+        return self._colour(_dot(features, self.texture_head.t()), condition.base_color[:, None])
 
     def _colour(self, texture: Tensor, base_color: Tensor) -> Tensor:
-        color = torch.sigmoid(2 * texture + self.texture_bias + base_color)
+        """Albedo [..., 3] of outputs [..., 3] and base colours that broadcast to [..., P, 3]."""
+        if self.color_space == "palette":
+            odds = nn.functional.pad(4 * texture + self.texture_bias, (1, 0))
+            return (torch.softmax(odds, -1)[..., None] * torch.sigmoid(base_color)).sum(-2)
+        color = torch.sigmoid(2 * texture + self.texture_bias + base_color[..., 0, :])
         return hsv_to_rgb(color) if self.color_space == "hsv" else color
 
 

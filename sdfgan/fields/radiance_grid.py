@@ -36,14 +36,15 @@ class _Exponential(torch.autograd.Function):
 class _Recalled(torch.autograd.Function):
     """Features of a hash grid and a network that are known already, with the gradient by both; of first order.
 
-    Of the hash grid it is that by its table or, where there is none, by what it encoded.
+    Of the hash grid it is that by its points, if they need one, and by its table or, where there is none, by what it
+    encoded.
     """
 
     @staticmethod
     def forward(
         ctx: Any, unit: Tensor, encoded: Tensor, features: Tensor, grid: HashGrid, table: Tensor | None, *layers: Tensor
     ) -> Tensor:
-        ctx.grid = None if table is None else grid
+        ctx.grid, ctx.by_table = grid, table is not None
         ctx.save_for_backward(unit, encoded, *layers)
         return features
 
@@ -53,10 +54,13 @@ class _Recalled(torch.autograd.Function):
         unit, encoded, *layers = ctx.saved_tensors
         weights, biases = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         by_encoded, by_weights, by_biases = ops.perceptron_gradients(encoded, weights, biases, gradient.contiguous())
-        if ctx.grid is None:
-            return None, by_encoded, None, None, None, *by_weights, *by_biases
-        by_table = ctx.grid.table_gradient(unit, by_encoded)
-        return None, None, None, None, by_table, *by_weights, *by_biases
+        grid, by_unit = ctx.grid, None
+        if ctx.needs_input_grad[0]:
+            by_unit = ops.hash_encoding_gradient(unit, grid.table, by_encoded, grid.cells, grid.table_size)
+        if not ctx.by_table:
+            return by_unit, by_encoded, None, None, None, *by_weights, *by_biases
+        by_table = grid.table_gradient(unit, by_encoded)
+        return by_unit, None, None, None, by_table, *by_weights, *by_biases
 
 
 class RadianceGrid(nn.Module):
@@ -92,7 +96,7 @@ class RadianceGrid(nn.Module):
 
     def radiance(self, places: RaySamples, condition: Any = None) -> Radiance:
         """See `VolumeField`."""
-        features = self._features(places) if places.known is None else self._recall(places.known)
+        features = self._features(places) if places.known is None else self._recall(places.known, places)
         smooth = torch.zeros_like(places.directions[:, 0])
         directions = ops.integrated_directional_encoding(places.directions, smooth, DIRECTION_LEVELS)
         color = self.color_net(torch.cat((directions, features[:, 1:]), -1))
@@ -109,8 +113,10 @@ class RadianceGrid(nn.Module):
         features = self.density_net(encoded)
         return self._density(features), (unit, encoded, features)
 
-    def _recall(self, known: tuple[Tensor, ...]) -> Tensor:
+    def _recall(self, known: tuple[Tensor, ...], places: RaySamples) -> Tensor:
         """`_features` of what `survey` knows."""
+        if places.points.requires_grad:  # by which there is a gradient, too
+            known = (self.grid.unit(self._points(places)), *known[1:])
         layers = [layer for layer in self.density_net if isinstance(layer, nn.Linear)]
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         table = None if known[1].requires_grad else self.grid.table

@@ -123,8 +123,9 @@ class GanConfig(Config):
     """Frequency of the other sine layers of shape. Higher values give finer detail, but also ripples."""
     omega_texture: Frequency = 3.0
     """Frequency of the texture layers. Higher values give finer patterns."""
-    color_space: Literal["rgb", "hsv"] = "rgb"
-    """Colour space of the texture branch's outputs."""
+    color_space: Literal["rgb", "hsv", "palette"] | None = None
+    """Colour space of the texture branch's outputs; with palette they mix four colours that each shape has. Default:
+    palette for film-siren, else rgb."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5
@@ -278,6 +279,7 @@ class GanConfig(Config):
             "width": 64 if on_cpu else 128,
             "precision": "fp32" if on_cpu else "bf16",
             "trunk_layers": 8 if is_volume else 3,
+            "color_space": "palette" if self.generator == "film-siren" else "rgb",
             "eikonal_weight": 0.0 if is_volume else 0.5,
             "learning_rate_generator": 5e-4 if resolution <= 32 else 2.5e-4,
             "r1_gamma": _r1_gamma(resolution) if self.gan_loss in ("logistic", "hinge") else 0.0,
@@ -351,8 +353,7 @@ class GanConfig(Config):
         what = "a GAN configuration"
         own, listed = values, []
         if isinstance(values, dict):
-            # Before --shapes there were only solids.
-            own = {"shapes": "solids", **{name: value for name, value in values.items() if name != "stages"}}
+            own = {**_FORMER, **{name: value for name, value in values.items() if name != "stages"}}
             listed = values.get("stages", [])
         try:
             stages = tuple(Stage.from_json(one, cls) for one in (listed if isinstance(listed, list) else [listed]))
@@ -372,6 +373,7 @@ class ResolvedGanConfig(GanConfig):
     dataset_size: int
     width: int
     trunk_layers: int
+    color_space: Literal["rgb", "hsv", "palette"]
     precision: Literal["fp32", "bf16", "fp16"]
     eikonal_weight: float
     r1_gamma: float
@@ -431,6 +433,7 @@ def _r1_gamma(resolution: int) -> float:
     return 5.0 * max(1, resolution / 32) ** 2
 
 
+_FORMER = {"shapes": "solids", "color_space": "rgb"}  # of runs from before these settings
 _ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
 
 
@@ -481,7 +484,7 @@ def check_settings(config: ResolvedGanConfig) -> None:
 
 def _check_generator(config: ResolvedGanConfig) -> None:
     if config.generator != "film-siren" and config.color_space != "rgb":
-        raise UserError(f"--color-space hsv is for --generator film-siren, got {config.generator}")
+        raise UserError(f"--color-space {config.color_space} is for --generator film-siren, got {config.generator}")
     if config.generator == "dfr" and config.texture_latent_size:
         raise UserError("--texture-latent-size: the dfr generator has one latent")
     if config.light != "headlight" and (config.renderer == "dfr" or config.generator == "pi-gan"):

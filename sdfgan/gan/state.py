@@ -19,7 +19,7 @@ from sdfgan.fields import Field, FilmSirenSDF
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.gan.models import make_generator, poses_of
+from sdfgan.gan.models import config_of, make_generator, poses_of
 from sdfgan.gan.poses import PoseLearner
 from sdfgan.raycast import Room
 from sdfgan.training.checkpoint import (
@@ -31,6 +31,7 @@ from sdfgan.training.checkpoint import (
     unpack_module,
     unpack_optimizer,
 )
+from sdfgan.training.config import flag_of
 from sdfgan.training.graphs import Graphs
 from sdfgan.training.health import Health
 from sdfgan.training.job import Job
@@ -40,6 +41,12 @@ from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gr
 _WORST_PRECONDITIONING = 0.5
 _SMALL = 32  # pixels: rendering chunks of such images in parallel, Python's threads wait for each other mostly
 _RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
+# What must agree where networks are taken from another run.
+_OF_NETWORKS = (
+    *("generator", "width", "trunk_layers", "sdf_layers", "texture_layers", "latent_size", "texture_latent_size"),
+    *("mapping_width", "color_space", "shared_film", "octaves", "activation", "weight_norm"),
+    *("channels", "discriminator", "discriminator_channels", "discriminator_max_channels"),
+)
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
 
 Gradients = Sequence[Tensor]
@@ -211,8 +218,17 @@ class TrainingState(Job):
         self.steps_done = state["step"]
 
     def load_networks(self, saved: Saved) -> None:
-        """Take the networks, and nothing else, from another run's checkpoint. Their averages are warm already."""
+        """Take the networks, and nothing else, from another run's checkpoint. Their averages are warm already.
+
+        Raises UserError where they are not those of this run's settings.
+        """
         source, tensors, _ = saved
+        theirs = config_of(saved)
+        for name in _OF_NETWORKS:
+            there, here = getattr(theirs, name), getattr(self.config, name)
+            if there != here:
+                flag = flag_of(name)
+                raise UserError(f"{source}: its networks are of {flag} {there}, expected {here}: give {flag} {there}")
         self.averages_warm_up = False
         unpack_module(self.generator, tensors, "generator", source)
         unpack_module(self.discriminator, tensors, "discriminator", source)

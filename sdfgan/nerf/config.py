@@ -37,6 +37,7 @@ Model = Literal["fast", "surface", "nerf", "mip-nerf", "mip-nerf-360", "ref-nerf
 
 GRID_MODELS = ("fast", "surface")  # of a hash grid, marched through an occupancy grid
 CLASSIC_MODELS = ("nerf", "mip-nerf", "mip-nerf-360", "ref-nerf")
+POINT_MODELS = ("fast", "surface", "nerf")  # the others' cones are not differentiable in their rays
 
 _Reduction = Rule("be in (0, 1]", lambda x: 0 < x <= 1, "> 0, <= 1")
 
@@ -110,6 +111,9 @@ class NerfConfig(Config):
     exposure: Annotated[bool, Essential] = False
     """Learn a factor on the red, green and blue of each training image, for photographs whose exposure or white balance
     varies. Their geometric mean is 1; other views are seen at that."""
+    refine_cameras: Annotated[bool, Essential] = False
+    """Correct the pose of each training image by a small rotation and translation, learnt with the scene: for poses
+    that are a little wrong, as those of phones are. Writes the corrected cameras into the run folder."""
     srgb: bool = True
     """Ref-NeRF: add diffuse and specular light in linear colours, then convert to sRGB."""
     ide_levels: Annotated[int, Between(1, 5)] = 5
@@ -175,6 +179,9 @@ class NerfConfig(Config):
     """Final learning rate as a share of the largest; it falls exponentially."""
     warmup_steps: Natural | None = None
     """Steps over which the learning rate rises, from 1%."""
+    camera_learning_rate: Scale = 1e-3
+    """--refine-cameras: Adam's largest learning rate of rotations (radians) and translations (scene units); it rises
+    and falls as the other one does."""
     gradient_clip: Annotated[float, Formerly("grad_clip")] = -1.0
     """Largest norm of the gradient; negative: not clipped."""
     center_crop_steps: Natural = 0
@@ -233,6 +240,8 @@ class NerfConfig(Config):
     def defaults(self, on_cpu: bool) -> dict[str, Any]:
         """What the device and the model decide where it is not given; also what only other models use."""
         found = {**_FAST[on_cpu], **_CLASSIC[on_cpu], **_COMMON[on_cpu], **_MODELS[self.model][on_cpu]}
+        if self.refine_cameras:
+            found["visual_hull"] = False  # what it cuts off is empty for ever, however cameras are corrected later
         return found if self.model in GRID_MODELS else {**found, "samples": None}
 
     def resolved(self) -> ResolvedNerfConfig:
@@ -332,6 +341,10 @@ class ResolvedNerfConfig(NerfConfig):
             raise UserError(f"--coarse-levels must not be more than --hash-levels, got {both}")
         if self.surface_steps > self.steps:
             raise UserError(f"--surface-steps must not be more than --steps, got {self.surface_steps} and {self.steps}")
+        if self.refine_cameras and self.surface_steps:
+            raise UserError(f"--surface-steps must be 0 with --refine-cameras, got {self.surface_steps}")
+        if self.refine_cameras and self.visual_hull:
+            raise UserError("--visual-hull must be False with --refine-cameras: it needs exact cameras")
 
 
 _ONLY_OF: dict[tuple[str, ...], str] = {
@@ -339,6 +352,7 @@ _ONLY_OF: dict[tuple[str, ...], str] = {
     ("surface",): "surface_density thickness thickness_final sphere_radius coarse_levels coarse_share eikonal_weight "
     "curvature_weight mask_weight surface_steps",
     ("fast", *CLASSIC_MODELS): "mesh_level",
+    POINT_MODELS: "refine_cameras camera_learning_rate",
     CLASSIC_MODELS: "octaves coarse_samples fine_samples distortion_weight visual_hull",
     ("mip-nerf-360", "ref-nerf"): "proposal_width proposal_layers interlevel_weight",
     ("ref-nerf",): "srgb ide_levels bottleneck_noise normal_weight predicted_normal_weight normal_deviation "

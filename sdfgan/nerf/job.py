@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.data.scenes import Scene, load_scene
+from sdfgan.data.scenes import Scene, load_scene, write_cameras
 from sdfgan.errors import UserError
 from sdfgan.images import save_image, say_if_no_video
 from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
+from sdfgan.nerf.cameras import CameraCorrections
 from sdfgan.nerf.config import GRID_MODELS, NerfConfig, ResolvedNerfConfig
 from sdfgan.nerf.exposures import Exposures
 from sdfgan.nerf.mesh import scene_mesh, scene_surface
@@ -104,8 +105,10 @@ class NerfJob(Job):
             torch.manual_seed(config.seed)
             self.model: SceneModel = make_model(config, scene.bounded).to(self.device)
         self.exposures = Exposures(len(scene.train) if config.exposure else 0).to(self.device)
-        self.modules = [self.model, self.exposures]
-        self.parameters = [*self.model.parameters(), *self.exposures.parameters()]
+        positions = scene.train.cameras.camera_to_world[:, :, 3]
+        self.cameras = CameraCorrections(positions if config.refine_cameras else positions[:0]).to(self.device)
+        self.modules = [self.model, self.exposures, self.cameras]
+        self.parameters = [parameter for module in self.modules for parameter in module.parameters()]
         self.views = scene.train.to(self.device)
         self.model.see(self.views)
         lens = self.views.cameras.distortion is not None
@@ -123,7 +126,11 @@ class NerfJob(Job):
         self.random = torch.Generator().manual_seed(config.seed)
         # A hash grid's entries have small and rare gradients (Instant NGP, sec. 4).
         betas, eps = ((0.9, 0.99), 1e-15) if config.model in GRID_MODELS else ((0.9, 0.999), 1e-8)
-        self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas, eps=eps, fused=True)
+        moved = list(self.cameras.parameters())
+        groups = [{"params": self.parameters[: len(self.parameters) - len(moved)], "lr": config.learning_rate}]
+        groups += [{"params": moved, "lr": config.camera_learning_rate}] if moved else []
+        self.optimizer = torch.optim.Adam(groups, betas=betas, eps=eps, fused=True)
+        self.rates = [group["lr"] for group in groups]
         count = self.ranks.count
         self.chunks = count * math.ceil(config.rays / (config.chunk_size * count))
         self.max_rays = max(1, config.rays // self.chunks)  # of a chunk
@@ -191,17 +198,22 @@ class NerfJob(Job):
         pixels = sample_pixels(self.views.cameras, chunk.pixels, self.views.pixels)
         assert pixels.colors is not None
         colors = pixels.colors[:, :3] + (1 - pixels.colors[:, 3:]) * chunk.background
+        alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
+        config, image = self.config, None
+        traced = isinstance(self.model, SurfaceModel) and self.model.traced
+        if traced or config.exposure or config.refine_cameras:
+            image = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
+        if config.refine_cameras:
+            pixels = self.cameras(pixels, image)
         with self.autocast():
-            alpha = pixels.colors[:, 3] if self.scene.has_alpha else None
-            traced, view, gain = isinstance(self.model, SurfaceModel) and self.model.traced, None, None
-            if traced or self.config.exposure:
-                view = torch.searchsorted(self.views.cameras.starts, chunk.pixels, right=True) - 1
-                gain = self.exposures(view) if self.config.exposure else None
-            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, view if traced else None, gain)
+            gain = self.exposures(image) if config.exposure else None
+            batch = Batch(self.model.rays(pixels), colors, chunk.background, alpha, image if traced else None, gain)
             leaves: list[Leaf] | None = None if self.table is None else []
             loss, log = scene_loss(self.model, batch, generator, leaves)
-            if self.config.exposure:
+            if config.exposure:
                 log["exposure_spread"] = self.exposures.logs.detach().std(0, unbiased=False).mean()
+        if config.refine_cameras:
+            log |= self.cameras.numbers()
         wanted = [parameter if i != self.table else parameter[:0] for i, parameter in enumerate(self.parameters)]
         if not loss.requires_grad:  # no ray met anything
             return [torch.zeros_like(parameter) for parameter in wanted], None, log
@@ -227,11 +239,12 @@ class NerfJob(Job):
     def _set_learning_rate(self) -> float:
         """Linearly up from 1%, and exponentially down all the while."""
         config = self.config
-        rate = config.learning_rate * config.learning_rate_final ** (self.steps_done / config.steps)
+        share = config.learning_rate_final ** (self.steps_done / config.steps)
         if self.steps_done < config.warmup_steps:
-            rate *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
-        self.optimizer.param_groups[0]["lr"] = rate
-        return rate
+            share *= _FIRST_RATE + (1 - _FIRST_RATE) * self.steps_done / config.warmup_steps
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * share
+        return config.learning_rate * share
 
     def _update(self, gradients: Sequence[Tensor]) -> None:
         """Step on the gradients, unless they are not finite."""
@@ -246,6 +259,7 @@ class NerfJob(Job):
         tensors = {
             **pack_module(self.model, "model"),
             **pack_module(self.exposures, "exposures"),
+            **pack_module(self.cameras, "cameras"),
             **pack_optimizer(self.optimizer, "optimizer"),
             **pack_generator_state(self.random, "random"),
         }
@@ -256,6 +270,7 @@ class NerfJob(Job):
         source, tensors, state = saved
         unpack_module(self.model, tensors, "model", source)
         unpack_module(self.exposures, tensors, "exposures", source)
+        unpack_module(self.cameras, tensors, "cameras", source)
         unpack_optimizer(self.optimizer, tensors, "optimizer", source)
         unpack_generator_state(self.random, tensors, "random", source)
         try:
@@ -321,6 +336,10 @@ class NerfJob(Job):
     def finish(self, summary: Summary) -> dict[str, Any]:
         """Score all views that are held out, and make videos and a mesh."""
         config, scene, path = self.config, self.scene, self.root
+        cameras = None
+        if config.refine_cameras:
+            scene = self.cameras.corrected(scene)
+            cameras = write_cameras(scene, path)
         parts = (("train", scene.train), ("val", scene.val), ("test", scene.test))
         summary |= {
             "model": config.model,
@@ -328,6 +347,7 @@ class NerfJob(Job):
             "views": {name: len(views) for name, views in parts if views},
             "scores": score_views(self.renderer, config, scene, path, self.lpips),
             "scene_to_file": scene.to_file.tolist(),
+            **({} if cameras is None else {"cameras": str(cameras)}),
         }
         summary.write(path)
         mesh = None
@@ -347,7 +367,7 @@ class NerfJob(Job):
         summary.write(path)
         scored = {name: values for name, values in summary["scores"].items() if values["views"]}
         scores = ", ".join(f"{name} {values['psnr']:.2f} dB" for name, values in scored.items())
-        made = [Path(file).name for file in (*videos, mesh) if file is not None]
+        made = [Path(file).name for file in (*videos, mesh, cameras) if file is not None]
         made = [*(["views.png"] if summary["scores"] else []), *made, "summary.json"]
         print(f"done: {scores or 'no views held out'}; open {path}/report.html, or look at {', '.join(made)} there")
         return summary

@@ -125,14 +125,25 @@ class MarchingGrid(OccupancyGrid):
         else:
             self.update(at, generator, share=_UPDATED_SHARE, decay=_MEMORY)
 
-    @torch.no_grad()
     def march(self, rays: Rays, jitter: Tensor, field: VolumeField, keep: bool = False) -> Packed:
         """The samples of rays in occupied cells that light of the field reaches.
 
         `jitter` [R] in [0, 1]: where in its first step each ray begins. Rays end where the field's density has left no
         light; so that it is not evaluated far behind that, samples are looked for in rounds. With `keep` they
-        come with what a `SurveyedField` knows of them.
+        come with what a `SurveyedField` knows of them. Points and directions are differentiable in the rays, for
+        distances that are as they are.
         """
+        packed = self._march(rays, jitter, field, keep)
+        if not (torch.is_grad_enabled() and (rays.origins.requires_grad or rays.directions.requires_grad)):
+            return packed
+        ray = torch.repeat_interleave(packed.offsets.diff(), output_size=len(packed.distances))
+        directions = rays.directions[ray]
+        points = torch.addcmul(rays.origins[ray], packed.distances[:, None], directions)
+        return packed._replace(places=packed.places._replace(points=points, directions=directions))
+
+    @torch.no_grad()
+    def _march(self, rays: Rays, jitter: Tensor, field: VolumeField, keep: bool) -> Packed:
+        """`march` without a graph."""
         march = ops.GridMarch(
             rays.origins, rays.directions, rays.near, rays.far, jitter,
             self.occupied, self.resolution, self.step, _EVEN if self.contracted else math.inf,

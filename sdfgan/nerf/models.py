@@ -81,8 +81,12 @@ class SceneModel(nn.Module):
         return Rays(origins, directions, near, torch.maximum(far, near + 1e-4), pixels.radii)
 
 
+@torch.no_grad()
 def cube_span(origins: Tensor, directions: Tensor, nearest: float, farthest: float) -> tuple[Tensor, Tensor]:
-    """The distances [R] between which rays are in the cube [-1, 1]^3; `_NEAREST` and 0 of those that miss it."""
+    """The distances [R] between which rays are in the cube [-1, 1]^3; `_NEAREST` and 0 of those that miss it.
+
+    Without a graph: rays whose cameras are corrected learn from what they meet, not from where they begin.
+    """
     one_way, other = ((side - origins) / directions for side in (-1.0, 1.0))  # infinite where parallel
     near = torch.fmin(one_way, other).amax(1).clamp(min=nearest)
     far = torch.fmax(one_way, other).amin(1).clamp(max=farthest)

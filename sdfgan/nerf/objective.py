@@ -155,7 +155,7 @@ def _march(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) 
     marched = model.occupancy.march(rays, jitter, model.volume)
     seen, weights = weighted_packed(marched, model.volume, background)
     assert seen.samples is not None and seen.samples.extras is not None
-    points = marched.places.points
+    points = marched.places.points.detach()  # no camera moves to where normals turn less
     return _Seen(
         seen.rgb, seen.opacity, points, seen.samples.extras, weights, marched.evaluated, len(points) // _ANYWHERE,
         (seen, marched.deltas, marched.offsets),
@@ -324,7 +324,7 @@ def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> 
 
     Each begins between two of the batch's origins and passes where one of their rays is nearest to the scene's centre.
     """
-    rays: Rays = map_tensors(lambda part: part[::2], batch.rays)
+    rays: Rays = map_tensors(lambda part: part[::2].detach(), batch.rays)
     others = rays.origins.roll(1, 0)
     share = torch.rand(len(others), 1, generator=generator, device=others.device)
     towards = F.normalize(torch.lerp(rays.origins, others, share), dim=1)

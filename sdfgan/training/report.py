@@ -33,6 +33,8 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "r1": "squared gradient of the verdict by real images, which R1 penalises",
     "gradient_penalty": "the penalty of wgan-gp",
     "exposure_spread": "how much the images' exposures differ: the deviation of the logarithms of their factors",
+    "camera_rotation": "how far --refine-cameras turns the images' cameras, in degrees, on average",
+    "camera_translation": "how far it moves them, in scene units (the cube's half side), on average",
     "eikonal": "mean (|gradient of the field| - 1)^2; 0 for a true distance, above 0.1 surfaces crumple",
     "back_face": "mean penalty on visible normals that face away from the camera",
     "minimal_surface": "mean of exp(-12 |sdf|) at random points, which grows with the area of all surfaces",

@@ -31,6 +31,7 @@ OPTIONS = [
     {"trunk_layers": 1, "sdf_layers": 2, "texture_layers": 2},
     {"texture_latent_size": 3},
     {"color_space": "hsv"},
+    {"color_space": "palette"},
 ]
 
 
@@ -325,6 +326,33 @@ def test_hsv() -> None:
     hues = torch.tensor([[0.0, 1, 1], [1 / 3, 1, 1], [2 / 3, 1, 1], [0.5, 1, 0.5], [0.3, 0, 0.7]])
     expected = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0.5, 0.5], [0.7, 0.7, 0.7]])
     torch.testing.assert_close(hsv_to_rgb(hues), expected, atol=1e-5, rtol=0)
+
+
+def test_a_palette_mixes_its_four_colours() -> None:
+    field = make(color_space="palette")
+    points, image = some_points((40, 30))
+    condition = field.condition(torch.randn(2, 4, dtype=torch.float64))
+    with torch.no_grad():
+        rgb = field.rgb(points, condition, image)
+        palette = condition.base_color.sigmoid()
+        # All weight on one colour: each is reached, and the first where the odds of the others are nil.
+        for index in range(4):
+            field.texture_bias.fill_(-1e3)
+            field.texture_bias[max(index - 1, 0)] = 1e3 if index else -1e3
+            there = field.rgb(points, condition, image)
+            torch.testing.assert_close(there, palette[image, index])
+    # Colours are convex combinations: solving for the weights of the palette gives none that is negative.
+    for row in range(2):
+        system = torch.cat([palette[row].T, torch.ones(1, 4, dtype=torch.float64)])
+        weights = torch.linalg.solve(system, torch.nn.functional.pad(rgb[image == row], (0, 1), value=1.0).T)
+        assert weights.min() >= -1e-9
+        assert weights.std(dim=1).min() > 1e-4, "the texture varies them"
+
+
+def test_palettes_are_mixed_into_other_shapes() -> None:
+    field = make(color_space="palette")
+    shapes, colours = (field.condition(torch.randn(2, 4, dtype=torch.float64)) for _ in range(2))
+    assert torch.equal(field.mixed(shapes, colours).base_color, colours.base_color)
 
 
 def test_bad_input_is_named() -> None:

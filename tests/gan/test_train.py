@@ -300,6 +300,19 @@ def test_a_device_that_is_not_here_is_no_reason_not_to_go_on(
     assert train(GanConfig(resume=run, device="cpu", dry_run=True))["config"]["device"] == "cpu"
 
 
+def test_networks_of_other_settings_are_not_taken(finished: Path, tmp_path: Path) -> None:
+    """Nor where they would fit, as RGB and HSV do."""
+    with pytest.raises(UserError, match=r"of --color-space palette, expected hsv: give --color-space palette"):
+        train(GanConfig(output_dir=tmp_path / "next", load_dir=finished, steps=1, color_space="hsv", **TINY))
+
+
+def test_runs_of_before_palettes_have_rgb(finished: Path) -> None:
+    config = load_checkpoint(resolve_checkpoint(finished))[1]["config"]
+    assert config["color_space"] == "palette"
+    del config["color_space"]
+    assert GanConfig.from_json(config, finished).color_space == "rgb"
+
+
 def test_starting_from_another_runs_networks(finished: Path, tmp_path: Path, monkeypatch) -> None:
     leave_out_results(monkeypatch)
     options = {**TINY, "evaluate_images": 0}
