@@ -34,7 +34,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 
 from bench import RecordFile
-from growth import _TINY, _gan_step, _multiscale
+from growth_curves import TINY, gan_step, multiscale
 from measure import environment
 from sdfgan.errors import UserError
 
@@ -53,8 +53,8 @@ class Work(NamedTuple):
 
 
 WORKS = {
-    "multiscale": Work(partial(_multiscale, side=128), 25, partial(_multiscale, images=1, side=32)),
-    "gan step": Work(partial(_gan_step, side=32), 5, partial(_gan_step, side=16, batch=2, **_TINY)),
+    "multiscale": Work(partial(multiscale, side=128), 25, partial(multiscale, images=1, side=32)),
+    "gan step": Work(partial(gan_step, side=32), 5, partial(gan_step, side=16, batch=2, **TINY)),
 }
 
 

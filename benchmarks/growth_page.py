@@ -112,7 +112,7 @@ def _where(curves: Curves) -> str:
 
 def _missing(curves: Curves) -> list[str]:
     """A paragraph that says which points the record lacks, if any."""
-    from growth import CURVES
+    from growth_curves import CURVES
 
     lacking = []
     for name, curve in CURVES.items():

@@ -61,6 +61,12 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
 
 
+def high_water() -> int:
+    """The most bytes that this process has held in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def peak_of(step: Callable[[], float]) -> int:
     """By how many bytes resident memory grows at most while `step` runs, looked at every millisecond."""
     before, peak, done = resident(), 0, threading.Event()

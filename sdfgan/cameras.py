@@ -92,11 +92,14 @@ def look_at(
     for name, value in zip(("position", "target", "up"), given, strict=True):
         if value.shape[-1:] != (3,):
             raise ValueError(f"look_at: {name} must be [..., 3], got {list(value.shape)}")
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"look_at: {name} must be finite, got {value.tolist()}")
     place, aim, upwards = torch.broadcast_tensors(*given)
     z = place - aim
-    if bool((z.norm(dim=-1) == 0).any()):
+    size = z.detach().abs().amax(-1, keepdim=True)
+    if bool((size == 0).any()):
         raise ValueError("look_at: position must differ from target, got the same point")
-    z = F.normalize(z, dim=-1)
+    z = F.normalize(z / size, dim=-1)  # the square of a length may be no number
     x = torch.linalg.cross(F.normalize(upwards, dim=-1), z)
     if bool((x.norm(dim=-1) < 1e-6).any()):
         raise ValueError("look_at: up must not be parallel to the direction of view")

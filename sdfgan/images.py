@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from sdfgan.checks import check_number, check_whole
 from sdfgan.errors import UserError
-from sdfgan.training.files import atomic_file
+from sdfgan.training.files import atomic_file, disk_errors
 
 VIDEO_SUFFIXES = (".mp4", ".gif", ".webp")
 VideoFormat = Literal["mp4", "gif", "webp"]
@@ -189,6 +190,10 @@ def video_if_possible(path: Path, write: Callable[[Path], None]) -> Path | None:
     return path
 
 
+class _GivenUp(Exception):
+    """A file is not wanted any more."""
+
+
 class VideoWriter:
     """A video that frames [3, H, W] in [0, 1] are added to; it appears when its block ends well.
 
@@ -217,7 +222,8 @@ class VideoWriter:
         if frame.dim() != 3 or frame.shape[0] != 3:
             raise ValueError(f"VideoWriter.add: frame must be [3, H, W], got {list(frame.shape)}")
         if self.path.suffix.lower() == ".mp4":
-            self._pipe(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
+            with disk_errors(self.path):
+                self._pipe(to_bytes(F.pad(frame, (0, frame.shape[2] % 2, 0, frame.shape[1] % 2))))
             return
         image = Image.fromarray(to_bytes(frame))
         self._frames.append(image.quantize() if self.path.suffix.lower() == ".gif" else image)
@@ -238,7 +244,11 @@ class VideoWriter:
                     self._ffmpeg.kill()
                     self._ffmpeg.communicate()
                 self._told.close()
-        self._file.__exit__(kind, error, trace)
+        if kind is None:
+            self._file.__exit__(None, None, None)
+        else:  # an error of the block, such as of a stream that it prints to, is not the file's
+            with suppress(_GivenUp):
+                self._file.__exit__(_GivenUp, _GivenUp(), None)
 
     def _pipe(self, pixels: np.ndarray) -> None:
         """Hand a frame [H, W, 3] to ffmpeg, which the first one starts."""

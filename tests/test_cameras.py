@@ -75,6 +75,18 @@ def test_ray_grid_rejects_what_is_no_camera(shape):
         cameras.ray_grid(torch.zeros(shape), 4)
 
 
+def test_look_at_from_any_distance() -> None:
+    near = cameras.look_at(torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64))
+    for distance in (1e-250, 1e250):  # whose squares are no numbers
+        far = cameras.look_at(distance * torch.tensor([1.0, 2.0, 2.0], dtype=torch.float64))
+        torch.testing.assert_close(far[:, :3], near[:, :3])
+    for bad in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="look_at: position must be finite, got"):
+            cameras.look_at((0.0, 0.0, bad))
+    with pytest.raises(ValueError, match="look_at: up must be finite, got"):
+        cameras.look_at((0.0, 0.0, 1.0), up=(0.0, float("inf"), 0.0))
+
+
 def test_look_at_centres_its_target_upright():
     generator = torch.Generator().manual_seed(1)
     position, target = torch.randn(2, 5, 3, generator=generator, dtype=torch.float64)

@@ -93,6 +93,7 @@ SHELL = [
     ("info >/dev/full 2>/dev/full", 2, None),
     ("dataset check {folder} --resolution 8 >/dev/full", 2, 1),
     ("dataset check {folder} --resolution 8 >&-", 0, 0),
+    ("dataset convert {folder} {folder}/o.zip --resolution 8 >/dev/full", 2, 1),
 ]
 
 
@@ -105,7 +106,8 @@ def test_streams_that_are_closed_or_full(tmp_path: Path, line: str, status: int,
     assert done.returncode == status and done.stdout == ""
     assert lines is None or done.stderr.count("\n") == lines
     if lines:
-        assert done.stderr.startswith("sdfgan") and "cannot be written: No space left on device" in done.stderr
+        assert done.stderr.startswith("sdfgan") and "output cannot be written: No space left on device" in done.stderr
+        assert not (tmp_path / "o.zip").exists()
 
 
 def test_files_do_not_take_the_numbers_of_closed_streams(tmp_path: Path) -> None:

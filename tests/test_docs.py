@@ -259,6 +259,14 @@ def test_claims_have_the_records_that_they_name() -> None:
     assert named == set(files)
 
 
+def test_the_layout_of_the_code_names_every_file_of_a_training() -> None:
+    page = (ROOT / "docs" / "code.md").read_text()
+    for folder in ("gan", "nerf", "sdf", "inverse", "training"):
+        for path in (ROOT / "sdfgan" / folder).iterdir():
+            if path.stem not in ("__init__", "__pycache__"):
+                assert f"`{path.stem}`" in page or f"{path.stem}.py" in page, path
+
+
 def test_claims_have_tests() -> None:
     for claim, _, _, guards in claims():
         found = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", guards)

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -70,14 +71,19 @@ def test_targets_are_read_as_elsewhere_and_keep_their_colours(
     ball.visual.vertex_colors = [200, 100, 50, 255]
     for suffix in ("ply", "glb"):
         ball.export(tmp_path / f"a.{suffix}")
-        target = load_target(tmp_path / f"a.{suffix}")
-        assert (target.visual.vertex_colors == [200, 100, 50, 255]).all()
+        _, model = load_target(tmp_path / f"a.{suffix}")
+        colours = np.array([200, 100, 50]) / 255
+        if suffix == "glb":  # in which they are in linear light
+            colours = 1.055 * colours ** (1 / 2.4) - 0.055
+        assert np.allclose(model.colours[..., :3], colours, atol=1e-3) and len(model.colours) == len(ball.faces)
     assert capsys.readouterr().out == ""
     solid, area, volume = SOLIDS["u"]
     (tmp_path / "u.off").write_bytes(off(solid))  # which trimesh reads with a membrane, or not at all
-    target = load_target(tmp_path / "u.off")
-    assert target.volume / target.area**1.5 == pytest.approx(volume / area**1.5, rel=1e-5)
+    target, model = load_target(tmp_path / "u.off")
+    assert model.colours[..., :3].std() < 1e-6 and model.tree.vertices.norm(dim=1).max() == pytest.approx(0.85)
+    assert np.linalg.norm(target.vertices, axis=1).max() == pytest.approx(0.85)
     assert "colours, if it has any, cannot be read" in capsys.readouterr().out
+    assert target.volume / target.area**1.5 == pytest.approx(volume / area**1.5, rel=1e-5)
     (tmp_path / "bad.obj").write_text("v 0 0 0\nf 1 2 3\n")
     with pytest.raises(UserError, match=r"bad\.obj: .* names a vertex that does not exist"):
         load_target(tmp_path / "bad.obj")

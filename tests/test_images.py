@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -98,6 +99,16 @@ def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
         video.add(torch.zeros(3, 32, 32))
         video.add(torch.zeros(3, 32, 48))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EPIPE])
+def test_an_error_of_what_is_printed_meanwhile_is_not_the_videos(tmp_path: Path, suffix: str, number: int) -> None:
+    error = OSError(number, "of a stream")
+    with pytest.raises(OSError) as raised, VideoWriter(tmp_path / f"v{suffix}") as video:
+        video.add(torch.zeros(3, 32, 32))
+        raise error
+    assert raised.value is error and list(tmp_path.iterdir()) == []
 
 
 def test_colours_of_depth_and_normals() -> None:

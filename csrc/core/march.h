@@ -304,7 +304,7 @@ struct Split {
     T start, slope;
 };
 
-// By the seed's rule if reach > 0; see TraceLevel.
+// By dfr's rule if reach > 0; see TraceLevel.
 template <class T>
 SDFGAN_HD Split<T> split_pixel(const RayState<T>& ray, T reach) {
     if (reach > 0) {

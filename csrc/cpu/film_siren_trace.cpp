@@ -1,4 +1,4 @@
-// The surfaces of FiLM-SIRENs in pictures, in one call: core/march.h on pools of rays.
+// The surfaces of FiLM-SIRENs in images, in one call: core/march.h on pools of rays.
 //
 // A thread has three groups of 16 lanes, each with rays of one image, that go through the network
 // as one tile. A ray that ends is replaced from the group's stack; a pixel that must be split puts

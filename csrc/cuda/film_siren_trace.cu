@@ -1,4 +1,4 @@
-// The surfaces of FiLM-SIRENs in pictures: one launch for each level, and nothing that waits.
+// The surfaces of FiLM-SIRENs in images: one launch for each level, and nothing that waits.
 //
 // The blocks of a launch stay until all pixels of the level are done. Each thread that looks after
 // a point of the network's tile has a ray there (core/march.h), which goes one evaluation further

@@ -1,4 +1,4 @@
-// FiLM-SIRENs at points and in pictures.
+// FiLM-SIRENs at points and in images.
 #pragma once
 
 #include <cstdint>
@@ -86,14 +86,14 @@ struct TraceLevel {
     MarchRules<T> rules;
     T radius;    // of the ball that rays are clipped to
     T start;     // rays start that far behind where they enter the ball
-    T reach;     // 0: cones, split where they end; else the seed's rule: a ray is split if its
+    T reach;     // 0: cones, split where they end; else dfr's rule: a ray is split if its
                  // nearest value is at most sqrt((reach * its t)^2 / 2 + 1/1024)
     T patience;  // after so many evaluations a ray's slack has doubled; it grows linearly
 
     SDFGAN_FIELDS(size, steps, rules, radius, start, reach, patience)
 };
 
-// Surfaces of FiLM-SIRENs in square pictures, one per image; see film_siren_trace.cpp and .cu.
+// Surfaces of FiLM-SIRENs, one in each square image; see film_siren_trace.cpp and .cu.
 // Pixels without a ray keep what status, distance and nearest held before.
 template <class T>
 struct FilmSirenTrace {

@@ -1,6 +1,6 @@
 """The `sdfgan` command. A sub-command is a frozen dataclass, whose fields are its flags, and a function of it.
 
-Exit status: 0; 1 for what `doctor` finds broken; 2 for what the user can mend, with one line on stderr; 130 after
+Exit status: 0; 1 for what `doctor` finds broken; 2 for errors of the user, with one line on stderr; 130 after
 Ctrl-C. Anything else is a bug and keeps its traceback.
 """
 

@@ -159,7 +159,7 @@ COMMANDS = {
         (("model.obj --minutes 10", "a network fitted to 24 views of a mesh: images, video, mesh, metrics"),),
     ),
     "view": Command(
-        "Show any result in the browser, also while it trains: turn it, change it, save pictures and meshes.",
+        "Show any result in the browser, also while it trains: turn it, change it, save images and meshes.",
         "sdfgan.cli.flags:ViewConfig",
         "sdfgan.cli.view:run",
         (

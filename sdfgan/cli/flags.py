@@ -253,7 +253,7 @@ class EvaluateConfig(Config):
     run has not seen; or, for runs on the built-in set, a number, such as 105. 0: none."""
     training_shapes: Annotated[Path | None, Metavar("MESHES")] = None
     """With --shapes MESHES: the meshes whose images were learned from. Gives the floor of the scores, and novelty: how
-    far generated shapes are from the nearest of them, with a picture of some."""
+    far generated shapes are from the nearest of them, with an image of some."""
     up: Literal["y", "z"] = "y"
     """The axis of these meshes that points up."""
     poses: Annotated[Path | None, Metavar("DATA")] = None

@@ -46,7 +46,7 @@ def closest(given: str, known: Iterable[str]) -> str:
 
 
 def _today(config_type: type, argument: str) -> str:
-    """The argument with its flag's name of today. UserError for a flag that there is not."""
+    """The argument with the present name of its flag. UserError for an unknown flag."""
     if not argument:
         raise UserError("an argument is empty, as of a variable that is not set")
     if not re.match(r"--|-[A-Za-z]", argument) or re.fullmatch(r"-(inf|nan|infinity)", argument, re.IGNORECASE):

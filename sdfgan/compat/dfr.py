@@ -1,4 +1,4 @@
-"""The rules of the renderer this project started from (sidmani/dfr), kept for comparison; see docs/raycasting.md.
+"""The rules of dfr's renderer (sidmani/dfr), kept for comparison; see docs/raycasting.md.
 
 Surfaces are where the sdf is 0.005, and hits do not move. A hit is opaque; a miss covers a share that falls linearly to
 nothing one pixel outside, and has a fixed brightness.

@@ -151,7 +151,7 @@ def _kebab(argument: str) -> str:
 
 
 def translate(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments of today, and what to say about each old flag among those given.
+    """The present arguments, and what to say about each old flag among those given.
 
     Raises UserError for one that has lost its value.
     """

@@ -155,14 +155,36 @@ def _is_shown_in(top: Path, folder: Path) -> bool:
     return folder.is_relative_to(top) and not any(part.startswith(".") for part in folder.relative_to(top).parts)
 
 
+class _Zip:
+    """A zip of which each process reads through a file of its own: copies of one share its position in the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file, self._process = zipfile.ZipFile(path), os.getpid()
+
+    def infos(self) -> list[zipfile.ZipInfo]:
+        """The entries, folders too."""
+        return self._file.infolist()
+
+    def unpack(self, info: zipfile.ZipInfo) -> BinaryIO:
+        """The content of an entry."""
+        if self._process != os.getpid():  # after a fork, as of a DataLoader's worker
+            self._file, self._process = zipfile.ZipFile(self._path), os.getpid()
+        return BytesIO(self._file.read(info))
+
+    def __reduce__(self) -> tuple[type[_Zip], tuple[Path]]:
+        """Other processes open the file again."""
+        return type(self), (self._path,)
+
+
 def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
     try:
-        archive = zipfile.ZipFile(path)
+        archive = _Zip(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path}: not a readable zip: {one_line(error)}") from error
     found: list[Entry] = []
     refused: list[tuple[str, str]] = []
-    for info in archive.infolist():
+    for info in archive.infos():
         name = info.filename.replace("\\", "/")
         reason = _refusal(name, info.file_size)
         if reason is None and info.flag_bits & _ENCRYPTED and _wanted(name):
@@ -173,7 +195,7 @@ def _zip(path: Path) -> tuple[list[Entry], list[tuple[str, str]]]:
             refused.append((info.filename, reason))
         else:
             # The size is the archive's claim, but zipfile never unpacks more than is claimed.
-            found.append(Entry(name, partial(_unpack, archive, info)))
+            found.append(Entry(name, partial(archive.unpack, info)))
     return found, refused
 
 
@@ -199,10 +221,6 @@ def _tar(path: Path, prefix: str) -> tuple[list[Entry], list[tuple[str, str]]]:
 
 def _open(file: Path) -> BinaryIO:
     return file.open("rb")
-
-
-def _unpack(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> BinaryIO:
-    return BytesIO(archive.read(info))
 
 
 def _slice(path: Path, start: int, size: int) -> BinaryIO:

@@ -9,7 +9,8 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,21 +53,35 @@ def writer(path: Path) -> Iterator[Write]:
         raise UserError(f"{path}: must be a .zip, a .tar or a folder without a suffix")
     _require_new(path)
     work = path.with_name(path.name + PARTIAL)
-    with Claim(work), disk_errors(path):
+    with Claim(work):
         try:
-            _require_new(path)  # nor has one that has ended made it meanwhile
-            made = work / path.name
-            shutil.rmtree(made, ignore_errors=True)  # of one that was killed
-            with _OPENERS[suffix](made) as write:
-                yield write
-            if made.is_dir():
-                os.sync()  # everything at once: each file by itself takes a disk's time
-            else:
-                sync(made)
-            os.replace(made, path)
-            sync(path.parent)
+            held = ExitStack()
+            with disk_errors(path):
+                _require_new(path)  # nor has one that has ended made it meanwhile
+                made = work / path.name
+                shutil.rmtree(made, ignore_errors=True)  # of one that was killed
+                write = held.enter_context(_OPENERS[suffix](made))
+            try:
+                yield partial(_write, path, write)
+            except BaseException:  # of whatever kind: it may be of what is printed meanwhile
+                with suppress(OSError):
+                    held.close()
+                raise
+            with disk_errors(path):
+                held.close()
+                if made.is_dir():
+                    os.sync()  # everything at once: each file by itself takes a disk's time
+                else:
+                    sync(made)
+                os.replace(made, path)
+                sync(path.parent)
         finally:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _write(path: Path, write: Write, name: str, data: bytes) -> None:
+    with disk_errors(path):
+        write(name, data)
 
 
 def is_written(path: Path) -> bool:

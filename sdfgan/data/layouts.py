@@ -191,7 +191,7 @@ def read_labels(archive: Archive, layout: str, path: Path) -> tuple[dict[str, in
         if PurePosixPath(name).name == "dataset.json" and not _has_labels(_json(entry, path))
     ]
     notes += [
-        f"{path}: {name}: {len(values)} labels are no integers: left out, the first: {str(values[0])[:40]}"
+        f"{path}: {name}: {len(values)} labels are not integers: left out, the first: {str(values[0])[:40]}"
         for name, values in strange.items()
     ]
     labels = _of_images("labels", labels, archive, path, notes)
@@ -310,7 +310,8 @@ def _camera(value: Any) -> tuple[float, float, float] | None:
 
 
 def _angles(position: Tensor) -> tuple[float, float]:
-    """Elevation and azimuth of a position [3], y up."""
+    """Elevation and azimuth of a position [3] of any length, y up."""
+    position = position / position.abs().max()  # whose square may be no number
     return torch.asin(position[1] / position.norm()).item(), torch.atan2(position[0], position[2]).item()
 
 

@@ -35,6 +35,7 @@ _OPENCV_TERMS = 4  # k1, k2, p1, p2: of most lenses there are no more
 _SHORTEST = 0.05
 _FARTHEST_ASIDE = math.radians(85)  # what a lens sees so far from its axis, a pinhole can see too
 _AXES = torch.eye(3, dtype=torch.float64, device="cpu")
+_MAX_SPREAD = 1e6  # of cameras' distances from their middle: the farthest by the median
 _LOOKS = 64  # along each side of an image, at how far its lens sees
 
 
@@ -151,11 +152,12 @@ def load_scene(
     images, has_alpha = _read_images(frames, image_scale, on_progress)
     masks = _read_masks(frames, images, image_scale)
     bounded = has_alpha and (path / "transforms_train.json").is_file()
+    if not bounded:
+        _check_positions(frames)
     to_file = _box(scene_scale) if bounded else _surroundings(poses, scene_scale)
     poses = _into_scene(poses, to_file).float()
-    if not poses.isfinite().all():
-        farthest = frames[max(range(len(frames)), key=lambda i: frames[i].pose[:, 3].abs().max().item())]
-        raise UserError(f"{farthest.where}: the camera is too far away: its position is {farthest.pose[:, 3].tolist()}")
+    if not (poses.isfinite().all() and to_file.isfinite().all()):
+        raise _too_far(frames[max(range(len(frames)), key=lambda i: frames[i].pose[:, 3].abs().max().item())])
     views = _views(frames, images, masks, poses, image_scale)
     splits = [frame.split for frame in frames]
     if not any(splits):
@@ -343,6 +345,18 @@ def _angle(value: float, name: str, where: str) -> float:
 
 
 # ---------------------------------------------------------------------------------------------------------- the place
+
+
+def _check_positions(frames: list[Frame]) -> None:
+    """Raises UserError for a camera so far from the others that these would be at one place in float32."""
+    position = torch.stack([frame.pose[:, 3] for frame in frames])
+    away = (position - position.median(0).values).abs().amax(1)
+    if away.max() > _MAX_SPREAD * away.median() > 0:
+        raise _too_far(frames[int(away.argmax())], f"more than {_MAX_SPREAD:g} times as far away as others")
+
+
+def _too_far(frame: Frame, how: str = "farther than numbers go") -> UserError:
+    return UserError(f"{frame.where}: the camera is too far away: its position is {frame.pose[:, 3].tolist()}, {how}")
 
 
 def _box(scene_scale: float) -> Tensor:

@@ -221,8 +221,8 @@ def _lens(given: dict[str, Any], where: str) -> Lens:
     rational = model == "FULL_OPENCV" or "k5" in numbers or "k6" in numbers
     if numbers.get("k4") and not series and not rational:
         raise UserError(
-            f"{where}: k4 of a lens that is no fisheye may mean two things: say camera_model FULL_OPENCV where it is "
-            "OpenCV's, of the denominator, or write distortion_params [k1, k2, k3, k4, p1, p2] where it is of r^8"
+            f"{where}: k4 of a lens that is not a fisheye may mean two things: say camera_model FULL_OPENCV where it "
+            "is OpenCV's, of the denominator, or write distortion_params [k1, k2, k3, k4, p1, p2] where it is of r^8"
         )
     return lens_of(numbers, fisheye, series)
 
@@ -273,7 +273,7 @@ def inside(root: Path, name: str, where: str, what: str = "file_path") -> Path:
         if not path.is_file():
             raise UserError(f"{where}: no such image: {path}")
     except (OSError, ValueError) as error:  # a name too long, or with a NUL
-        raise UserError(f"{where}: {what} is no path: {error}") from error
+        raise UserError(f"{where}: {what} is not a path: {error}") from error
     return path
 
 

@@ -211,7 +211,7 @@ class GanJob(TrainingState):
         def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
             return objective.adversarial_loss(self.discriminator, *inputs)
 
-        def judge(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Numbers, Tensor]:
+        def image_gradient(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Numbers, Tensor]:
             """The log of a chunk, and the gradient of its loss by its images."""
             images = images.detach().requires_grad_()
             inputs = [objective.see(images, view), fake.latents, fake.axes, *([] if weights is None else [weights])]
@@ -228,11 +228,11 @@ class GanJob(TrainingState):
                 made = objective.render(self.generator, made, self.room)
             images = [fake.images(config.channels) for fake in made]
             in_threads = self.threads.map if len(part) > 1 else map  # who has one chunk is one of these threads
-            judged = list(in_threads(judge, made, images, views, weights))
+            by_images = list(in_threads(image_gradient, made, images, views, weights))
             shapes = [objective.shape_loss(fake) for fake in made]
-            losses, shares = [loss for loss, _ in shapes], [gradient / len(part) for _, gradient in judged]
+            losses, shares = [loss for loss, _ in shapes], [gradient / len(part) for _, gradient in by_images]
             shares += [torch.full_like(loss, scale / len(part)) for loss in losses]
-            logs = [{**log, **more} for (log, _), (_, more) in zip(judged, shapes, strict=True)]
+            logs = [{**log, **more} for (log, _), (_, more) in zip(by_images, shapes, strict=True)]
             return logs, self._gradients([*images, *losses], self.generator, shares)
 
         weights: Sequence[Tensor | None] = [None] * len(fakes)
@@ -377,7 +377,7 @@ class GanJob(TrainingState):
     def _show_poses(self) -> None:
         """Draw the poses that are learned, within their ranges."""
         if self.pose_learner is not None:
-            self.pose_learner.histogram.save_picture(self.root / "poses.svg")
+            self.pose_learner.histogram.save_image(self.root / "poses.svg")
 
     def evaluate(self) -> Sequence[dict[str, float]]:
         """Distances of the averaged generator to held-out images; nothing where too few are held out."""

@@ -28,7 +28,7 @@ _ENTROPY = 0.2  # weight of the entropy, lest the views that the generator knows
 _MEMORY = 0.98  # of the sums that mean logits are taken from: fifty steps
 _DOUBT = 2.0  # fakes of a mean logit are counted to those of each bin, lest few of them count for much
 _FLOOR = 0.02  # of all poses, spread evenly over the bins, are the least that they have: no view is lost for ever
-_CELL, _BORDER = 22, 46  # of the picture, pixels
+_CELL, _BORDER = 22, 46  # of the histogram's image, pixels
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class PoseHistogram(PoseDistribution):
             "pose_outside": outside.double().mean().item(),
         }
 
-    def save_picture(self, file: Path) -> None:
+    def save_image(self, file: Path) -> None:
         """Write an SVG: the shares of the bins, darker where there are more, and those of each angle alone as bars."""
         rows, columns = self.shares.shape
         width, height = columns * _CELL, rows * _CELL

@@ -43,7 +43,7 @@ def train(config: FitImageConfig) -> dict[str, Any]:
     """Fit what `config` names; returns what metrics.json says. Raises UserError."""
     config = dataclasses.replace(config, device=str(resolve_device(config.device)))
     with announced(f"reading {config.target}"):  # before there is a folder
-        mesh = load_target(config.target)
+        mesh, model = load_target(config.target)
     folder = config.output_dir or next_run_folder(Path("runs"), "fit")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def train(config: FitImageConfig) -> dict[str, Any]:
     torch.manual_seed(config.seed)
     config = dataclasses.replace(config, output_dir=folder)
     with Claim(folder), ExitStack() as recording:  # which an error undoes
-        return run(InverseJob(config, recording, mesh))
+        return run(InverseJob(config, recording, mesh, model))
 
 
 class InverseJob(Job):
@@ -61,8 +61,10 @@ class InverseJob(Job):
     kind = "inverse"
     words = "fitting, percent"
 
-    def __init__(self, config: FitImageConfig, recording: ExitStack, mesh: trimesh.Trimesh) -> None:
-        """`recording` is closed when the video is complete."""
+    def __init__(
+        self, config: FitImageConfig, recording: ExitStack, mesh: trimesh.Trimesh, model: meshes.Model
+    ) -> None:
+        """`recording` is closed when the video is complete; `model` is the mesh as it looks."""
         self.config, self.recording, self.mesh = config, recording, mesh
         self.root, self.device = config.output_dir or Path(), torch.device(config.device)
         self.ranks, self.runs, self.every = Ranks(), {}, Intervals()
@@ -70,7 +72,7 @@ class InverseJob(Job):
         self.updates = Steps({"field": "--learning-rate"}, precision=None)
         self.modules = []
         self.axes = views_all_round(config.views).to(self.device)
-        self.targets = target_images(mesh, self.axes, config.resolution)
+        self.targets = target_images(model, self.axes, config.resolution)
         self.field, self.latents = make_field(config.width).to(self.device), torch.zeros(1, 1, device=self.device)
         self.parameters = list(self.field.parameters())
         self.room = Room() if self.device.type == "cuda" else None

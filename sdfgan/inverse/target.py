@@ -12,50 +12,35 @@ from torch import Tensor
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.errors import UserError
-from sdfgan.meshes import render_mesh
-from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files
-from sdfgan.meshes.read import read_mesh
+from sdfgan.meshes import Model, normalise, read_mesh, read_model, render_model
 from sdfgan.training.progress import progress
 
 _FILL = 0.85  # radius of the ball that a mesh is scaled into
+_SUPERSAMPLE = 2  # rays of a pixel along each side
 
 
-def load_target(path: Path) -> trimesh.Trimesh:
-    """A mesh moved and scaled into the ball of radius 0.85 around the origin. Raises UserError."""
+def load_target(path: Path) -> tuple[trimesh.Trimesh, Model]:
+    """A mesh moved and scaled into the ball of radius 0.85 around the origin, and the same as it looks.
+
+    Says what of its colours is not shown. Raises UserError.
+    """
     if not path.is_file():
         former = "; the scene of two spheres is now examples/inverse_rendering.py" * (path.name == "csg")
         raise UserError(f"{path}: no such file; TARGET must be a mesh{former}")
-    mesh = _coloured(path, read_mesh(path))
+    mesh = read_mesh(path)
     mesh.update_faces(np.isfinite(mesh.triangles).all((1, 2)))
-    mesh.remove_unreferenced_vertices()
-    mesh.apply_translation(-mesh.bounds.mean(0))
-    mesh.apply_scale(_FILL / np.linalg.norm(mesh.vertices, axis=1).max())
-    return mesh
+    model, notes = read_model(path, 1 - _FILL)
+    for note in notes:
+        print(note)
+    return normalise(mesh, "ball", 1 - _FILL)[0], model
 
 
-def _coloured(path: Path, mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """The mesh with the colours that trimesh reads; without them, and said so, where it reads another mesh."""
-    try:
-        with no_ghostscript():
-            found = trimesh.load(path, force="mesh", process=False, resolver=FolderResolver(str(path)))
-        if isinstance(found, trimesh.Trimesh) and len(found.faces) == len(mesh.faces):
-            sizes = [(one.area, *one.bounds.flat) for one in (found, mesh)]
-            if np.allclose(*sizes, 1e-5, equal_nan=True):
-                for note in unused_files(path):
-                    print(note)
-                return found
-    except Exception:  # of whatever kind; the mesh itself has been read
-        pass
-    print(f"{path}: colours, if it has any, cannot be read; the images are grey")
-    return mesh
-
-
-def target_images(mesh: trimesh.Trimesh, axes: Tensor, resolution: int) -> dict[int, Tensor]:
-    """Images [N, 4, R, R] of a mesh from cameras [N, 3, 3] on their device, by their resolution and its parts."""
+def target_images(model: Model, axes: Tensor, resolution: int) -> dict[int, Tensor]:
+    """Images [N, 4, R, R] of a model from cameras [N, 3, 3] on their device, by their resolution and its parts."""
     images = []
     with progress(len(axes), "rendering the mesh") as bar:
         for camera in axes.split(1):
-            images.append(render_mesh(mesh, camera, resolution).to(axes.device))
+            images.append(render_model(model, camera, resolution, supersample=_SUPERSAMPLE).to(axes))
             bar.advance()
     whole = torch.cat(images)
     return {

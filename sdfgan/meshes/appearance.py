@@ -18,7 +18,7 @@ from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, ray_grid
 from sdfgan.checks import check_axes, check_fov, check_whole
 from sdfgan.images import UnreadableImage, to_rgba, to_srgb
-from sdfgan.meshes.materials import FolderResolver, no_ghostscript, unused_files, with_materials
+from sdfgan.meshes.materials import FolderResolver, Wrap, no_ghostscript, unused_files, with_materials, wraps_of
 from sdfgan.meshes.normalise import Placement, normalise
 from sdfgan.meshes.read import read_mesh
 from sdfgan.raycast.lighting import Lighting
@@ -41,6 +41,7 @@ class Model(NamedTuple):
     uv: Tensor  # [F, 3, 2], v upwards
     texture: Tensor  # [F] int64 index into textures; -1: none
     textures: list[Tensor]  # [H, W, 4] RGBA in [0, 1], row 0 at the top
+    wraps: list[tuple[Wrap, Wrap]]  # of each texture: how it goes on along u and v outside [0, 1]
 
     def albedo(self, face: Tensor, weights: Tensor) -> Tensor:
         """RGBA [N, 4] at the points with barycentric weights [N, 3] of faces [N]."""
@@ -49,7 +50,7 @@ class Model(NamedTuple):
         for index in texture.unique().tolist():
             if index >= 0:
                 there = texture == index
-                colours[there] *= _lookup(self.textures[index], uv[there])
+                colours[there] *= _lookup(self.textures[index], uv[there], self.wraps[index])
         return colours
 
 
@@ -100,6 +101,11 @@ def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texe
     vertices = np.where(np.isfinite(vertices), vertices, 0.0)  # of corners that no face is left of
     looks = [_look(part, good, texels) for part, good in zip(parts, sound, strict=True)]
     textures = [look.texture for look in looks if look.texture is not None]
+    wraps = [
+        wraps_of(getattr(part.visual, "material", None))
+        for part, look in zip(parts, looks, strict=True)
+        if look.texture is not None
+    ]
     numbers = np.cumsum([look.texture is not None for look in looks]) - 1
     texture = [
         torch.full((len(look.colours),), int(n) if look.texture is not None else -1, device="cpu")
@@ -109,7 +115,7 @@ def model_of(parts: Sequence[trimesh.Trimesh], margin: float | None = None, texe
         torch.from_numpy(vertices.astype(np.float32)), torch.from_numpy(np.ascontiguousarray(faces, np.int32))
     )
     normals, colours, uv = (torch.cat([getattr(look, name) for look in looks]) for name in ("normals", "colours", "uv"))
-    return Model(tree, normals, colours, uv, torch.cat(texture), textures)
+    return Model(tree, normals, colours, uv, torch.cat(texture), textures, wraps)
 
 
 @torch.no_grad()
@@ -267,6 +273,7 @@ def _repainted(model: Model, source: Model) -> Model:
         weights @ source.uv[face],
         source.texture[face],
         source.textures,
+        source.wraps,
     )
 
 
@@ -347,18 +354,27 @@ def _texture(image: Image.Image, texels: int | None) -> Tensor | None:
     return torch.from_numpy(np.array(image, np.float32) / 255)
 
 
-def _lookup(texture: Tensor, uv: Tensor) -> Tensor:
-    """Texture [H, W, 4] at uv [N, 2], bilinear; it repeats outside [0, 1]."""
-    size = torch.tensor(texture.shape[1::-1], device="cpu")
-    uv = uv - uv.floor()  # before it is multiplied: a file may have any number
-    place = torch.stack([uv[:, 0], 1 - uv[:, 1]], 1) * size - 0.5
-    low = place.floor()
-    share = place - low
-    x0, y0 = (low.long() % size).unbind(1)
-    x1, y1 = ((low.long() + 1) % size).unbind(1)
-    u, v = share[:, :1], share[:, 1:]
+def _lookup(texture: Tensor, uv: Tensor, wraps: tuple[Wrap, Wrap] = ("repeat", "repeat")) -> Tensor:
+    """Texture [H, W, 4] at uv [N, 2], bilinear; outside [0, 1] it goes on along u and v as `wraps` says."""
+    (x0, x1), u = _texels(uv[:, 0], texture.shape[1], wraps[0])
+    (y0, y1), v = _texels(1 - uv[:, 1], texture.shape[0], wraps[1])
     top = (1 - u) * texture[y0, x0] + u * texture[y0, x1]
     return (1 - v) * top + v * ((1 - u) * texture[y1, x0] + u * texture[y1, x1])
+
+
+def _texels(place: Tensor, size: int, wrap: Wrap) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    """The two of `size` texels, which [0, 1] holds, beside places [N], and the share [N, 1] of the second."""
+    if wrap == "clamp":
+        place = place.clamp(0, 1)
+    else:  # first into one period: a file may have any number
+        period = 2 if wrap == "mirror" else 1
+        place = place - period * (place / period).floor()
+        place = torch.minimum(place, 2 - place) if wrap == "mirror" else place
+    place = place * size - 0.5
+    low = place.floor()
+    pair = low.long(), low.long() + 1
+    first, second = (texel % size if wrap == "repeat" else texel.clamp(0, size - 1) for texel in pair)
+    return (first, second), (place - low)[:, None]
 
 
 def _towards_the_eye(model: Model, face: Tensor, weights: Tensor, directions: Tensor) -> Tensor:

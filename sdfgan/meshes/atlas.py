@@ -123,9 +123,9 @@ def textured(
     if surface is not None:
         smooth = _onto(surface, condition, corners, smooth, steps=0)[1]
     nearest = distance_transform_edt(empty.reshape(size, size), return_distances=False, return_indices=True)
-    picture = Image.fromarray(image.reshape(size, size, 3)[tuple(nearest)])
+    texture = Image.fromarray(image.reshape(size, size, 3)[tuple(nearest)])
     sheet = field is not None and field.unsigned  # which is seen from both sides
-    material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=sheet)
+    material = PBRMaterial(baseColorTexture=texture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=sheet)
     return trimesh.Trimesh(
         np.asarray(mesh.vertices)[charts.vertex],
         charts.faces,

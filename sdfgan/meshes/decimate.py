@@ -11,7 +11,7 @@ from sdfgan.checks import check_whole
 from sdfgan.errors import require_module
 
 _EXTENT = 60.0  # the library's thresholds are absolute; at this size small errors count
-_LEAST_GAIN = 0.98
+_MIN_GAIN = 0.98
 
 
 def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
@@ -32,7 +32,7 @@ def decimate(mesh: trimesh.Trimesh, faces: int) -> trimesh.Trimesh:
         return trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
     centre, scale = mesh.bounds.mean(0), _EXTENT / max(float(np.ptp(mesh.bounds, axis=0).max()), 1e-30)
     places, corners, before = (mesh.vertices - centre) * scale, np.asarray(mesh.faces, np.int64), np.inf
-    while faces < len(corners) <= _LEAST_GAIN * before:
+    while faces < len(corners) <= _MIN_GAIN * before:
         before = len(corners)
         fewer, left = simplify(places, corners, target_count=max(faces, before // 2))
         fewer, left = _taken_apart(fewer, _without_flaps(np.asarray(left, np.int64)))

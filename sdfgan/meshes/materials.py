@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import struct
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trimesh
 from PIL import EpsImagePlugin, Image
@@ -24,21 +25,32 @@ _LIBRARY = re.compile(rb"(?m)^[ \t]*mtllib[ \t]+(\S.*)$")
 _TEXTURE = re.compile(rb"(?mi)^[ \t]*map_Kd[ \t]+(\S.*)$")
 _MATERIAL = re.compile(rb"(?mi)^[ \t]*newmtl[ \t]+(\S.*)$")
 _USED = re.compile(rb"(?m)^[ \t]*usemtl[ \t]+(\S.*)$")
-_OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t\r]*$")
+_OPACITY = re.compile(rb"(?mi)^[ \t]*(d|Tr)[ \t]+(?:-halo[ \t]+)?([-+.\deE]+)[ \t]*(?:#.*|\r)?$")
+_COLOUR = re.compile(rb"(?mi)^([ \t]*Kd[ \t]+)([^#\r\n]*)(?:#[^\r\n]*)?")
+_EMISSION = re.compile(rb"(?mi)^[ \t]*Ke[ \t]+([^#\r\n]*)")
 _PLACED = re.compile(r"-(s|o|t|clamp|mm)((?: +(?:on|off|[-+.\d][-+.\deE]*))*)(?= )")  # options that move or change it
 _NEUTRAL: dict[str, set[Any]] = {"s": {1.0}, "o": {0.0}, "t": {0.0}, "clamp": {"off"}, "mm": {0.0, 1.0}}
 _OPTION = re.compile(r"-[a-zA-Z]\w*(?: +(?:on|off|[-+.\d][-+.\deE]*|[rgbmlz]))* +")  # of a texture: -s 1 1 1 a.png
 _LARGEST = 64 << 20  # bytes of a material library that are looked at
 _IN_PLACE = {"offset": [0, 0], "rotation": 0, "scale": [1, 1]}  # of KHR_texture_transform
-_LONGEST, _MOST = 250, 3  # letters of a name that a note shows, and notes
+_SPECULAR = "KHR_materials_pbrSpecularGlossiness"
+Wrap = Literal["repeat", "clamp", "mirror"]
+_REPEAT = 10497  # glTF's default
+_WRAPS: dict[int, Wrap] = {_REPEAT: "repeat", 33071: "clamp", 33648: "mirror"}
+_WRAP_NAME = re.compile(f"wraps ({'|'.join(map(str, _WRAPS))}) ({'|'.join(map(str, _WRAPS))})")
+_MAX_LETTERS, _MAX_NOTES = 250, 3  # letters of a name that a note shows, and notes
 
 
 class FolderResolver(trimesh.resolvers.FilePathResolver):
     """Reads what a mesh names, in its folder: also by names with MTL's options before them, or of Windows' folders."""
 
     def get(self, name: str) -> bytes:
-        """The content of the file. ValueError or FileNotFoundError, which trimesh takes for no texture."""
-        return super().get(_plain(name))
+        """The content of the file, of a material library with colours that trimesh reads.
+
+        ValueError or FileNotFoundError, which trimesh takes for no texture.
+        """
+        found: bytes = super().get(_plain(name))
+        return _COLOUR.sub(_three_numbers, found) if _plain(name).lower().endswith(".mtl") else found
 
 
 @contextmanager
@@ -50,6 +62,12 @@ def no_ghostscript() -> Iterator[None]:
         yield
     finally:
         EpsImagePlugin.gs_binary = before
+
+
+def _three_numbers(line: re.Match[bytes]) -> bytes:
+    """A line Kd without a comment; one number stands for three."""
+    values = line[2].split()
+    return line[1] + b" ".join(3 * values if len(values) == 1 else values)
 
 
 def _plain(name: str) -> str:
@@ -73,22 +91,22 @@ def unused_files(path: Path) -> list[str]:
     files, others = kinds[path.suffix.lower()]
     notes = [note for name, is_texture in dict.fromkeys(files(path)) if (note := _note(path, name, is_texture))]
     notes += [f"{path}: {what}" for what in dict.fromkeys(others(path))]
-    more = [f"{path}: and {len(notes) - _MOST} more such notes"] if len(notes) > _MOST else []
-    return notes[:_MOST] + more
+    more = [f"{path}: and {len(notes) - _MAX_NOTES} more such notes"] if len(notes) > _MAX_NOTES else []
+    return notes[:_MAX_NOTES] + more
 
 
 def _note(path: Path, name: str, is_texture: bool) -> str | None:
     file = _found(path.parent, name)
     if file is not None and not (is_texture and _is_unreadable(file)):
         return None
-    why = "no image that is read" if file is not None else "missing"
+    why = "not an image that is read" if file is not None else "missing"
     if file is None and _leads_out(path.parent, name):
         why = "outside its folder, and not read"
     return f"{path}: {_shown(name)} is {why}: what it colours has its plain colour"
 
 
 def _shown(name: str) -> str:
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_LONGEST])
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name[:_MAX_LETTERS])
 
 
 def _is_unreadable(file: Path | io.BytesIO) -> bool:
@@ -156,7 +174,11 @@ def _lacking(path: Path) -> Iterator[str]:
 
 
 def _not_followed_of_obj(library: bytes) -> Iterator[str]:
-    """What a material library says of textures and opacity, and trimesh does not read."""
+    """What a material library says of colours, textures and opacity, and trimesh does not read."""
+    for _, given in _COLOUR.findall(library):
+        values = given.decode(errors="replace").split()
+        if len(values) not in (1, 3, 4) or not all(math.isfinite(_number(value)) for value in values):
+            yield f"Kd {_shown(' '.join(values))} is not R G B, and not read: what it colours is grey"
     for texture in _TEXTURE.findall(library):
         options, start = texture.decode(errors="replace").strip(), 0
         while option := _OPTION.match(options, start):
@@ -165,6 +187,9 @@ def _not_followed_of_obj(library: bytes) -> Iterator[str]:
             values = {word if word in ("on", "off") else _number(word) for word in given.split()}
             if not values <= _NEUTRAL[name]:
                 yield f"option -{name} of map_Kd is not read: its textures look different"
+    for given in _EMISSION.findall(library):
+        if any(_number(word) > 0 for word in given.decode(errors="replace").split()):
+            yield "emission (Ke) is not read: what emits light looks darker"
     for name, value in _OPACITY.findall(library):
         if _number(value.decode()) != (1.0 if name == b"d" else 0.0):
             yield f"opacity ({name.decode()}) is not read: the mesh is opaque"
@@ -190,11 +215,15 @@ def _not_followed(path: Path) -> Iterator[str]:
     for texture in _dictionaries(content, "textures"):
         image = _held_image(path, content, binary, texture["source"]) if "source" in texture else None
         if image is not None and _is_unreadable(io.BytesIO(image)):
-            yield f"image {texture['source']} in it is no image that is read: what it colours has its plain colour"
+            yield f"image {texture['source']} in it is not an image that is read: what it colours has its plain colour"
         if "source" not in texture and "KHR_texture_basisu" in _inner(texture, "extensions"):
             yield "KHR_texture_basisu is not read: what it colours has its plain colour"
     for material in _dictionaries(content, "materials"):
         colour = _inner(_inner(material, "pbrMetallicRoughness"), "baseColorTexture")
+        colour = colour or _inner(_inner(_inner(material, "extensions"), _SPECULAR), "diffuseTexture")
+        emitted = material.get("emissiveFactor")
+        if isinstance(emitted, list) and any(isinstance(one, (int, float)) and one > 0 for one in emitted):
+            yield "emissiveFactor is not read: what emits light looks darker"
         moved = _inner(_inner(colour, "extensions"), "KHR_texture_transform")
         if any(moved.get(name, same) != same for name, same in _IN_PLACE.items()):
             yield "KHR_texture_transform is not read: its textures lie elsewhere"
@@ -238,25 +267,67 @@ def _gltf(path: Path) -> tuple[dict[str, Any], bytes]:
 def with_materials(path: Path) -> tuple[Path | io.BytesIO, str | None]:
     """A file for trimesh, and its type if it does not say: a glTF whose coloured parts all have materials.
 
-    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half.
+    The colours of a part that has none come as bytes from trimesh, those of 16 bits without their upper half. Neither
+    samplers nor colours of specular-glossiness come from trimesh: materials get diffuse colours as base colours, and
+    names that say how their textures go on, for `wraps_of`.
     """
     if path.suffix.lower() not in (".glb", ".gltf"):
         return path, None
     content, binary = _gltf(path)
     parts = [part for mesh in _dictionaries(content, "meshes") for part in _dictionaries(mesh, "primitives")]
     bare = [part for part in parts if "COLOR_0" in _inner(part, "attributes") and "material" not in part]
-    if not bare:
+    changed = _take_diffuse(content)
+    changed |= _name_by_wraps(content)
+    if not (bare or changed):
         return path, None
-    materials = content.setdefault("materials", [])
-    for part in bare:
-        part["material"] = len(materials)
-    materials.append({})
+    if bare:
+        materials = content.setdefault("materials", [])
+        for part in bare:
+            part["material"] = len(materials)
+        materials.append({})
     text = json.dumps(content).encode()
     if path.suffix.lower() == ".gltf":
         return io.BytesIO(text), "gltf"
     text += b" " * (-len(text) % 4)
     chunks = struct.pack("<II", len(text), 0x4E4F534A) + text + struct.pack("<II", len(binary), 0x004E4942) + binary
     return io.BytesIO(struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks), "glb"
+
+
+def wraps_of(material: Any) -> tuple[Wrap, Wrap]:
+    """How a material's texture goes on along u and v outside [0, 1], as the glTF it is from says."""
+    given = _WRAP_NAME.fullmatch(str(getattr(material, "name", "")))
+    return (_WRAPS[int(given[1])], _WRAPS[int(given[2])]) if given else ("repeat", "repeat")
+
+
+def _take_diffuse(content: dict[str, Any]) -> bool:
+    """Give materials of KHR_materials_pbrSpecularGlossiness alone their diffuse colours; whether there are any."""
+    taken = False
+    for material in _dictionaries(content, "materials"):
+        extensions = _inner(material, "extensions")
+        diffuse = _inner(extensions, _SPECULAR)
+        if not diffuse or "pbrMetallicRoughness" in material:
+            continue
+        names = {"diffuseFactor": "baseColorFactor", "diffuseTexture": "baseColorTexture"}
+        material["pbrMetallicRoughness"] = {names[name]: diffuse[name] for name in names if name in diffuse}
+        del extensions[_SPECULAR]
+        taken = True
+    return taken
+
+
+def _name_by_wraps(content: dict[str, Any]) -> bool:
+    """Name the materials of a glTF by the samplers of their colours, where these do not repeat; whether any has one."""
+    named = False
+    for material in _dictionaries(content, "materials"):
+        colour = _inner(_inner(material, "pbrMetallicRoughness"), "baseColorTexture")
+        try:
+            sampler = content["samplers"][content["textures"][colour["index"]]["sampler"]]
+            wraps = sampler.get("wrapS", _REPEAT), sampler.get("wrapT", _REPEAT)
+        except (LookupError, TypeError, AttributeError):  # it has none, or somebody's mistake
+            continue
+        if wraps != (_REPEAT, _REPEAT) and all(type(wrap) is int and wrap in _WRAPS for wrap in wraps):
+            material["name"] = f"wraps {wraps[0]} {wraps[1]}"
+            named = True
+    return named
 
 
 def _dictionaries(content: dict[str, Any], name: str) -> list[dict[str, Any]]:

@@ -40,11 +40,7 @@ def inside_out(
     rows = np.split(order, np.cumsum(np.bincount(part, minlength=parts))[:-1])  # faces of each part
     solids = [_Solid(corners[rows[i]]) for i in range(parts)]
     side = np.sign(volume)  # 1: outwards
-    areas = np.cross(
-        corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    )  # [F, 3]; of a closed part they cancel
-    opening = np.linalg.norm([np.bincount(part, areas[:, k], parts) for k in range(3)], axis=0)
-    is_flat = opening > _OPENING * np.bincount(part, np.linalg.norm(areas, axis=1), parts)
+    is_flat = flat_parts(corners, part)
     for i in np.flatnonzero(is_open):
         side[i] = 0 if is_flat[i] or volume[i] == 0 else solids[i].side()
     wrong = (volume < 0) & mixed & (side == 0)
@@ -52,6 +48,13 @@ def inside_out(
         solids[i].volume = abs(volume[i])
     wrong[_negative(solids, side, low, high)] = True
     return wrong
+
+
+def flat_parts(corners: np.ndarray, part: np.ndarray) -> np.ndarray:
+    """Which parts are too open to enclose anything [parts]; for triangles [F, 3, 3] and the part of each [F]."""
+    areas = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])  # of a closed part they cancel
+    opening = np.linalg.norm([np.bincount(part, areas[:, k]) for k in range(3)], axis=0)
+    return opening > _OPENING * np.bincount(part, np.linalg.norm(areas, axis=1))
 
 
 def _negative(solids: list[_Solid], side: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[int]:

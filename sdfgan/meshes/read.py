@@ -1,4 +1,4 @@
-"""Meshes from files that nobody vouches for."""
+"""Reading meshes from untrusted files."""
 
 from __future__ import annotations
 

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import trimesh
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from sdfgan.errors import UserError
 from sdfgan.meshes.nesting import inside_out
+from sdfgan.meshes.orientation import join_parts, neighbours, orient
 from sdfgan.meshes.read import IGNORED
 
 _WELD = 1e-7  # of the diagonal: vertices of one cell of that size are one
@@ -31,7 +30,7 @@ class RepairReport:
     duplicates: int
     welded: int  # vertices that went into others
     turned: int  # faces turned to agree with their neighbours
-    parts: int  # that hang together by edges of two faces
+    parts: int  # connected by edges of two faces; at edges of more, by faces that agree
     parts_turned: int  # as a whole, because they were inside out
     open_edges: int  # of one face
     crowded_edges: int  # of more than two faces
@@ -85,9 +84,10 @@ def repair(mesh: trimesh.Trimesh, name: str = "mesh") -> tuple[trimesh.Trimesh, 
         raise UserError(
             f"{name}: no face is left: of {before}, {int((~finite).sum())} are not finite, the rest have no area"
         )
-    pairs, agree, uses = _neighbours(faces)
-    part, turned = _orient(vertices, faces, pairs, agree)
+    pairs, agree, uses = neighbours(faces)
+    part, turned = orient(vertices, faces, pairs, agree)
     faces[turned] = faces[turned][:, ::-1]
+    part = join_parts(vertices, faces, part)
     wrong = inside_out(vertices, faces, part, turned, uses)
     faces[wrong[part]] = faces[wrong[part]][:, ::-1]
     used, faces = np.unique(faces, return_inverse=True)
@@ -125,42 +125,3 @@ def _has_area(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     a, b, c = vertices[faces].transpose(1, 0, 2)
     longest = np.max([((q - p) ** 2).sum(1) for p, q in ((a, b), (b, c), (c, a))], axis=0)
     return np.linalg.norm(np.cross(b - a, c - a), axis=1) > _THIN * longest
-
-
-def _neighbours(faces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of faces [P, 2] across edges of two faces; whether both look the same way [P]; for each edge one of its
-    faces and how many it has [E, 2]."""
-    edges = faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)  # [3F, 2]; that of face i are 3i to 3i + 2
-    ascending = edges[:, 0] < edges[:, 1]
-    edges = np.sort(edges, axis=1)
-    order = np.lexsort((edges[:, 1], edges[:, 0]))
-    starts = np.flatnonzero(np.r_[True, (np.diff(edges[order], axis=0) != 0).any(1)])
-    counts = np.diff(np.r_[starts, len(order)])
-    two = starts[counts == 2]
-    first, second = order[two], order[two + 1]
-    pairs = np.stack([first // 3, second // 3], 1)
-    return pairs, ascending[first] != ascending[second], np.stack([order[starts] // 3, counts], 1)
-
-
-def _orient(
-    vertices: np.ndarray, faces: np.ndarray, pairs: np.ndarray, agree: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """The part of each face, and whether it must be turned so that its part agrees: the lesser area turns.
-
-    The graph has each face twice, as it is and turned, and joins what would agree. A part that can be oriented falls
-    into two components, one the other's mirror; one that cannot (a Moebius strip) stays as it is.
-    """
-    n = len(faces)
-    a, b = pairs.T
-    rows = np.concatenate([a, a + n])
-    columns = np.concatenate([np.where(agree, b, b + n), np.where(agree, b + n, b)])
-    doubled = coo_matrix((np.ones(len(rows), np.int8), (rows, columns)), shape=(2 * n, 2 * n))
-    _, side = connected_components(doubled, directed=False)
-    joined = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    _, part = connected_components(joined, directed=False)
-    corners = vertices[faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    kept = np.bincount(side[:n], area, 2 * n)  # area that each component leaves as it is
-    as_is, mirrored = kept[side[:n]], kept[side[n:]]
-    turned = (as_is < mirrored) | ((as_is == mirrored) & (side[:n] > side[n:]))
-    return part, turned

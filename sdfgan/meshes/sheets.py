@@ -21,7 +21,7 @@ from sdfgan.checks import check_whole
 from sdfgan.errors import UserError
 from sdfgan.fields.base import Field
 from sdfgan.meshes.isosurface import arguments_of, check_condition, grid_values
-from sdfgan.meshes.repair import _neighbours, _orient
+from sdfgan.meshes.orientation import neighbours, orient
 
 _REACH = 1.6  # cells: ends of an edge that crosses a sheet have one together, and a network rounds the crease between
 _ASIDE = np.array([0.0061, 0.0073, 0.0031])  # cells
@@ -84,8 +84,8 @@ def sheet_mesh(field: Field, condition: Any = None, resolution: int = 128, bound
     total = np.stack([np.bincount(quads.ravel(), np.repeat(point[:, k], 4), len(used)) for k in range(3)], 1)
     vertices = total / count[:, None]
     faces = _triangles(vertices, quads)
-    pairs, agree, _ = _neighbours(faces)
-    _, turned = _orient(vertices, faces, pairs, agree)
+    pairs, agree, _ = neighbours(faces)
+    _, turned = orient(vertices, faces, pairs, agree)
     faces[turned] = faces[turned][:, ::-1]
     return trimesh.Trimesh(vertices, faces, process=False)
 

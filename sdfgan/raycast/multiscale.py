@@ -111,7 +111,7 @@ def multiscale(
         lipschitz: the largest |gradient| of the sdf, by which steps are divided (too large costs evaluations alone);
             "estimate": for each shape, the largest found at 4096 random points; None: `Field.lipschitz`.
         algorithm: "march" (see docs/raycasting.md), or "dfr": plain sphere tracing of exactly the levels given by
-            `scales`, by the rules of the renderer this package started from, for comparison. It ignores threshold,
+            `scales`, by the rules of dfr, an older project, for comparison. It ignores threshold,
             steps, margin, inset and refine. Its former name, "seed", works in this version.
         precision: of the network's matrix products when tracing a `FilmSirenSDF` (ValueError for another field, or
             another device than the one it is for); sums and sines are float32. "bf16" is for a CPU with AVX512_BF16

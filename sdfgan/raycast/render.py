@@ -77,7 +77,7 @@ def render(
         background: RGB behind the object, [3] or [B, 3].
         edge: "exact": each edge covers the area that a straight line through the pixel cuts off. "neighbour": the
             pixels beside a miss take their edge from there, without a query inside the surface; one layer. "dfr": the
-            rules of the renderer this package started from, for comparison: a hit below 0.005 covers its pixel, a miss
+            rules of dfr, an older project, for comparison: a hit below 0.005 covers its pixel, a miss
             a share that falls linearly over a pixel. Hits do not move. It ignores layers, steps and extent.
             Its former name, "fuzz", works in this version.
         layers: most layers of a ray that are composited; 1 stops behind the first object. A layer that covers its pixel
@@ -129,13 +129,13 @@ def render(
     shared = shared_samples(samples, density) if density > 1 else None
     if shared is not None:
         samples = samples.where(shared.kept)
-    weighted, *answer = in_pieces(_picture, scene, samples, partial(_boundaries, samples), memory, budget, field)
+    weighted, *answer = in_pieces(_contributions, scene, samples, partial(_boundaries, samples), memory, budget, field)
     hit = _pixels_of(samples, samples.hit, len(axes))
-    picture = weighted.new_zeros(len(hit), weighted.shape[1]).index_add_(0, samples.pixel, weighted)
+    summed = weighted.new_zeros(len(hit), weighted.shape[1]).index_add_(0, samples.pixel, weighted)
     if shared is not None:
         source = torch.arange(len(hit), device=hit.device).index_put((shared.pixels,), shared.source)
-        picture, hit = picture[source], hit[source]
-    colour, alpha, depth, normal = picture.split([3, 1, 1, 3], dim=1)
+        summed, hit = summed[source], hit[source]
+    colour, alpha, depth, normal = summed.split([3, 1, 1, 3], dim=1)
     if edge != "dfr" and shared is None:
         solid = _pixels_of(samples, _alone(samples.first) & samples.opaque, len(axes))
         solid &= alpha[:, 0].detach() >= 1
@@ -196,7 +196,7 @@ def render_rays(
     light = Lighting(ambient=1.0, headlight=0.0)
     scene = _Scene(field, condition, rays.axes, tracer.camera, math.nan, light, 1, "exact", rays)
     samples = _visible(scene, *all_layers(tracer, 1, layers), None, None)
-    weighted, *answer = _picture(scene, samples)
+    weighted, *answer = _contributions(scene, samples)
     seen = weighted.new_zeros(len(background), weighted.shape[1]).index_add(0, samples.pixel, weighted)
     rgb, alpha = seen[:, :3], seen[:, 3]
     points = tracer.rays(samples.pixel, 1, tracer.extent).at(samples.t)
@@ -256,7 +256,7 @@ class _Scene(NamedTuple):
         return middle - before[:, None] * directions
 
 
-def _picture(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
+def _contributions(scene: _Scene, samples: LayerSamples) -> tuple[Tensor, ...]:
     """What each sample adds to its pixel, [N, 8] (premultiplied colour, alpha, depth, normal), and the field's values
     there."""
     as_dfr = scene.edge == "dfr"

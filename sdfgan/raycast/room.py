@@ -34,7 +34,7 @@ class Room:
         self._settings: object = None
 
     def keep_while(self, settings: object) -> None:
-        """Begin anew if these settings, on which the number of samples depends, are not those of before."""
+        """Begin anew if these settings, on which the number of samples depends, differ from the previous ones."""
         if settings != self._settings:
             self._sizes, self._needed, self._settings = {}, None, settings
 

@@ -230,7 +230,8 @@ class SdfJob(Job):
             for name, tensor in self.parameters.items():
                 own = tensors.get(f"net.{name}")
                 if own is None or own.shape != tensor.shape:
-                    raise UserError(f"{source}: tensor net.{name} is missing or of another shape")
+                    got = "none" if own is None else list(own.shape)
+                    raise UserError(f"{source}: tensor net.{name} must be {list(tensor.shape)}, got {got}")
                 tensor.copy_(own)
         unpack_optimizer(self.optimizer, tensors, "adam", source)
         failures = state.get("failures", {})  # earlier versions kept none

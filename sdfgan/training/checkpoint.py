@@ -225,9 +225,10 @@ def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor
     for name, tensor in _under(tensors, prefix).items():
         index, _, slot = name.partition(".")
         if not index.isdigit() or int(index) >= len(parameters):
-            raise UserError(f"{source}: tensor {prefix}.{name} belongs to no parameter")
-        if tensor.ndim > 0 and tensor.shape != parameters[int(index)].shape:
-            raise UserError(f"{source}: tensor {prefix}.{name} does not fit its parameter")
+            raise UserError(f"{source}: tensor {prefix}.{name} belongs to no parameter: there are {len(parameters)}")
+        wanted = parameters[int(index)].shape
+        if tensor.ndim > 0 and tensor.shape != wanted:
+            raise UserError(f"{source}: tensor {prefix}.{name} must be {list(wanted)}, got {list(tensor.shape)}")
         if tensor.ndim > 0:  # laid out as its parameter, which fused optimisers rely on
             tensor = torch.empty_like(parameters[int(index)]).copy_(tensor)
         state.setdefault(int(index), {})[slot] = tensor

@@ -314,7 +314,7 @@ def from_json(cls: type[C], values: Any, source: Path, what: str, **more: Any) -
 
 
 def typed_values(cls: type[Config], values: Any, source: Path, what: str) -> dict[str, Any]:
-    """The settings of a configuration from JSON, by their names of today, with their tuples and paths. UserError."""
+    """The settings of a configuration from JSON, by their present names, with their tuples and paths. UserError."""
     if not isinstance(values, dict):
         raise UserError(f"{source}: not {what}: expected an object, got {json.dumps(values)[:50]}")
     known = settings_of(cls)

@@ -33,7 +33,7 @@ def parse_json(data: bytes) -> Any:
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}, column {error.colno}: {error.msg}") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is no text") from None
+        raise ValueError(f"byte {error.start} is not text") from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -33,7 +33,7 @@ class Graphs:
         self._settings: object = None
 
     def keep_while(self, settings: object) -> None:
-        """Forget all recordings if these settings, on which the functions depend, are not those of before."""
+        """Forget all recordings if these settings, on which the functions depend, differ from the previous ones."""
         if settings != self._settings:
             self._recordings.clear()
             self._settings = settings

@@ -136,7 +136,7 @@ class Steps:
 def _count(value: Any) -> int:
     """Raises ValueError for what is no count."""
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r:.50} is no number of steps")
+        raise ValueError(f"{value!r:.50} is not a number of steps")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The page in the browser: a viser server whose clients each have a camera, controls and pictures of their own."""
+"""The page in the browser: a viser server whose clients each have a camera, controls and images of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LIGHTS = {"camera": None, "left": (-1.0, 0.6, 0.6), "right": (1.0, 0.6, 0.6), "
 _PLANES = {"none": None, "x": 0, "y": 1, "z": 2}
 _WALL, _COLUMNS, _TILE = 24, 4, 96  # shapes to choose from, and the pixels of each
 _WIDEST = 4.0  # images, in their heights
-_QUALITY = (70, 92)  # of the JPEGs of coarse and full pictures
+_QUALITY = (70, 92)  # of the JPEGs of coarse and full images
 _EMPTY = np.full((8, 8, 3), 255, np.uint8)
 _BUSY = 1.25  # load per core: our own threads make 1
 _WATCH = 2.0  # seconds between looks at a run
@@ -45,7 +45,7 @@ _WATCH = 2.0  # seconds between looks at a run
 class Viewer:
     """Serves the page of a path until it is closed. Raises UserError where there is nothing to view.
 
-    `resolution` is the height of full pictures, `cells` the side of the grid of meshes to download.
+    `resolution` is the height of full images, `cells` the side of the grid of meshes to download.
     """
 
     def __init__(
@@ -231,7 +231,7 @@ class Page:
         self._do(lambda: self._draw_wall(first, 0))
 
     def _draw_wall(self, first: int, row: int) -> None:
-        """A row of it, and then the next, so that pictures come between."""
+        """A row of it, and then the next, so that images come between."""
         scene = self.viewer.scene
         if row < _WALL // _COLUMNS and first == self.first.value and isinstance(scene, GeneratorScene):
             seeds = range(first + row * _COLUMNS, first + (row + 1) * _COLUMNS)
@@ -276,7 +276,7 @@ class Page:
                 self.sample.image = np.asarray(image.convert("RGB"))
             self._sample = sample
 
-    # ------------------------------------------------------------------------------------------------------- pictures
+    # ------------------------------------------------------------------------------------------------------- images
 
     def _condition(self, scene: Scene) -> Any:
         """Of what is chosen; the last one is kept."""
@@ -300,7 +300,7 @@ class Page:
         return Style(self.kind.value, _BACKGROUNDS[self.background.value], light, cut, fine)
 
     def draw(self, height: int | None, check: Check) -> tuple[np.ndarray, int]:
-        """The picture as it is wanted now, uint8 [H, W, 3], and the quality of its JPEG."""
+        """The image as it is wanted now, uint8 [H, W, 3], and the quality of its JPEG."""
         torch.set_num_threads(self.viewer.threads if machine_is_free() else 1)  # of this thread alone
         scene, camera, style = self.viewer.scene, self.client.camera, self._style(self.viewer.scene, height is None)
         size = height or int(self.height.value)
@@ -309,9 +309,9 @@ class Page:
         view = View.of(camera.position, camera.look_at, camera.fov, fov=fov, height=size, width=width)
         return to_bytes(scene.image(view, style, self._condition(scene), check)), _QUALITY[style.fine]
 
-    def show(self, picture: tuple[np.ndarray, int]) -> None:
+    def show(self, image: tuple[np.ndarray, int]) -> None:
         """Send it to the browser."""
-        self.client.scene.set_background_image(picture[0], "jpeg", jpeg_quality=picture[1])
+        self.client.scene.set_background_image(image[0], "jpeg", jpeg_quality=image[1])
         self._error = ""
 
     def fail(self, error: Exception) -> None:
@@ -330,7 +330,7 @@ def say(error: Exception, pages: Sequence[Page]) -> None:
 
 
 def machine_is_free() -> bool:
-    """Whether a picture may use all cores. Beside a training its threads would spin while they wait for one another."""
+    """Whether an image may use all cores. Beside a training its threads would spin while they wait for one another."""
     return not hasattr(os, "getloadavg") or os.getloadavg()[0] < _BUSY * (os.cpu_count() or 1)
 
 

@@ -1,6 +1,6 @@
-"""When pictures are drawn: coarse while something moves, full when it is still, for all clients in turn.
+"""When images are drawn: coarse while something moves, full when it is still, for all clients in turn.
 
-One thread draws. A client that asks again before its picture was begun is drawn once, as it is by then; a full picture
+One thread draws. A client that asks again before its image was begun is drawn once, as it is by then; a full image
 that something overtook is given up.
 """
 
@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-HEIGHTS = (48, 64, 96, 128, 192, 256)  # of coarse pictures, in pixels
+HEIGHTS = (48, 64, 96, 128, 192, 256)  # of coarse images, in pixels
 _FIRST = HEIGHTS.index(128)
-_AIM = 1 / 15  # seconds of a coarse picture, at most
+_AIM = 1 / 15  # seconds of a coarse image, at most
 _IDLE = _AIM / 4  # below which the next one may be finer
 _SETTLED = 0.2  # seconds without a change, after which something is still
 
@@ -25,16 +25,16 @@ class Stale(Exception):
 
 
 class Client(Protocol):
-    """Whom pictures are drawn for. All is called in the scheduler's thread."""
+    """Whom images are drawn for. All is called in the scheduler's thread."""
 
     def draw(self, height: int | None, check: Callable[[], None]) -> Any:
-        """The picture as it is wanted now: coarse with a height, else full.
+        """The image as it is wanted now: coarse with a height, else full.
 
         `check`, called from time to time, raises Stale.
         """
 
-    def show(self, picture: Any) -> None:
-        """Take a picture that was drawn."""
+    def show(self, image: Any) -> None:
+        """Take an image that was drawn."""
 
     def fail(self, error: Exception) -> None:
         """Take what `draw`, `show` or a task raised."""
@@ -48,7 +48,7 @@ class _Wish:
     coarse: int = 0  # version that was drawn so
     full: int = 0
     asked: float = 0.0  # when
-    level: int = _FIRST  # of its coarse pictures' heights
+    level: int = _FIRST  # of its coarse images' heights
     tasks: deque[Callable[[], None]] = field(default_factory=deque)
 
 
@@ -63,7 +63,7 @@ class Scheduler:
         self._thread.start()
 
     def ask(self, client: Client) -> None:
-        """A client has changed: it gets a coarse picture, and a full one once it is still."""
+        """A client has changed: it gets a coarse image, and a full one once it is still."""
         with self._changed:
             wish = self._wishes.setdefault(client, _Wish())
             wish.version += 1
@@ -71,7 +71,7 @@ class Scheduler:
             self._changed.notify()
 
     def do(self, client: Client, task: Callable[[], None]) -> None:
-        """Do something once, when no picture of the client's is due."""
+        """Do something once, when no image of the client's is due."""
         with self._changed:
             self._wishes.setdefault(client, _Wish()).tasks.append(task)
             self._changed.notify()
@@ -128,17 +128,17 @@ class Scheduler:
 
     def _draw_coarse(self, client: Client, wish: _Wish) -> None:
         begin = time.perf_counter()
-        picture = client.draw(HEIGHTS[wish.level], lambda: self._check(client, wish, None))
+        image = client.draw(HEIGHTS[wish.level], lambda: self._check(client, wish, None))
         seconds = time.perf_counter() - begin
         self._check(client, wish, None)
-        client.show(picture)
+        client.show(image)
         step = -1 if seconds > _AIM else 1 if seconds < _IDLE else 0
         wish.level = min(max(wish.level + step, 0), len(HEIGHTS) - 1)
 
     def _draw_full(self, client: Client, wish: _Wish, version: int) -> None:
-        picture = client.draw(None, lambda: self._check(client, wish, version))
+        image = client.draw(None, lambda: self._check(client, wish, version))
         self._check(client, wish, version)
-        client.show(picture)
+        client.show(image)
 
     def _check(self, client: Client, wish: _Wish, version: int | None) -> None:
         """Raises Stale where the client has left, or has asked for something newer than `version`."""

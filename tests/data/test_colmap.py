@@ -54,6 +54,47 @@ def colmap(folder: Path, binary: bool) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("far", [1e30, 1e300])
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_camera_far_from_all_others_is_named(tmp_path: Path, binary: bool, far: float) -> None:
+    """The others would be at one place in scene coordinates, where the farthest camera is at distance 1."""
+    model = colmap(tmp_path, binary) / "sparse" / "0"
+    if binary:
+        images = bytearray((model / "images.bin").read_bytes())
+        struct.pack_into("<d", images, 8 + 4 + 4 * 8, far)
+        (model / "images.bin").write_bytes(images)
+    else:
+        first, *rest = (model / "images.txt").read_text().replace("# comment\n", "").split("\n")
+        words = first.split()
+        words[5] = str(far)
+        (model / "images.txt").write_text("\n".join([" ".join(words), *rest]))
+    with pytest.raises(UserError, match=r"sparse/0: image r_0.png: the camera is too far away: its position is"):
+        load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_models_of_new_versions_with_names_of_any_letters(tmp_path: Path, binary: bool) -> None:
+    """Since version 3.12 there are also files of rigs and frames; names may have folders, spaces and any letters."""
+    model = colmap(tmp_path, binary) / "sparse" / "0"
+    for name in ("rigs", "frames"):
+        (model / f"{name}.{'bin' if binary else 'txt'}").write_bytes(struct.pack("<Q", 0) if binary else b"# no rig\n")
+    folder = tmp_path / "images" / "linke Kamera"
+    folder.mkdir()
+    for i in range(4):
+        (tmp_path / "images" / f"r_{i}.png").rename(folder / f"\u753b {i} (1).png")
+    names = {f"r_{i}.png": f"linke Kamera/\u753b {i} (1).png" for i in range(4)}
+    path = model / ("images.bin" if binary else "images.txt")
+    data = path.read_bytes()
+    for old, new in names.items():
+        data = data.replace(old.encode(), new.encode())
+    if binary:  # and no points
+        data = data.replace(struct.pack("<Qddq", 1, 1.0, 2.0, -1), struct.pack("<Q", 0))
+    path.write_bytes(data)
+    scene = load_scene(tmp_path)
+    assert len(scene.train) + (0 if scene.val is None else len(scene.val)) == 4 and scene.notes == ()
+    assert all(name.startswith("\u753b") for name in scene.train.names)
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_colmap_models(tmp_path: Path, binary: bool) -> None:
     scene = load_scene(colmap(tmp_path, binary))

@@ -100,7 +100,7 @@ def test_labels_as_people_write_them(tmp_path: Path, values: list[Any], labels: 
     found = open_data(label_set(tmp_path, values), 8)
     assert found.images.labels is not None and found.images.labels.tolist() == labels
     strange = [value for value, label in zip(values, labels, strict=True) if label < 0]
-    said = f"dataset.json: {len(strange)} labels are no integers: left out, the first: {str(strange[:1])[1:-1][:30]}"
+    said = f"dataset.json: {len(strange)} labels are not integers: left out, the first: {str(strange[:1])[1:-1][:30]}"
     lacking, expected = labels.count(-1), [said.replace("'", "")] * bool(strange)
     expected += [f"{lacking} of {len(labels)} images have no label"] * (0 < lacking < len(labels))
     assert all(part in note for part, note in zip(expected, found.notes, strict=True))
@@ -109,12 +109,12 @@ def test_labels_as_people_write_them(tmp_path: Path, values: list[Any], labels: 
 def test_labels_without_an_integer_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = label_set(tmp_path / "a", ["chair", "table"])
     assert main(["dataset", "check", str(folder)]) == 0
-    assert "2 labels are no integers: left out, the first: chair" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"no labels found .*2 labels are no integers"):
+    assert "2 labels are not integers: left out, the first: chair" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"no labels found .*2 labels are not integers"):
         open_data(folder, 8, label=1)
     folder = put(tmp_path / "b", {"a.png": png((1, 0, 0)), "a.cls": "x", "b.png": png((2, 0, 0)), "b.cls": "3.0\n"})
     found = open_data(folder, 8)
-    assert found.images.labels.tolist() == [-1, 3] and "cls files: 1 labels are no integers" in found.notes[0]
+    assert found.images.labels.tolist() == [-1, 3] and "cls files: 1 labels are not integers" in found.notes[0]
     names = json.dumps({"labels": [["x\\a.jpg", 1], ["x/b", 2], ["x/none.png", 3]]})
     found = open_data(
         put(tmp_path / "c", {"x/a.png": png((1, 0, 0)), "x/b.png": png((2, 0, 0)), "dataset.json": names}), 8
@@ -231,7 +231,7 @@ def test_labels_of_eg3d_are_poses(tmp_path: Path, capsys: pytest.CaptureFixture[
     skewed[0] += 0.1
     found = open_data(label_set(tmp_path / "b", [eg3d(0, 0), skewed, eg3d(3, 4, focal=2.0)]), 8)
     assert found.images.poses is None and found.images.labels is None
-    assert "(13.37 to 28.07 degrees)" in found.notes[1] and "1 labels are no integers" in found.notes[0]
+    assert "(13.37 to 28.07 degrees)" in found.notes[1] and "1 labels are not integers" in found.notes[0]
     assert "1 of 3 images have no pose, so none is used" in found.notes[2]
 
 

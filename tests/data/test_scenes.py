@@ -301,7 +301,7 @@ NAN_POSE = [[math.nan] * 4] * 4
 BAD = [
     (frame(1, file_path="./train/none"), r"transforms_train.json: frame 1 \(./train/none\): no such image"),
     (frame(1, file_path="../../outside.png"), r"frame 1 .*: file_path must stay inside"),
-    (frame(1, file_path="a" * 5000), r"frame 1 .*: file_path is no path"),
+    (frame(1, file_path="a" * 5000), r"frame 1 .*: file_path is not a path"),
     (frame(1, file_path=7), "frame 1: file_path must be a text"),
     (frame(2, transform_matrix=NAN_POSE), r"frame 2 \(./train/r_2\): transform_matrix must be .*, got nan"),
     (frame(2, transform_matrix=[[1, 2], [3, 4]]), "frame 2 .*: transform_matrix must be 4 rows of 4 numbers"),
@@ -325,7 +325,7 @@ BAD = [
     (lambda values: values.update(dist_coeffs=[0.1, 0, 0, 0]), "frame 0 .*: dist_coeffs is not modelled"),
     (lambda values: values.update(distortion={"k": 0.1}), "frame 0 .*: distortion is not modelled"),
     (lambda values: values.update(fl_x=0.9, fl_y=0.9), "frame 0 .*: focal lengths must be in pixels, got 0.9 and 0.9"),
-    (frame(1, k4=0.1), "frame 1 .*: k4 of a lens that is no fisheye may mean two things"),
+    (frame(1, k4=0.1), "frame 1 .*: k4 of a lens that is not a fisheye may mean two things"),
     (frame(1, distortion_params=[0.1, 0.2]), "frame 1 .*: distortion_params must be k1, k2, k3, k4, p1, p2, got"),
     (frame(1, distortion_params=[0.1, 0, 0, 0, 0, "x"]), r"frame 1 .*: distortion_params \(p2\) must be a finite"),
     (frame(1, distortion_params=[0.1, 0, 0, 0, 0, 0], k1=0.2), "frame 1 .*: k1 is 0.2, but 0.1 in distortion_params"),
@@ -360,7 +360,7 @@ def test_text_of_other_encodings(blender: Path) -> None:
         file.write_text(text, encoding=encoding)
         assert len(load_scene(blender).train) == len(json.loads(text)["frames"])
     file.write_bytes(b'{"a": "\xe9"}')
-    with pytest.raises(UserError, match=r"transforms_train.json: not valid JSON: byte 7 is no text"):
+    with pytest.raises(UserError, match=r"transforms_train.json: not valid JSON: byte 7 is not text"):
         load_scene(blender)
 
 

@@ -135,6 +135,30 @@ def test_a_ball_in_the_hole_of_a_ring_lies_in_nothing() -> None:
     assert not repair(trimesh.util.concatenate([ring, sheet]))[1].changed
 
 
+@pytest.mark.parametrize("inverted", range(16))
+def test_boxes_that_share_sides_are_turned_with_all_of_their_sides(inverted: int) -> None:
+    """Four in a square, any of them inside out, faces in any order: at shared edges four or eight faces meet."""
+    boxes = [trimesh.creation.box(bounds=[[x, y, 0], [x + 1, y + 1, 1]]) for x in (-1, 0) for y in (-1, 0)]
+    for bit, box in enumerate(boxes):
+        if inverted >> bit & 1:
+            box.invert()
+    whole = trimesh.util.concatenate(boxes)
+    order = np.random.default_rng(inverted).permutation(len(whole.faces))
+    mesh, _ = repair(with_faces(whole.faces[order], whole.vertices))
+    block = lambda p: ((p - torch.tensor([0.0, 0.0, 0.5])).abs() - torch.tensor([1.0, 1.0, 0.5])).amax(1)  # noqa: E731
+    assert wrong_signs(mesh, block) == 0
+
+
+@pytest.mark.parametrize("inverted", [0, 1])
+def test_boxes_that_share_an_edge_stay_two(inverted: int) -> None:
+    boxes = [trimesh.creation.box(bounds=[[x, x, 0], [x + 1, x + 1, 1]]) for x in (-1, 0)]
+    if inverted:
+        boxes[1].invert()
+    mesh, report = repair(trimesh.util.concatenate(boxes))
+    assert (report.parts, report.parts_turned, report.crowded_edges) == (2, inverted, 1)
+    assert mesh.volume == pytest.approx(2)
+
+
 def test_what_the_file_holds_besides_faces_is_said() -> None:
     mesh = SPHERE.copy()
     mesh.metadata["ignored"] = ("3 lines",)

@@ -218,7 +218,7 @@ STATES = [
     ("gan", "loss_scale", "Infinity", "not a checkpoint of this version: loss_scale inf"),
     ("gan", "loss_scale", "1e400", "not a checkpoint of this version: loss_scale inf"),
     ("gan", "skipped_in_a_row", "null", "skipped_in_a_row must be counts by name, got None"),
-    ("gan", "good_steps", "Infinity", "inf is no number of steps"),
+    ("gan", "good_steps", "Infinity", "inf is not a number of steps"),
     ("gan", "augmented", "NaN", "augmented nan"),
     ("gan", "start", "[1]", r"start must be scores by name, got \[1\]"),
     ("gan", "config", nested(), "not a readable checkpoint: it is nested too deeply"),

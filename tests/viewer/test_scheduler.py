@@ -10,12 +10,12 @@ import pytest
 
 from sdfgan.viewer.scheduler import HEIGHTS, Scheduler
 
-PATIENCE = 10.0  # seconds in which a test's picture must come
+PATIENCE = 10.0  # seconds in which a test's image must come
 Log = list[tuple[str, str]]
 
 
 class Client:
-    """Writes what is drawn for it; `hold` a picture and it takes until `release`."""
+    """Writes what is drawn for it; `hold` an image and it takes until `release`."""
 
     def __init__(self, log: Log, name: str = "a", seconds: float = 0.0) -> None:
         self.log, self.name, self.seconds = log, name, seconds
@@ -36,8 +36,8 @@ class Client:
             raise self.error
         return kind
 
-    def show(self, picture: str) -> None:
-        self.write(picture)
+    def show(self, image: str) -> None:
+        self.write(image)
 
     def fail(self, error: Exception) -> None:
         self.write(str(error))
@@ -84,7 +84,7 @@ def test_coarse_then_full_once(scheduler: Scheduler, log: Log) -> None:
     assert client.heights == [128]
 
 
-def test_no_full_picture_while_it_moves(log: Log) -> None:
+def test_no_full_image_while_it_moves(log: Log) -> None:
     now = [0.0]
     scheduler, client = Scheduler(settled=1.0, clock=lambda: now[0]), Client(log)
     for number in range(5):
@@ -110,7 +110,7 @@ def test_requests_that_came_meanwhile_are_one(scheduler: Scheduler, log: Log) ->
     assert shown(log) == ["coarse", "coarse", "full"]
 
 
-def test_a_full_picture_that_is_overtaken_is_given_up(scheduler: Scheduler, log: Log) -> None:
+def test_a_full_image_that_is_overtaken_is_given_up(scheduler: Scheduler, log: Log) -> None:
     client = Client(log)
     scheduler.ask(client)
     client.wait("coarse")
@@ -180,7 +180,7 @@ def test_tasks_are_done_once_when_nothing_is_to_be_drawn(scheduler: Scheduler, l
     assert shown(log) == ["coarse", "coarse", "mesh", "full"]
 
 
-def test_coarse_pictures_are_as_fine_as_is_quick(scheduler: Scheduler, log: Log) -> None:
+def test_coarse_images_are_as_fine_as_is_quick(scheduler: Scheduler, log: Log) -> None:
     slow, quick = Client(log, "slow", seconds=0.1), Client(log, "quick")
     for client, end in ((slow, HEIGHTS[0]), (quick, HEIGHTS[-1])):
         for number in range(len(HEIGHTS) + 1):

@@ -216,7 +216,7 @@ class _Document:
             raise MeshFormatError(f"a face names a vertex that does not exist; there are {count}")
         if mode == 4:
             if len(corners) % 3:
-                raise MeshFormatError(f"has {len(corners)} corners of triangles, which is no multiple of three")
+                raise MeshFormatError(f"has {len(corners)} corners of triangles, which is not a multiple of three")
             return corners.reshape(-1, 3)
         if len(corners) < 3:
             return np.zeros((0, 3), np.int64)
@@ -334,7 +334,7 @@ def _matrix(node: dict[str, Any]) -> np.ndarray:
     placed = np.eye(4)
     quaternion = np.array(node.get("rotation", (0, 0, 0, 1)), np.float64)
     if not np.linalg.norm(quaternion) > 0:
-        raise MeshFormatError("has a node whose rotation is no quaternion")
+        raise MeshFormatError("has a node whose rotation is not a quaternion")
     x, y, z, w = quaternion / np.linalg.norm(quaternion)
     rotation = np.array(
         [

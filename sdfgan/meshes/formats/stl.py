@@ -51,7 +51,7 @@ def _read_text(text: bytes) -> Polygons:
     loops, frame = pieces[1::2], b"\n".join(pieces[::2])  # corners of facets, the lines of solids
     rest = re.sub(rb"(?im)^[ \t]*(end\s*)?solid\b[^\r\n]*", b"", frame).strip()
     if rest:
-        raise MeshFormatError(f"after {len(loops)} facets, {quoted(rest[:80])} is no facet of a text STL")
+        raise MeshFormatError(f"after {len(loops)} facets, {quoted(rest[:80])} is not a facet of a text STL")
     opened, closed = (len(re.findall(rb"(?im)^[ \t]*" + word, frame)) for word in (rb"solid\b", rb"end\s*solid\b"))
     if opened > closed:
         raise MeshFormatError(f"a truncated STL: no endsolid after {len(loops)} facets")
