@@ -1,11 +1,13 @@
-"""Inverts pictures of the built-in set that a run has not seen: silhouette IoU of each, and a sheet of the results.
+"""Inverts images that a run has not seen, of the built-in set or given ones: silhouette IoU of each, and a sheet.
 
 python benchmarks/inversion.py runs/gan-001 --pictures 20 --json inversion.jsonl
+python benchmarks/inversion.py runs/aircraft --data unseen.zip --json inversion-aircraft.jsonl
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import statistics
@@ -18,6 +20,7 @@ import torch
 from sdfgan.cameras import pose_distribution
 from sdfgan.data.shapes import render_shapes
 from sdfgan.gan import load_generator
+from sdfgan.gan.data import load_training_data
 from sdfgan.gan.inversion import invert, silhouette_iou
 from sdfgan.images import image_grid, save_image
 
@@ -29,13 +32,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--pictures", type=int, default=20)
-    parser.add_argument("--resolution", type=int, default=32)
+    parser.add_argument("--resolution", type=int, help="of the built-in set's; default: the run's")
+    parser.add_argument("--data", type=Path, help="a folder or zip of images, as for train-gan, to invert instead")
     parser.add_argument("--json", type=Path, help="append a line of results here; the sheet goes beside it as .png")
     arguments = parser.parse_args()
     generator, config = load_generator(arguments.run)
     spans = [tuple(math.radians(value) for value in span) for span in (config.elevation, config.azimuth)]
     poses = pose_distribution(config.poses, *spans)
-    pictures = render_shapes(arguments.pictures, arguments.resolution, seed=_SEED).images.float() / 255
+    if arguments.data is None:
+        pictures = render_shapes(arguments.pictures, arguments.resolution or config.resolution, seed=_SEED).images
+    else:
+        data = load_training_data(dataclasses.replace(config, data=arguments.data, evaluate_images=0)).train
+        pictures = data.batch(torch.arange(min(arguments.pictures, len(data))), config.resolution)
+    pictures = pictures[:, : config.channels].float() / 255
     ious, seconds, sheet = [], [], []
     for index, picture in enumerate(pictures):
         started = time.perf_counter()
@@ -50,6 +59,7 @@ def main() -> None:
     result = {
         "benchmark": "inversion",
         "run": str(arguments.run),
+        "data": None if arguments.data is None else arguments.data.name,
         "commit": commit.stdout.strip(),
         "device": str(next(generator.parameters()).device),
         "threads": torch.get_num_threads(),
