@@ -150,6 +150,9 @@ MADE = {
         ('python benchmarks/gan.py recipes --minutes 30 --seeds 0 1 2 --only default "dfr, our size"',),
     ),
     "inversion.png": Made(from_file, 1, ("python benchmarks/inversion.py RUN --pictures 20 --json inversion.jsonl",)),
+    "inversion-aircraft.png": Made(
+        from_file, 1, ("python benchmarks/inversion.py RUN --data held-out.zip --json inversion.jsonl",)
+    ),
     "surfaces.png": Made(
         from_file,
         1,
