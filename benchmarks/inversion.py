@@ -12,6 +12,7 @@ import json
 import math
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import torch
 
 from sdfgan.cameras import pose_distribution
 from sdfgan.data.shapes import render_shapes
+from sdfgan.errors import UserError
 from sdfgan.gan import load_generator
 from sdfgan.gan.data import load_training_data
 from sdfgan.gan.inversion import invert, silhouette_iou
@@ -36,6 +38,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder or zip of images, as for train-gan, to invert instead")
     parser.add_argument("--json", type=Path, help="append a line of results here; the sheet goes beside it as .png")
     arguments = parser.parse_args()
+    if arguments.pictures < 1:
+        parser.error(f"--pictures must be at least 1, got {arguments.pictures}")
+    if arguments.json is not None and not arguments.json.parent.is_dir():
+        parser.error(f"--json {arguments.json}: its folder does not exist")
     generator, config = load_generator(arguments.run)
     spans = [tuple(math.radians(value) for value in span) for span in (config.elevation, config.azimuth)]
     poses = pose_distribution(config.poses, *spans)
@@ -79,4 +85,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        print(f"inversion.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
