@@ -10,11 +10,11 @@ import torch
 
 from measure import Comparison
 from sdfgan import ops
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.coordinate import Perceptron
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.small_mlp import SmallMlp
 from sdfgan.ops import reference
+from sdfgan.sdf.config import DAM_WIDTHS
 
 _POINTS = 2**15
 

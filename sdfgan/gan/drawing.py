@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Room, render
+from sdfgan.raycast.dfr_images import dfr_images
 from sdfgan.raycast.lighting import tensor_like
 from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import PoseDistribution
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES

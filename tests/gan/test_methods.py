@@ -165,7 +165,7 @@ def test_discriminators(name: str, steps: int, pictures: Tensor) -> None:
 )
 def test_generators(options: dict, steps: int, pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     # A shorter fit with larger steps, for time.
-    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", fit_quickly)
+    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", fit_quickly)
     trainer, logs = trained(pictures, steps, **options)
     check(logs)
     assert steps < LONG or (logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9)

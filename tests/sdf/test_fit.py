@@ -21,12 +21,11 @@ from safetensors.torch import load_file, save_file
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
 from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
 from sdfgan.sdf import job
-from sdfgan.sdf.config import PRESETS, SdfConfig
+from sdfgan.sdf.config import DAM_WIDTHS, PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
 from sdfgan.sdf.job import SdfJob, train
 from sdfgan.sdf.model import MeshSDF, load, make_field
