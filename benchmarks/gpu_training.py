@@ -186,8 +186,8 @@ def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
 
 def sdf(arguments: argparse.Namespace, scratch: Path) -> None:
     """`train-sdf` with each preset: times, and how good the mesh is."""
+    from sdfgan.sdf import train
     from sdfgan.sdf.config import PRESETS, SdfConfig
-    from sdfgan.sdf.job import train
 
     mesh = arguments.mesh or write_torus(scratch / "torus.obj")
     failed = []

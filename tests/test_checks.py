@@ -16,9 +16,8 @@ import trimesh
 from sdfgan import cameras, fields, images, meshes, ops, raycast
 from sdfgan.errors import UserError
 from sdfgan.fields.function import as_field
-from sdfgan.sdf import load
+from sdfgan.sdf import load, train
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.job import train
 from sdfgan.volume.render_images import render_images
 
 AXES = cameras.rotate_axes((0.3, 0.5))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.gan import augment, shape_sets
+from sdfgan.gan import shape_sets
 from sdfgan.gan.batches import Batches, Fake, View
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
@@ -53,7 +53,6 @@ _CHANGEABLE_ON_RESUME = (
     "view_resolution", "video_frames", "video_format", "mesh_resolution",
 )  # fmt: skip
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
-_ADA_INTERVAL = 4  # steps between changes of its probability
 
 T = TypeVar("T")
 
@@ -123,7 +122,7 @@ class GanJob(TrainingState):
         objective = Objective.at(self.config, self.steps_done)
         config = objective.config
         batches = Batches(config, self.random, self.device, self.ranks)
-        self._set_learning_rates(config)
+        self.set_learning_rates(config)
         if self.room is not None:
             self.room.keep_while(config)
 
@@ -142,9 +141,9 @@ class GanJob(TrainingState):
         if self.pose_learner is not None:
             numbers |= self._learn_poses(self.pose_learner, objective, fakes)
         log = self._read(numbers)
-        self._update_averages()
+        self.update_averages()
         self.steps_done += 1
-        self._adjust_augmentation(log, config)
+        self.adjust_augmentation(log, config)
         log["learning_rate"] = self.optimizer_g.param_groups[0]["lr"]
         if config.precision == "fp16":
             log["loss_scale"] = self.updates.loss_scale
@@ -260,7 +259,7 @@ class GanJob(TrainingState):
         """Let the poses follow the discriminator's verdicts on the fakes."""
         logits = self._logits(objective, fakes, [View(None, None)] * len(fakes))
         axes = self.ranks.gather(torch.cat([fake.axes for fake in fakes]))
-        learner.learn(logits, axes, self._decay(objective.config))
+        learner.learn(logits, axes, self.learning_rate_factor(objective.config))
         return {"pose_spread": learner.spread}
 
     def _graphs(self, objective: Objective) -> Graphs | None:
@@ -282,38 +281,6 @@ class GanJob(TrainingState):
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
-
-    def _decay(self, config: ResolvedGanConfig) -> float:
-        """The factor on learning rates: constant, then linearly down to 5%."""
-        progress, start = self.steps_done / config.steps, config.decay_start
-        return max(0.05, (1 - progress) / (1 - start)) if start < 1 and progress > start else 1.0
-
-    def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
-        factor = self._decay(config)
-        for group in self.optimizer_g.param_groups:
-            group["lr"] = config.learning_rate_generator * factor * group["rate"]
-        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
-
-    @torch.no_grad()
-    def _update_averages(self) -> None:
-        # Early on averages follow quickly, so that the first images are not of the initialisation.
-        warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
-        decays = (self.config.ema_decay, self.config.ema_decay_slow)
-        current: list[Tensor] = list(self.generator.parameters())
-        for module, decay in zip(self.averages.values(), decays, strict=True):
-            averaged: list[Tensor] = list(module.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
-
-    def _adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
-        if not config.ada_target:
-            return
-        self._signs.append(log["sign_real"])
-        if len(self._signs) == _ADA_INTERVAL:
-            seen = _ADA_INTERVAL * config.batch_size
-            mean = sum(self._signs) / _ADA_INTERVAL
-            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
-            self._signs = []
-        log["ada_probability"] = self.augmented
 
     # ------------------------------------------------------------------------------------------------- looking at it
 

@@ -24,10 +24,10 @@ from sdfgan.cli import main
 from sdfgan.errors import UserError
 from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
-from sdfgan.sdf import job
+from sdfgan.sdf import job, runs, train
 from sdfgan.sdf.config import DAM_WIDTHS, PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
-from sdfgan.sdf.job import SdfJob, train
+from sdfgan.sdf.job import SdfJob
 from sdfgan.sdf.model import MeshSDF, load, make_field
 from sdfgan.sdf.objective import Objective
 from sdfgan.sdf.sampling import Samples
@@ -137,7 +137,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         train(SdfConfig(resume=tmp_path / "half", epochs=20))
     with pytest.raises(UserError, match=r"MESH .*other.stl differs from the run's .*ball.stl"):
         train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
-    assert job._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
+    assert runs._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
     summary = train(SdfConfig(resume=tmp_path / "half"))
     assert train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
@@ -332,7 +332,7 @@ def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, mo
     assert all(load(tmp_path / "out" / name)(torch.zeros(1, 3)) < 0 for name in ("a", "c"))
     (tmp_path / "out" / "c" / "summary.json").unlink()
     groups: list[list[str]] = []
-    monkeypatch.setattr(job._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
+    monkeypatch.setattr(runs._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
     train(config)
     assert groups == [["b"], ["c"]]  # of a, b and c: those that share checkpoints do not change
 
