@@ -29,7 +29,7 @@ from sdfgan.gan.discriminators import update_spectral_norm
 from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.losses import top_k_weights
 from sdfgan.gan.models import config_of, require_alike
-from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
+from sdfgan.gan.objective import Objective, silhouettes, variety
 from sdfgan.gan.poses import PoseLearner
 from sdfgan.gan.report import Report, measure_slope, video_file
 from sdfgan.gan.state import Gradients, TrainingState
@@ -46,7 +46,7 @@ from sdfgan.training.job import Intervals
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.steps import as_numbers
+from sdfgan.training.steps import Log, as_numbers
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
@@ -156,7 +156,7 @@ class GanJob(TrainingState):
         with self.threads.kernels():
             return [function(parts[0])]
 
-    def _read(self, log: Numbers) -> dict[str, float]:
+    def _read(self, log: Log) -> dict[str, float]:
         """A step's numbers: its log, whether its gradients were finite, and whether its samples found room."""
         numbers, norms = as_numbers(torch.stack([value.float() for value in log.values()]), self.updates.norms)
         read = dict(zip(log, numbers, strict=True)) | {
@@ -166,7 +166,7 @@ class GanJob(TrainingState):
             read["samples_lost"] = float(self.room.settle())
         return read
 
-    def _update_discriminator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Numbers:
+    def _update_discriminator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Log:
         config, graphs = objective.config, self._graphs(objective)
         reals = batches.reals(self.data.train)
         if self.loss.spectral_norm:
@@ -175,13 +175,13 @@ class GanJob(TrainingState):
         if self.loss.gradient_penalty:
             shares = batches.shares()
 
-        def compare(*inputs: Tensor) -> tuple[Numbers, Gradients]:
+        def compare(*inputs: Tensor) -> tuple[Log, Gradients]:
             loss, log = objective.discriminator_loss(self.discriminator, *inputs)
             return log, self._gradients([loss * self.updates.loss_scale], self.discriminator)
 
         def chunk(
             fake: Fake, reals: Tensor, fake_view: View, real_view: View, share: Tensor | None
-        ) -> tuple[Numbers, Gradients]:
+        ) -> tuple[Log, Gradients]:
             seen = objective.see(fake.images(config.channels).detach(), fake_view), objective.see(reals, real_view)
             inputs = [*seen, fake.latents, fake.axes, *([] if share is None else [share.to(reals)])]
             if graphs is None:
@@ -202,15 +202,15 @@ class GanJob(TrainingState):
         means = [self.ranks.gather(images.mean((2, 3))) for images in (seen, torch.cat(reals))]
         return log | {"variety": variety(*means), "gradient_norm_d": norm}
 
-    def _update_generator(self, objective: Objective, batches: Batches, parts: list[list[Fake]]) -> Numbers:
+    def _update_generator(self, objective: Objective, batches: Batches, parts: list[list[Fake]]) -> Log:
         config, graphs, scale = objective.config, self._graphs(objective), self.updates.loss_scale
         views = batches.views(self.augmented, objective.noise)
         fakes = [fake for part in parts for fake in part]
 
-        def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
+        def adversarial(*inputs: Tensor) -> tuple[Tensor, Log]:
             return objective.adversarial_loss(self.discriminator, *inputs)
 
-        def image_gradient(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Numbers, Tensor]:
+        def image_gradient(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Log, Tensor]:
             """The log of a chunk, and the gradient of its loss by its images."""
             images = images.detach().requires_grad_()
             inputs = [objective.see(images, view), fake.latents, fake.axes, *([] if weights is None else [weights])]
@@ -221,7 +221,7 @@ class GanJob(TrainingState):
                 log = {name: value.clone() for name, value in log.items()} if batches.chunks > 1 else log
             return log, torch.autograd.grad(loss * scale, images)[0]
 
-        def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Numbers], Gradients]:
+        def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Log], Gradients]:
             made, views, weights = (list(column) for column in zip(*part, strict=True))
             if made[0].made is None or not made[0].made.rgb.requires_grad:
                 made = objective.render(self.generator, made, self.room)
@@ -255,7 +255,7 @@ class GanJob(TrainingState):
 
         return self.ranks.gather(torch.cat(self.threads.map(some, fakes, views)))
 
-    def _learn_poses(self, learner: PoseLearner, objective: Objective, fakes: list[Fake]) -> Numbers:
+    def _learn_poses(self, learner: PoseLearner, objective: Objective, fakes: list[Fake]) -> Log:
         """Let the poses follow the discriminator's verdicts on the fakes."""
         logits = self._logits(objective, fakes, [View(None, None)] * len(fakes))
         axes = self.ranks.gather(torch.cat([fake.axes for fake in fakes]))
@@ -276,8 +276,8 @@ class GanJob(TrainingState):
         options = {"allow_unused": True, "materialize_grads": True}
         return torch.autograd.grad([outputs[i] for i in which], list(module.parameters()), of, **options)
 
-    def _mean(self, logs: Sequence[Numbers]) -> Numbers:
-        """Numbers of all chunks of all processes, averaged."""
+    def _mean(self, logs: Sequence[Log]) -> Log:
+        """The logs of all chunks of all processes, averaged."""
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))

@@ -1,4 +1,4 @@
-"""What both networks of a GAN minimise: functions of networks and a chunk of a batch to a loss and numbers for the log.
+"""What both networks of a GAN minimise: functions of networks and a chunk of a batch to a loss and its log.
 
 All losses are means over images or points, so that chunks of a batch may be averaged.
 """
@@ -25,8 +25,7 @@ from sdfgan.gan.losses import (
 )
 from sdfgan.raycast import Room
 from sdfgan.training.device import autocast
-
-Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a step waits for them once
+from sdfgan.training.steps import Log
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Objective:
         latents: Tensor,
         axes: Tensor,
         share: Tensor | None = None,
-    ) -> tuple[Tensor, Numbers]:
+    ) -> tuple[Tensor, Log]:
         """The discriminator's, for images as it sees them; `share` [b] is of the gradient penalty."""
         config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_loss]
         both = self.verdict(discriminator, torch.cat([fakes, reals]), sets=2)  # in one pass: up to a quarter faster
@@ -129,7 +128,7 @@ class Objective:
 
     def adversarial_loss(
         self, discriminator: Discriminator, images: Tensor, latents: Tensor, axes: Tensor, weights: Tensor | None = None
-    ) -> tuple[Tensor, Numbers]:
+    ) -> tuple[Tensor, Log]:
         """The generator's, for images as the discriminator sees them, of which each has one of the `weights` [b]."""
         verdict = self.verdict(discriminator, images)
         losses = ADVERSARIAL_LOSSES[self.config.gan_loss].generator(verdict.logit)
@@ -137,7 +136,7 @@ class Objective:
         identity, guesses = self._identity(verdict, latents, axes)
         return loss + identity, detached({"loss_g": loss, **guesses})
 
-    def shape_loss(self, fake: Fake) -> tuple[Tensor, Numbers]:
+    def shape_loss(self, fake: Fake) -> tuple[Tensor, Log]:
         """The generator's for the field behind a rendered fake: it is to be a distance, with normals to the
         camera and no more surface than is needed."""
         assert fake.made is not None and fake.gradients is not None
@@ -152,7 +151,7 @@ class Objective:
             total = total + self.config.minimal_surface_weight * log["minimal_surface"]
         return total, detached(log)
 
-    def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, Numbers]:
+    def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, Log]:
         """How far the guesses of latent and direction are off, weighted, and each for the log."""
         weights = {"latent": self.config.latent_weight, "pose": self.config.pose_weight}
         errors = {}
@@ -163,7 +162,7 @@ class Objective:
         return sum((weights[name] * error for name, error in errors.items()), start=0.0), errors
 
 
-def silhouettes(alpha: Tensor, channels: int) -> Numbers:
+def silhouettes(alpha: Tensor, channels: int) -> Log:
     """What silhouettes [B, 1, R, R] cover, and how many are empty or full where the discriminator sees that."""
     coverage = alpha.mean((1, 2, 3))
     log = {"coverage": coverage.mean()}
@@ -178,6 +177,6 @@ def variety(fakes: Tensor, reals: Tensor) -> Tensor:
     return of_fakes / of_reals.clamp(min=1e-6)
 
 
-def detached(log: Numbers) -> Numbers:
+def detached(log: Log) -> Log:
     """The same without graphs."""
     return {name: value.detach() for name, value in log.items()}

@@ -20,7 +20,7 @@ from sdfgan.errors import UserError
 from sdfgan.images import image_grid, on_white, save_image
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.inverse.model import make_field
-from sdfgan.inverse.objective import mesh_loss
+from sdfgan.inverse.objective import image_loss
 from sdfgan.inverse.report import beside, look, open_video, report, save_mesh
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
@@ -28,12 +28,12 @@ from sdfgan.metrics import psnr
 from sdfgan.raycast import Room
 from sdfgan.training.device import resolve_device
 from sdfgan.training.files import Claim
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary, next_run_folder
-from sdfgan.training.steps import Steps, as_numbers
+from sdfgan.training.steps import Numbers, Steps, as_numbers
 
 _SURFACE_POINTS = 20_000
 _VIDEO_VIEWS, _FRAME = 4, 128  # of those that are fitted, and pixels
@@ -113,7 +113,7 @@ class InverseJob(Job):
         target = self.targets[resolution][chosen]
         if self.room is not None:
             self.room.keep_while(resolution)
-        loss = mesh_loss(
+        loss = image_loss(
             self.field, self.latents, self.axes[chosen], target, config.eikonal_weight, self.random, self.room
         )
         rate = config.learning_rate * max(0.05, 1 - share) ** (1 if share > 0.4 else 0)

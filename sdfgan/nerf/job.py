@@ -42,12 +42,12 @@ from sdfgan.training.checkpoint import (
 )
 from sdfgan.training.device import autocast, generator_on
 from sdfgan.training.files import FullDisk
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.steps import ChunkThreads, Steps, as_numbers, assign_gradients, mean_gradients
+from sdfgan.training.steps import ChunkThreads, Numbers, Steps, as_numbers, assign_gradients, mean_gradients
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
     render_depth render_normal render_test mesh_resolution mesh_level faces texture_resolution lpips

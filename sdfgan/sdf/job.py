@@ -20,16 +20,16 @@ from sdfgan.sdf import evaluation
 from sdfgan.sdf.config import ResolvedSdfConfig
 from sdfgan.sdf.files import Case
 from sdfgan.sdf.model import MeshSDF, make_field
-from sdfgan.sdf.objective import Objective
+from sdfgan.sdf.objective import DistanceLoss, distance_loss
 from sdfgan.sdf.report import finish_case
 from sdfgan.sdf.sampling import Samples
 from sdfgan.training.checkpoint import Saved, pack_optimizer, unpack_optimizer
 from sdfgan.training.files import FullDisk
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.optim import GridAdam
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
-from sdfgan.training.steps import step_rows
+from sdfgan.training.steps import Numbers, step_rows
 
 _SCALER_SAMPLES = 100_000
 _WORTH_SAVING = 10.0  # seconds of training
@@ -75,13 +75,12 @@ class SdfJob(Job):
             # What is trained together must go on together, to the same bits, while the first of it are finished.
             worth_saving=_WORTH_SAVING if len(cases) == 1 else 0.0,
         )
-        objectives = [Objective(field.to(self.device), config) for field in self.fields]
-        self.objective = objectives[0]
-        self.modules = [self.objective]
-        self.parameters: dict[str, Tensor] = dict(self.objective.named_parameters())
+        losses = [DistanceLoss(field.to(self.device), config) for field in self.fields]
+        self.modules = [losses[0]]
+        self.parameters: dict[str, Tensor] = dict(losses[0].named_parameters())
         if len(cases) > 1:
-            self.parameters, self._buffers = stack_module_state(objectives)
-            self._skeleton = copy.deepcopy(self.objective).to("meta")
+            self.parameters, self._buffers = stack_module_state(losses)
+            self._skeleton = copy.deepcopy(losses[0]).to("meta")
         tables = [tensor for name, tensor in self.parameters.items() if name.endswith("encoding.table")]
         other = [tensor for name, tensor in self.parameters.items() if not name.endswith("encoding.table")]
         groups = [{"params": group, "scale": scale} for group, scale in ((other, 1.0), (tables, _TABLE_RATE)) if group]
@@ -121,7 +120,7 @@ class SdfJob(Job):
     def _losses(self, parts: Sequence[Samples]) -> Tensor:
         """Of each field [M]."""
         if len(parts) == 1:
-            return self.objective(*parts[0])[None]
+            return distance_loss(self.fields[0], parts[0], self.config)[None]
 
         def one(parameters: dict[str, Tensor], buffers: dict[str, Tensor], samples: tuple[Tensor, ...]) -> Tensor:
             return functional_call(self._skeleton, (parameters, buffers), samples)
@@ -153,7 +152,7 @@ class SdfJob(Job):
         if len(self.fields) > 1:
             with torch.no_grad():
                 for index, field in enumerate(self.fields):
-                    own = dict(Objective(field, self.config).named_parameters())
+                    own = dict(DistanceLoss(field, self.config).named_parameters())
                     for name, tensor in self.parameters.items():
                         own[name].copy_(tensor[index])
         return self.fields

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-Numbers = dict[str, float]
+from sdfgan.training.steps import Numbers
 
 
 class Ailment(NamedTuple):

@@ -16,9 +16,7 @@ from sdfgan.training.config import Config, command_line
 from sdfgan.training.health import Health
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
-from sdfgan.training.steps import ChunkThreads
-
-Numbers = dict[str, float]  # by their names in the log
+from sdfgan.training.steps import ChunkThreads, Numbers
 
 
 class Intervals(NamedTuple):

@@ -15,10 +15,11 @@ from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import Saved, elapsed_seconds, list_checkpoints, log_so_far, save_checkpoint
 from sdfgan.training.device import device_name
 from sdfgan.training.interrupt import StopSignals, resumable
-from sdfgan.training.job import Job, Numbers
+from sdfgan.training.job import Job
 from sdfgan.training.progress import progress
 from sdfgan.training.report import write_report
 from sdfgan.training.run import RunFolder, Summary, ended_at
+from sdfgan.training.steps import Numbers
 
 _KEPT = 0.95  # of a smoothed number at each step
 

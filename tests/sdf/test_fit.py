@@ -29,7 +29,7 @@ from sdfgan.sdf.config import DAM_WIDTHS, PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
 from sdfgan.sdf.job import SdfJob
 from sdfgan.sdf.model import MeshSDF, load, make_field
-from sdfgan.sdf.objective import Objective
+from sdfgan.sdf.objective import distance_loss
 from sdfgan.sdf.sampling import Samples
 
 TINY = {
@@ -356,11 +356,12 @@ def test_gradient_losses() -> None:
     field = make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0))
     points = torch.rand(50, 3) - 0.5
     distances, normals = 0.01 * torch.ones(50), torch.nn.functional.normalize(torch.randn(50, 3))
-    plain = Objective(field, dataclasses.replace(config, eikonal_weight=0.0, normal_weight=0.0))
-    loss = Objective(field, config)(points, distances, torch.ones(50), normals)
+    samples = Samples(points, distances, torch.ones(50), normals)
+    plain = distance_loss(field, samples, dataclasses.replace(config, eikonal_weight=0.0, normal_weight=0.0))
+    loss = distance_loss(field, samples, config)
     _, gradient = field.sdf_and_gradient(points)
     length = gradient.norm(dim=1)
-    wanted = plain(points, distances, torch.ones(50), normals) + 0.5 * (length - 1).square().mean()
+    wanted = plain + 0.5 * (length - 1).square().mean()
     wanted = wanted + 2 * (1 - (gradient * normals).sum(1) / length.clamp(min=1e-6)).mean()
     assert torch.allclose(loss, wanted, atol=1e-6)
     loss.backward()
@@ -373,7 +374,9 @@ def test_focus_weighs_errors_near_the_surface() -> None:
     points, distances = torch.rand(2, 3), torch.tensor([0.0, -0.09])
     errors = (field(points) - distances).abs()
     wanted = (100 * errors[0] + 10 * errors[1]) / 110
-    assert torch.allclose(Objective(field, config)(points, distances, torch.ones(2), torch.ones(2, 3)), wanted)
+    assert torch.allclose(
+        distance_loss(field, Samples(points, distances, torch.ones(2), torch.ones(2, 3)), config), wanted
+    )
     assert SdfConfig(device="cpu").resolved().focus == 0.005 and SdfConfig(network="mlp").resolved().focus == 0
     with pytest.raises(UserError, match="--focus must not be negative, got -1"):
         SdfConfig(focus=-1.0, device="cpu").resolved()
