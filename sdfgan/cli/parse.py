@@ -7,12 +7,13 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
+from itertools import pairwise
 from typing import Any
 
 import tyro
 
 from sdfgan.errors import UserError
-from sdfgan.training.config import Config, Setting, flag_of, settings_of
+from sdfgan.training.config import Config, FormerValue, Setting, flag_of, settings_of
 
 
 def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
@@ -20,6 +21,7 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     said = io.StringIO()
     try:
         given = [_today(config_type, argument) for argument in arguments]
+        _refuse_former_values(config_type, given)
     except UserError as error:
         raise UserError(f"{error} (see {program} --help)") from None
     try:
@@ -69,6 +71,15 @@ def _today(config_type: type, argument: str) -> str:
         raise UserError(f"unknown flag {given}: {flag[2:].upper()} is given without a flag")
     former = next((today for one, today in names.items() if one != today and one.startswith(flag)), flag)
     raise UserError(f"unknown flag {given}{closest(former, set(names.values()))}")
+
+
+def _refuse_former_values(config_type: type, given: Sequence[str]) -> None:
+    """Raises UserError for a value that a flag had and has no more."""
+    pairs = {*pairwise(given), *((flag, value) for flag, _, value in (one.partition("=") for one in given))}
+    for setting in settings_of(config_type).values():
+        for mark in setting.marks:
+            if isinstance(mark, FormerValue) and (setting.flag, mark.value) in pairs:
+                raise UserError(f"{setting.flag} {mark.value}: is given as {mark.instead}")
 
 
 def _first_section(box: str) -> str:

@@ -48,6 +48,13 @@ class Formerly(NamedTuple):
     name: str
 
 
+class FormerValue(NamedTuple):
+    """A value that a flag had: it is refused, with what is given instead."""
+
+    value: str
+    instead: str
+
+
 class Section(NamedTuple):
     """The heading in the help of this field and of those that follow it."""
 
