@@ -27,8 +27,8 @@ _KEPT = 0.95  # of a smoothed number at each step
 def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
     """Train, or go on from `saved`, and finish; returns what `summary.json` says, in all but the first process nothing.
 
-    A job without run folders keeps nothing, and Ctrl-C ends it at once. Others raise SystemExit(128 + signal) after
-    Ctrl-C or SIGTERM, when they have been saved.
+    Raises SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the job has been saved. One that does not save, or has
+    no run folder, is ended by them at once.
     """
     elapsed = 0.0
     if saved is not None:
@@ -71,6 +71,7 @@ class _Run:
 
     def __init__(self, job: Job, saved: Saved | None) -> None:
         self.job, self.first = job, job.ranks.first
+        self.saves = job.saves and bool(job.runs)
         self.checkpoint = None if saved is None else saved.folder
         self.saved_at = -1 if saved is None else job.steps_done
         # Numbers of the steps since the last line of the log.
@@ -97,7 +98,7 @@ class _Run:
     def train(self) -> None:
         """All steps that are left, and a checkpoint of the last."""
         job, every = self.job, self.job.every
-        stopping = StopSignals() if job.runs else nullcontext()
+        stopping = StopSignals() if self.saves else nullcontext()
         with stopping as stop, progress(job.total, job.words, job.done, self.first and job.talks) as bar:
             while job.done < job.total:
                 numbers = job.step()
@@ -158,7 +159,7 @@ class _Run:
     def save(self) -> None:
         """A checkpoint of what is not saved yet, written by the first process."""
         job = self.job
-        if self.saved_at == job.steps_done or not job.runs:
+        if self.saved_at == job.steps_done or not self.saves:
             return
         job.ranks.check_same(job.modules, job.steps_done)
         self.check()

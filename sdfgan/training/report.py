@@ -65,6 +65,7 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "ssim": "structural similarity; 1 is best",
     "lpips": "perceptual distance; smaller is better",
     "iou": "intersection over union of the learnt solid and the mesh's; 1 is best",
+    "chamfer": "Chamfer distance between the surfaces, in the mesh's units",
     "chamfer_percent": "Chamfer distance between the surfaces, percent of the bounding box's diagonal",
     "normal_consistency": "mean absolute cosine between normals of nearest points; 1 is best",
     "f_score": "points within 0.5 % of the diagonal of the other surface, harmonic mean of both shares; 1 is best",

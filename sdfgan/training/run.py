@@ -37,9 +37,6 @@ class RunFolder:
             check_new_run(path)
         with ExitStack() as held:
             self._claim = held.enter_context(Claim(path))
-            with disk_errors(path):
-                (path / "samples").mkdir(exist_ok=True)
-                (path / "checkpoints").mkdir(exist_ok=True)
             remove_partial(path)
             if resumed_step is not None:
                 set_aside_after(path, resumed_step)
