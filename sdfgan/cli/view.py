@@ -6,6 +6,7 @@ import errno
 import socket
 import sys
 import time
+from contextlib import closing
 
 from sdfgan.cli.arguments import run_folder
 from sdfgan.cli.flags import ViewConfig
@@ -35,12 +36,11 @@ def run(config: ViewConfig) -> None:
     )
     for note in viewer.scene.notes:
         print(note, file=sys.stderr)
-    with StopSignals() as signals:
+    with closing(viewer), StopSignals() as signals:
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"{viewer.scene.title}: http://{host}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
         while signals.received is None:
             time.sleep(_NAP)
-    viewer.close()
     print("stopped")
     raise SystemExit(128 + signals.received)
 
