@@ -20,7 +20,7 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     """The configuration that the arguments give. UserError for bad ones."""
     said = io.StringIO()
     try:
-        given = [_today(config_type, argument) for argument in arguments]
+        given = [_with_current_name(config_type, argument) for argument in arguments]
         _refuse_former_values(config_type, given)
     except UserError as error:
         raise UserError(f"{error} (see {program} --help)") from None
@@ -30,8 +30,8 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     except SystemExit:
         raise UserError(f"{_first_section(said.getvalue())} (see {program} --help)") from None
     flags = {argument.partition("=")[0] for argument in given}
-    told = [name for name in settings_of(config_type) if flags & {flag_of(name), flag_of(f"no_{name}")}]
-    return config.with_told(told) if isinstance(config, Config) else config
+    explicit = [name for name in settings_of(config_type) if flags & {flag_of(name), flag_of(f"no_{name}")}]
+    return config.with_explicit(explicit) if isinstance(config, Config) else config
 
 
 def is_positional(setting: Setting) -> bool:
@@ -47,7 +47,7 @@ def closest(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def _today(config_type: type, argument: str) -> str:
+def _with_current_name(config_type: type, argument: str) -> str:
     """The argument with the present name of its flag. UserError for an unknown flag."""
     if not argument:
         raise UserError("an argument is empty, as of a variable that is not set")
@@ -69,7 +69,7 @@ def _today(config_type: type, argument: str) -> str:
     by_place = [name for name, setting in settings_of(config_type).items() if is_positional(setting)]
     if flag[2:].replace("-", "_") in by_place:
         raise UserError(f"unknown flag {given}: {flag[2:].upper()} is given without a flag")
-    former = next((today for one, today in names.items() if one != today and one.startswith(flag)), flag)
+    former = next((current for one, current in names.items() if one != current and one.startswith(flag)), flag)
     raise UserError(f"unknown flag {given}{closest(former, set(names.values()))}")
 
 

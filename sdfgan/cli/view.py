@@ -56,6 +56,6 @@ def free_port(host: str, port: int | None) -> int:
             raise UserError(f"--host {host}: not the name of a host") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port is not None:
-                words = str(error.strerror).partition(" (")[0]  # Python adds the address
-                raise UserError(f"--host {host} --port {wanted}: {words}") from error
+                reason = str(error.strerror).partition(" (")[0]  # Python adds the address
+                raise UserError(f"--host {host} --port {wanted}: {reason}") from error
     raise UserError(f"--port: none of {_PORT} to {_PORT + _TRIES - 1} is free")

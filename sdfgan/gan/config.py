@@ -291,7 +291,7 @@ class GanConfig(Config):
         if self.curriculum is not None and not self.stages:
             curriculum = load_curriculum(self.curriculum, self)
             self._check_given(curriculum.stages)
-            ours = {name: value for name, value in curriculum.settings.items() if not self.is_told(name)}
+            ours = {name: value for name, value in curriculum.settings.items() if not self.is_explicit(name)}
             config = dataclasses.replace(config, stages=curriculum.stages, **ours)
         config._check_used()
         import torch
@@ -327,7 +327,7 @@ class GanConfig(Config):
         """Raises UserError for a flag that a stage of the curriculum would silently set to something else."""
         for stage in stages:
             for name, value in stage.changes.items():
-                if self.is_told(name) and getattr(self, name) != value:
+                if self.is_explicit(name) and getattr(self, name) != value:
                     raise UserError(
                         f"{flag_of(name)} {getattr(self, name)}: --curriculum {self.curriculum} sets it to "
                         f"{value} at step {stage.step}; leave it out, or write a curriculum (JSON) of your own"
@@ -418,10 +418,10 @@ class ResolvedGanConfig(GanConfig):
                 raise UserError(f"stage of step {stage.step}: {error}") from None
         from sdfgan.gan.discriminators import DISCRIMINATORS
 
-        sides = sorted(set(self.resolutions))
-        if len(sides) > 1 and not DISCRIMINATORS[self.discriminator].grows:
+        sizes = sorted(set(self.resolutions))
+        if len(sizes) > 1 and not DISCRIMINATORS[self.discriminator].grows:
             raise UserError(
-                f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
+                f"--discriminator {self.discriminator} takes one resolution, got {sizes}: use progressive or strided"
             )
 
 

@@ -29,7 +29,7 @@ class GeneratedImages(NamedTuple):
     normals: Tensor  # [B, 3, R, R]; 0 where no point is
     gradients: Tensor  # [N, 3] of the field at the samples
     valid: Tensor | None = None  # [N] bool: which of these count; None: all
-    image: Tensor | None = None  # [N] int64: of which image each of these is, ascending; None: not told
+    image: Tensor | None = None  # [N] int64: of which image each of these is, ascending; None: unknown
 
     def split(self, count: int) -> list[GeneratedImages]:
         """So many equal parts of the batch; the host waits for how many samples each has."""

@@ -34,7 +34,7 @@ from sdfgan.gan.poses import PoseLearner
 from sdfgan.gan.report import Report, measure_slope, video_file
 from sdfgan.gan.state import Gradients, TrainingState
 from sdfgan.gan.views import ImageRenderer, ViewRange
-from sdfgan.images import image_grid, save_image, say_if_no_video
+from sdfgan.images import image_grid, save_image, warn_if_no_video
 from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import Saved, read_checkpoint
@@ -78,7 +78,7 @@ def train(config: GanConfig) -> dict[str, Any]:
         inception = _inception(config, ranks)
         if config.data is None and not ranks.first:
             ranks.wait()  # the first process fills the cache that the others read
-        data = load_training_data(config, talk=ranks.first)
+        data = load_training_data(config, verbose=ranks.first)
         if resumed is None:
             require_silhouettes(config, data, ranks.first)
         if config.data is None and ranks.first:
@@ -304,7 +304,7 @@ class GanJob(TrainingState):
         processes = f"{self.ranks.count} processes, " if self.ranks.count > 1 else ""
         stages = f" ({len(self.config.stages)} stages)" if len(self.config.stages) > 1 else ""
         if config.video_frames:
-            say_if_no_video(video_file(self.root, config))
+            warn_if_no_video(video_file(self.root, config))
         if config.load_dir is not None and self.steps_done == 0:
             print(
                 f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}"

@@ -55,7 +55,7 @@ class InverseJob(Job):
 
     kind = "inverse"
     saves = False
-    words = "fitting, percent"
+    label = "fitting, percent"
 
     def __init__(
         self, config: FitImageConfig, recording: ExitStack, mesh: trimesh.Trimesh, model: meshes.Model

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdfgan.data.scenes import Scene, load_scene, write_cameras
 from sdfgan.errors import UserError
-from sdfgan.images import save_image, say_if_no_video
+from sdfgan.images import save_image, warn_if_no_video
 from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.cameras import CameraCorrections
@@ -302,7 +302,7 @@ class NerfJob(Job):
             else:
                 print(f"visual hull: {hull.seen.float().mean().item():.1%} of the scene's cube")
         if config.video_frames:
-            say_if_no_video(self.root / f"orbit.{config.video_format}")
+            warn_if_no_video(self.root / f"orbit.{config.video_format}")
         print(
             f"{self.root}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays "
             f"on {config.device}, {processes}{self.threads.count} threads; {config.scene}: {len(scene.train)} views of "

@@ -330,7 +330,7 @@ def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor
     # Of each sample, where its ray hits, and the two sides of its minimum.
     moves = torch.cat([samples.hit[:, None], samples.moving], 1)
     at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
-    which = first_places(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
+    which = first_places(moves.flatten(), samples.sizes.hits + samples.sizes.edges)
     sample = which // 3
     pixel = torch.where(which % 3 == 0, samples.pixel[sample], samples.edge_pixel[sample])
     origins, directions = scene.rays(pixel)

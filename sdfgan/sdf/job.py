@@ -55,13 +55,13 @@ class SdfJob(Job):
         cases: Sequence[Case],
         fields: Sequence[MeshSDF] | None = None,
         began: float | None = None,
-        talks: bool = True,
+        verbose: bool = True,
     ) -> None:
         """`config` is resolved; `fields` are fresh ones if not given; `began`: when the cases' files were opened."""
         opened = time.monotonic()
         if len({len(case.stream) for case in cases}) != 1:
             raise ValueError("SdfJob: fields that are trained together need equally many samples")
-        self.config, self.cases, self.talks = config, list(cases), talks
+        self.config, self.cases, self.verbose = config, list(cases), verbose
         self.fields = [fresh_field(config, case) for case in cases] if fields is None else list(fields)
         self.root = config.output_dir or Path()
         self.runs = {case.folder: settings_of(config, case) for case in cases}
@@ -180,7 +180,7 @@ class SdfJob(Job):
         failures = state.get("failures", {})  # earlier versions kept none
         if not isinstance(failures, dict):
             raise UserError(f"{source}: failures must be messages by mesh, got {failures!r:.50}")
-        self.failures = {Path(path): UserError(str(words)) for path, words in failures.items()}
+        self.failures = {Path(path): UserError(str(message)) for path, message in failures.items()}
         self.steps_done = state["step"]
 
     def describe(self) -> None:
@@ -209,8 +209,8 @@ class SdfJob(Job):
         for case, field in zip(self.cases, self.learnt(), strict=True):
             if case.path in self.failures or case.path in self.finished:
                 continue
-            told = {**summary, "command": self.command(case.folder)}
-            own = Summary(summary.started - sum(self.seconds.values()), told)
+            values = {**summary, "command": self.command(case.folder)}
+            own = Summary(summary.started - sum(self.seconds.values()), values)
             try:
                 finish_case(self.config, settings_of(self.config, case), case, field, own)
                 summaries[str(case.path)] = dict(own)

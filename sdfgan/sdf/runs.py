@@ -14,13 +14,13 @@ from typing import Any
 import torch
 
 from sdfgan.errors import UserError
-from sdfgan.images import say_if_no_video
+from sdfgan.images import warn_if_no_video
 from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
 from sdfgan.sdf.files import SAMPLE_SUFFIX, Case, find_inputs, open_case
 from sdfgan.sdf.job import SdfJob, settings_of
 from sdfgan.training.checkpoint import Saved, list_checkpoints, read_checkpoint, set_aside_after
 from sdfgan.training.config import flag_of
-from sdfgan.training.files import Claim, FullDisk, parse_json, read_json, write_json
+from sdfgan.training.files import FolderLock, FullDisk, parse_json, read_json, write_json
 from sdfgan.training.interrupt import resumable
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced, progress
@@ -48,10 +48,10 @@ def train(config: SdfConfig) -> dict[str, Any]:
     paths, many = find_inputs(source, root)
     begun = resumable(root, lambda: (root / _CONFIG).exists())
     if resolved.show_vis and resolved.video_frames:
-        say_if_no_video(root / f"turntable.{resolved.video_format}")
+        warn_if_no_video(root / f"turntable.{resolved.video_format}")
     with process_group(torch.device(resolved.device), _PATIENCE) as ranks, begun:
         if many:
-            with Claim(root) if ranks.first else nullcontext():
+            with FolderLock(root) if ranks.first else nullcontext():
                 return _train_folder(resolved, source, paths, root, ranks)
         if not ranks.first:
             return {}
@@ -111,8 +111,8 @@ class _Group:
         """Note it and go on, or raise it."""
         if not self.catch:
             raise error
-        words = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        self.failed[path] = {"kind": "sdf", "input": str(path), "error": " ".join(words.split())}
+        message = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        self.failed[path] = {"kind": "sdf", "input": str(path), "error": " ".join(message.split())}
         write_json(folder / _SUMMARY, self.failed[path])
 
     def _train(self, cases: list[Case]) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ class _Group:
             cases = [case for case in cases if case.path not in self.finished]
         if not cases:
             return []
-        job = SdfJob(self.config, cases, began=self.began, talks=not self.catch)
+        job = SdfJob(self.config, cases, began=self.began, verbose=not self.catch)
         job.finished = self.finished
         summaries = run(job, saved)
         for case in cases:
@@ -159,7 +159,7 @@ def _resumed(given: SdfConfig, run: Path) -> ResolvedSdfConfig:
         raise UserError(f"{source}: no such file; --resume takes a run folder of train-sdf")
     if given.input is not None and given.input.absolute() != saved.input:
         raise UserError(f"MESH {given.input} differs from the run's {saved.input} ({run})")
-    wanted = dataclasses.replace(given, input=None).with_told(given.told)
+    wanted = dataclasses.replace(given, input=None).with_explicit(given.explicit)
     changed = changed_on_resume(wanted, saved, _CHANGEABLE, run, "; name another --output-dir for a new one")
     return dataclasses.replace(saved, **{**changed, "output_dir": run, "device": given.device})
 

@@ -51,8 +51,8 @@ class Job(ABC):
     threads: ChunkThreads | None = None
     health: Health | None = None
     dry_run = False
-    talks = True
-    words = "training"  # beside the bar
+    verbose = True
+    label = "training"  # beside the bar
 
     @property
     def done(self) -> int:

@@ -34,7 +34,7 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
     if saved is not None:
         job.load_state(saved)
         elapsed = elapsed_seconds(saved.state, saved.folder)
-    if job.ranks.first and job.talks:
+    if job.ranks.first and job.verbose:
         if saved is not None:
             print(f"{job.root}: continuing at step {job.steps_done}")
         job.describe()
@@ -58,7 +58,7 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         if not job.ranks.first:
             return {}
         results = job.finish(summary)
-        for path in job.runs if job.talks else ():  # of many meshes, each page would hold the same scripts again
+        for path in job.runs if job.verbose else ():  # of many meshes, each page would hold the same scripts again
             try:
                 write_report(path)
             except UserError as error:  # all else is done
@@ -99,7 +99,7 @@ class _Run:
         """All steps that are left, and a checkpoint of the last."""
         job, every = self.job, self.job.every
         stopping = StopSignals() if self.saves else nullcontext()
-        with stopping as stop, progress(job.total, job.words, job.done, self.first and job.talks) as bar:
+        with stopping as stop, progress(job.total, job.label, job.done, self.first and job.verbose) as bar:
             while job.done < job.total:
                 numbers = job.step()
                 step, done = job.steps_done, job.done
@@ -137,10 +137,10 @@ class _Run:
             self.recent = {}
             for folder in self.folders:
                 folder.log(step, means)
-        for ailment in () if self.job.health is None else self.job.health.look(step, numbers):
+        for warning in () if self.job.health is None else self.job.health.check(step, numbers):
             for folder in self.folders:
-                folder.warn(step, ailment.name, ailment.words)
-            print(f"\nstep {step}: {ailment.words}", flush=True)
+                folder.warn(step, warning.name, warning.message)
+            print(f"\nstep {step}: {warning.message}", flush=True)
 
     def sample(self, step: int) -> None:
         """An image in samples/ and the log."""

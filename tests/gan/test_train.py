@@ -263,7 +263,7 @@ def test_a_warning_is_said_and_written(
     train(GanConfig(output_dir=tmp_path / "run", **options))
     assert "step 2: odd: 0" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "words": "odd: 0"}]
+    assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "message": "odd: 0"}]
 
 
 def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

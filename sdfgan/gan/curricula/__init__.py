@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sdfgan.errors import UserError
-from sdfgan.training.config import Config, is_of_type, today, type_name
+from sdfgan.training.config import Config, current_name, is_of_type, type_name
 from sdfgan.training.files import read_json
 
 STAGE_SETTINGS = {
@@ -59,7 +59,7 @@ class Stage:
         """Undo `to_json`, for stages of a configuration of some type. Raises ValueError for what is none."""
         if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
             raise ValueError(f'a stage must be {{"step": number, ...}}, got {json.dumps(values)}')
-        changes = {today(config_type, name): value for name, value in values.items() if name != "step"}
+        changes = {current_name(config_type, name): value for name, value in values.items() if name != "step"}
         for name, value in changes.items():
             if name not in STAGE_SETTINGS:
                 raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
@@ -118,7 +118,7 @@ def _settings(values: Any, config_type: type[Config]) -> dict[str, Any]:
     allowed = {field.name for field in dataclasses.fields(config_type)} - _NOT_IN_A_CURRICULUM
     settings = {}
     for given, value in values.items():
-        name = today(config_type, given)
+        name = current_name(config_type, given)
         if name not in allowed:
             raise ValueError(f"unknown setting {given!r}")
         value = tuple(value) if isinstance(value, list) else value
