@@ -31,7 +31,7 @@ from sdfgan.gan.losses import ADVERSARIAL_LOSSES, r1_penalty
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.objective import Objective
 from sdfgan.training.graphs import Graphs
-from sdfgan.training.health import SIGNS
+from sdfgan.training.health import SYMPTOMS
 from tiny_gan import LONG, TINY, check, fit_quickly, lengths, trained
 
 
@@ -132,7 +132,7 @@ def test_every_sign_of_ill_health_finds_its_numbers(loss: str, without: list[str
     """`blobs` are measured now and then; whether reals and fakes are on the right side of 0 means nothing to WGAN."""
     _, logs = trained(pictures, steps=1, gan_loss=loss)
     measured = logs[0].keys() | {"blobs", "real_blobs"}
-    assert [sign.name for sign in SIGNS if not sign.needs <= measured] == without
+    assert [symptom.name for symptom in SYMPTOMS if not symptom.needs <= measured] == without
 
 
 def test_how_much_memory_is_free_changes_nothing(pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,9 @@ def test_a_warning_is_said_and_written(
     leave_out_results(monkeypatch)
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setattr(
-        health, "SIGNS", (health.Sign("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),)
+        health,
+        "SYMPTOMS",
+        (health.Symptom("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),),
     )
     options = {**TINY, "evaluate_images": 0, "sample_interval": 1, "steps": 3}
     train(GanConfig(output_dir=tmp_path / "run", **options))
