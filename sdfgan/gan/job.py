@@ -177,7 +177,7 @@ class GanJob(TrainingState):
             inputs = [*seen, fake.latents, fake.axes, *([] if share is None else [share.to(reals)])]
             if graphs is None:
                 return compare(*inputs)
-            log, gradients = graphs(("discriminator", objective.with_r1), compare, *inputs)
+            log, gradients = graphs(("discriminator", objective.r1_weight), compare, *inputs)
             if batches.chunks > 1:  # the next one overwrites them
                 log, gradients = {name: value.clone() for name, value in log.items()}, [g.clone() for g in gradients]
             return log, gradients

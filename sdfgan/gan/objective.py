@@ -5,6 +5,7 @@ All losses are means over images or points, so that chunks of a batch may be ave
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,7 +38,7 @@ class Objective:
     noise: float = 0.0  # standard deviation on all images
     blur: float = 0.0  # of all images, pixels
     eikonal_weight: float = 0.0
-    with_r1: bool = False
+    r1_weight: float = 0.0  # 0 in steps without it
 
     @classmethod
     def at(cls, run: ResolvedGanConfig, step: int) -> Objective:
@@ -52,7 +53,7 @@ class Objective:
             noise=augment.fading(config.instance_noise, config.instance_noise_steps, step),
             blur=augment.fading(config.blur, config.blur_steps, step),
             eikonal_weight=config.eikonal_weight + (final - config.eikonal_weight) * min(1.0, step / config.steps),
-            with_r1=config.r1_gamma > 0 and step % config.r1_interval == 0,
+            r1_weight=0.0 if step % config.r1_interval else r1_weight(config, step),
         )
 
     # --------------------------------------------------------------------------------------------------- the images
@@ -118,9 +119,9 @@ class Objective:
             log["moments"] = (of_reals.logit.mean() + of_fakes.logit.mean()) / 2
         identity, guesses = self._identity(of_fakes, latents, axes)
         total, log = total + identity, log | {f"{name}_d": value for name, value in guesses.items()}
-        if self.with_r1:
+        if self.r1_weight:
             log["r1"] = r1_penalty(logits_of(discriminator, self.fade), reals, config.r1_of)
-            total = total + config.r1_gamma / 2 * config.r1_interval * log["r1"]
+            total = total + self.r1_weight / 2 * config.r1_interval * log["r1"]
         if share is not None:
             log["gradient_penalty"] = gradient_penalty(logits_of(discriminator, self.fade), reals, fakes, share)
             total = total + config.gradient_penalty * log["gradient_penalty"]
@@ -160,6 +161,16 @@ class Objective:
         if weights["pose"] > 0:  # for small errors the mean over two angles, as in pi-GAN
             errors["pose"] = (verdict.direction - axes[:, 2]).square().sum(1).mean() / 2
         return sum((weights[name] * error for name, error in errors.items()), start=0.0), errors
+
+
+def r1_weight(config: ResolvedGanConfig, step: int) -> float:
+    """R1's at a step: that of equally long parts of the run, each with half of the one before, or somewhat more.
+
+    Few weights, since a CUDA graph is captured for each.
+    """
+    halvings = math.ceil(-math.log2(config.r1_final))
+    done = min(halvings, (halvings + 1) * step // config.steps)
+    return config.r1_gamma * config.r1_final ** (done / max(halvings, 1))
 
 
 def silhouettes(alpha: Tensor, channels: int) -> Log:

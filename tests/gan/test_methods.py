@@ -77,24 +77,40 @@ def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: in
         with torch.no_grad():
             fake = objective.render(trainer.generator, batches.fakes(trainer.generator, trainer.poses)[:1])[0]
         reals = batches.reals(InMemory(pictures))[0]
-        assert objective.with_r1
+        assert objective.r1_weight == 3
         gradients = {}
-        for with_r1 in (True, False):
-            now = dataclasses.replace(objective, with_r1=with_r1)
+        for r1_weight in (3.0, 0.0):
+            now = dataclasses.replace(objective, r1_weight=r1_weight)
             images = fake.images(4), reals, fake.latents, fake.axes
             loss, _ = now.discriminator_loss(trainer.discriminator, *images)
-            gradients[with_r1] = torch.autograd.grad(
+            gradients[r1_weight] = torch.autograd.grad(
                 loss, list(trainer.discriminator.parameters()), materialize_grads=True
             )
         penalty = 1.5 * interval * r1_penalty(logits_of(trainer.discriminator, 1.0), reals, of)
         expected = torch.autograd.grad(
             penalty, list(trainer.discriminator.parameters()), allow_unused=True, materialize_grads=True
         )
-        difference = [one - other for one, other in zip(gradients[True], gradients[False], strict=True)]
+        difference = [one - other for one, other in zip(gradients[3.0], gradients[0.0], strict=True)]
         assert sum(part.abs().sum() for part in expected) > 1e-3
         torch.testing.assert_close(difference, list(expected), atol=1e-5, rtol=1e-3)
     finally:
         trainer.close()
+
+
+def test_r1_falls_by_halves_in_equal_parts_of_the_run() -> None:
+    def weights(final: float, *steps: int, interval: int = 1) -> list[float]:
+        sizes = {**TINY, "steps": 1400, "r1_gamma": 5.0, "r1_interval": interval, "r1_final": final}
+        config = GanConfig(**sizes).resolved()
+        return [Objective.at(config, step).r1_weight for step in steps]
+
+    assert GanConfig(device="cpu").resolved().r1_final == 0.25
+    assert GanConfig(device="cpu", curriculum="growing").resolved().r1_final == 1.0
+    assert weights(1.0, 0, 700, 1399) == [5, 5, 5]
+    assert weights(0.25, 0, 466, 467, 933, 934, 1399, 1400) == [5, 5, 2.5, 2.5, 1.25, 1.25, 1.25]
+    assert weights(0.25, 0, 4, 8, 960, interval=8) == [5, 0, 5, 1.25]
+    assert weights(0.3, 0, 467, 934) == pytest.approx([5, 5 * 0.3**0.5, 1.5])
+    with pytest.raises(UserError, match="--r1-final must be at most 1, got 2"):
+        weights(2.0, 0)
 
 
 class Recorder(Graphs):
