@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,6 @@ _CHANGEABLE_ON_RESUME = (
 )  # fmt: skip
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
 _ADA_INTERVAL = 4  # steps between changes of its probability
-
-T = TypeVar("T")
 
 
 def train(config: GanConfig) -> dict[str, Any]:
@@ -135,7 +133,7 @@ class GanJob(TrainingState):
             parts = [fakes] if self.renders_at_once else [[fake] for fake in fakes]
             # One rendering serves both updates, unless its graph would take too much memory.
             keep_graph = index == config.discriminator_steps - 1 and not self.config.recompute
-            parts = self._of_each(render if keep_graph else torch.no_grad()(render), parts)
+            parts = self.threads.map(render if keep_graph else torch.no_grad()(render), parts)
             fakes = [fake for part in parts for fake in part]
             of_discriminator = self._update_discriminator(objective, batches, fakes)
         numbers = of_discriminator | self._update_generator(objective, batches, parts)
@@ -149,13 +147,6 @@ class GanJob(TrainingState):
         if config.precision == "fp16":
             log["loss_scale"] = self.updates.loss_scale
         return log
-
-    def _of_each(self, function: Callable[[Any], T], parts: Sequence[Any]) -> list[T]:
-        """`function` of each part: in parallel, or of the only one in this thread, with kernels in all threads."""
-        if len(parts) > 1:
-            return self.threads.map(function, parts)
-        with self.threads.kernels():
-            return [function(parts[0])]
 
     def _read(self, log: Numbers) -> dict[str, float]:
         """A step's numbers: its log, whether its gradients were finite, and whether its samples found room."""
@@ -241,7 +232,7 @@ class GanJob(TrainingState):
             chosen = top_k_weights(logits, self.steps_done, config.top_k_interval, config.top_k_floor)
             weights = [weight for (weight,) in batches.mine(chosen)]
         chunks = iter(zip(fakes, views, weights, strict=True))
-        improved = self._of_each(improve, [list(islice(chunks, len(part))) for part in parts])
+        improved = self.threads.map(improve, [list(islice(chunks, len(part))) for part in parts])
         log = self._mean([numbers for logs, _ in improved for numbers in logs])
         norm = self.apply("generator", [gradients for _, gradients in improved], config.gradient_clip)
         return log | {"gradient_norm_g": norm}

@@ -371,7 +371,7 @@ _CLASSIC_GPU: dict[str, Any] = {
     "distortion_weight": 0.0, "normal_weight": 3e-4, "visual_hull": False,
 }  # fmt: skip
 _CLASSIC_CPU: dict[str, Any] = {
-    **_CLASSIC_GPU, "steps": 5000, "rays": 1024, "chunk_size": 256, "width": 64, "layers": 4, "octaves": 8,
+    **_CLASSIC_GPU, "steps": 5000, "rays": 1024, "chunk_size": 512, "width": 64, "layers": 4, "octaves": 8,
     "proposal_width": 32, "coarse_samples": 16, "fine_samples": 24, "warmup_steps": 50,
     "learning_rate": 8e-3, "learning_rate_final": 0.03, "normal_weight": 0.0, "visual_hull": True,
 }  # fmt: skip
@@ -384,7 +384,7 @@ _FAST: tuple[dict[str, Any], dict[str, Any]] = (
         "grid_resolution": 128, "march_steps": 1024, "distortion_weight": 0.0, "random_background": True,
     },
     {
-        "steps": 2000, "rays": 4096, "samples": 2**15, "chunk_size": 1024,
+        "steps": 2000, "rays": 4096, "samples": 2**15, "chunk_size": 2048,
         "learning_rate": 1e-2, "learning_rate_final": 0.03, "warmup_steps": 50,
         "width": 32, "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256,
         "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -33,13 +32,21 @@ class ChunkThreads:
             self._pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(1,))
 
     def map(self, function: Callable[..., T], *arguments: Iterable[Any]) -> list[T]:
-        """`function` of each chunk's arguments, in order; in parallel on a CPU."""
-        mapper = map if self._pool is None else self._pool.map
-        return list(mapper(function, *arguments))
+        """`function` of each chunk's arguments, in order.
 
-    def kernels(self) -> AbstractContextManager[None]:
-        """Within, the native kernels that this thread calls have all threads."""
-        return ops.kernels_on(self.count)
+        On a CPU in parallel; native kernels have the threads that are left where chunks are fewer. One chunk is
+        computed in the calling thread.
+        """
+        if self._pool is None:
+            return list(map(function, *arguments))
+        chunks = list(zip(*arguments, strict=True))
+        threads = max(1, self.count // max(1, len(chunks)))  # of each
+
+        def compute(chunk: tuple[Any, ...]) -> T:
+            with ops.kernels_on(threads):
+                return function(*chunk)
+
+        return list(map(compute, chunks) if len(chunks) == 1 else self._pool.map(compute, chunks))
 
     def close(self) -> None:
         """Give torch its threads back."""

@@ -285,6 +285,25 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ["fast", "surface", "nerf"])
+def test_the_number_of_threads_within_a_chunk_does_not_matter(scene: Path, model: str) -> None:
+    """Kernels of the only chunk have all threads."""
+    data, results = load_scene(scene), []
+    sizes = {**(CLASSIC if model == "nerf" else FAST), "chunk_size": 512}
+    config = NerfConfig(data=scene, **sizes, model=model, steps=6).resolved()
+    before = torch.get_num_threads()
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        trainer = NerfJob(config, data)
+        assert trainer.chunks == 1
+        for _ in range(6):
+            trainer.step()
+        trainer.close()
+        results.append([p.detach().clone() for p in trainer.model.parameters()])
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
 def test_chunks_are_shared_by_any_number_of_processes(scene: Path) -> None:
     config, data = (
         NerfConfig(data=scene, model="nerf", steps=1, **{**CLASSIC, "chunk_size": 128}).resolved(),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from torch import nn
 
-from sdfgan.training.steps import Steps, as_numbers, assign_gradients, step_rows
+from sdfgan.ops._library import kernel_threads
+from sdfgan.training.steps import ChunkThreads, Steps, as_numbers, assign_gradients, step_rows
 
 
 def test_transposed_gradients_reach_a_fused_optimizer_as_they_are() -> None:
@@ -69,3 +72,23 @@ def test_an_optimizer_that_cannot_decide_is_refused() -> None:
     parameter.grad = torch.ones(2)
     with pytest.raises(TypeError, match="must be fused"):
         Steps({"field": "--rate"}, None).take("field", torch.optim.Adam([parameter], 0.1), [parameter], 1.0)
+
+
+@pytest.mark.parametrize(("chunks", "of_each"), [(1, 4), (2, 2), (3, 1), (4, 1), (9, 1)])
+def test_kernels_of_few_chunks_have_the_threads_that_are_left(chunks: int, of_each: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    threads = ChunkThreads(torch.device("cpu"))
+    try:
+
+        def compute(index: int, letter: str) -> tuple[int, str, int, int, int]:
+            return index, letter, kernel_threads(), torch.get_num_threads(), threading.get_ident()
+
+        found = threads.map(compute, range(chunks), "abcdefghi"[:chunks])
+        assert [chunk[:4] for chunk in found] == [(i, "abcdefghi"[i], of_each, 1) for i in range(chunks)]
+        assert (found[0][4] == threading.get_ident()) == (chunks == 1)
+        assert threads.map(compute) == []
+        assert kernel_threads() == 1  # outside, those of torch
+    finally:
+        threads.close()
+        torch.set_num_threads(before)
