@@ -37,7 +37,7 @@ _ROUNDS = 5
 _ENOUGH = 3.0  # seconds after which no further round begins
 
 
-def point(name: str, value: int) -> Record:
+def point(name: str, value: int, rounds: int) -> Record:
     """What a curve's value takes, measured in this process, which has done nothing yet."""
     curve = CURVES[name]
     torch.set_num_threads(1)
@@ -49,7 +49,7 @@ def point(name: str, value: int) -> Record:
     clock = time.perf_counter if curve.threads else time.process_time
     times: list[float] = []
     end = time.monotonic() + _ENOUGH
-    while not times or (len(times) < _ROUNDS and time.monotonic() < end):
+    while not times or (len(times) < rounds and time.monotonic() < end):
         begin = clock()
         answer = run()
         times.append(clock() - begin)
@@ -68,12 +68,12 @@ def point(name: str, value: int) -> Record:
     }
 
 
-def measure(name: str, value: int) -> Record:
+def measure(name: str, value: int, rounds: int = _ROUNDS) -> Record:
     """The record of a point, from a process that is gone; with `error` in place of numbers where it failed."""
     curve = CURVES[name]
     of = {"case": "growth", "config": {"curve": name, curve.axis: value}, "variant": curve.about}
     try:
-        (numbers,) = together([partial(point, name, value)], "spawn" if curve.threads else "fork")
+        (numbers,) = together([partial(point, name, value, rounds)], "spawn" if curve.threads else "fork")
     except Exception as error:
         numbers = {"error": f"{type(error).__name__}: {error}"}
     return {**of, **numbers, "times_faster_than": {}}
@@ -84,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("curve", nargs="*", metavar="CURVE", help="what to measure, or all")
     parser.add_argument("--list", action="store_true", help="say what there is")
-    parser.add_argument("--quick", action="store_true", help="the smallest sizes: does it work?")
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes, once: does it work?")
     parser.add_argument("--json", type=Path, metavar="FILE", help="add records to FILE")
     parser.add_argument("--page", type=Path, metavar="FILE", help="docs/scaling.md: make its tables anew")
     arguments = parser.parse_args()
@@ -105,7 +105,7 @@ def main() -> int:
         curve, records = CURVES[name], []
         for value in curve.values[: curve.quick] if arguments.quick else curve.values:
             with console.status(f"{name}: {curve.axis} {value}"):
-                record = {**measure(name, value), **shared}
+                record = {**measure(name, value, 1 if arguments.quick else _ROUNDS), **shared}
             if curve.threads:
                 record["threads"] = value
             records.append(record)

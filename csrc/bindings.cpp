@@ -255,13 +255,7 @@ PYBIND11_MODULE(_C, module) {
     add_kernels<double>(module.def_submodule("f64"));
 
     module.attr("openmp") = cpu::openmp();
-#if defined(SDFGAN_X86_BF16)
-    module.attr("simd_levels") = "base,avx2,avx512,avx512bf16";
-#elif defined(SDFGAN_X86)
-    module.attr("simd_levels") = "base,avx2,avx512";
-#else
-    module.attr("simd_levels") = "base";
-#endif
+    module.attr("simd_levels") = SDFGAN_SIMD_LEVELS;
     module.def("simd", cpu::simd);
     module.def("has_bf16", cpu::has_bf16);
     module.def("multiply_adds", cpu::multiply_adds, py::arg("threads"), py::arg("bf16"));

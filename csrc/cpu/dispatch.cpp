@@ -10,18 +10,20 @@ namespace sdfgan::cpu {
 namespace {
 
 const Table* find(const std::string& level) {
-#ifdef SDFGAN_X86
+#ifdef SDFGAN_HAS_AVX2
     __builtin_cpu_init();
     const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                       __builtin_cpu_supports("bmi2");
+#ifdef SDFGAN_HAS_AVX512
     const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                         __builtin_cpu_supports("avx512vl");
-#ifdef SDFGAN_X86_BF16
+#ifdef SDFGAN_HAS_AVX512BF16
     const bool bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
     if (bf16 && (level.empty() || level == "avx512bf16")) return &table_avx512bf16;
 #endif
     if (avx512 && (level.empty() || level == "avx512")) return &table_avx512;
+#endif
     if (avx2 && (level.empty() || level == "avx2")) return &table_avx2;
 #endif
     if (level.empty() || level == "base") return &table_base;

@@ -34,7 +34,7 @@ def build(folder: Path) -> ModuleType:
     pybind11 = run(sys.executable, "-m", "pybind11", "--cmakedir").strip()
     switches = ["-DSDFGAN_CUDA=EMULATED", "-DCMAKE_BUILD_TYPE=Release", f"-Dpybind11_DIR={pybind11}"]
     run("cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(folder), f"-DPython_EXECUTABLE={sys.executable}", *switches)
-    run("cmake", "--build", str(folder), "--parallel", str(os.cpu_count() or 1))
+    run("cmake", "--build", str(folder), "--parallel", str(len(os.sched_getaffinity(0))))
     (library,) = folder.glob("_C.*so")
     spec = importlib.util.spec_from_file_location("_C", library)
     assert spec is not None and spec.loader is not None

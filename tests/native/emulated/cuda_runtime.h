@@ -6,6 +6,7 @@
 // ends the program with a message.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -102,7 +103,8 @@ struct Transfer {
 };
 
 struct Thread {
-    ucontext_t context;
+    ucontext_t start;
+    jmp_buf place;  // where it goes on
     std::unique_ptr<char[]> stack;
     Block* block;
     Index thread, in_block;
@@ -143,16 +145,8 @@ class Launch {
             running_ = runnable_.back();
             runnable_.pop_back();
             Thread& thread = self();
-            if (!thread.stack) {
-                thread.stack.reset(new char[kStack]);  // without zeros
-                getcontext(&thread.context);
-                thread.context.uc_stack.ss_sp = thread.stack.get();
-                thread.context.uc_stack.ss_size = kStack;
-                thread.context.uc_link = &scheduler_;
-                makecontext(&thread.context, &Launch::enter, 0);
-            }
             finished_ = false;
-            swapcontext(&scheduler_, &thread.context);
+            go_on(thread);
             if (finished_) {
                 if (!thread.groups.empty() || !thread.copies.empty()) {
                     fail("a thread ended before its asynchronous copies");
@@ -185,7 +179,7 @@ class Launch {
         places[member].assign(bytes, bytes + sizeof(T));
         if (static_cast<int>(meeting.waiting.size()) + 1 < meeting.members) {
             meeting.waiting.push_back(running_);
-            swapcontext(&self().context, &scheduler_);
+            stop_here();
         } else {
             ++meeting.round;
             for (int thread : meeting.waiting) runnable_.push_back(thread);
@@ -212,7 +206,7 @@ class Launch {
         check(barrier);
         while (barrier->rounds % 2 == parity) {
             waiting_.push_back({barrier, running_});
-            swapcontext(&self().context, &scheduler_);
+            stop_here();
         }
     }
 
@@ -241,10 +235,28 @@ class Launch {
         arrive(transfer.barrier);
     }
 
+    // Returns when the thread waits or has ended. After its start by jumps, since swapcontext()
+    // makes two system calls, which took most of the time.
+    void go_on(Thread& thread) {
+        if (_setjmp(scheduler_) != 0) return;
+        if (thread.stack) _longjmp(thread.place, 1);
+        thread.stack.reset(new char[kStack]);  // without zeros
+        getcontext(&thread.start);
+        thread.start.uc_stack.ss_sp = thread.stack.get();
+        thread.start.uc_stack.ss_size = kStack;
+        makecontext(&thread.start, &Launch::enter, 0);
+        setcontext(&thread.start);
+    }
+
+    void stop_here() {
+        if (_setjmp(self().place) == 0) _longjmp(scheduler_, 1);
+    }
+
     static void enter() {
         Launch* const launch = current;
         launch->kernel_();
         launch->finished_ = true;
+        _longjmp(launch->scheduler_, 1);
     }
 
     static unsigned schedule() {
@@ -261,7 +273,7 @@ class Launch {
     std::vector<Transfer> transfers_;
     int running_ = 0;
     bool finished_ = false;
-    ucontext_t scheduler_;
+    jmp_buf scheduler_;
     std::mt19937 random_{schedule()};
 
   public:
@@ -282,13 +294,10 @@ std::vector<T> from_all_lanes(const char* purpose, const T& value) {
     return values;
 }
 
-inline bool any_of_block(bool value) {
+// What every thread of the block brings.
+inline const std::vector<unsigned char>* from_all_threads(bool value) {
     Thread& thread = self();
-    Meeting& everyone = thread.block->everyone;
-    const auto* places = Launch::current->meet(everyone, thread.thread.x, "__syncthreads", value);
-    bool any = false;
-    for (int i = 0; i < everyone.members; ++i) any |= places[i][0] != 0;
-    return any;
+    return Launch::current->meet(thread.block->everyone, thread.thread.x, "__syncthreads", value);
 }
 
 inline void require_all_lanes(unsigned mask) {
@@ -302,8 +311,12 @@ inline void require_all_lanes(unsigned mask) {
 #define gridDim (emulated::Launch::current->grid)
 #define blockDim (emulated::Launch::current->size)
 
-inline void __syncthreads() { emulated::any_of_block(false); }
-inline int __syncthreads_or(int value) { return emulated::any_of_block(value != 0); }
+inline void __syncthreads() { emulated::from_all_threads(false); }
+inline int __syncthreads_or(int value) {
+    const auto* places = emulated::from_all_threads(value != 0);
+    const auto brings = [](const std::vector<unsigned char>& bytes) { return bytes[0] != 0; };
+    return std::any_of(places, places + emulated::self().block->everyone.members, brings);
+}
 inline void __syncwarp() { emulated::from_all_lanes("__syncwarp", 0); }
 
 // The next three: of the group of `width` lanes that this one is in.

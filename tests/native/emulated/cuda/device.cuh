@@ -132,12 +132,16 @@ inline uint32_t pack_halves(float low, float high) {
 
 inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     struct Operands {
-        uint32_t a[4], b[2];
-    } mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+        float a[4][2], b[2][2];
+    } mine;
+    for (int which = 0; which < 2; ++which) {
+        const auto half = [which](uint32_t word) {
+            return from_half(static_cast<uint16_t>(word >> 16 * which));
+        };
+        for (int i = 0; i < 4; ++i) mine.a[i][which] = half(a[i]);
+        mine.b[0][which] = half(b0), mine.b[1][which] = half(b1);
+    }
     const auto all = emulated::from_all_lanes("mma", mine);
-    const auto half = [](uint32_t word, int which) {
-        return from_half(static_cast<uint16_t>(word >> 16 * which));
-    };
     const int lane = threadIdx.x % 32;
     for (int i = 0; i < 4; ++i) {
         const int row = lane / 4 + (i < 2 ? 0 : 8), column = lane % 4 * 2 + (i & 1);
@@ -147,7 +151,7 @@ inline void multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint3
             // registers: a0 row < 8, k < 8; a1 row >= 8; a2 k >= 8; a3 both.
             const auto& of_a = all[row % 8 * 4 + k % 8 / 2].a;
             const auto& of_b = all[column * 4 + k % 8 / 2].b;
-            total += half(of_a[(row >= 8) + 2 * (k >= 8)], k % 2) * half(of_b[k >= 8], k % 2);
+            total += of_a[(row >= 8) + 2 * (k >= 8)][k % 2] * of_b[k >= 8][k % 2];
         }
         sum[i] = total;
     }
