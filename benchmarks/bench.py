@@ -125,11 +125,11 @@ def _run(
     records: list[Record] = []
 
     def keep(so_far: list[Record]) -> None:
-        told = {record["variant"] for record in records if "error" in record}
+        reported = {record["variant"] for record in records if "error" in record}
         records[:] = so_far
         file.write(records)
         for record in records:
-            if "error" in record and record["variant"] not in told:
+            if "error" in record and record["variant"] not in reported:
                 _say(f"{comparison.title}: {record['variant']} failed: {record['error']}")
 
     try:

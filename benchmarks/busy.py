@@ -59,7 +59,7 @@ WORKS = {
 
 
 class Way(NamedTuple):
-    """How many threads there are, and what OpenMP is told of how they wait."""
+    """How many threads there are, and how OpenMP is set to have them wait."""
 
     threads: int
     variables: dict[str, str]
@@ -73,8 +73,8 @@ class Way(NamedTuple):
 
 def ways(threads: int) -> list[Way]:
     """One thread, and so many in each way."""
-    told = ({}, {"GOMP_SPINCOUNT": "1000"}, {"OMP_WAIT_POLICY": "PASSIVE"})
-    return [Way(1, {}), *(Way(threads, variables) for variables in told)]
+    settings = ({}, {"GOMP_SPINCOUNT": "1000"}, {"OMP_WAIT_POLICY": "PASSIVE"})
+    return [Way(1, {}), *(Way(threads, variables) for variables in settings)]
 
 
 @contextmanager

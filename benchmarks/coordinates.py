@@ -10,7 +10,6 @@ import torch
 
 from measure import Comparison
 from sdfgan import ops
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.coordinate import Perceptron
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.small_mlp import SmallMlp
@@ -21,6 +20,8 @@ _POINTS = 2**15
 
 def comparisons(quick: bool, device: str) -> Iterator[Comparison]:
     """The hash grid of the medium preset, forward and back; networks of dfr and of the presets."""
+    from sdfgan.sdf.config import DAM_WIDTHS  # with tyro, which `bench.py --list` must do without
+
     points = torch.rand(_POINTS // (8 if quick else 1), 3, generator=torch.Generator().manual_seed(0)).to(device)
     grid = HashGrid(levels=4, log2_size=19, coarsest=8, finest=64).to(device)
     table = grid.table.detach().requires_grad_()

@@ -54,7 +54,7 @@ SUITES: dict[str, dict[str, dict[str, Any]]] = {
 
 def steps_within(config: GanConfig, seconds: float) -> int:
     """How many steps a run can make in a time, from the rate of its first ones. Preconditioning counts."""
-    data = load_training_data(config, talk=False)
+    data = load_training_data(config, verbose=False)
     job = GanJob(config, data)
     try:
         started = time.process_time()

@@ -1,4 +1,4 @@
-"""Each CUDA kernel of the library once, against the CPU, with the error told at once.
+"""Each CUDA kernel of the library once, against the CPU, with the error printed at once.
 
     python benchmarks/gpu_smoke.py
 
@@ -74,9 +74,9 @@ def _run(arguments: argparse.Namespace, first: int, begun: Any, failures: Any) -
             errors = CHECKS[name](arguments.device)
             _synchronise(arguments.device)
             bad = [what for what, (error, limit) in errors.items() if not error <= limit]
-            told = ", ".join(f"{what} {error:.2g} (<= {limit:.2g})" for what, (error, limit) in errors.items())
+            shown = ", ".join(f"{what} {error:.2g} (<= {limit:.2g})" for what, (error, limit) in errors.items())
             facts = {what: value for what, (value, limit) in errors.items() if limit == math.inf}
-            _tell(arguments, name, f"beyond the limit: {', '.join(bad)}; {told}" if bad else "", told, **facts)
+            _tell(arguments, name, f"beyond the limit: {', '.join(bad)}; {shown}" if bad else "", shown, **facts)
             failures.value += bool(bad)
         except Exception as error:
             failures.value += 1
@@ -95,10 +95,10 @@ def _synchronise(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def _tell(arguments: argparse.Namespace, name: str, failure: str, told: str = "", **facts: float) -> None:
+def _tell(arguments: argparse.Namespace, name: str, failure: str, shown: str = "", **facts: float) -> None:
     failure = " ".join(failure.split())[:400]
-    print(f"{name:44s} {'FAILED: ' + failure if failure else 'ok  ' + told}", flush=True)
-    said = {"failure": failure} if failure else {"said": told}
+    print(f"{name:44s} {'FAILED: ' + failure if failure else 'ok  ' + shown}", flush=True)
+    said = {"failure": failure} if failure else {"said": shown}
     keep(arguments, "smoke", "", {"check": name}, passed=not failure, **facts, **said)
 
 
@@ -294,7 +294,7 @@ def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -
 
 
 def _check_captured(device: str, width: int, precision: str) -> Errors:
-    """A captured trace of 16 x 128^2 is that of a plain call; told is its time by the GPU's clock."""
+    """A captured trace of 16 x 128^2 is that of a plain call; printed is its time by the GPU's clock."""
     if device != "cuda":
         return {}
     network, cameras = RandomNetwork(16, width, _LAYERS).on_cuda(precision), some_cameras(16).cuda()

@@ -186,8 +186,8 @@ def _steps_within(arguments: argparse.Namespace, config: Any) -> int:
 
 def sdf(arguments: argparse.Namespace, scratch: Path) -> None:
     """`train-sdf` with each preset: times, and how good the mesh is."""
+    from sdfgan.sdf import train
     from sdfgan.sdf.config import PRESETS, SdfConfig
-    from sdfgan.sdf.job import train
 
     mesh = arguments.mesh or write_torus(scratch / "torus.obj")
     failed = []
@@ -201,8 +201,8 @@ def sdf(arguments: argparse.Namespace, scratch: Path) -> None:
             continue
         numbers = {name: value for name, value in summary.items() if name.endswith("_seconds")}
         numbers |= {name: value for name, value in summary["metrics"].items() if isinstance(value, float)}
-        told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        print(f"{preset}: {told}", flush=True)
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        print(f"{preset}: {shown}", flush=True)
         keep(arguments, "sdf", preset, {"mesh": mesh.stem}, **numbers)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

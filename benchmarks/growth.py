@@ -73,10 +73,10 @@ def measure(name: str, value: int, rounds: int = _ROUNDS) -> Record:
     curve = CURVES[name]
     of = {"case": "growth", "config": {"curve": name, curve.axis: value}, "variant": curve.about}
     try:
-        (told,) = together([partial(point, name, value, rounds)], "spawn" if curve.threads else "fork")
+        (numbers,) = together([partial(point, name, value, rounds)], "spawn" if curve.threads else "fork")
     except Exception as error:
-        told = {"error": f"{type(error).__name__}: {error}"}
-    return {**of, **told, "times_faster_than": {}}
+        numbers = {"error": f"{type(error).__name__}: {error}"}
+    return {**of, **numbers, "times_faster_than": {}}
 
 
 def main() -> int:

@@ -72,14 +72,14 @@ def together(tasks: list[Callable[[], Record]], method: str = "fork") -> Iterato
         begun.append((process, here))
     for process, here in begun:
         try:
-            told = here.recv()
+            result = here.recv()
         except EOFError:
             process.join()
             raise UserError(f"a process ended with status {process.exitcode} (-9: it was out of memory)") from None
         process.join()
-        if isinstance(told, Exception):
-            raise told
-        yield told
+        if isinstance(result, Exception):
+            raise result
+        yield result
 
 
 def _tell(task: Callable[[], Record], there: Connection) -> None:
@@ -252,8 +252,8 @@ def _rank(rank: int, count: int, port: int) -> Record:
 
 def _whole_step(answer: list[Record]) -> Record:
     """All processes' time of a step, and the memory of one."""
-    largest = max(told["bytes"] for told in answer)
-    return {"median_s": sum(told["step"] for told in answer), "rounds": 6, "megabytes": largest / 2**20}
+    largest = max(result["bytes"] for result in answer)
+    return {"median_s": sum(result["step"] for result in answer), "rounds": 6, "megabytes": largest / 2**20}
 
 
 def _drawing(batch: int) -> Run:
@@ -313,7 +313,7 @@ CURVES = {
         "open WebDataset shards", "images", tuple(10**power for power in range(3, 7)), _opening, examine=_batches
     ),
     "decode": Curve(
-        "decode 16 PNG files as 64 x 64", "pixels a side", (64, 128, 256, 512), _decoding, examine=lambda told: told
+        "decode 16 PNG files as 64 x 64", "pixels a side", (64, 128, 256, 512), _decoding, examine=lambda result: result
     ),
     "draw": Curve(
         "draw what a step of a GAN is made of, in each process", "images of all processes", (32, 256, 2048), _drawing

@@ -1,4 +1,4 @@
-"""Timing variants against each other: they alternate in one process, medians and ratios of the same round are told.
+"""Timing variants against each other: they alternate in one process; medians, and ratios of the same round.
 
 What a variant needs (a compiler, a graph, memory) may fail or hang. So ours are timed first and by themselves, every
 record is handed on as soon as it is known, and a variant that fails costs only itself.
@@ -43,7 +43,7 @@ class Comparison:
     variants: dict[str, Callable[[], Any]]  # whatever is costly to make is made by the first call: see `lazily`
     baselines: tuple[str, ...] = ()  # variants that the others are compared with
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # further numbers, by variant
-    examine: Callable[[str, Any], dict[str, Any]] = lambda _name, _answer: {}  # and those told by its first answer
+    examine: Callable[[str, Any], dict[str, Any]] = lambda _name, _answer: {}  # and those given by its first answer
     scale: dict[str, float] = field(default_factory=dict)  # by which a variant's time is multiplied: 1 / its share
     most_rounds: int | None = None
 

@@ -31,10 +31,9 @@ from torch import Tensor, nn
 
 from measure import environment
 from sdfgan.meshes import normalise, repair
-from sdfgan.sdf import GroundTruth, evaluation, read_mesh
+from sdfgan.sdf import GroundTruth, evaluation, read_mesh, train
 from sdfgan.sdf.config import PRESETS, SdfConfig
 from sdfgan.sdf.files import find_inputs
-from sdfgan.sdf.job import train
 
 Record = dict[str, Any]
 _KEPT = ("field", "thinness", "metrics", "wall_seconds", "repair", "reconstruction_res")  # of a summary

@@ -203,11 +203,11 @@ def cost_table(quick: bool, methods: dict[str, Method]) -> Iterator[Record]:
     resolution = 16 if quick else RESOLUTION
     for name in methods:
         command = [sys.executable, __file__, "--cost-of", name, str(resolution), str(torch.get_num_threads())]
-        told = subprocess.run(command, capture_output=True, text=True)
-        if told.returncode != 0:
-            raise UserError(f"the process that measures {name!r} failed: {told.stderr.strip().splitlines()[-1]}")
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode != 0:
+            raise UserError(f"the process that measures {name!r} failed: {done.stderr.strip().splitlines()[-1]}")
         yield {"table": "cost", "scene": "rounded box on a grid", "method": name, "rays": methods[name].side ** 2,
-               "resolution": resolution, **json.loads(told.stdout.splitlines()[-1])}  # fmt: skip
+               "resolution": resolution, **json.loads(done.stdout.splitlines()[-1])}  # fmt: skip
 
 
 def cost_of(method: Method, resolution: int) -> Record:

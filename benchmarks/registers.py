@@ -49,11 +49,11 @@ def main() -> int:
 def _compile(source: Path, arch: str) -> list[tuple[str, ...]]:
     with tempfile.TemporaryDirectory() as folder:
         flags = ["-std=c++17", "-O3", "-Xptxas", "-v", f"-I{ROOT / 'csrc'}", f"-arch=sm_{arch}"]
-        told = _run("nvcc", *flags, "-c", str(source), "-o", f"{folder}/kernel.o")
-    told = _run("c++filt", stdin=told)
+        output = _run("nvcc", *flags, "-c", str(source), "-o", f"{folder}/kernel.o")
+    output = _run("c++filt", stdin=output)
     rows = []
     name = stack = spilled = ""
-    for line in told.splitlines():
+    for line in output.splitlines():
         if entry := re.search(r"entry function '(?:void )?(.*)' for", line):
             name = re.sub(r"sdfgan::cuda::|sdfgan::|\(anonymous namespace\)::", "", entry[1]).split("(")[0]
         elif spill := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores", line):

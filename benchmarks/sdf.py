@@ -26,11 +26,10 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.function import FunctionField
 from sdfgan.meshes import marching_cubes, normalise, repair
 from sdfgan.sdf import GroundTruth, Placement, SampleStream, evaluation, read_mesh
-from sdfgan.sdf.config import PRESETS, ScalerName, SdfConfig
+from sdfgan.sdf.config import DAM_WIDTHS, PRESETS, ScalerName, SdfConfig
 from sdfgan.sdf.files import Case
 from sdfgan.sdf.job import SdfJob
 from sdfgan.sdf.model import make_field

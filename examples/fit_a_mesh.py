@@ -8,8 +8,8 @@ import torch
 import trimesh
 
 from sdfgan import cameras, fields, images, meshes, raycast, sdf
+from sdfgan.sdf import train
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.job import train
 
 
 def fit(mesh: Path, folder: Path, resolution: int = 256, **settings: Any) -> sdf.MeshSDF:

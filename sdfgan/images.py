@@ -174,7 +174,7 @@ def require_video(path: Path) -> None:
         raise NoVideo(problem)
 
 
-def say_if_no_video(path: Path) -> None:
+def warn_if_no_video(path: Path) -> None:
     """Before long work that ends with a video: print a line if it will not be there."""
     if (problem := video_problem(path)) is not None:
         print(f"{problem.replace('not written', 'will not be written')}, or choose --video-format gif or webp")
@@ -243,7 +243,7 @@ class VideoWriter:
                 if self._ffmpeg.poll() is None:  # of a video that is given up
                     self._ffmpeg.kill()
                     self._ffmpeg.communicate()
-                self._told.close()
+                self._stderr.close()
         if kind is None:
             self._file.__exit__(None, None, None)
         else:  # an error of the block, such as of a stream that it prints to, is not the file's
@@ -260,9 +260,9 @@ class VideoWriter:
             source = ["-f", "rawvideo", "-s", size, "-pix_fmt", "rgb24", "-r", f"{self._fps:.02f}", "-i", "-"]
             coded = ["-an", "-vcodec", "libx264", "-pix_fmt", "yuv420p", "-crf", "10", "-v", "error"]
             command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", *source, *coded, str(self._partial.absolute())]
-            self._told = tempfile.TemporaryFile()  # noqa: SIM115
+            self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
             self._ffmpeg = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._told, start_new_session=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._stderr, start_new_session=True
             )  # a session of its own, in which Ctrl-C does not reach it
         if pixels.shape != self._shape:  # ffmpeg is handed bytes, and cannot tell
             raise ValueError(f"VideoWriter.add: frames must be of one size, {self._shape[:2]}, got {pixels.shape[:2]}")
@@ -281,11 +281,13 @@ class VideoWriter:
             raise ValueError(f"VideoWriter: no frame was added to {self.path}")
         self._ffmpeg.communicate()
         if self._ffmpeg.returncode != 0:
-            self._told.seek(0)
-            told = self._told.read().decode(errors="replace").splitlines()
-            if any("No space left" in line for line in told):
+            self._stderr.seek(0)
+            messages = self._stderr.read().decode(errors="replace").splitlines()
+            if any("No space left" in line for line in messages):
                 raise OSError(errno.ENOSPC, "No space left on device")
-            raise UserError(f"{self.path}: cannot be written: ffmpeg failed: {told[-1] if told else 'it was killed'}")
+            raise UserError(
+                f"{self.path}: cannot be written: ffmpeg failed: {messages[-1] if messages else 'it was killed'}"
+            )
 
     def _save_animation(self) -> None:
         if not self._frames:

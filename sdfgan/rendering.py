@@ -23,7 +23,7 @@ class Rendering:
     field: FieldSample  # at the samples, flat
     counts: Tensor  # [2] int64: points evaluated while tracing for rays, and in all (with idle lanes)
     valid: Tensor | None = None  # bool, which of the field's samples count; None: all
-    image: Tensor | None = None  # int64, to which image each of them belongs, ascending; None: not told
+    image: Tensor | None = None  # int64, to which image each of them belongs, ascending; None: unknown
 
     def __repr__(self) -> str:
         return described(self)

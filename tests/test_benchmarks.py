@@ -27,8 +27,8 @@ import traces
 from measure import Comparison, DeviceLost, measure
 from options import Options
 from sdfgan import cameras, fields, ops, raycast
-from sdfgan.compat.dfr_images import dfr_points
 from sdfgan.errors import UserError
+from sdfgan.raycast.dfr_images import dfr_points
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 import trimesh
 
-from sdfgan import cameras, compat, fields, images, meshes, ops, raycast
+from sdfgan import cameras, fields, images, meshes, ops, raycast
 from sdfgan.errors import UserError
 from sdfgan.fields.function import as_field
-from sdfgan.sdf import load
+from sdfgan.sdf import load, train
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.job import train
 from sdfgan.volume.render_images import render_images
 
 AXES = cameras.rotate_axes((0.3, 0.5))
@@ -153,7 +152,7 @@ CASES = [
     (lambda: BALL.rotated(axis=(0, 1, 0), angle="90"), "angle must be numbers or a Tensor, got '90'"),
     (lambda: fields.FilmSirenSDF(width=16.5), "FilmSirenSDF: width must be a whole number, got 16.5"),
     (lambda: fields.MlpSDF(width=0), "MlpSDF: width must be at least 1, got 0"),
-    (lambda: compat.DfrSDF(latent_size=0), "DfrSDF: latent_size must be at least 1, got 0"),
+    (lambda: fields.DfrSDF(latent_size=0), "DfrSDF: latent_size must be at least 1, got 0"),
     (lambda: fields.PiGanField(layers=0), "PiGanField: layers must be at least 1, got 0"),
     (lambda: fields.HashGrid(features=0), "HashGrid: features must be at least 1, got 0"),
     (lambda: fields.PositionalEncoding(-1), "PositionalEncoding: octaves must be at least 0, got -1"),

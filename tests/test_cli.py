@@ -27,7 +27,7 @@ from sdfgan.cli.commands import COMMANDS, Command
 from sdfgan.cli.parse import is_positional
 from sdfgan.errors import UserError
 from sdfgan.gan import GanConfig
-from sdfgan.training.config import Setting, settings_of, today
+from sdfgan.training.config import Setting, current_name, settings_of
 from sdfgan.training.progress import progress
 
 ROOT = Path(__file__).parents[1]
@@ -273,7 +273,7 @@ def test_former_names_of_flags_work(trained: list[GanConfig]) -> None:
         GanConfig(learning_rate_generator=1e-4, learning_rate_discriminator=2e-4, discriminator_max_channels=8)
     ]
     for name in ("train-nerf", "train-sdf", "fit-image"):
-        assert today(COMMANDS[name].load_config(), "lr") == "learning_rate"
+        assert current_name(COMMANDS[name].load_config(), "lr") == "learning_rate"
 
 
 @pytest.mark.parametrize(

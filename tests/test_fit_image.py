@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,12 @@ from sdfgan.images import VideoWriter
 from sdfgan.inverse import load_target
 from sdfgan.meshes import render_mesh
 from sdfgan.raycast import render
+
+RUN = {"config.json", "metrics.jsonl", "events", "summary.json", "report.html"}
+
+
+def names(folder: Path) -> set[str]:
+    return {"events" if path.name.startswith("events.") else path.name for path in folder.iterdir()}
 
 
 def test_meshes_are_rendered_as_fields_are() -> None:
@@ -46,8 +53,8 @@ def test_a_bar_counts_the_share_of_the_time(tmp_path: Path, capsys: pytest.Captu
     for line in said[:-1]:
         found = re.search(r"percent (\d+)/100 .* (\d+):(\d+) left", line)
         assert found is None or int(found[1]) == 0 or int(found[2]) * 60 + int(found[3]) <= 8, line
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"views.png", "metrics.json"}
-    assert json.loads((tmp_path / "out" / "metrics.json").read_text()).keys() == {"steps", "seconds", "psnr"}
+    assert names(tmp_path / "out") == {"views.png", *RUN}
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"].keys() == {"psnr"}
 
 
 def test_a_mesh_is_fitted(tmp_path: Path) -> None:
@@ -59,9 +66,18 @@ def test_a_mesh_is_fitted(tmp_path: Path) -> None:
         "--width", "32", "--views-per-step", "3", "--video-frames", "3", "--mesh-resolution", "32",
     ]  # fmt: skip
     assert main(["fit-image", *arguments]) == 0
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["steps"] == 60 and metrics["psnr"] > 18 and metrics["chamfer_percent_of_diagonal"] < 5
-    assert all((out / name).stat().st_size > 0 for name in ("views.png", "mesh.glb", "fit.mp4"))
+    assert names(out) == {"views.png", "mesh.glb", "fit.mp4", *RUN}
+    assert all(path.stat().st_size > 0 for path in out.iterdir())
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["kind"] == "inverse" and summary["steps"] == 60 and summary["wall_seconds"] > 0
+    assert summary["metrics"]["psnr"] > 18 and summary["metrics"]["chamfer_percent"] < 5
+    words = shlex.split(summary["command"])
+    assert words[:3] == ["sdfgan", "fit-image", str(tmp_path / "box.ply")] and words[words.index("--steps") + 1] == "60"
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20, 30, 40, 50, 60] and lines[-1]["loss"] < lines[0]["loss"] / 2
+    page = (out / "report.html").read_text()
+    assert "INVERSE run, finished" in page and "views.png" in page and "mesh.glb: drag to turn it" in page
+    assert "fit-image" in page and "Chamfer distance between the surfaces" in page
 
 
 def test_targets_are_read_as_elsewhere_and_keep_their_colours(
@@ -104,7 +120,8 @@ def test_an_interrupted_fit_leaves_no_half_video(tmp_path: Path, monkeypatch: py
     few = ["--resolution", "16", "--views", "4", "--width", "16", "--steps", "9", "--video-frames", "9"]
     assert main(["fit-image", str(tmp_path / "box.ply"), "--output-dir", str(tmp_path / "out"), *few]) == 130
     ffmpeg = writers[0]._ffmpeg
-    assert list((tmp_path / "out").iterdir()) == [] and ffmpeg is not None and ffmpeg.poll() is not None
+    assert names(tmp_path / "out") == RUN - {"summary.json", "report.html"}
+    assert ffmpeg is not None and ffmpeg.poll() is not None
 
 
 @pytest.mark.parametrize(

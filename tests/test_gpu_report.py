@@ -63,8 +63,8 @@ def test_what_a_stage_does_wrong_costs_only_itself(tmp_path: Path, capsys: pytes
     assert time.monotonic() - begin < 15
     report = (tmp_path / "report.txt").read_text()
     outcomes = {line.split()[0]: line.split("  ")[1:] for line in report.splitlines() if line.endswith(" s")}
-    told = {name: " ".join(rest).rsplit(maxsplit=2)[0].split(maxsplit=1)[1] for name, rest in outcomes.items()}
-    assert told == {
+    names = {name: " ".join(rest).rsplit(maxsplit=2)[0].split(maxsplit=1)[1] for name, rest in outcomes.items()}
+    assert names == {
         "good": "passed",
         "bad": "failed (3)",
         "crashes": "killed by SIGSEGV",
@@ -186,8 +186,8 @@ def test_a_check_that_crashes_costs_only_itself(
     records = tmp_path / "records.jsonl"
     monkeypatch.setattr(sys, "argv", ["gpu_smoke.py", "--device", "cpu", "--json", str(records)])
     assert gpu_smoke.main() == 1
-    told = capfd.readouterr().out
-    assert "2 of 7 checks passed" in told and "RuntimeError: two lines" in told
+    output = capfd.readouterr().out
+    assert "2 of 7 checks passed" in output and "RuntimeError: two lines" in output
     found = [json.loads(line) for line in records.read_text().splitlines()]
     assert [record["config"]["check"] for record in found] == list(checks)
     assert [record["numbers"]["passed"] for record in found] == [name in ("good", "last") for name in checks]

@@ -20,10 +20,10 @@ from sdfgan.images import (
     colour_normals,
     image_grid,
     save_image,
-    say_if_no_video,
     to_linear,
     to_srgb,
     video_if_possible,
+    warn_if_no_video,
 )
 
 
@@ -144,7 +144,7 @@ def test_without_ffmpeg_a_video_is_refused_in_a_line_and_leaves_nothing(
 def test_a_video_that_will_be_missing_is_said_before_the_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say_if_no_video(tmp_path / "v.webp")
+    warn_if_no_video(tmp_path / "v.webp")
     assert capsys.readouterr().out == ""
-    say_if_no_video(tmp_path / "v.mp4")
+    warn_if_no_video(tmp_path / "v.mp4")
     assert "v.mp4: will not be written: videos need ffmpeg" in capsys.readouterr().out

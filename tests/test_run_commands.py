@@ -41,11 +41,11 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("mode", ["grid", "depth", "normals"])
-def test_render_pictures(mode: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("show", ["colour", "depth", "normals"])
+def test_render_pictures(show: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output, before = tmp_path / "a.png", files(run)
     arguments = ["--seeds", "0,4-5", "--views", "2", "--resolution", "32", "--output", str(output)]
-    assert main(["render", str(run), "--mode", mode, *arguments]) == 0
+    assert main(["render", str(run), "--show", show, *arguments]) == 0
     picture = imageio.imread(output)
     assert picture.shape == (3 * 32, 2 * 32, 3) and picture.std() > 10
     assert capsys.readouterr().out.splitlines()[-1] == f"wrote {output}"
@@ -121,9 +121,10 @@ def test_bad_input_of_render_and_extract_mesh(run: Path, tmp_path: Path, capsys:
     assert "--output: turntable is written as .mp4 or .gif or .webp" in error(
         capsys, "render", here, "--mode", "turntable", "--output", "a.png"
     )
-    assert "--mode depth shows depth, not --show normals" in error(
-        capsys, "render", here, "--mode", "depth", "--show", "normals"
-    )
+    for show in ("depth", "normals"):  # former modes
+        said = f"--mode {show}: is given as --show {show} (see sdfgan render --help)"
+        assert said in error(capsys, "render", here, "--mode", show)
+        assert said in error(capsys, "render", here, f"--mode={show}", "--show", "normals")
     assert "--device" in error(capsys, "extract-mesh", here, "--device", "tpu")
     assert "RUN" in error(capsys, "render")
 

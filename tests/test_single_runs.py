@@ -46,12 +46,12 @@ def run(request: pytest.FixtureRequest) -> Path:
 
 def test_images_and_videos(run: Path, tmp_path: Path) -> None:
     small = ["--resolution", "32", "--device", "cpu", "--views", "3", "--frames", "4"]
-    for mode in ("grid", "seeds", "depth", "normals"):
-        file = tmp_path / f"{mode}.png"
-        assert main(["render", str(run), "--mode", mode, "--output", str(file), *small]) == 0
+    for mode, show in (("grid", "colour"), ("seeds", "colour"), ("grid", "depth"), ("grid", "normals")):
+        file = tmp_path / f"{mode}-{show}.png"
+        assert main(["render", str(run), "--mode", mode, "--show", show, "--output", str(file), *small]) == 0
         image = np.asarray(Image.open(file).convert("RGB"))
         assert image.shape == (32, 32 if mode == "seeds" else 96, 3)
-        assert image.std((0, 1)).max() > 20, mode  # something is seen
+        assert image.std((0, 1)).max() > 20, (mode, show)  # something is seen
     assert main(["render", str(run), "--mode", "images", "--output", str(tmp_path / "all"), *small]) == 0
     assert len(list((tmp_path / "all").iterdir())) == (1 if "sdf" in str(run) else 3)
     video = tmp_path / "turn.gif"

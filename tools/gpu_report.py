@@ -224,8 +224,8 @@ def _line(record: dict[str, Any]) -> str:
     if "median_s" not in record:
         if "error" in record:
             numbers["error"] = record["error"]
-        told = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in numbers.items())
-        return f"{title} {', '.join(f'{name} {value}' for name, value in told)}"
+        shown = ((name, f"{value:.4g}" if isinstance(value, float) else value) for name, value in numbers.items())
+        return f"{title} {', '.join(f'{name} {value}' for name, value in shown)}"
     faster = record["times_faster_than"]
     if record["variant"].startswith(("torch", "peak", "generic")):
         return ""

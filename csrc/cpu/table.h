@@ -41,30 +41,6 @@ struct BackwardWork {
 // Calls begin(context, n) and then body(context) on each of n <= threads threads.
 void run_threads(int threads, void* context, void (*begin)(void*, int), void (*body)(void*));
 
-// Kernels whose elements are independent. Each is a loop over the elements [begin, end): points,
-// rays, pixels or pieces; of hash_table_gradient levels, so that no two threads write to one entry;
-// of lazy_adam lines of kAdamLine numbers.
-#define SDFGAN_LOOPS(X)                                               \
-    X(composite, Composite)                                           \
-    X(composite_backward, CompositeBackward)                          \
-    X(distortion, Distortion)                                         \
-    X(frustum_gaussians, FrustumGaussians)                            \
-    X(generate_rays, GenerateRays)                                    \
-    X(hash_encoding, HashEncoding)                                    \
-    X(hash_points_gradient, HashPointsGradient)                       \
-    X(hash_table_gradient, HashTableGradient)                         \
-    X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
-    X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
-    X(layer_edges, LayerEdges)                                        \
-    X(lazy_adam, LazyAdam)                                            \
-    X(march_count, MarchCount)                                        \
-    X(march_reached, MarchReached)                                    \
-    X(march_samples, MarchSamples)                                    \
-    X(overlap_sums, OverlapSums)                                      \
-    X(positional_encoding, PositionalEncoding)                        \
-    X(sample_pdf, SamplePdf)                                          \
-    X(sample_pixels, SamplePixels)
-
 // Makes the template name<T>(parameters, begin, end) the one of this instruction set.
 #define SDFGAN_LOOP(name, Parameters)                                                     \
     void SDFGAN_LEVEL(name##_)(const Parameters<float>& p, int64_t begin, int64_t end) {  \

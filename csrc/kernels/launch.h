@@ -21,13 +21,14 @@
 #include "kernels/rays.h"
 #include "kernels/trace.h"
 
-// All kernels of both devices and of float and double: their names in Python and their parameters.
-#define SDFGAN_KERNELS(X)                                             \
+// Kernels of both devices and of float and double: their names in Python and their parameters.
+// First those whose elements are independent. On a CPU each is a loop over the elements [begin,
+// end): points, rays, pixels or pieces; of hash_table_gradient levels, so that no two threads write
+// to one entry; of lazy_adam lines of kAdamLine numbers.
+#define SDFGAN_LOOPS(X)                                               \
     X(composite, Composite)                                           \
     X(composite_backward, CompositeBackward)                          \
     X(distortion, Distortion)                                         \
-    X(film_siren, FilmSirenSample)                                    \
-    X(film_siren_trace, FilmSirenTrace)                               \
     X(frustum_gaussians, FrustumGaussians)                            \
     X(generate_rays, GenerateRays)                                    \
     X(hash_encoding, HashEncoding)                                    \
@@ -36,7 +37,6 @@
     X(integrated_directional_encoding, IntegratedDirectionalEncoding) \
     X(integrated_positional_encoding, IntegratedPositionalEncoding)   \
     X(layer_edges, LayerEdges)                                        \
-    X(layer_step, LayerStep)                                          \
     X(lazy_adam, LazyAdam)                                            \
     X(march_count, MarchCount)                                        \
     X(march_reached, MarchReached)                                    \
@@ -44,8 +44,15 @@
     X(overlap_sums, OverlapSums)                                      \
     X(positional_encoding, PositionalEncoding)                        \
     X(sample_pdf, SamplePdf)                                          \
-    X(sample_pixels, SamplePixels)                                    \
-    X(start_level, StartLevel)                                        \
+    X(sample_pixels, SamplePixels)
+
+// All of them.
+#define SDFGAN_KERNELS(X)               \
+    SDFGAN_LOOPS(X)                     \
+    X(film_siren, FilmSirenSample)      \
+    X(film_siren_trace, FilmSirenTrace) \
+    X(layer_step, LayerStep)            \
+    X(start_level, StartLevel)          \
     X(trace_step, TraceStep)
 
 // Also of both; in a file of its own on a CPU.

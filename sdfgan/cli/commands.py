@@ -73,7 +73,7 @@ COMMANDS = {
             ("runs/gan-001", "a grid: one shape per row, seen from six sides"),
             ("runs/gan-001 --mode turntable --seeds 0-8 --frames 120", "a video of nine turning shapes"),
             ("runs/gan-001 --mode images --seeds 0-99 --psi 0.7", "a hundred typical shapes as files"),
-            ("runs/gan-001 --mode normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
+            ("runs/gan-001 --show normals --seeds 3,5 --output normals.png", "surface normals of two shapes"),
             ("runs/gan-001 --mode mix --seeds 0-3 --texture-seeds 4-9", "shapes with the colours of others"),
             ("runs/sdf-001 --mode turntable", "a video of what train-sdf learned, or train-nerf"),
         ),

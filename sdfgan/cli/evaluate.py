@@ -123,7 +123,7 @@ def _real(config: EvaluateConfig, trained: ResolvedGanConfig) -> tuple[Images, s
         order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(config.seed))
         return found.images.select(order), "given"  # files may come object by object: any part is of all of them
     if trained.data is not None:
-        return load_training_data(trained, talk=False).held_out, "held out"
+        return load_training_data(trained, verbose=False).held_out, "held out"
     count = 2 * config.images  # and as many for the floor
     with progress(count, "making images") as bar:
         made = shape_set(

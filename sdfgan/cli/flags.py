@@ -23,6 +23,7 @@ from sdfgan.training.config import (
     Faces,
     FieldOfView,
     Formerly,
+    FormerValue,
     Frames,
     Frequency,
     MeshCells,
@@ -109,13 +110,17 @@ class RenderConfig(SceneFlags, MixFlags, CameraFlags):
     orbit that training ends with.
     """
 
-    mode: Literal["grid", "seeds", "images", "turntable", "orbit", "front", "depth", "normals", "mix"] = "grid"
+    mode: Annotated[
+        Literal["grid", "seeds", "images", "turntable", "orbit", "front", "mix"],
+        FormerValue("depth", "--show depth"),
+        FormerValue("normals", "--show normals"),
+    ] = "grid"
     """grid: one row per seed, seen from several sides. seeds: one view of each. images: the same as separate files.
     Videos of all seeds: turntable goes around, or swings if the run was not trained with views from all sides; orbit
-    also moves up and down; front swings to both sides. depth, normals: a grid of these. mix: style mixing, each shape
-    with the colours of each of --texture-seeds (default: of --seeds), beside those that they are of."""
+    also moves up and down; front swings to both sides. mix: style mixing, each shape with the colours of each of
+    --texture-seeds (default: of --seeds), beside those that they are of."""
     show: Literal["colour", "depth", "normals"] = "colour"
-    """What to render, in any mode but depth and normals."""
+    """What to render, in any mode."""
     resolution: Pixels = 256
     """Side of each image in pixels."""
     frames: Frames = 72

@@ -11,7 +11,7 @@ from sdfgan import conditions
 from sdfgan.cameras import orbit_path
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import InterpolateConfig
-from sdfgan.cli.shapes import load_shapes, sides_of, viewer_of
+from sdfgan.cli.shapes import load_shapes, renderer_of, view_range_of
 from sdfgan.errors import UserError
 from sdfgan.gan.models import sample_latents
 from sdfgan.images import VIDEO_SUFFIXES, check_animation, require_video
@@ -42,14 +42,14 @@ def run(config: InterpolateConfig) -> None:
         condition = shapes.generator.condition(slerp(a, b, share))
         return condition if shapes.mean is None else conditions.lerp(shapes.mean, condition, config.psi)
 
-    sides = sides_of(config, shapes.config)
-    start = sides.slant if config.azimuth is None else math.radians(config.azimuth)
+    view_range = view_range_of(config, shapes.config)
+    start = view_range.slant if config.azimuth is None else math.radians(config.azimuth)
     if config.turns is None:
-        path = sides.turntable(total, start)
+        path = view_range.turntable(total, start)
     else:
-        path = orbit_path(total, sides.elevation, start=start, turns=config.turns)
-    viewer = viewer_of(config, shapes.generator, shapes.config)
-    viewer.video(output, condition_at, path, config.resolution, config.fps, config.show)
+        path = orbit_path(total, view_range.elevation, start=start, turns=config.turns)
+    renderer = renderer_of(config, shapes.generator, shapes.config)
+    renderer.video(output, condition_at, path, config.resolution, config.fps, config.show)
     print(f"wrote {output}")
 
 

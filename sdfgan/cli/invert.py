@@ -13,7 +13,7 @@ from sdfgan import conditions
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli.arguments import output_path, run_folder
 from sdfgan.cli.flags import InvertConfig
-from sdfgan.cli.shapes import viewer_of
+from sdfgan.cli.shapes import renderer_of
 from sdfgan.data.archives import Entry
 from sdfgan.data.images import decode
 from sdfgan.data.layouts import CONVENTIONS
@@ -25,12 +25,12 @@ from sdfgan.gan.inversion import Effort, Features, Inverted, invert
 from sdfgan.gan.models import load_generator, poses_of
 from sdfgan.gan.report import shape_mesh
 from sdfgan.gan.views import ImageRenderer, ViewRange, shown
-from sdfgan.images import VideoWriter, image_grid, on_white, save_image, say_if_no_video, video_if_possible
+from sdfgan.images import VideoWriter, image_grid, on_white, save_image, video_if_possible, warn_if_no_video
 from sdfgan.inception import find_weights, load_inception, where
 from sdfgan.meshes import export_mesh
 from sdfgan.training.config import chosen
 from sdfgan.training.device import resolve_device
-from sdfgan.training.files import Claim, save_tensors, write_json
+from sdfgan.training.files import FolderLock, save_tensors, write_json
 from sdfgan.training.progress import progress
 
 
@@ -42,11 +42,11 @@ def run(config: InvertConfig) -> None:
     folder = output_path(config.output_dir, run_folder(config.run) / "inverted" / config.image.stem, folder=True)
     output_path(folder / "found.png", folder, reads=[config.image])  # the only image there
     generator = generator.to(device)
-    viewer = viewer_of(config, generator, trained)
+    renderer = renderer_of(config, generator, trained)
     effort = Effort(**chosen(config, "candidates starts latent_steps code_steps mask_weight perceptual_weight"))
     poses = poses_of(trained)
     if config.frames:
-        say_if_no_video(folder / f"turntable.{config.video_format}")
+        warn_if_no_video(folder / f"turntable.{config.video_format}")
     with progress(effort.latent_steps + effort.code_steps, "inverting") as bar:
         found = invert(
             generator,
@@ -59,9 +59,9 @@ def run(config: InvertConfig) -> None:
             on_progress=lambda loss: bar.advance(status=f"loss {loss:.5f}"),
         )
     known = familiarity(generator, trained, poses, found.condition, found.elevation, found.azimuth)
-    with Claim(folder):
+    with FolderLock(folder):
         _export(config, found, known, generator, folder)
-        _write(config, found, target, viewer, replace(ViewRange.of(poses), elevation=found.elevation), folder)
+        _write(config, found, target, renderer, replace(ViewRange.of(poses), elevation=found.elevation), folder)
     likeness = f"loss {found.loss:.5f}"
     if found.silhouette_iou is not None:
         likeness = f"silhouette IoU {found.silhouette_iou:.3f}"
@@ -103,14 +103,19 @@ def _features(config: InvertConfig, device: torch.device) -> Features | None:
 
 
 def _write(
-    config: InvertConfig, found: Inverted, target: torch.Tensor, viewer: ImageRenderer, sides: ViewRange, folder: Path
+    config: InvertConfig,
+    found: Inverted,
+    target: torch.Tensor,
+    renderer: ImageRenderer,
+    view_range: ViewRange,
+    folder: Path,
 ) -> None:
     """The sheet and the videos."""
     size = config.view_resolution
     pair = torch.stack([target, found.image])
     compared = pair[:, :3] if found.silhouette_iou is None else on_white(pair)
     seen = torch.nn.functional.interpolate(compared, (size, size), mode="nearest")
-    views = shown(viewer.look(*viewer.views(found.condition, 4, sides), size))
+    views = shown(renderer.look(*renderer.views(found.condition, 4, view_range), size))
     save_image(folder / "found.png", image_grid(torch.cat([seen, views]), 6))
 
     def optimisation(file: Path) -> None:
@@ -118,14 +123,14 @@ def _write(
         with VideoWriter(file, 24) as video:
             for condition, elevation, azimuth in found.history[::2]:
                 axes = rotate_axes((torch.tensor([elevation]), torch.tensor([azimuth])))
-                now = shown(viewer.look(condition, axes, size))
+                now = shown(renderer.look(condition, axes, size))
                 video.add(image_grid(torch.cat([seen[:1], now]), 2))
 
     if config.frames == 0:
         return
-    path = sides.turntable(config.frames, found.azimuth)
+    path = view_range.turntable(config.frames, found.azimuth)
     if video_if_possible(folder / f"optimisation.{config.video_format}", optimisation) is not None:
-        viewer.video(folder / f"turntable.{config.video_format}", lambda frame: found.condition, path, size)
+        renderer.video(folder / f"turntable.{config.video_format}", lambda frame: found.condition, path, size)
 
 
 def _export(config: InvertConfig, found: Inverted, known: Familiarity, generator: Field, folder: Path) -> None:

@@ -7,19 +7,21 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
+from itertools import pairwise
 from typing import Any
 
 import tyro
 
 from sdfgan.errors import UserError
-from sdfgan.training.config import Config, Setting, flag_of, settings_of
+from sdfgan.training.config import Config, FormerValue, Setting, flag_of, settings_of
 
 
 def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     """The configuration that the arguments give. UserError for bad ones."""
     said = io.StringIO()
     try:
-        given = [_today(config_type, argument) for argument in arguments]
+        given = [_with_current_name(config_type, argument) for argument in arguments]
+        _refuse_former_values(config_type, given)
     except UserError as error:
         raise UserError(f"{error} (see {program} --help)") from None
     try:
@@ -28,8 +30,8 @@ def parse(program: str, config_type: type, arguments: Sequence[str]) -> Any:
     except SystemExit:
         raise UserError(f"{_first_section(said.getvalue())} (see {program} --help)") from None
     flags = {argument.partition("=")[0] for argument in given}
-    told = [name for name in settings_of(config_type) if flags & {flag_of(name), flag_of(f"no_{name}")}]
-    return config.with_told(told) if isinstance(config, Config) else config
+    explicit = [name for name in settings_of(config_type) if flags & {flag_of(name), flag_of(f"no_{name}")}]
+    return config.with_explicit(explicit) if isinstance(config, Config) else config
 
 
 def is_positional(setting: Setting) -> bool:
@@ -45,7 +47,7 @@ def closest(given: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]}?" if found else ""
 
 
-def _today(config_type: type, argument: str) -> str:
+def _with_current_name(config_type: type, argument: str) -> str:
     """The argument with the present name of its flag. UserError for an unknown flag."""
     if not argument:
         raise UserError("an argument is empty, as of a variable that is not set")
@@ -67,8 +69,17 @@ def _today(config_type: type, argument: str) -> str:
     by_place = [name for name, setting in settings_of(config_type).items() if is_positional(setting)]
     if flag[2:].replace("-", "_") in by_place:
         raise UserError(f"unknown flag {given}: {flag[2:].upper()} is given without a flag")
-    former = next((today for one, today in names.items() if one != today and one.startswith(flag)), flag)
+    former = next((current for one, current in names.items() if one != current and one.startswith(flag)), flag)
     raise UserError(f"unknown flag {given}{closest(former, set(names.values()))}")
+
+
+def _refuse_former_values(config_type: type, given: Sequence[str]) -> None:
+    """Raises UserError for a value that a flag had and has no more."""
+    pairs = {*pairwise(given), *((flag, value) for flag, _, value in (one.partition("=") for one in given))}
+    for setting in settings_of(config_type).values():
+        for mark in setting.marks:
+            if isinstance(mark, FormerValue) and (setting.flag, mark.value) in pairs:
+                raise UserError(f"{setting.flag} {mark.value}: is given as {mark.instead}")
 
 
 def _first_section(box: str) -> str:

@@ -1,4 +1,4 @@
-"""What all commands that look at a trained generator share: flags, how shapes come from seeds, who looks at them."""
+"""What all commands of a trained generator share: flags, how shapes come from seeds, how they are rendered."""
 
 from __future__ import annotations
 
@@ -80,21 +80,21 @@ def mixed(generator: Field, shapes: Any, colours: Any) -> Any:
     return generator.mixed(shapes, colours)
 
 
-def sides_of(flags: CameraFlags, config: ResolvedGanConfig | None) -> ViewRange:
+def view_range_of(flags: CameraFlags, config: ResolvedGanConfig | None) -> ViewRange:
     """From where a run's shapes are looked at. Raises UserError for invalid angles."""
     elevation, azimuths = flags.elevation, flags.azimuth_range
     if config is None:
         low, high = map(math.radians, azimuths or (0, 360))
-        sides = ViewRange(math.radians(_ELEVATION), (low, high))
+        view_range = ViewRange(math.radians(_ELEVATION), (low, high))
     else:
         if azimuths is not None:
             config = dataclasses.replace(config, azimuth=azimuths)
-        sides = ViewRange.of(poses_of(config))
-    return sides if elevation is None else dataclasses.replace(sides, elevation=math.radians(elevation))
+        view_range = ViewRange.of(poses_of(config))
+    return view_range if elevation is None else dataclasses.replace(view_range, elevation=math.radians(elevation))
 
 
-def viewer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig | None) -> ImageRenderer:
-    """Who looks at shapes as the flags say; says which of them mean nothing for a surface. Raises UserError."""
+def renderer_of(flags: VolumeFlags, generator: Field, config: ResolvedGanConfig | None) -> ImageRenderer:
+    """What renders shapes as the flags say; prints which of them mean nothing for a surface. Raises UserError."""
     samples = flags.samples * flags.ray_step_multiplier
     if samples > _MAX_SAMPLES:
         raise UserError(f"--samples: at most {_MAX_SAMPLES} along a ray, got {samples:g}")

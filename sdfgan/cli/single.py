@@ -12,7 +12,7 @@ from torch import Tensor
 from sdfgan.cli.flags import ExtractMeshConfig, RenderConfig
 from sdfgan.data.scenes import Scene, load_scene
 from sdfgan.errors import UserError
-from sdfgan.images import Show, image_grid, save_image
+from sdfgan.images import image_grid, save_image
 from sdfgan.nerf.cameras import saved_corrections
 from sdfgan.nerf.config import ResolvedNerfConfig
 from sdfgan.nerf.exposures import saved_gains
@@ -80,7 +80,7 @@ class SceneRun(NamedTuple):
         learnt = self.config.refine_cameras
         return saved_corrections(self.saved, self.scene.train).corrected(self.scene) if learnt else self.scene
 
-    def render(self, flags: RenderConfig, show: Show, frames: int | None, output: Path) -> None:
+    def render(self, flags: RenderConfig, frames: int | None, output: Path) -> None:
         """A video of so many frames, or `views` images, along the orbit that training ends with."""
         device = torch.device(self.config.device)
         background = torch.full((3,), background_value(self.config, self.scene), device=device)
@@ -89,13 +89,13 @@ class SceneRun(NamedTuple):
         scale = flags.resolution / int(views.sizes[0].max())
         cameras = orbit(views, frames or (1 if flags.mode == "seeds" else flags.views), scale)
         if frames is not None:
-            renderer.video(output, cameras, show, flags.fps)
+            renderer.video(output, cameras, flags.show, flags.fps)
             return
         images, span = list[Tensor](), None
         for index in range(len(cameras.widths)):
-            seen = renderer.look(cameras, index, show == "normals")
+            seen = renderer.look(cameras, index, flags.show == "normals")
             span = span or depth_span(seen)  # of the first, so that all are comparable
-            images.append(shown(seen, show, span).cpu())
+            images.append(shown(seen, flags.show, span).cpu())
         if flags.mode == "images":
             for index, image in enumerate(images):
                 save_image(output / f"view-{index}.png", image)

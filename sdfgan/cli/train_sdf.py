@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sdfgan.sdf.config import SdfConfig
-from sdfgan.sdf.job import train
 from sdfgan.sdf.report import describe
+from sdfgan.sdf.runs import train
 
 __all__ = ["SdfConfig", "run"]
 

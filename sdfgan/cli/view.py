@@ -6,6 +6,7 @@ import errno
 import socket
 import sys
 import time
+from contextlib import closing
 
 from sdfgan.cli.arguments import run_folder
 from sdfgan.cli.flags import ViewConfig
@@ -35,12 +36,11 @@ def run(config: ViewConfig) -> None:
     )
     for note in viewer.scene.notes:
         print(note, file=sys.stderr)
-    with StopSignals() as signals:
+    with closing(viewer), StopSignals() as signals:
         host = f"[{config.host}]" if ":" in config.host else config.host
         print(f"{viewer.scene.title}: http://{host}:{viewer.server.get_port()} (Ctrl-C ends)", flush=True)
         while signals.received is None:
             time.sleep(_NAP)
-    viewer.close()
     print("stopped")
     raise SystemExit(128 + signals.received)
 
@@ -56,6 +56,6 @@ def free_port(host: str, port: int | None) -> int:
             raise UserError(f"--host {host}: not the name of a host") from error
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port is not None:
-                words = str(error.strerror).partition(" (")[0]  # Python adds the address
-                raise UserError(f"--host {host} --port {wanted}: {words}") from error
+                reason = str(error.strerror).partition(" (")[0]  # Python adds the address
+                raise UserError(f"--host {host} --port {wanted}: {reason}") from error
     raise UserError(f"--port: none of {_PORT} to {_PORT + _TRIES - 1} is free")

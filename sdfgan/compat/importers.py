@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import pose_distribution
-from sdfgan.compat.dfr_field import LAYERS as DFR_LAYERS
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, PiGanField
+from sdfgan.fields.dfr import LAYERS as DFR_LAYERS
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan.config import GanConfig
 from sdfgan.gan.curricula import load_curriculum
 from sdfgan.training.checkpoint import pack_module, require_finite, save_checkpoint

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from sdfgan.errors import UserError
-from sdfgan.training.files import PARTIAL, Claim, disk_errors, sync
+from sdfgan.training.files import PARTIAL, FolderLock, disk_errors, sync
 
 _FILES_PER_FOLDER = 1000
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same images give the same bytes
@@ -53,7 +53,7 @@ def writer(path: Path) -> Iterator[Write]:
         raise UserError(f"{path}: must be a .zip, a .tar or a folder without a suffix")
     _require_new(path)
     work = path.with_name(path.name + PARTIAL)
-    with Claim(work):
+    with FolderLock(work):
         try:
             held = ExitStack()
             with disk_errors(path):

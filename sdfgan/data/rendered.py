@@ -17,7 +17,7 @@ from sdfgan.errors import UserError
 from sdfgan.meshes import read_model, render_model
 from sdfgan.meshes.read import READ_SUFFIXES
 from sdfgan.raycast import Lighting
-from sdfgan.training.files import Claim, atomic_file, parse_json, write_json
+from sdfgan.training.files import FolderLock, atomic_file, parse_json, write_json
 
 _HELD_OUT = "-held-out"
 _SETTINGS = "settings.json"
@@ -123,7 +123,7 @@ def write_set(
         "meshes": [path.relative_to(root).as_posix() for path in paths],
         "views": {k: str(v) if isinstance(v, PoseDistribution) else v for k, v in views._asdict().items()},
     }
-    with Claim(work):
+    with FolderLock(work):
         _begin(work, settings, targets(output, share))
         return _make(root, paths, apart, output, views, say, advance)
 

@@ -14,6 +14,7 @@ from sdfgan.fields.analytic import (
 )
 from sdfgan.fields.base import Field, FieldSample, eikonal_loss
 from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.mlp import MlpSDF
@@ -28,6 +29,7 @@ __all__ = [
     "Cone",
     "CoordinateSDF",
     "Cylinder",
+    "DfrSDF",
     "Ellipsoid",
     "Field",
     "FieldSample",

@@ -171,6 +171,8 @@ class GanConfig(Config):
     r1_gamma: Annotated[Weight | None, Essential] = None
     """Weight of R1, the penalty on the discriminator's gradient; too small, surfaces ripple and crumple. Default, by
     the first resolution: 5 up to 32 pixels, 20 at 64, 80 at 128 for logistic and hinge, 0 for the others."""
+    r1_final: Annotated[float | None, Positive, AtMost(1)] = None
+    """Share of --r1-gamma left at the end; it falls by halves. Default: 0.25; 1 where stages set --r1-gamma."""
     r1_interval: Count = 8
     """R1 is applied every so many steps (and as many times stronger)."""
     r1_of: Literal["logit", "probability"] = "logit"
@@ -283,6 +285,7 @@ class GanConfig(Config):
             "eikonal_weight": 0.0 if is_volume else 0.5,
             "learning_rate_generator": 5e-4 if resolution <= 32 else 2.5e-4,
             "r1_gamma": _r1_gamma(resolution) if self.gan_loss in ("logistic", "hinge") else 0.0,
+            "r1_final": 1.0 if any("r1_gamma" in stage.changes for stage in self.stages) else 0.25,
         }
 
     def resolved(self) -> ResolvedGanConfig:
@@ -291,7 +294,7 @@ class GanConfig(Config):
         if self.curriculum is not None and not self.stages:
             curriculum = load_curriculum(self.curriculum, self)
             self._check_given(curriculum.stages)
-            ours = {name: value for name, value in curriculum.settings.items() if not self.is_told(name)}
+            ours = {name: value for name, value in curriculum.settings.items() if not self.is_explicit(name)}
             config = dataclasses.replace(config, stages=curriculum.stages, **ours)
         config._check_used()
         import torch
@@ -327,7 +330,7 @@ class GanConfig(Config):
         """Raises UserError for a flag that a stage of the curriculum would silently set to something else."""
         for stage in stages:
             for name, value in stage.changes.items():
-                if self.is_told(name) and getattr(self, name) != value:
+                if self.is_explicit(name) and getattr(self, name) != value:
                     raise UserError(
                         f"{flag_of(name)} {getattr(self, name)}: --curriculum {self.curriculum} sets it to "
                         f"{value} at step {stage.step}; leave it out, or write a curriculum (JSON) of your own"
@@ -350,8 +353,7 @@ class GanConfig(Config):
     @classmethod
     def from_json(cls, values: Any, source: Path) -> ResolvedGanConfig:
         """The configuration of a run, which `to_json` made. Raises UserError, naming `source`, for what is none."""
-        what = "a GAN configuration"
-        own, listed = values, []
+        what, own, listed = "a GAN configuration", values, []
         if isinstance(values, dict):
             own = {**_FORMER, **{name: value for name, value in values.items() if name != "stages"}}
             listed = values.get("stages", [])
@@ -377,6 +379,7 @@ class ResolvedGanConfig(GanConfig):
     precision: Literal["fp32", "bf16", "fp16"]
     eikonal_weight: float
     r1_gamma: float
+    r1_final: float
     learning_rate_generator: float
 
     def chunk_of(self, processes: int) -> int:
@@ -418,22 +421,19 @@ class ResolvedGanConfig(GanConfig):
                 raise UserError(f"stage of step {stage.step}: {error}") from None
         from sdfgan.gan.discriminators import DISCRIMINATORS
 
-        sides = sorted(set(self.resolutions))
-        if len(sides) > 1 and not DISCRIMINATORS[self.discriminator].grows:
+        sizes = sorted(set(self.resolutions))
+        if len(sizes) > 1 and not DISCRIMINATORS[self.discriminator].grows:
             raise UserError(
-                f"--discriminator {self.discriminator} takes one resolution, got {sides}: use progressive or strided"
+                f"--discriminator {self.discriminator} takes one resolution, got {sizes}: use progressive or strided"
             )
 
 
 def _r1_gamma(resolution: int) -> float:
-    """5 up to 32 pixels, four times that at twice as many: the gradient by an image spreads over its pixels.
-
-    Karras et al. 2020 (StyleGAN2-ADA, `auto`) scale theirs likewise.
-    """
+    """5 up to 32 pixels, four times that at twice as many: the gradient spreads. So do Karras et al. 2020."""
     return 5.0 * max(1, resolution / 32) ** 2
 
 
-_FORMER = {"shapes": "solids", "color_space": "rgb"}  # of runs from before these settings
+_FORMER = {"shapes": "solids", "color_space": "rgb", "r1_final": 1.0}  # of runs from before these settings
 _ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
 
 

@@ -34,20 +34,20 @@ class TrainingData(NamedTuple):
         return cls(InMemory(images), InMemory(images[:0]))
 
 
-def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> TrainingData:
+def load_training_data(config: ResolvedGanConfig, verbose: bool = True) -> TrainingData:
     """The images of a resolved configuration, and those held out. Raises UserError."""
     resolution = max(config.resolutions)
     if config.data is None:
         if config.poses == "data":
             raise UserError("--poses data: the built-in set has none; give --data with poses")
         count = config.dataset_size + 2 * config.evaluate_images
-        with progress(count, "making images", shown=talk) as bar:
+        with progress(count, "making images", shown=verbose) as bar:
             shapes = shape_set(
                 count, resolution, family=config.shapes, on_progress=lambda done, _: bar.advance(done - bar.done)
             )
         images = shapes.images
         return TrainingData(InMemory(images[: config.dataset_size]), InMemory(images[config.dataset_size :]))
-    with announced(f"reading {config.data}", talk):
+    with announced(f"reading {config.data}", verbose):
         found = open_data(
             config.data,
             resolution,
@@ -56,17 +56,17 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
             cache=config.data_cache,
             label=config.label,
         )
-    if found.skipped and talk:
+    if found.skipped and verbose:
         names = ", ".join(f"{name} ({reason})" for name, reason in found.skipped[:3])
         more = ", ..." if len(found.skipped) > 3 else ""
         total = len(found.skipped) + len(found.names)
         print(f"{config.data}: {len(found.skipped)} of {total} images skipped: {names}{more}")
-    for note in found.notes if talk else ():
+    for note in found.notes if verbose else ():
         print(note)
     order = torch.randperm(len(found.images), generator=torch.Generator().manual_seed(0))
     held = min(2 * config.evaluate_images, len(order) // 5) // 2 * 2
     if held < _MIN_HELD_OUT:
-        if config.evaluate_images and talk:
+        if config.evaluate_images and verbose:
             fewest = f"--evaluate-images {_MIN_HELD_OUT // 2} and {5 * _MIN_HELD_OUT} images"
             print(f"{config.data}: no images are held out to measure distances by: that takes {fewest} at least")
         held = 0
@@ -81,7 +81,7 @@ def load_training_data(config: ResolvedGanConfig, talk: bool = True) -> Training
     return TrainingData(kept, held_out, poses, found.convention.mirror)
 
 
-def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, talk: bool) -> None:
+def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, verbose: bool) -> None:
     """Raises UserError where a generator of RGBA would learn from opaque images alone; says where many are."""
     if config.channels == 3 or config.data is None:
         return
@@ -92,5 +92,5 @@ def require_silhouettes(config: ResolvedGanConfig, data: TrainingData, talk: boo
     advice = "give images with alpha, --background R G B where they are on a plain colour, or --channels 3"
     if opaque == len(some):
         raise UserError(f"{config.data}: the images {where}: {advice} to learn from the colours of photographs")
-    if talk and opaque > _MAX_OPAQUE * len(some):
+    if verbose and opaque > _MAX_OPAQUE * len(some):
         print(f"{config.data}: {opaque} of {len(some)} images looked at {where}, and count as full squares: {advice}")

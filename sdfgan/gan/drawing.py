@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sdfgan.compat.dfr_images import dfr_images
 from sdfgan.fields.base import Field
 from sdfgan.fields.pi_gan import PiGanField
 from sdfgan.gan.config import ResolvedGanConfig
 from sdfgan.raycast import Lighting, Room, render
+from sdfgan.raycast.dfr_images import dfr_images
 from sdfgan.raycast.lighting import tensor_like
 from sdfgan.volume.render_images import render_images
 from sdfgan.volume.sampling import Sampling
@@ -29,7 +29,7 @@ class GeneratedImages(NamedTuple):
     normals: Tensor  # [B, 3, R, R]; 0 where no point is
     gradients: Tensor  # [N, 3] of the field at the samples
     valid: Tensor | None = None  # [N] bool: which of these count; None: all
-    image: Tensor | None = None  # [N] int64: of which image each of these is, ascending; None: not told
+    image: Tensor | None = None  # [N] int64: of which image each of these is, ascending; None: unknown
 
     def split(self, count: int) -> list[GeneratedImages]:
         """So many equal parts of the batch; the host waits for how many samples each has."""

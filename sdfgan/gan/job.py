@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.errors import UserError
-from sdfgan.gan import augment, shape_sets
+from sdfgan.gan import shape_sets
 from sdfgan.gan.batches import Batches, Fake, View
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.data import TrainingData, load_training_data, require_silhouettes
@@ -29,12 +29,12 @@ from sdfgan.gan.discriminators import update_spectral_norm
 from sdfgan.gan.evaluation import image_scores, random_images, real_images
 from sdfgan.gan.losses import top_k_weights
 from sdfgan.gan.models import config_of, require_alike
-from sdfgan.gan.objective import Numbers, Objective, silhouettes, variety
+from sdfgan.gan.objective import Objective, silhouettes, variety
 from sdfgan.gan.poses import PoseLearner
 from sdfgan.gan.report import Report, measure_slope, video_file
 from sdfgan.gan.state import Gradients, TrainingState
 from sdfgan.gan.views import ImageRenderer, ViewRange
-from sdfgan.images import image_grid, save_image, say_if_no_video
+from sdfgan.images import image_grid, save_image, warn_if_no_video
 from sdfgan.inception import MIN_IMAGES, Inception, find_weights, load_inception
 from sdfgan.metrics import sliced_wasserstein
 from sdfgan.training.checkpoint import Saved, read_checkpoint
@@ -46,14 +46,13 @@ from sdfgan.training.job import Intervals
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.steps import as_numbers
+from sdfgan.training.steps import Log, as_numbers
 
 _CHANGEABLE_ON_RESUME = (
     "resume", "steps", "device", "dry_run", "evaluate_interval", "inception",
     "view_resolution", "video_frames", "video_format", "mesh_resolution",
 )  # fmt: skip
 _REALS_LOOKED_AT = 256  # for how many silhouettes of separate parts are real
-_ADA_INTERVAL = 4  # steps between changes of its probability
 
 
 def train(config: GanConfig) -> dict[str, Any]:
@@ -77,7 +76,7 @@ def train(config: GanConfig) -> dict[str, Any]:
         inception = _inception(config, ranks)
         if config.data is None and not ranks.first:
             ranks.wait()  # the first process fills the cache that the others read
-        data = load_training_data(config, talk=ranks.first)
+        data = load_training_data(config, verbose=ranks.first)
         if resumed is None:
             require_silhouettes(config, data, ranks.first)
         if config.data is None and ranks.first:
@@ -121,7 +120,7 @@ class GanJob(TrainingState):
         objective = Objective.at(self.config, self.steps_done)
         config = objective.config
         batches = Batches(config, self.random, self.device, self.ranks)
-        self._set_learning_rates(config)
+        self.set_learning_rates(config)
         if self.room is not None:
             self.room.keep_while(config)
 
@@ -140,15 +139,15 @@ class GanJob(TrainingState):
         if self.pose_learner is not None:
             numbers |= self._learn_poses(self.pose_learner, objective, fakes)
         log = self._read(numbers)
-        self._update_averages()
+        self.update_averages()
         self.steps_done += 1
-        self._adjust_augmentation(log, config)
+        self.adjust_augmentation(log, config)
         log["learning_rate"] = self.optimizer_g.param_groups[0]["lr"]
         if config.precision == "fp16":
             log["loss_scale"] = self.updates.loss_scale
         return log
 
-    def _read(self, log: Numbers) -> dict[str, float]:
+    def _read(self, log: Log) -> dict[str, float]:
         """A step's numbers: its log, whether its gradients were finite, and whether its samples found room."""
         numbers, norms = as_numbers(torch.stack([value.float() for value in log.values()]), self.updates.norms)
         read = dict(zip(log, numbers, strict=True)) | {
@@ -158,7 +157,7 @@ class GanJob(TrainingState):
             read["samples_lost"] = float(self.room.settle())
         return read
 
-    def _update_discriminator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Numbers:
+    def _update_discriminator(self, objective: Objective, batches: Batches, fakes: list[Fake]) -> Log:
         config, graphs = objective.config, self._graphs(objective)
         reals = batches.reals(self.data.train)
         if self.loss.spectral_norm:
@@ -167,18 +166,18 @@ class GanJob(TrainingState):
         if self.loss.gradient_penalty:
             shares = batches.shares()
 
-        def compare(*inputs: Tensor) -> tuple[Numbers, Gradients]:
+        def compare(*inputs: Tensor) -> tuple[Log, Gradients]:
             loss, log = objective.discriminator_loss(self.discriminator, *inputs)
             return log, self._gradients([loss * self.updates.loss_scale], self.discriminator)
 
         def chunk(
             fake: Fake, reals: Tensor, fake_view: View, real_view: View, share: Tensor | None
-        ) -> tuple[Numbers, Gradients]:
+        ) -> tuple[Log, Gradients]:
             seen = objective.see(fake.images(config.channels).detach(), fake_view), objective.see(reals, real_view)
             inputs = [*seen, fake.latents, fake.axes, *([] if share is None else [share.to(reals)])]
             if graphs is None:
                 return compare(*inputs)
-            log, gradients = graphs(("discriminator", objective.with_r1), compare, *inputs)
+            log, gradients = graphs(("discriminator", objective.r1_weight), compare, *inputs)
             if batches.chunks > 1:  # the next one overwrites them
                 log, gradients = {name: value.clone() for name, value in log.items()}, [g.clone() for g in gradients]
             return log, gradients
@@ -194,15 +193,15 @@ class GanJob(TrainingState):
         means = [self.ranks.gather(images.mean((2, 3))) for images in (seen, torch.cat(reals))]
         return log | {"variety": variety(*means), "gradient_norm_d": norm}
 
-    def _update_generator(self, objective: Objective, batches: Batches, parts: list[list[Fake]]) -> Numbers:
+    def _update_generator(self, objective: Objective, batches: Batches, parts: list[list[Fake]]) -> Log:
         config, graphs, scale = objective.config, self._graphs(objective), self.updates.loss_scale
         views = batches.views(self.augmented, objective.noise)
         fakes = [fake for part in parts for fake in part]
 
-        def adversarial(*inputs: Tensor) -> tuple[Tensor, Numbers]:
+        def adversarial(*inputs: Tensor) -> tuple[Tensor, Log]:
             return objective.adversarial_loss(self.discriminator, *inputs)
 
-        def image_gradient(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Numbers, Tensor]:
+        def image_gradient(fake: Fake, images: Tensor, view: View, weights: Tensor | None) -> tuple[Log, Tensor]:
             """The log of a chunk, and the gradient of its loss by its images."""
             images = images.detach().requires_grad_()
             inputs = [objective.see(images, view), fake.latents, fake.axes, *([] if weights is None else [weights])]
@@ -213,7 +212,7 @@ class GanJob(TrainingState):
                 log = {name: value.clone() for name, value in log.items()} if batches.chunks > 1 else log
             return log, torch.autograd.grad(loss * scale, images)[0]
 
-        def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Numbers], Gradients]:
+        def improve(part: Sequence[tuple[Fake, View, Tensor | None]]) -> tuple[list[Log], Gradients]:
             made, views, weights = (list(column) for column in zip(*part, strict=True))
             if made[0].made is None or not made[0].made.rgb.requires_grad:
                 made = objective.render(self.generator, made, self.room)
@@ -247,11 +246,11 @@ class GanJob(TrainingState):
 
         return self.ranks.gather(torch.cat(self.threads.map(some, fakes, views)))
 
-    def _learn_poses(self, learner: PoseLearner, objective: Objective, fakes: list[Fake]) -> Numbers:
+    def _learn_poses(self, learner: PoseLearner, objective: Objective, fakes: list[Fake]) -> Log:
         """Let the poses follow the discriminator's verdicts on the fakes."""
         logits = self._logits(objective, fakes, [View(None, None)] * len(fakes))
         axes = self.ranks.gather(torch.cat([fake.axes for fake in fakes]))
-        learner.learn(logits, axes, self._decay(objective.config))
+        learner.learn(logits, axes, self.learning_rate_factor(objective.config))
         return {"pose_spread": learner.spread}
 
     def _graphs(self, objective: Objective) -> Graphs | None:
@@ -268,43 +267,11 @@ class GanJob(TrainingState):
         options = {"allow_unused": True, "materialize_grads": True}
         return torch.autograd.grad([outputs[i] for i in which], list(module.parameters()), of, **options)
 
-    def _mean(self, logs: Sequence[Numbers]) -> Numbers:
-        """Numbers of all chunks of all processes, averaged."""
+    def _mean(self, logs: Sequence[Log]) -> Log:
+        """The logs of all chunks of all processes, averaged."""
         names = list(logs[0])
         means = torch.stack([torch.stack([log[name] for name in names]).float() for log in logs]).mean(0)
         return dict(zip(names, self.ranks.average([means])[0].unbind(), strict=True))
-
-    def _decay(self, config: ResolvedGanConfig) -> float:
-        """The factor on learning rates: constant, then linearly down to 5%."""
-        progress, start = self.steps_done / config.steps, config.decay_start
-        return max(0.05, (1 - progress) / (1 - start)) if start < 1 and progress > start else 1.0
-
-    def _set_learning_rates(self, config: ResolvedGanConfig) -> None:
-        factor = self._decay(config)
-        for group in self.optimizer_g.param_groups:
-            group["lr"] = config.learning_rate_generator * factor * group["rate"]
-        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
-
-    @torch.no_grad()
-    def _update_averages(self) -> None:
-        # Early on averages follow quickly, so that the first images are not of the initialisation.
-        warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
-        decays = (self.config.ema_decay, self.config.ema_decay_slow)
-        current: list[Tensor] = list(self.generator.parameters())
-        for module, decay in zip(self.averages.values(), decays, strict=True):
-            averaged: list[Tensor] = list(module.parameters())
-            torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
-
-    def _adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
-        if not config.ada_target:
-            return
-        self._signs.append(log["sign_real"])
-        if len(self._signs) == _ADA_INTERVAL:
-            seen = _ADA_INTERVAL * config.batch_size
-            mean = sum(self._signs) / _ADA_INTERVAL
-            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
-            self._signs = []
-        log["ada_probability"] = self.augmented
 
     # ------------------------------------------------------------------------------------------------- looking at it
 
@@ -328,7 +295,7 @@ class GanJob(TrainingState):
         processes = f"{self.ranks.count} processes, " if self.ranks.count > 1 else ""
         stages = f" ({len(self.config.stages)} stages)" if len(self.config.stages) > 1 else ""
         if config.video_frames:
-            say_if_no_video(video_file(self.root, config))
+            warn_if_no_video(video_file(self.root, config))
         if config.load_dir is not None and self.steps_done == 0:
             print(
                 f"networks of {config.load_dir}, from step 0; to continue that run instead: --resume {config.load_dir}"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from sdfgan.cameras import PoseDistribution, camera_distance, pose_distribution
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.poses import PoseHistogram, PoseLearner
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module

@@ -1,10 +1,11 @@
-"""What both networks of a GAN minimise: functions of networks and a chunk of a batch to a loss and numbers for the log.
+"""What both networks of a GAN minimise: functions of networks and a chunk of a batch to a loss and its log.
 
 All losses are means over images or points, so that chunks of a batch may be averaged.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,8 +26,7 @@ from sdfgan.gan.losses import (
 )
 from sdfgan.raycast import Room
 from sdfgan.training.device import autocast
-
-Numbers = dict[str, Tensor]  # for the log; tensors of one number, so that a step waits for them once
+from sdfgan.training.steps import Log
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Objective:
     noise: float = 0.0  # standard deviation on all images
     blur: float = 0.0  # of all images, pixels
     eikonal_weight: float = 0.0
-    with_r1: bool = False
+    r1_weight: float = 0.0  # 0 in steps without it
 
     @classmethod
     def at(cls, run: ResolvedGanConfig, step: int) -> Objective:
@@ -53,7 +53,7 @@ class Objective:
             noise=augment.fading(config.instance_noise, config.instance_noise_steps, step),
             blur=augment.fading(config.blur, config.blur_steps, step),
             eikonal_weight=config.eikonal_weight + (final - config.eikonal_weight) * min(1.0, step / config.steps),
-            with_r1=config.r1_gamma > 0 and step % config.r1_interval == 0,
+            r1_weight=0.0 if step % config.r1_interval else r1_weight(config, step),
         )
 
     # --------------------------------------------------------------------------------------------------- the images
@@ -99,7 +99,7 @@ class Objective:
         latents: Tensor,
         axes: Tensor,
         share: Tensor | None = None,
-    ) -> tuple[Tensor, Numbers]:
+    ) -> tuple[Tensor, Log]:
         """The discriminator's, for images as it sees them; `share` [b] is of the gradient penalty."""
         config, loss = self.config, ADVERSARIAL_LOSSES[self.config.gan_loss]
         both = self.verdict(discriminator, torch.cat([fakes, reals]), sets=2)  # in one pass: up to a quarter faster
@@ -119,9 +119,9 @@ class Objective:
             log["moments"] = (of_reals.logit.mean() + of_fakes.logit.mean()) / 2
         identity, guesses = self._identity(of_fakes, latents, axes)
         total, log = total + identity, log | {f"{name}_d": value for name, value in guesses.items()}
-        if self.with_r1:
+        if self.r1_weight:
             log["r1"] = r1_penalty(logits_of(discriminator, self.fade), reals, config.r1_of)
-            total = total + config.r1_gamma / 2 * config.r1_interval * log["r1"]
+            total = total + self.r1_weight / 2 * config.r1_interval * log["r1"]
         if share is not None:
             log["gradient_penalty"] = gradient_penalty(logits_of(discriminator, self.fade), reals, fakes, share)
             total = total + config.gradient_penalty * log["gradient_penalty"]
@@ -129,7 +129,7 @@ class Objective:
 
     def adversarial_loss(
         self, discriminator: Discriminator, images: Tensor, latents: Tensor, axes: Tensor, weights: Tensor | None = None
-    ) -> tuple[Tensor, Numbers]:
+    ) -> tuple[Tensor, Log]:
         """The generator's, for images as the discriminator sees them, of which each has one of the `weights` [b]."""
         verdict = self.verdict(discriminator, images)
         losses = ADVERSARIAL_LOSSES[self.config.gan_loss].generator(verdict.logit)
@@ -137,7 +137,7 @@ class Objective:
         identity, guesses = self._identity(verdict, latents, axes)
         return loss + identity, detached({"loss_g": loss, **guesses})
 
-    def shape_loss(self, fake: Fake) -> tuple[Tensor, Numbers]:
+    def shape_loss(self, fake: Fake) -> tuple[Tensor, Log]:
         """The generator's for the field behind a rendered fake: it is to be a distance, with normals to the
         camera and no more surface than is needed."""
         assert fake.made is not None and fake.gradients is not None
@@ -152,7 +152,7 @@ class Objective:
             total = total + self.config.minimal_surface_weight * log["minimal_surface"]
         return total, detached(log)
 
-    def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, Numbers]:
+    def _identity(self, verdict: Verdict, latents: Tensor, axes: Tensor) -> tuple[Tensor | float, Log]:
         """How far the guesses of latent and direction are off, weighted, and each for the log."""
         weights = {"latent": self.config.latent_weight, "pose": self.config.pose_weight}
         errors = {}
@@ -163,7 +163,17 @@ class Objective:
         return sum((weights[name] * error for name, error in errors.items()), start=0.0), errors
 
 
-def silhouettes(alpha: Tensor, channels: int) -> Numbers:
+def r1_weight(config: ResolvedGanConfig, step: int) -> float:
+    """R1's at a step: that of equally long parts of the run, each with half of the one before, or somewhat more.
+
+    Few weights, since a CUDA graph is captured for each.
+    """
+    halvings = math.ceil(-math.log2(config.r1_final))
+    done = min(halvings, (halvings + 1) * step // config.steps)
+    return config.r1_gamma * config.r1_final ** (done / max(halvings, 1))
+
+
+def silhouettes(alpha: Tensor, channels: int) -> Log:
     """What silhouettes [B, 1, R, R] cover, and how many are empty or full where the discriminator sees that."""
     coverage = alpha.mean((1, 2, 3))
     log = {"coverage": coverage.mean()}
@@ -178,6 +188,6 @@ def variety(fakes: Tensor, reals: Tensor) -> Tensor:
     return of_fakes / of_reals.clamp(min=1e-6)
 
 
-def detached(log: Numbers) -> Numbers:
+def detached(log: Log) -> Log:
     """The same without graphs."""
     return {name: value.detach() for name, value in log.items()}

@@ -97,8 +97,8 @@ class PoseHistogram(PoseDistribution):
             shape = f'x="{x:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h:.1f}"'
             parts.append(f'<rect {shape} fill="#26c" fill-opacity="{opacity:.3f}"/>')
 
-        def text(x: float, y: float, words: str, anchor: str = "middle") -> None:
-            parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>')
+        def text(x: float, y: float, label: str, anchor: str = "middle") -> None:
+            parts.append(f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{label}</text>')
 
         shares = self.shares.double()
         for row, line in enumerate((shares / shares.max()).tolist()):

@@ -24,9 +24,15 @@ class Report:
     """Shapes of a run's averaged generator."""
 
     def __init__(
-        self, generator: Field, config: ResolvedGanConfig, renderer: ImageRenderer, sides: ViewRange, path: Path
+        self, generator: Field, config: ResolvedGanConfig, renderer: ImageRenderer, view_range: ViewRange, path: Path
     ) -> None:
-        self.generator, self.config, self.renderer, self.sides, self.path = generator, config, renderer, sides, path
+        self.generator, self.config, self.renderer, self.view_range, self.path = (
+            generator,
+            config,
+            renderer,
+            view_range,
+            path,
+        )
 
     @torch.no_grad()
     def shapes(self, count: int) -> Any:
@@ -36,7 +42,7 @@ class Report:
 
     def samples(self, resolution: int) -> tuple[Tensor, float]:
         """A grid of twelve shapes, each seen from four sides, and the share of silhouettes with separate parts."""
-        views = self.renderer.views(self.shapes(12), 4, self.sides)
+        views = self.renderer.views(self.shapes(12), 4, self.view_range)
         looked = self.renderer.look(*views, max(64, resolution))
         grid = image_grid(torch.cat([rendering.rgb.cpu() for rendering in looked]), 12)
         return grid, separate_parts(alphas(looked))
@@ -46,11 +52,11 @@ class Report:
         print("rendering the final images")
         config = self.config
         measure_slope(self.generator)
-        grid = self.renderer.grid(self.shapes(10), 6, self.sides, config.view_resolution, columns=12)
+        grid = self.renderer.grid(self.shapes(10), 6, self.view_range, config.view_resolution, columns=12)
         save_image(self.path / "grid.png", grid)
         turntable = None
         if config.video_frames:
-            shapes, angles = self.shapes(9), self.sides.turntable(config.video_frames)
+            shapes, angles = self.shapes(9), self.view_range.turntable(config.video_frames)
             turntable = video_if_possible(
                 video_file(self.path, config),
                 lambda file: self.renderer.video(file, lambda frame: shapes, angles, config.view_resolution),

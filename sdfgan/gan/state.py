@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan.cameras import PoseDistribution
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF
+from sdfgan.fields.dfr import DfrSDF
+from sdfgan.gan import augment
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
@@ -38,6 +39,7 @@ from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
+_ADA_INTERVAL = 4  # steps between changes of its probability
 _SMALL = 32  # pixels: rendering chunks of such images in parallel, Python's threads wait for each other mostly
 _RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
 _MAPPINGS = ("mapping", "texture_mapping", "film")  # of the generators
@@ -168,6 +170,43 @@ class TrainingState(Job):
         assign_gradients(module.parameters(), means, self.updates.loss_scale)
         _leave_out_unreached(module, optimizer)
         return self.updates.take(name, optimizer, module.parameters(), clip)
+
+    # -------------------------------------------------------------------------------------- what follows each step
+
+    def learning_rate_factor(self, config: ResolvedGanConfig) -> float:
+        """What learning rates are multiplied by at this step: 1, then linearly down to 5%."""
+        progress, start = self.steps_done / config.steps, config.decay_start
+        return max(0.05, (1 - progress) / (1 - start)) if start < 1 and progress > start else 1.0
+
+    def set_learning_rates(self, config: ResolvedGanConfig) -> None:
+        """Those of this step, with the settings that are in force."""
+        factor = self.learning_rate_factor(config)
+        for group in self.optimizer_g.param_groups:
+            group["lr"] = config.learning_rate_generator * factor * group["rate"]
+        self.optimizer_d.param_groups[0]["lr"] = config.learning_rate_discriminator * factor
+
+    @torch.no_grad()
+    def update_averages(self) -> None:
+        """Let the averages follow the generator."""
+        # Early on averages follow quickly, so that the first images are not of the initialisation.
+        warm = (1 + self.steps_done) / (10 + self.steps_done) if self.averages_warm_up else 1.0
+        decays = (self.config.ema_decay, self.config.ema_decay_slow)
+        current: list[Tensor] = list(self.generator.parameters())
+        for module, decay in zip(self.averages.values(), decays, strict=True):
+            averaged: list[Tensor] = list(module.parameters())
+            torch._foreach_lerp_(averaged, current, 1 - min(decay, warm))
+
+    def adjust_augmentation(self, log: dict[str, float], config: ResolvedGanConfig) -> None:
+        """Let the probability of ADA follow the sign of the real logits in a step's log, and note it there."""
+        if not config.ada_target:
+            return
+        self._signs.append(log["sign_real"])
+        if len(self._signs) == _ADA_INTERVAL:
+            seen = _ADA_INTERVAL * config.batch_size
+            mean = sum(self._signs) / _ADA_INTERVAL
+            self.augmented = augment.adjusted(self.augmented, mean, config.ada_target, seen, config.ada_images)
+            self._signs = []
+        log["ada_probability"] = self.augmented
 
     # ---------------------------------------------------------------------------------------------------- checkpoint
 

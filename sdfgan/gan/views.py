@@ -39,8 +39,12 @@ class ViewRange:
     def of(cls, poses: PoseDistribution) -> ViewRange:
         """The middle elevation of the poses that a run learned from, and the range of their azimuths."""
         low, high = poses.elevation
-        sides = cls((low + high) / 2, poses.azimuth)
-        return sides if sides.all_round else cls(sides.elevation, sides.azimuths, min(_SWING, (high - low) / 2))
+        view_range = cls((low + high) / 2, poses.azimuth)
+        return (
+            view_range
+            if view_range.all_round
+            else cls(view_range.elevation, view_range.azimuths, min(_SWING, (high - low) / 2))
+        )
 
     @property
     def all_round(self) -> bool:
@@ -131,16 +135,16 @@ class ImageRenderer:
         at_once = max(1, _RAYS_AT_ONCE // resolution**2)
         return self._map(some, torch.arange(len(axes)).split(at_once))
 
-    def views(self, condition: Any, count: int, sides: ViewRange) -> tuple[Any, Tensor]:
+    def views(self, condition: Any, count: int, view_range: ViewRange) -> tuple[Any, Tensor]:
         """What `look` needs to see each row from `count` sides, one row after the other."""
-        axes = rotate_axes(sides.spread(count))
+        axes = rotate_axes(view_range.spread(count))
         shapes = conditions.count(condition)
         repeated = torch.arange(shapes).repeat_interleave(count)
         return conditions.rows(condition, repeated), axes.repeat(shapes, 1, 1)
 
-    def grid(self, condition: Any, count: int, sides: ViewRange, resolution: int, columns: int) -> Tensor:
+    def grid(self, condition: Any, count: int, view_range: ViewRange, resolution: int, columns: int) -> Tensor:
         """Each shape from `count` sides, as one image [3, H, W]."""
-        return sheet(shown(self.look(*self.views(condition, count, sides), resolution)), columns)
+        return sheet(shown(self.look(*self.views(condition, count, view_range), resolution)), columns)
 
     def video(
         self,

@@ -33,7 +33,7 @@ class FitImageConfig(Config):
     target: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
     """A mesh file: glb, gltf, obj, off, ply, stl."""
     output_dir: Path | None = None
-    """Folder for images, video, mesh and metrics.json; runs/fit-001, -002 ... if not given."""
+    """Folder of the run; runs/fit-001, -002 ... if not given."""
     views: Annotated[int, Positive, AtMost(10_000)] = 24
     """Images of the mesh, from all sides."""
     resolution: Annotated[Pixels, Rule("be a multiple of 4", lambda n: n % 4 == 0, "a multiple of 4")] = 128

@@ -1,6 +1,6 @@
 """Runs of inverse rendering: a network learns a mesh from its images.
 
-They keep nothing but their results: Ctrl-C ends them at once.
+They have no checkpoints: Ctrl-C ends them at once.
 """
 
 from __future__ import annotations
@@ -16,42 +16,37 @@ import torch
 import trimesh
 
 from sdfgan import meshes
-from sdfgan.errors import UserError
 from sdfgan.images import image_grid, on_white, save_image
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.inverse.model import make_field
-from sdfgan.inverse.objective import mesh_loss
-from sdfgan.inverse.report import beside, look, open_video, report, save_mesh
+from sdfgan.inverse.objective import image_loss
+from sdfgan.inverse.report import beside, describe, look, open_video, save_mesh
 from sdfgan.inverse.target import load_target, target_images, views_all_round
 from sdfgan.meshes.read import read_mesh
 from sdfgan.metrics import psnr
 from sdfgan.raycast import Room
+from sdfgan.training.config import command_line
 from sdfgan.training.device import resolve_device
-from sdfgan.training.files import Claim
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary, next_run_folder
-from sdfgan.training.steps import Steps, as_numbers
+from sdfgan.training.steps import Numbers, Steps, as_numbers
 
 _SURFACE_POINTS = 20_000
 _VIDEO_VIEWS, _FRAME = 4, 128  # of those that are fitted, and pixels
 
 
 def train(config: FitImageConfig) -> dict[str, Any]:
-    """Fit what `config` names; returns what metrics.json says. Raises UserError."""
+    """Fit what `config` names; returns what `summary.json` says. Raises UserError."""
     config = dataclasses.replace(config, device=str(resolve_device(config.device)))
     with announced(f"reading {config.target}"):  # before there is a folder
         mesh, model = load_target(config.target)
     folder = config.output_dir or next_run_folder(Path("runs"), "fit")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output-dir {folder}: {error.strerror}") from error
     torch.manual_seed(config.seed)
     config = dataclasses.replace(config, output_dir=folder)
-    with Claim(folder), ExitStack() as recording:  # which an error undoes
+    with ExitStack() as recording:  # which an error undoes
         return run(InverseJob(config, recording, mesh, model))
 
 
@@ -59,7 +54,8 @@ class InverseJob(Job):
     """A FiLM-SIREN that learns a mesh from images from all round, for so many steps or minutes."""
 
     kind = "inverse"
-    words = "fitting, percent"
+    saves = False
+    label = "fitting, percent"
 
     def __init__(
         self, config: FitImageConfig, recording: ExitStack, mesh: trimesh.Trimesh, model: meshes.Model
@@ -67,7 +63,7 @@ class InverseJob(Job):
         """`recording` is closed when the video is complete; `model` is the mesh as it looks."""
         self.config, self.recording, self.mesh = config, recording, mesh
         self.root, self.device = config.output_dir or Path(), torch.device(config.device)
-        self.ranks, self.runs, self.every = Ranks(), {}, Intervals()
+        self.ranks, self.runs, self.every = Ranks(), {self.root: config}, Intervals()
         self.steps, self.steps_done = config.steps, 0
         self.updates = Steps({"field": "--learning-rate"}, precision=None)
         self.modules = []
@@ -79,6 +75,10 @@ class InverseJob(Job):
         self.optimizer = torch.optim.Adam(self.parameters, config.learning_rate, betas=(0.9, 0.99), fused=True)
         self.random = torch.Generator().manual_seed(config.seed)
         self.share, self.shown = 0.0, 0  # of the steps or of the time, whichever is more; frames
+
+    def command(self, run: Path) -> str:
+        """See `Job.command`."""
+        return command_line("fit-image", self.config)
 
     def begin(self) -> None:
         """Open the video."""
@@ -113,7 +113,7 @@ class InverseJob(Job):
         target = self.targets[resolution][chosen]
         if self.room is not None:
             self.room.keep_while(resolution)
-        loss = mesh_loss(
+        loss = image_loss(
             self.field, self.latents, self.axes[chosen], target, config.eikonal_weight, self.random, self.room
         )
         rate = config.learning_rate * max(0.05, 1 - share) ** (1 if share > 0.4 else 0)
@@ -134,17 +134,18 @@ class InverseJob(Job):
 
     @torch.no_grad()
     def finish(self, summary: Summary) -> dict[str, Any]:
-        """views.png, mesh.glb and metrics.json."""
+        """views.png, mesh.glb, and how near they are."""
         config, wanted = self.config, self.targets[self.config.resolution]
-        seconds = time.perf_counter() - self.began
         self.recording.close()
         rgba = torch.cat([look(self.field, self.latents, camera, config.resolution) for camera in self.axes.split(1)])
         save_image(self.root / "views.png", beside(rgba[:8], wanted[:8]))
-        metrics = {"steps": self.steps_done, "seconds": seconds, "psnr": psnr(rgba, wanted)}
+        metrics = {"psnr": psnr(rgba, wanted)}
         if save_mesh(config, self.field, self.field.condition(self.latents), self.root):
             diagonal = float(np.linalg.norm(self.mesh.bounds[1] - self.mesh.bounds[0]))
             made = read_mesh(self.root / "mesh.glb")
             chamfer = meshes.chamfer_distance(self.mesh, made, _SURFACE_POINTS, config.seed)
-            metrics |= {"chamfer": chamfer, "chamfer_percent_of_diagonal": 100 * chamfer / diagonal}
-        report(metrics, self.root)
-        return metrics
+            metrics |= {"chamfer": chamfer, "chamfer_percent": 100 * chamfer / diagonal}
+        summary["metrics"] = metrics
+        summary.write(self.root)
+        describe(metrics, self.root)
+        return summary

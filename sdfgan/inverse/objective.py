@@ -1,4 +1,4 @@
-"""What inverse rendering minimises: how images of a field differ from those that are known."""
+"""What inverse rendering minimises: a function of a field and a batch of images to a loss."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sdfgan.raycast import Room, evaluate, render
 _EIKONAL_POINTS = 1024
 
 
-def mesh_loss(
+def image_loss(
     field: Field,
     latents: Tensor,
     axes: Tensor,

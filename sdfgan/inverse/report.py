@@ -15,7 +15,7 @@ from sdfgan.images import VideoWriter, image_grid, on_white, video_problem
 from sdfgan.inverse.config import FitImageConfig
 from sdfgan.meshes import export_mesh, marching_cubes
 from sdfgan.raycast import render
-from sdfgan.training.files import FullDisk, write_json
+from sdfgan.training.files import FullDisk
 
 
 def open_video(config: FitImageConfig, folder: Path) -> AbstractContextManager[VideoWriter | None]:
@@ -53,9 +53,8 @@ def save_mesh(config: FitImageConfig, field: Field, condition: Any, folder: Path
     return True
 
 
-def report(metrics: dict[str, Any], folder: Path) -> None:
-    """Write metrics.json, and say what is in it."""
-    write_json(folder / "metrics.json", metrics)
+def describe(metrics: dict[str, float], folder: Path) -> None:
+    """Say how near the result is, and where it is."""
     for name, value in metrics.items():
-        print(f"{name}: {value:.5g}" if isinstance(value, float) else f"{name}: {value}")
+        print(f"{name}: {value:.5g}")
     print(f"wrote {folder}")

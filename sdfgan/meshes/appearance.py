@@ -313,8 +313,8 @@ def _look(part: trimesh.Trimesh, good: np.ndarray, texels: int | None) -> _Look:
         factor = np.asarray(factor, np.float64)
         factor = factor / 255 if factor.max(initial=0) > 1 or factor.dtype.kind == "u" else factor
         factor = np.array([*factor[:3], *(factor[3:4] if len(factor) > 3 else [1.0])])
-    elif image is not None or painted is not None:
-        factor = np.ones(4)
+    elif image is not None or painted is not None or isinstance(material, trimesh.visual.material.PBRMaterial):
+        factor = np.ones(4)  # glTF's default, and what a texture is multiplied by
     if factor is not None and isinstance(material, trimesh.visual.material.PBRMaterial):
         factor = factor if painted is None else factor * painted[faces]
         factor = np.concatenate([to_srgb(factor[..., :3]), factor[..., 3:]], -1)  # glTF's are in linear light

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sdfgan.data.scenes import Scene, load_scene, write_cameras
 from sdfgan.errors import UserError
-from sdfgan.images import save_image, say_if_no_video
+from sdfgan.images import save_image, warn_if_no_video
 from sdfgan.meshes import export_mesh
 from sdfgan.metrics import decibels
 from sdfgan.nerf.cameras import CameraCorrections
@@ -42,12 +42,12 @@ from sdfgan.training.checkpoint import (
 )
 from sdfgan.training.device import autocast, generator_on
 from sdfgan.training.files import FullDisk
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.loop import run
 from sdfgan.training.progress import announced
 from sdfgan.training.ranks import Ranks, process_group
 from sdfgan.training.run import Summary, choose_folder, resumed_config
-from sdfgan.training.steps import ChunkThreads, Steps, as_numbers, assign_gradients, mean_gradients
+from sdfgan.training.steps import ChunkThreads, Numbers, Steps, as_numbers, assign_gradients, mean_gradients
 
 _CHANGEABLE_ON_RESUME = """resume data dataset_name device dry_run video_frames video_format video_scale fps
     render_depth render_normal render_test mesh_resolution mesh_level faces texture_resolution lpips
@@ -302,7 +302,7 @@ class NerfJob(Job):
             else:
                 print(f"visual hull: {hull.seen.float().mean().item():.1%} of the scene's cube")
         if config.video_frames:
-            say_if_no_video(self.root / f"orbit.{config.video_format}")
+            warn_if_no_video(self.root / f"orbit.{config.video_format}")
         print(
             f"{self.root}: {config.model}, {parameters:,} parameters, {config.steps} steps of up to {config.rays} rays "
             f"on {config.device}, {processes}{self.threads.count} threads; {config.scene}: {len(scene.train)} views of "

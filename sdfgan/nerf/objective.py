@@ -1,4 +1,4 @@
-"""What learning a scene minimises: functions of a model and a batch of rays to a loss and numbers for the log.
+"""What learning a scene minimises: functions of a model and a batch of rays to a loss and its log.
 
 All losses are means over rays, so that chunks of a batch may be averaged.
 """
@@ -21,6 +21,7 @@ from sdfgan.nerf.marching import render_packed, weighted_packed
 from sdfgan.nerf.models import GridModel, NetworkModel, SceneModel, SurfaceModel
 from sdfgan.ops.pixels import PixelSamples
 from sdfgan.raycast import render_rays
+from sdfgan.training.steps import Log
 from sdfgan.volume import Rays, RaySamples, VolumeRendering
 
 _COARSE_WEIGHT = {"nerf": 1.0, "mip-nerf": 0.1}  # of the loss on the coarse image
@@ -30,8 +31,6 @@ _ANYWHERE = 8  # samples for one point anywhere
 _SEEN, _BESIDE = 0.02, 2  # least weight of samples at which curvature is measured, and of how many one is taken
 _MEETS, _LEAST = 0.1, 1e-7  # sum of a ray's opacities that counts as something; least opacity of a sample with a log
 _MARGIN = 1e-3  # of opacities from 0 and 1, where their entropy is infinite
-
-Numbers = dict[str, Tensor]  # `mse`; `samples`, the places evaluated for each ray; and what a model has besides
 
 
 class Batch(NamedTuple):
@@ -62,33 +61,36 @@ class Leaf(NamedTuple):
 
 
 def scene_loss(
-    model: SceneModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
-) -> tuple[Tensor, Numbers]:
-    """The loss of a model, a scalar, and numbers; `generator` is of the batch's device, `leaves` as of `grid_loss`.
+    model: SceneModel, batch: Batch, random: torch.Generator, leaves: list[Leaf] | None = None
+) -> tuple[Tensor, Log]:
+    """The loss of a model, a scalar, and its log: `mse`; `samples`, the places evaluated for each ray; and what
+    a model has besides.
+
+    `random` is on the batch's device; `leaves` are those of `grid_loss`.
 
     With `ray_entropy`, which is of volumes, more rays follow the batch's own: they enter all losses but those on
     colours and masks.
     """
     if model.config.ray_entropy_weight and not (isinstance(model, SurfaceModel) and model.traced):
-        batch = with_unseen(model, batch, generator)
+        batch = with_unseen(model, batch, random)
     if isinstance(model, SurfaceModel):
-        return surface_loss(model, batch, generator)
+        return surface_loss(model, batch, random)
     if isinstance(model, GridModel):
-        return grid_loss(model, batch, generator, leaves)
+        return grid_loss(model, batch, random, leaves)
     assert isinstance(model, NetworkModel)
-    return network_loss(model, batch, generator)
+    return network_loss(model, batch, random)
 
 
 def grid_loss(
-    model: GridModel, batch: Batch, generator: torch.Generator, leaves: list[Leaf] | None = None
-) -> tuple[Tensor, Numbers]:
+    model: GridModel, batch: Batch, random: torch.Generator, leaves: list[Leaf] | None = None
+) -> tuple[Tensor, Log]:
     """The squared error, and the losses on opacities that have a weight.
 
     With `leaves` the loss has no gradient by the hash grid's table, but by the features that are added to them: that of
     many chunks makes one table, which costs less than a table of each (`HashGrid.table_gradient`). On a CPU in full
     precision alone.
     """
-    jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
+    jitter = torch.rand(len(batch.background), generator=random, device=batch.colors.device)
     marched = model.occupancy.march(batch.rays, jitter, model.radiance, keep=True)
     if leaves is not None and len(marched.distances):
         assert marched.places.known is not None, "on a CPU in full precision"
@@ -101,7 +103,7 @@ def grid_loss(
     return add_opacity_losses(mse, log, model.config, seen, marched.deltas, marched.offsets), log
 
 
-def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+def surface_loss(model: SurfaceModel, batch: Batch, random: torch.Generator) -> tuple[Tensor, Log]:
     """The absolute error (NeuS, eq. 14), and what makes the field a distance, smooth, and opaque where images are.
 
     What rays see is the volume around the surface or, in the last steps, the surface itself (`render_rays`).
@@ -110,7 +112,7 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     cell of the finest grid.
     """
     config = model.config
-    jitter = torch.rand(len(batch.background), generator=generator, device=batch.colors.device)
+    jitter = torch.rand(len(batch.background), generator=random, device=batch.colors.device)
     rays, background, evaluated = batch.rays, batch.background, jitter.new_zeros(())
     if model.beyond is not None:
         rays, behind = model.split(rays)
@@ -123,11 +125,11 @@ def surface_loss(model: SurfaceModel, batch: Batch, generator: torch.Generator) 
     error = batch.exposed(seen.rgb, seen.opacity) - batch.colors
     loss, log = error.abs().mean(), {"mse": error.detach().square().mean()}
     log["samples"] = (evaluated + seen.evaluated) / max(count, 1)
-    anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=generator, device=jitter.device) - 1
+    anywhere = 2 * torch.rand(seen.elsewhere, 3, generator=random, device=jitter.device) - 1
     eikonal = eikonal_loss(torch.cat((seen.gradients, model.surface.sdf_and_gradient(anywhere)[1])))
     loss, log["eikonal"] = loss + config.eikonal_weight * eikonal, eikonal.detach()
     if config.curvature_weight:
-        curvature = _curvature(model, seen.points, seen.gradients, seen.weights.detach(), generator)
+        curvature = _curvature(model, seen.points, seen.gradients, seen.weights.detach(), random)
         loss, log["curvature"] = loss + config.curvature_weight * curvature, curvature.detach()
     if config.mask_weight and batch.alpha is not None:
         mask = F.binary_cross_entropy(first(seen.opacity, count).clamp(_MARGIN, 1 - _MARGIN), batch.alpha)
@@ -172,20 +174,20 @@ def _trace(model: SurfaceModel, rays: Rays, jitter: Tensor, background: Tensor) 
 
 
 def _curvature(
-    model: SurfaceModel, points: Tensor, gradients: Tensor, weights: Tensor, generator: torch.Generator
+    model: SurfaceModel, points: Tensor, gradients: Tensor, weights: Tensor, random: torch.Generator
 ) -> Tensor:
     """Mean of 1 - cos of the angle between normals at samples that are seen, and beside them along the surface."""
-    chance = torch.rand(len(weights), generator=generator, device=weights.device)
+    chance = torch.rand(len(weights), generator=random, device=weights.device)
     chosen = ((weights > _SEEN) & (chance < 1 / _BESIDE)).nonzero()[:, 0]
     normals = F.normalize(gradients[chosen], dim=1)
-    aside = torch.randn(len(chosen), 3, generator=generator, device=weights.device)
+    aside = torch.randn(len(chosen), 3, generator=random, device=weights.device)
     tangents = F.normalize(torch.linalg.cross(normals.detach(), aside), dim=1)
     _, others = model.surface.sdf_and_gradient(points[chosen] + 2 / model.config.hash_finest * tangents)
     turned = 1 - (normals * F.normalize(others, dim=1)).sum(1)
     return turned.sum() / max(len(chosen), 1)
 
 
-def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+def network_loss(model: NetworkModel, batch: Batch, random: torch.Generator) -> tuple[Tensor, Log]:
     """The squared errors of all levels, or what holds proposals to them, and the terms of the model's paper.
 
     Rays that pass no visual hull are background: nothing is learnt from them.
@@ -200,16 +202,16 @@ def network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) 
         share = len(colored) / len(batch.colors)
         gain = None if batch.gain is None else batch.gain[colored]
         hit = Batch(rays, batch.colors[colored], batch.background[met], gain=gain)
-        loss, log = _network_loss(model, hit, generator)
+        loss, log = _network_loss(model, hit, random)
         log = {name: share * value for name, value in log.items()}
         return share * loss, log | {"mse": log["mse"] + errors.mean()}
-    return _network_loss(model, batch, generator)
+    return _network_loss(model, batch, random)
 
 
-def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator) -> tuple[Tensor, Numbers]:
+def _network_loss(model: NetworkModel, batch: Batch, random: torch.Generator) -> tuple[Tensor, Log]:
     """`network_loss` of rays that are evaluated."""
     config = model.config
-    seen = model.render(batch.rays, batch.background, generator)
+    seen = model.render(batch.rays, batch.background, random)
     mse = (batch.exposed(seen.rgb, seen.opacity) - batch.colors).square().mean()
     loss, last = mse, seen.levels[-1]
     log = {"mse": mse.detach(), "samples": mse.new_full((), float(sum(model.sampling.counts)))}
@@ -234,7 +236,7 @@ def _network_loss(model: NetworkModel, batch: Batch, generator: torch.Generator)
     return loss, log
 
 
-def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Numbers]:
+def normal_losses(model: NetworkModel, seen: VolumeRendering) -> tuple[Tensor, Log]:
     """Ref-NeRF, eqs. 11 and 12; that of normals of the density, which are dear, on the first `normal_share` of rays.
 
     Those of images come first and are in no order, so that the expected gradient is that of all of them. Two things
@@ -280,7 +282,7 @@ def widened(places: RaySamples, deviation: float) -> RaySamples:
 
 
 def add_opacity_losses(
-    loss: Tensor, log: Numbers, config: ResolvedNerfConfig, seen: VolumeRendering, deltas: Tensor, offsets: Tensor
+    loss: Tensor, log: Log, config: ResolvedNerfConfig, seen: VolumeRendering, deltas: Tensor, offsets: Tensor
 ) -> Tensor:
     """The loss with those on opacities, of rays and of samples, that have a weight; samples are as in `ray_entropy`."""
     if config.opacity_weight:
@@ -319,14 +321,14 @@ def ray_entropy(density: Tensor, deltas: Tensor, offsets: Tensor) -> Tensor:
     return torch.where(meets, total.log() - logs / total, 0)
 
 
-def with_unseen(model: SceneModel, batch: Batch, generator: torch.Generator) -> Batch:
+def with_unseen(model: SceneModel, batch: Batch, random: torch.Generator) -> Batch:
     """A batch with half as many rays more, without colours, as no camera has them (InfoNeRF, sec. 3.3).
 
     Each begins between two of the batch's origins and passes where one of their rays is nearest to the scene's centre.
     """
     rays: Rays = map_tensors(lambda part: part[::2].detach(), batch.rays)
     others = rays.origins.roll(1, 0)
-    share = torch.rand(len(others), 1, generator=generator, device=others.device)
+    share = torch.rand(len(others), 1, generator=random, device=others.device)
     towards = F.normalize(torch.lerp(rays.origins, others, share), dim=1)
     origins = towards * torch.lerp(rays.origins.norm(dim=1), others.norm(dim=1), share[:, 0])[:, None]
     along = -(rays.origins * rays.directions).sum(1, keepdim=True)

@@ -13,10 +13,10 @@ from .film_siren import (
     FilmSirenNetwork,
     film_siren,
     film_siren_sample,
-    film_siren_trace,
     film_siren_variation,
     pack_matrices,
 )
+from .film_siren_trace import film_siren_trace
 from .grid_march import GridMarch, MarchSamples, march_count, march_reached, march_samples
 from .hash import hash_encoding, hash_encoding_gradient, hash_table_begins, hash_table_gradient
 from .histogram import distortion_loss, interlevel_loss

@@ -111,7 +111,7 @@ def kernels_on(threads: int) -> Iterator[None]:
 
 
 def kernel_threads() -> int:
-    """How many threads kernels that this thread calls on a CPU run in: as many as torch's operations, if not told."""
+    """How many threads kernels that this thread calls on a CPU run in: as many as torch's operations, unless set."""
     return getattr(_here, "threads", None) or torch.get_num_threads()
 
 

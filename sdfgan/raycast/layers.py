@@ -34,7 +34,7 @@ class Sizes(NamedTuple):
     samples: int
     hits: int
     misses: int
-    sides: int  # edges that a gradient moves: see `LayerSamples.moving`
+    edges: int  # those that a gradient moves: see `LayerSamples.moving`
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class LayerSamples:
 
     def _count(self, chosen: Tensor) -> Tensor:
         """[4] int64: `Sizes` of those that are chosen [N]."""
-        hits, sides = chosen & self.hit, chosen[:, None] & self.moving
-        return torch.stack([chosen.sum(), hits.sum(), (chosen & ~self.hit).sum(), sides.sum()])
+        hits, edges = chosen & self.hit, chosen[:, None] & self.moving
+        return torch.stack([chosen.sum(), hits.sum(), (chosen & ~self.hit).sum(), edges.sum()])
 
     def counted(self) -> LayerSamples:
         """With their sizes."""

@@ -19,9 +19,9 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, camera_distance, orbit_camera
 from sdfgan.checks import check_axes, check_fov, check_number, refuse_vmap
-from sdfgan.compat.dfr import dfr_levels
 from sdfgan.fields.base import Bound, Field, bound_of
 from sdfgan.fields.function import as_field
+from sdfgan.raycast.dfr import dfr_levels
 from sdfgan.raycast.levels import MakeLevels, march_levels
 from sdfgan.raycast.sphere_trace import Rays, march
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from sdfgan import ops
 from sdfgan.cameras import DEFAULT_FOV, orbit_camera
 from sdfgan.checks import check_axes, check_colour, check_fov, check_whole
-from sdfgan.compat.dfr import THRESHOLD, dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field, FieldSample
 from sdfgan.fields.function import as_field
 from sdfgan.raycast.coverage import edge_in_pixels, half_plane_area, half_plane_slope
 from sdfgan.raycast.creases import blend_creases
 from sdfgan.raycast.density import shared_samples
+from sdfgan.raycast.dfr import THRESHOLD, dfr_coverage, dfr_levels
 from sdfgan.raycast.layers import OPAQUE_DEPTH, LayerSamples, all_layers
 from sdfgan.raycast.lighting import Lighting, as_lighting, tensor_like
 from sdfgan.raycast.memory import Memory, in_pieces
@@ -330,7 +330,7 @@ def _motion(scene: _Scene, samples: LayerSamples) -> tuple[Tensor | None, Tensor
     # Of each sample, where its ray hits, and the two sides of its minimum.
     moves = torch.cat([samples.hit[:, None], samples.moving], 1)
     at = torch.cat([samples.t[:, None], samples.edge], 1).flatten()
-    which = first_places(moves.flatten(), samples.sizes.hits + samples.sizes.sides)
+    which = first_places(moves.flatten(), samples.sizes.hits + samples.sizes.edges)
     sample = which // 3
     pixel = torch.where(which % 3 == 0, samples.pixel[sample], samples.edge_pixel[sample])
     origins, directions = scene.rays(pixel)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-KINDS = ("layers", "samples", "hits", "misses", "sides", "creases")
+KINDS = ("layers", "samples", "hits", "misses", "edges", "creases")
 
 _SPARE = 1.25  # times what was needed
 _AT_FIRST = 2.0  # the same for the first image, until it is settled

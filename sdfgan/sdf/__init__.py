@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sdfgan.meshes.sheets import sheet_mesh
     from sdfgan.meshes.signed_distance import GroundTruth
     from sdfgan.sdf.model import MeshSDF, load
+    from sdfgan.sdf.runs import train
     from sdfgan.sdf.sampling import Samples, SampleStream, sample
 else:
     __getattr__, __dir__ = lazy(__file__)
@@ -28,4 +29,5 @@ __all__ = [
     "repair",
     "sample",
     "sheet_mesh",
+    "train",
 ]

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
 from sdfgan.training.config import (
     AtMost,
@@ -30,6 +29,7 @@ from sdfgan.training.config import (
     from_json,
 )
 
+DAM_WIDTHS = (333, 442, 351, 340, 304, 139, 76, 53, 39, 36, 35)  # of --dam-arch
 MAX_CELLS = 2048  # along a side of the grid of a mesh
 ScalerName = Literal["none", "StandardScaler", "PowerTransformer", "QuantileTransformer"]
 

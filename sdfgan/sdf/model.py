@@ -11,13 +11,13 @@ import safetensors
 import torch
 from torch import Tensor, nn
 
-from sdfgan.compat.scalers import SCALERS, Scaler
 from sdfgan.errors import UserError, one_line
 from sdfgan.fields.coordinate import CoordinateSDF, FixedLatent, Perceptron, PositionalEncoding
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.meshes.normalise import Placement
 from sdfgan.sdf.config import ResolvedSdfConfig, SdfConfig
+from sdfgan.sdf.scalers import SCALERS, Scaler
 from sdfgan.training.checkpoint import require_finite
 from sdfgan.training.files import parse_json, save_tensors
 

@@ -37,7 +37,7 @@ MIN_CELLS, MAX_CELLS = 4, 1024  # along a side of the grid of a mesh
 class Rule(NamedTuple):
     """What a value, or a tuple of values, must be."""
 
-    words: str  # after "must"
+    requirement: str  # after "must"
     holds: Callable[[Any], bool]
     short: str  # for the help
 
@@ -46,6 +46,13 @@ class Formerly(NamedTuple):
     """A name that a field had: it still works as a flag, in JSON and in curricula."""
 
     name: str
+
+
+class FormerValue(NamedTuple):
+    """A value that a flag had: it is refused, with what is given instead."""
+
+    value: str
+    instead: str
 
 
 class Section(NamedTuple):
@@ -85,14 +92,14 @@ def AtMost(high: float) -> Rule:
 def Between(low: float, high: float, unit: str = "") -> Rule:
     """Rule: both ends belong to it."""
     low_figure, high_figure = _figure(low), _figure(high)
-    words = f"be between {low_figure} and {high_figure}{unit}"
-    return Rule(words, lambda x: low <= x <= high, f"{low_figure} to {high_figure}")
+    requirement = f"be between {low_figure} and {high_figure}{unit}"
+    return Rule(requirement, lambda x: low <= x <= high, f"{low_figure} to {high_figure}")
 
 
 def Interval(low: int, high: int) -> Rule:
     """Rule: two numbers within these of which the first is not the larger one."""
-    words = f"be LOW HIGH in degrees within {low} and {high}"
-    return Rule(words, lambda x: low <= x[0] <= x[1] <= high, "LOW <= HIGH")
+    requirement = f"be LOW HIGH in degrees within {low} and {high}"
+    return Rule(requirement, lambda x: low <= x[0] <= x[1] <= high, "LOW <= HIGH")
 
 
 def _figure(number: float) -> str:
@@ -190,7 +197,7 @@ def _marks(hint: Any) -> list[Any]:
 class Config:
     """The base of all settings: what is out of range is refused when it is made. None is what is decided later."""
 
-    told: ClassVar[frozenset[str]] = frozenset()  # an instance's own, of `with_told`, are lost with `replace`
+    explicit: ClassVar[frozenset[str]] = frozenset()  # an instance's own, of `with_explicit`, are lost with `replace`
 
     def __post_init__(self) -> None:
         for name, setting in settings_of(type(self)).items():
@@ -201,20 +208,20 @@ class Config:
                 continue
             for rule in setting.rules:
                 if not rule.holds(value):
-                    raise UserError(f"{setting.flag} must {rule.words}, got {_shown(value)}")
+                    raise UserError(f"{setting.flag} must {rule.requirement}, got {_shown(value)}")
             for number in value if isinstance(value, tuple) else (value,):
                 _check_size(setting.flag, number)
 
-    def with_told(self: C, names: Iterable[str]) -> C:
-        """The same, of which these settings were given by name: where one has its default, `is_told` knows it."""
+    def with_explicit(self: C, names: Iterable[str]) -> C:
+        """The same, of which these settings were given by name: where one has its default, `is_explicit` knows it."""
         config = dataclasses.replace(self)
-        object.__setattr__(config, "told", frozenset(names))
+        object.__setattr__(config, "explicit", frozenset(names))
         return config
 
-    def is_told(self, name: str) -> bool:
+    def is_explicit(self, name: str) -> bool:
         """Whether a setting was given: it differs from its default, or was given by name."""
         default = next(field.default for field in dataclasses.fields(self) if field.name == name)
-        return getattr(self, name) != default or name in self.told
+        return getattr(self, name) != default or name in self.explicit
 
     def values(self) -> dict[str, Any]:
         """All settings by name."""
@@ -228,7 +235,7 @@ class Config:
         return set()
 
     def kept(self) -> set[str]:
-        """The settings that have their defaults although another setting, of which they are told, has others."""
+        """The settings that have their defaults although another setting has others for them."""
         return set()
 
     def to_json(self) -> dict[str, Any]:
@@ -320,7 +327,7 @@ def typed_values(cls: type[Config], values: Any, source: Path, what: str) -> dic
     known = settings_of(cls)
     result = {}
     for given, value in values.items():
-        name = today(cls, given)
+        name = current_name(cls, given)
         if name not in known or name in result:
             raise UserError(f"{source}: not {what} of this version: unknown field {given!r:.50}")
         value = tuple(value) if isinstance(value, list) else value
@@ -333,7 +340,7 @@ def typed_values(cls: type[Config], values: Any, source: Path, what: str) -> dic
     return result
 
 
-def today(cls: type[Config], name: str) -> str:
+def current_name(cls: type[Config], name: str) -> str:
     """The name of a field of which `name` may be a former one."""
     known = settings_of(cls)
     return name if name in known else next((new for new, one in known.items() if name in one.formerly), name)

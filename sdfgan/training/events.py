@@ -45,11 +45,11 @@ class EventLog:
             self._add(step=step, summary=scalar(name, value))
         self._file.flush()
 
-    def add_text(self, step: int, name: str, words: str) -> None:
+    def add_text(self, step: int, name: str, message: str) -> None:
         """A text."""
         from torch.utils.tensorboard.summary import text
 
-        self._add(step=step, summary=text(name, words))
+        self._add(step=step, summary=text(name, message))
 
     def add_image(self, step: int, name: str, image: Tensor) -> None:
         """An image [C, H, W] in [0, 1]."""

@@ -80,7 +80,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
         partial.write_bytes(data)
 
 
-class Claim:
+class FolderLock:
     """A folder, made if need be, that this process alone writes to until `close`, or until it ends in whatever way.
 
     Raises UserError where another process does. A file system without locks, as some networks' are, does not tell.
@@ -120,7 +120,7 @@ class Claim:
         """Let others write to it."""
         os.close(self._handle)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> FolderLock:
         return self
 
     def __exit__(self, *error: object) -> None:

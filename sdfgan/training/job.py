@@ -16,9 +16,7 @@ from sdfgan.training.config import Config, command_line
 from sdfgan.training.health import Health
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
-from sdfgan.training.steps import ChunkThreads
-
-Numbers = dict[str, float]  # by their names in the log
+from sdfgan.training.steps import ChunkThreads, Numbers
 
 
 class Intervals(NamedTuple):
@@ -43,6 +41,7 @@ class Job(ABC):
     kind: str  # in checkpoints and summary.json
     root: Path  # what --resume takes
     runs: dict[Path, Config]  # run folders and their settings; checkpoints are the first one's
+    saves = True  # checkpoints, from which it goes on; else Ctrl-C ends it at once
     device: torch.device
     ranks: Ranks
     modules: Sequence[nn.Module]  # which are alike in all processes
@@ -52,8 +51,8 @@ class Job(ABC):
     threads: ChunkThreads | None = None
     health: Health | None = None
     dry_run = False
-    talks = True
-    words = "training"  # beside the bar
+    verbose = True
+    label = "training"  # beside the bar
 
     @property
     def done(self) -> int:
@@ -74,7 +73,7 @@ class Job(ABC):
         """One update; `steps_done` is one more. Returns numbers for the log."""
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values from which `load_state` continues exactly. Jobs without run folders need none."""
+        """Tensors and plain values from which `load_state` continues exactly. Jobs that do not save need none."""
         raise NotImplementedError(type(self).__name__)
 
     def load_state(self, saved: Saved) -> None:

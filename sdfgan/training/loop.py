@@ -15,10 +15,11 @@ from sdfgan.errors import UserError
 from sdfgan.training.checkpoint import Saved, elapsed_seconds, list_checkpoints, log_so_far, save_checkpoint
 from sdfgan.training.device import device_name
 from sdfgan.training.interrupt import StopSignals, resumable
-from sdfgan.training.job import Job, Numbers
+from sdfgan.training.job import Job
 from sdfgan.training.progress import progress
 from sdfgan.training.report import write_report
 from sdfgan.training.run import RunFolder, Summary, ended_at
+from sdfgan.training.steps import Numbers
 
 _KEPT = 0.95  # of a smoothed number at each step
 
@@ -26,14 +27,14 @@ _KEPT = 0.95  # of a smoothed number at each step
 def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
     """Train, or go on from `saved`, and finish; returns what `summary.json` says, in all but the first process nothing.
 
-    A job without run folders keeps nothing, and Ctrl-C ends it at once. Others raise SystemExit(128 + signal) after
-    Ctrl-C or SIGTERM, when they have been saved.
+    Raises SystemExit(128 + signal) after Ctrl-C or SIGTERM, when the job has been saved. One that does not save, or has
+    no run folder, is ended by them at once.
     """
     elapsed = 0.0
     if saved is not None:
         job.load_state(saved)
         elapsed = elapsed_seconds(saved.state, saved.folder)
-    if job.ranks.first and job.talks:
+    if job.ranks.first and job.verbose:
         if saved is not None:
             print(f"{job.root}: continuing at step {job.steps_done}")
         job.describe()
@@ -57,7 +58,7 @@ def run(job: Job, saved: Saved | None = None) -> dict[str, Any]:
         if not job.ranks.first:
             return {}
         results = job.finish(summary)
-        for path in job.runs if job.talks else ():  # of many meshes, each page would hold the same scripts again
+        for path in job.runs if job.verbose else ():  # of many meshes, each page would hold the same scripts again
             try:
                 write_report(path)
             except UserError as error:  # all else is done
@@ -70,6 +71,7 @@ class _Run:
 
     def __init__(self, job: Job, saved: Saved | None) -> None:
         self.job, self.first = job, job.ranks.first
+        self.saves = job.saves and bool(job.runs)
         self.checkpoint = None if saved is None else saved.folder
         self.saved_at = -1 if saved is None else job.steps_done
         # Numbers of the steps since the last line of the log.
@@ -96,8 +98,8 @@ class _Run:
     def train(self) -> None:
         """All steps that are left, and a checkpoint of the last."""
         job, every = self.job, self.job.every
-        stopping = StopSignals() if job.runs else nullcontext()
-        with stopping as stop, progress(job.total, job.words, job.done, self.first and job.talks) as bar:
+        stopping = StopSignals() if self.saves else nullcontext()
+        with stopping as stop, progress(job.total, job.label, job.done, self.first and job.verbose) as bar:
             while job.done < job.total:
                 numbers = job.step()
                 step, done = job.steps_done, job.done
@@ -135,10 +137,10 @@ class _Run:
             self.recent = {}
             for folder in self.folders:
                 folder.log(step, means)
-        for ailment in () if self.job.health is None else self.job.health.look(step, numbers):
+        for warning in () if self.job.health is None else self.job.health.check(step, numbers):
             for folder in self.folders:
-                folder.warn(step, ailment.name, ailment.words)
-            print(f"\nstep {step}: {ailment.words}", flush=True)
+                folder.warn(step, warning.name, warning.message)
+            print(f"\nstep {step}: {warning.message}", flush=True)
 
     def sample(self, step: int) -> None:
         """An image in samples/ and the log."""
@@ -157,7 +159,7 @@ class _Run:
     def save(self) -> None:
         """A checkpoint of what is not saved yet, written by the first process."""
         job = self.job
-        if self.saved_at == job.steps_done or not job.runs:
+        if self.saved_at == job.steps_done or not self.saves:
             return
         job.ranks.check_same(job.modules, job.steps_done)
         self.check()

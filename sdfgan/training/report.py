@@ -65,6 +65,7 @@ MEANINGS = {  # of logged numbers and of those of summary.json
     "ssim": "structural similarity; 1 is best",
     "lpips": "perceptual distance; smaller is better",
     "iou": "intersection over union of the learnt solid and the mesh's; 1 is best",
+    "chamfer": "Chamfer distance between the surfaces, in the mesh's units",
     "chamfer_percent": "Chamfer distance between the surfaces, percent of the bounding box's diagonal",
     "normal_consistency": "mean absolute cosine between normals of nearest points; 1 is best",
     "f_score": "points within 0.5 % of the diagonal of the other surface, harmonic mean of both shares; 1 is best",
@@ -119,12 +120,11 @@ class Run:
 
     def warnings(self) -> list[str]:
         """What the run warned of, with the step."""
-        return [
-            f"step {line.get('step')}: {line['words']}" for line in self.lines if isinstance(line.get("words"), str)
-        ]
+        said = ((line, line.get("message", line.get("words"))) for line in self.lines)  # `words` in earlier versions
+        return [f"step {line.get('step')}: {message}" for line, message in said if isinstance(message, str)]
 
     def numbers(self) -> dict[str, Any]:
-        """The numbers and words of the summary, nested ones by a path such as scores/val/psnr."""
+        """The numbers and texts of the summary, nested ones by a path such as scores/val/psnr."""
         return {name: value for name, value in _flat(self.summary, "") if not _is_path(value)}
 
     def samples(self) -> list[Path]:
@@ -173,7 +173,7 @@ def _page_of(run: Run) -> tuple[str, str]:
     parts = [f"<h1>{escape(title)}</h1>"]
     if summary.get("command"):
         parts.append(f"<p>The command that repeats it:</p><pre>{escape(str(summary['command']))}</pre>")
-    parts += [f'<p class="warning">{escape(words)}</p>' for words in run.warnings()]
+    parts += [f'<p class="warning">{escape(message)}</p>' for message in run.warnings()]
     first, *others = [*(_figure(file, file.name) for file in run.results()), *map(_orbit, run.meshes()[:1]), ""]
     parts += _section("What came out", [first, f'<div class="wide">{"".join(others)}</div>'] if first else [])
     parts += _section("Numbers", [_table(run.numbers())])
@@ -181,7 +181,7 @@ def _page_of(run: Run) -> tuple[str, str]:
     parts += _section("Samples during training", [f'<div class="wide">{samples}</div>'] if samples else [])
     curves = "".join(_curve(name, [values], []) for name, values in run.curves().items() if len(values) > 1)
     parts += _section("Curves", [f'<div class="grid">{curves}</div>'] if curves else [])
-    settings = "".join(_row(name, _told(value)) for name, value in sorted(run.config.items()))
+    settings = "".join(_row(name, _formatted(value)) for name, value in sorted(run.config.items()))
     parts += _section("All settings", [f"<details><summary>config.json</summary><table>{settings}</table></details>"])
     return title, "".join(parts)
 
@@ -206,18 +206,18 @@ def _comparison(runs: Sequence[Run]) -> tuple[str, str]:
         for name in sorted({name for config in configs for name in config})
         if name != "output_dir" and len({json.dumps(config.get(name), sort_keys=True) for config in configs}) > 1
     ]
-    rows = "".join(_row(name, *(_told(config.get(name)) for config in configs)) for name in differing)
+    rows = "".join(_row(name, *(_formatted(config.get(name)) for config in configs)) for name in differing)
     parts += _section("Settings that differ", [f"<table>{head}{rows}</table>" if rows else "<p>None.</p>"])
     numbers = [run.numbers() for run in runs]
     common = [name for name in numbers[0] if any(name in other for other in numbers[1:])]
-    rows = "".join(_row(name, *(_told(found.get(name)) for found in numbers), _meaning(name)) for name in common)
+    rows = "".join(_row(name, *(_formatted(found.get(name)) for found in numbers), _meaning(name)) for name in common)
     parts += _section("Numbers", [f"<table>{head}{rows}</table>"])
     curves = [run.curves() for run in runs]
     shared = [name for name in curves[0] if sum(len(found.get(name, ())) > 1 for found in curves) > 1]
     drawn = "".join(_curve(name, [found.get(name, []) for found in curves], names) for name in shared)
     parts += _section("Curves", [f'<div class="grid">{drawn}</div>'] if drawn else [])
     for name, run in zip(names, runs, strict=True):
-        parts += [f'<p class="warning">{escape(f"{name}, {words}")}</p>' for words in run.warnings()]
+        parts += [f'<p class="warning">{escape(f"{name}, {message}")}</p>' for message in run.warnings()]
     return title, "".join(parts)
 
 
@@ -226,14 +226,14 @@ def _section(title: str, content: list[str]) -> list[str]:
 
 
 def _table(numbers: dict[str, Any]) -> str:
-    return f"<table>{''.join(_row(name, _told(value), _meaning(name)) for name, value in numbers.items())}</table>"
+    return f"<table>{''.join(_row(name, _formatted(value), _meaning(name)) for name, value in numbers.items())}</table>"
 
 
 def _row(name: str, *cells: str, cell: str = "td") -> str:
     return f"<tr><th>{escape(name)}</th>{''.join(f'<{cell} class=n>{text}</{cell}>' for text in cells)}</tr>"
 
 
-def _told(value: Any) -> str:
+def _formatted(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return escape(value if isinstance(value, str) else json.dumps(value)) if value is not None else "&ndash;"
@@ -316,10 +316,10 @@ def _curve(name: str, series: Sequence[list[tuple[float, float]]], names: Sequen
         if line:
             paths += f'<path stroke="{_COLOURS[index % len(_COLOURS)]}" d="M{" L".join(at)}"/>'
     ends = ", ".join(f"{line[-1][1]:.4g}" for line in series if line)
-    told = f"{low:.4g} to {high:.4g}; at the end {ends}"
+    caption = f"{low:.4g} to {high:.4g}; at the end {ends}"
     return (
         f'<figure><svg viewBox="-2 -2 {width + 4} {height + 4}" role="img" aria-label="{escape(name)}">{paths}</svg>'
-        f"<figcaption><b>{escape(name)}</b> {told}<br>{_meaning(name)}</figcaption></figure>"
+        f"<figcaption><b>{escape(name)}</b> {caption}<br>{_meaning(name)}</figcaption></figure>"
     )
 
 

@@ -19,7 +19,7 @@ from sdfgan.training.checkpoint import Saved, list_checkpoints, remove_old, remo
 from sdfgan.training.config import flag_of
 from sdfgan.training.device import device_here
 from sdfgan.training.events import EventLog
-from sdfgan.training.files import Claim, disk_errors, read_json, write_json, write_text
+from sdfgan.training.files import FolderLock, disk_errors, read_json, write_json, write_text
 
 
 class RunFolder:
@@ -36,10 +36,7 @@ class RunFolder:
         if resumed_step is None:
             check_new_run(path)
         with ExitStack() as held:
-            self._claim = held.enter_context(Claim(path))
-            with disk_errors(path):
-                (path / "samples").mkdir(exist_ok=True)
-                (path / "checkpoints").mkdir(exist_ok=True)
+            self._lock = held.enter_context(FolderLock(path))
             remove_partial(path)
             if resumed_step is not None:
                 set_aside_after(path, resumed_step)
@@ -53,7 +50,7 @@ class RunFolder:
 
     def check(self) -> None:
         """Raises UserError where the folder was moved, or is gone."""
-        self._claim.check()
+        self._lock.check()
 
     @property
     def log_length(self) -> int:
@@ -68,12 +65,12 @@ class RunFolder:
             self._metrics.flush()
             self._events.add_scalars(step, numbers)
 
-    def warn(self, step: int, name: str, words: str) -> None:
+    def warn(self, step: int, name: str, message: str) -> None:
         """Say that something is wrong: a line in metrics.jsonl, and text for TensorBoard."""
         with disk_errors(self.path):
-            self._metrics.write(json.dumps({"step": step, "warning": name, "words": words}) + "\n")
+            self._metrics.write(json.dumps({"step": step, "warning": name, "message": message}) + "\n")
             self._metrics.flush()
-            self._events.add_text(step, "warnings", words)
+            self._events.add_text(step, "warnings", message)
 
     def log_image(self, step: int, name: str, image: Tensor) -> None:
         """An image [C, H, W] in [0, 1] for TensorBoard."""
@@ -149,7 +146,7 @@ def changed_on_resume(
     changed = {}
     for field in dataclasses.fields(saved):
         value, before = getattr(given, field.name), getattr(saved, field.name)
-        if value == before or not given.is_told(field.name):
+        if value == before or not given.is_explicit(field.name):
             continue
         if field.name == "output_dir":
             raise UserError(f"--output-dir: a run is continued in its own folder, {run}")

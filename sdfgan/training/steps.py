@@ -17,6 +17,9 @@ from sdfgan.errors import UserError
 _MAX_SKIPPED_IN_A_ROW = 20
 _FIRST_LOSS_SCALE, _STEPS_TO_DOUBLE_IT = 2.0**12, 1000  # of fp16
 
+Numbers = dict[str, float]  # of a step, by their names in the log
+Log = dict[str, Tensor]  # the same before they are read: tensors of one number, so that a step waits for them once
+
 T = TypeVar("T")
 
 

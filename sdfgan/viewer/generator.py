@@ -42,8 +42,8 @@ class GeneratorScene(FieldScene):
     def __init__(self, field: Field, config: ResolvedGanConfig, checkpoint: Path, weights: str, title: str) -> None:
         super().__init__(field, title, math.radians(config.fov))
         self.config, self._checkpoint, self._weights = config, checkpoint, weights
-        sides = ViewRange.of(poses_of(config))
-        self.start = (sides.elevation, sides.slant)
+        view_range = ViewRange.of(poses_of(config))
+        self.start = (view_range.elevation, view_range.slant)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ class GeneratorScene(FieldScene):
     @torch.no_grad()
     def wall(self, seeds: range, side: int, psi: float) -> Tensor:
         """Images [len(seeds), 3, side, side] of shapes on white."""
-        viewer, axes = ImageRenderer(self.field, self.fov), View(*self.start).axes
-        images = [viewer.look(self._truncated(seed, seed, psi), axes, side)[0].rgb for seed in seeds]
+        renderer, axes = ImageRenderer(self.field, self.fov), View(*self.start).axes
+        images = [renderer.look(self._truncated(seed, seed, psi), axes, side)[0].rgb for seed in seeds]
         return torch.cat(images).clamp(0, 1).cpu()
 
     def _truncated(self, seed: int, texture_seed: int, psi: float) -> Any:

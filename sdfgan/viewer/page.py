@@ -323,10 +323,10 @@ class Page:
 
 def say(error: Exception, pages: Sequence[Page]) -> None:
     """What went wrong, on the terminal and on pages."""
-    words = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
-    print(f"sdfgan view: error: {words}", file=sys.stderr, flush=True)
+    message = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+    print(f"sdfgan view: error: {message}", file=sys.stderr, flush=True)
     for page in pages:
-        page.client.add_notification("Something went wrong", words[:500], color="red", auto_close_seconds=20)
+        page.client.add_notification("Something went wrong", message[:500], color="red", auto_close_seconds=20)
 
 
 def machine_is_free() -> bool:

@@ -326,9 +326,9 @@ def test_pictures_that_stay_on_disk(tmp_path: Path, caplog: pytest.LogCaptureFix
     found = open_data(tmp_path, 8, cache="none")
     assert isinstance(found.images, OnDisk) and len(found.images) == 5
     assert reds(found.images) == [0, 1, 3, 3, 4], "the next one takes the place of one that cannot be read"
-    told = [record.getMessage() for record in caplog.records]
-    assert len(told) == 1 and told[0].startswith("2.png: skipped (not an image)")
-    assert reds(found.images.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is told once"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1 and messages[0].startswith("2.png: skipped (not an image)")
+    assert reds(found.images.select(torch.tensor([2]))) == [3] and len(caplog.records) == 1, "it is said once"
     some = found.images.select(torch.tensor([4, 0]))
     assert reds(some) == [4, 0] and some.batch(torch.tensor([0]), 16).shape == (1, 4, 16, 16)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.fields.coordinate import (
     ACTIVATIONS,
     INITS,
@@ -16,6 +15,7 @@ from sdfgan.fields.coordinate import (
 )
 from sdfgan.fields.film_siren import FilmSirenSDF
 from sdfgan.fields.hash_grid import HashGrid
+from sdfgan.sdf.config import DAM_WIDTHS
 
 
 def field(kind: str) -> CoordinateSDF:

@@ -46,7 +46,7 @@ def shrunk(name: str, each: int) -> GanConfig:
 @pytest.mark.parametrize("each", [1, pytest.param(15, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", curricula())
 def test_curricula(name: str, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", fit_quickly)
+    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", fit_quickly)
     config = shrunk(name, each)
     trainer = GanJob(config, TrainingData.of(render_shapes(32, max(config.resolutions)).images))
     trainer.precondition()

@@ -12,9 +12,9 @@ import torch
 from sdfgan import conditions
 from sdfgan.cameras import pose_distribution, rotate_axes
 from sdfgan.cli.invert import InvertConfig, target_image
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.errors import UserError
 from sdfgan.fields import Field, FilmSirenSDF, MlpSDF
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan import GanConfig, drawing, make_generator, truncation
 from sdfgan.gan.inversion import Effort, Inverted, _Kept, invert, silhouette_iou
 from sdfgan.images import save_image

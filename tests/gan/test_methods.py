@@ -31,7 +31,7 @@ from sdfgan.gan.losses import ADVERSARIAL_LOSSES, r1_penalty
 from sdfgan.gan.models import sample_latents
 from sdfgan.gan.objective import Objective
 from sdfgan.training.graphs import Graphs
-from sdfgan.training.health import SIGNS
+from sdfgan.training.health import SYMPTOMS
 from tiny_gan import LONG, TINY, check, fit_quickly, lengths, trained
 
 
@@ -77,24 +77,40 @@ def test_the_discriminator_descends_half_of_gamma_times_r1(of: str, interval: in
         with torch.no_grad():
             fake = objective.render(trainer.generator, batches.fakes(trainer.generator, trainer.poses)[:1])[0]
         reals = batches.reals(InMemory(pictures))[0]
-        assert objective.with_r1
+        assert objective.r1_weight == 3
         gradients = {}
-        for with_r1 in (True, False):
-            now = dataclasses.replace(objective, with_r1=with_r1)
+        for r1_weight in (3.0, 0.0):
+            now = dataclasses.replace(objective, r1_weight=r1_weight)
             images = fake.images(4), reals, fake.latents, fake.axes
             loss, _ = now.discriminator_loss(trainer.discriminator, *images)
-            gradients[with_r1] = torch.autograd.grad(
+            gradients[r1_weight] = torch.autograd.grad(
                 loss, list(trainer.discriminator.parameters()), materialize_grads=True
             )
         penalty = 1.5 * interval * r1_penalty(logits_of(trainer.discriminator, 1.0), reals, of)
         expected = torch.autograd.grad(
             penalty, list(trainer.discriminator.parameters()), allow_unused=True, materialize_grads=True
         )
-        difference = [one - other for one, other in zip(gradients[True], gradients[False], strict=True)]
+        difference = [one - other for one, other in zip(gradients[3.0], gradients[0.0], strict=True)]
         assert sum(part.abs().sum() for part in expected) > 1e-3
         torch.testing.assert_close(difference, list(expected), atol=1e-5, rtol=1e-3)
     finally:
         trainer.close()
+
+
+def test_r1_falls_by_halves_in_equal_parts_of_the_run() -> None:
+    def weights(final: float, *steps: int, interval: int = 1) -> list[float]:
+        sizes = {**TINY, "steps": 1400, "r1_gamma": 5.0, "r1_interval": interval, "r1_final": final}
+        config = GanConfig(**sizes).resolved()
+        return [Objective.at(config, step).r1_weight for step in steps]
+
+    assert GanConfig(device="cpu").resolved().r1_final == 0.25
+    assert GanConfig(device="cpu", curriculum="growing").resolved().r1_final == 1.0
+    assert weights(1.0, 0, 700, 1399) == [5, 5, 5]
+    assert weights(0.25, 0, 466, 467, 933, 934, 1399, 1400) == [5, 5, 2.5, 2.5, 1.25, 1.25, 1.25]
+    assert weights(0.25, 0, 4, 8, 960, interval=8) == [5, 0, 5, 1.25]
+    assert weights(0.3, 0, 467, 934) == pytest.approx([5, 5 * 0.3**0.5, 1.5])
+    with pytest.raises(UserError, match="--r1-final must be at most 1, got 2"):
+        weights(2.0, 0)
 
 
 class Recorder(Graphs):
@@ -132,7 +148,7 @@ def test_every_sign_of_ill_health_finds_its_numbers(loss: str, without: list[str
     """`blobs` are measured now and then; whether reals and fakes are on the right side of 0 means nothing to WGAN."""
     _, logs = trained(pictures, steps=1, gan_loss=loss)
     measured = logs[0].keys() | {"blobs", "real_blobs"}
-    assert [sign.name for sign in SIGNS if not sign.needs <= measured] == without
+    assert [symptom.name for symptom in SYMPTOMS if not symptom.needs <= measured] == without
 
 
 def test_how_much_memory_is_free_changes_nothing(pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +181,7 @@ def test_discriminators(name: str, steps: int, pictures: Tensor) -> None:
 )
 def test_generators(options: dict, steps: int, pictures: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     # A shorter fit with larger steps, for time.
-    monkeypatch.setattr("sdfgan.compat.dfr_field.DfrSDF.precondition", fit_quickly)
+    monkeypatch.setattr("sdfgan.fields.dfr.DfrSDF.precondition", fit_quickly)
     trainer, logs = trained(pictures, steps, **options)
     check(logs)
     assert steps < LONG or (logs[-1]["eikonal"] < 0.3 and 0.01 < logs[-1]["coverage"] < 0.9)

@@ -257,13 +257,15 @@ def test_a_warning_is_said_and_written(
     leave_out_results(monkeypatch)
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setattr(
-        health, "SIGNS", (health.Sign("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),)
+        health,
+        "SYMPTOMS",
+        (health.Symptom("odd", {"loss_d", "blobs", "real_blobs"}, lambda n: True, "odd: {blobs:.0f}"),),
     )
     options = {**TINY, "evaluate_images": 0, "sample_interval": 1, "steps": 3}
     train(GanConfig(output_dir=tmp_path / "run", **options))
     assert "step 2: odd: 0" in capsys.readouterr().out
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "words": "odd: 0"}]
+    assert [line for line in lines if "warning" in line] == [{"step": 2, "warning": "odd", "message": "odd: 0"}]
 
 
 def test_bad_resumes_are_named(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from sdfgan.cameras import Empirical, orbit_path, pose_distribution
 from sdfgan.cli import main
 from sdfgan.cli.interpolate import InterpolateConfig
 from sdfgan.cli.render import RenderConfig, camera_path
-from sdfgan.cli.shapes import sides_of
+from sdfgan.cli.shapes import view_range_of
 from sdfgan.fields import PiGanField
 from sdfgan.fields.volume import RaySamples
 from sdfgan.gan import GanConfig, make_generator, train
@@ -24,14 +24,14 @@ FACES = ViewRange.of(pose_distribution("gaussian", (-0.1, 0.2), (-0.3, 0.5)))
 
 
 def test_all_round_is_as_it_was() -> None:
-    sides = ViewRange.of(pose_distribution("uniform", (0.2, 0.4), (0.0, 2 * math.pi)))
-    elevation, azimuth = sides.spread(6)
+    view_range = ViewRange.of(pose_distribution("uniform", (0.2, 0.4), (0.0, 2 * math.pi)))
+    elevation, azimuth = view_range.spread(6)
     torch.testing.assert_close(azimuth, 2 * math.pi * torch.arange(6) / 6)
     torch.testing.assert_close(elevation, torch.full((6,), 0.3))
     for start, swing in ((None, 0.0), (1.0, 0.2)):
         expected = orbit_path(8, 0.3, start=start or 0.0, swing=swing)
-        torch.testing.assert_close(sides.turntable(8, start, swing), expected)
-    assert (sides.front, sides.reach, sides.slant) == (0, math.radians(30), math.radians(30))
+        torch.testing.assert_close(view_range.turntable(8, start, swing), expected)
+    assert (view_range.front, view_range.reach, view_range.slant) == (0, math.radians(30), math.radians(30))
 
 
 def test_a_range_is_kept_to() -> None:
@@ -64,14 +64,14 @@ def test_the_azimuths_of_data_are_a_range_that_may_go_through_0(degrees: tuple, 
 def test_flags_go_before_the_runs_poses() -> None:
     config = GanConfig(elevation=(-10, 30), azimuth=(-20, 40))
     here = Path("run")
-    sides = sides_of(RenderConfig(here), config)
-    assert np.degrees([sides.elevation, *sides.azimuths]) == pytest.approx([10, -20, 40])
-    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4), sides)
+    view_range = view_range_of(RenderConfig(here), config)
+    assert np.degrees([view_range.elevation, *view_range.azimuths]) == pytest.approx([10, -20, 40])
+    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4), view_range)
     assert np.degrees(azimuth.numpy()) == pytest.approx([10, 40, 10, -20])
-    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4, azimuth=5), sides)
+    _, azimuth = camera_path(RenderConfig(here, mode="front", frames=4, azimuth=5), view_range)
     assert np.degrees(azimuth.numpy()) == pytest.approx([10, 15, 10, 5])
-    assert sides_of(RenderConfig(here, elevation=50), config).elevation == pytest.approx(math.radians(50))
-    assert sides_of(InterpolateConfig(here, azimuth_range=(0, 360)), config).all_round
+    assert view_range_of(RenderConfig(here, elevation=50), config).elevation == pytest.approx(math.radians(50))
+    assert view_range_of(InterpolateConfig(here, azimuth_range=(0, 360)), config).all_round
 
 
 # ------------------------------------------------------------------------------------------------------ commands

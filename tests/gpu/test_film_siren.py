@@ -11,10 +11,10 @@ import torch
 from networks import OPERANDS, RandomNetwork, some_cameras, some_grads, some_points, worst_error
 from sdfgan import build_info, ops
 from sdfgan.cameras import DEFAULT_FOV, rotate_axes
-from sdfgan.compat.dfr import dfr_levels
 from sdfgan.fields import FilmSirenSDF
 from sdfgan.ops import CUDA_WIDTHS, FilmSirenNetwork, RayStatus, TraceLevel
 from sdfgan.raycast import multiscale
+from sdfgan.raycast.dfr import dfr_levels
 from sdfgan.raycast.levels import march_levels
 
 pytestmark = [

@@ -12,10 +12,11 @@ from torch import Tensor
 from emulation import AMPERE, HOPPER, TURING, needs_emulation
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
-from sdfgan.compat.dfr import dfr_levels
 from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
-from sdfgan.ops.film_siren import native_level, native_network
+from sdfgan.ops.film_siren import native_network
+from sdfgan.ops.film_siren_trace import native_level
 from sdfgan.ops.trace import native_layers
+from sdfgan.raycast.dfr import dfr_levels
 from sdfgan.raycast.levels import march_levels
 
 pytestmark = needs_emulation

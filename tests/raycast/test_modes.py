@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sdfgan import cameras, fields, ops, raycast
-from sdfgan.compat.dfr_field import DfrSDF
 from sdfgan.fields.coordinate import CoordinateSDF, Perceptron
+from sdfgan.fields.dfr import DfrSDF
 from sdfgan.fields.function import FunctionField, as_field
 from sdfgan.fields.hash_grid import HashGrid
 from sdfgan.fields.mlp import MlpSDF

@@ -21,16 +21,15 @@ from safetensors.torch import load_file, save_file
 
 from sdfgan.cameras import rotate_axes
 from sdfgan.cli import main
-from sdfgan.compat.dam import DAM_WIDTHS
 from sdfgan.errors import UserError
 from sdfgan.meshes.normalise import Placement
 from sdfgan.raycast import render
-from sdfgan.sdf import job
-from sdfgan.sdf.config import PRESETS, SdfConfig
+from sdfgan.sdf import job, runs, train
+from sdfgan.sdf.config import DAM_WIDTHS, PRESETS, SdfConfig
 from sdfgan.sdf.files import Case, find_inputs, read_samples
-from sdfgan.sdf.job import SdfJob, train
+from sdfgan.sdf.job import SdfJob
 from sdfgan.sdf.model import MeshSDF, load, make_field
-from sdfgan.sdf.objective import Objective
+from sdfgan.sdf.objective import distance_loss
 from sdfgan.sdf.sampling import Samples
 
 TINY = {
@@ -138,7 +137,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(
         train(SdfConfig(resume=tmp_path / "half", epochs=20))
     with pytest.raises(UserError, match=r"MESH .*other.stl differs from the run's .*ball.stl"):
         train(SdfConfig(ball.parent / "other.stl", resume=tmp_path / "half"))
-    assert job._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
+    assert runs._resumed(SdfConfig(checkpoint_seconds=7.0), tmp_path / "half").checkpoint_seconds == 7
     summary = train(SdfConfig(resume=tmp_path / "half"))
     assert train(SdfConfig(resume=tmp_path / "half"))["wall_seconds"] == summary["wall_seconds"]
     assert "half: is finished" in capsys.readouterr().out
@@ -333,7 +332,7 @@ def test_one_bad_network_does_not_spoil_its_group(ball: Path, tmp_path: Path, mo
     assert all(load(tmp_path / "out" / name)(torch.zeros(1, 3)) < 0 for name in ("a", "c"))
     (tmp_path / "out" / "c" / "summary.json").unlink()
     groups: list[list[str]] = []
-    monkeypatch.setattr(job._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
+    monkeypatch.setattr(runs._Group, "run", lambda self: groups.append([path.stem for path in self.paths]))
     train(config)
     assert groups == [["b"], ["c"]]  # of a, b and c: those that share checkpoints do not change
 
@@ -357,11 +356,12 @@ def test_gradient_losses() -> None:
     field = make_field(config, None, Placement((0.0, 0.0, 0.0), 1.0))
     points = torch.rand(50, 3) - 0.5
     distances, normals = 0.01 * torch.ones(50), torch.nn.functional.normalize(torch.randn(50, 3))
-    plain = Objective(field, dataclasses.replace(config, eikonal_weight=0.0, normal_weight=0.0))
-    loss = Objective(field, config)(points, distances, torch.ones(50), normals)
+    samples = Samples(points, distances, torch.ones(50), normals)
+    plain = distance_loss(field, samples, dataclasses.replace(config, eikonal_weight=0.0, normal_weight=0.0))
+    loss = distance_loss(field, samples, config)
     _, gradient = field.sdf_and_gradient(points)
     length = gradient.norm(dim=1)
-    wanted = plain(points, distances, torch.ones(50), normals) + 0.5 * (length - 1).square().mean()
+    wanted = plain + 0.5 * (length - 1).square().mean()
     wanted = wanted + 2 * (1 - (gradient * normals).sum(1) / length.clamp(min=1e-6)).mean()
     assert torch.allclose(loss, wanted, atol=1e-6)
     loss.backward()
@@ -374,7 +374,9 @@ def test_focus_weighs_errors_near_the_surface() -> None:
     points, distances = torch.rand(2, 3), torch.tensor([0.0, -0.09])
     errors = (field(points) - distances).abs()
     wanted = (100 * errors[0] + 10 * errors[1]) / 110
-    assert torch.allclose(Objective(field, config)(points, distances, torch.ones(2), torch.ones(2, 3)), wanted)
+    assert torch.allclose(
+        distance_loss(field, Samples(points, distances, torch.ones(2), torch.ones(2, 3)), config), wanted
+    )
     assert SdfConfig(device="cpu").resolved().focus == 0.005 and SdfConfig(network="mlp").resolved().focus == 0
     with pytest.raises(UserError, match="--focus must not be negative, got -1"):
         SdfConfig(focus=-1.0, device="cpu").resolved()

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from sdfgan.compat.scalers import SCALERS, PowerTransformer, QuantileTransformer, StandardScaler
+from sdfgan.sdf.scalers import SCALERS, PowerTransformer, QuantileTransformer, StandardScaler
 
 
 def distances(count: int = 5000) -> Tensor:

@@ -25,7 +25,8 @@ from sdfgan.raycast import render
 from sdfgan.sdf import GroundTruth, evaluation, load, report, sheet_mesh
 from sdfgan.sdf.config import SdfConfig
 from sdfgan.sdf.files import open_case
-from sdfgan.sdf.job import settings_of, train
+from sdfgan.sdf.job import settings_of
+from sdfgan.sdf.runs import train
 
 AXES = rotate_axes((torch.tensor([0.4]), torch.tensor([0.3])))
 

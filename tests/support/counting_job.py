@@ -14,9 +14,10 @@ from torch import Tensor
 
 from sdfgan.training.checkpoint import Saved
 from sdfgan.training.config import Config
-from sdfgan.training.job import Intervals, Job, Numbers
+from sdfgan.training.job import Intervals, Job
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import Summary
+from sdfgan.training.steps import Numbers
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What goes wrong in a GAN is noticed, once, in words; what goes well is not."""
+"""What goes wrong in a GAN is noticed, once, with what to try; what goes well is not."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ WELL = {
 }
 
 
-def ailments(steps: int = WINDOW, notes: dict[str, float] | None = None, **numbers: float) -> list[str]:
+def warnings(steps: int = WINDOW, notes: dict[str, float] | None = None, **numbers: float) -> list[str]:
     health = Health()
     health.note(notes or {})
     found = []
     for step in range(1, steps + 1):
-        found += [ailment.name for ailment in health.look(step, {**WELL, **numbers})]
+        found += [warning.name for warning in health.check(step, {**WELL, **numbers})]
     return found
 
 
@@ -44,21 +44,21 @@ def ailments(steps: int = WINDOW, notes: dict[str, float] | None = None, **numbe
         ({"gap": float("nan")}, None),
     ],
 )
-def test_signs(numbers: dict[str, float], name: str | None) -> None:
-    assert ailments(**numbers) == ([] if name is None else [name])
+def test_symptoms(numbers: dict[str, float], name: str | None) -> None:
+    assert warnings(**numbers) == ([] if name is None else [name])
 
 
 def test_blobs_are_compared_with_real_pictures() -> None:
-    assert ailments(notes={"blobs": 0.5, "real_blobs": 0.05}) == ["blobs"]
-    assert ailments(notes={"blobs": 0.5, "real_blobs": 0.45}) == []
+    assert warnings(notes={"blobs": 0.5, "real_blobs": 0.05}) == ["blobs"]
+    assert warnings(notes={"blobs": 0.5, "real_blobs": 0.45}) == []
 
 
 def test_a_warning_is_repeated_only_after_a_while_and_says_what_to_try() -> None:
-    assert ailments(steps=WINDOW - 1, empty=1.0) == []
-    assert ailments(steps=WINDOW + 1500, empty=1.0) == ["empty", "empty"]
+    assert warnings(steps=WINDOW - 1, empty=1.0) == []
+    assert warnings(steps=WINDOW + 1500, empty=1.0) == ["empty", "empty"]
     health = Health()
-    found = [health.look(step, {**WELL, "empty": 0.75}) for step in range(1, WINDOW + 1)][-1]
-    assert "75% of the silhouettes are empty; try a smaller --learning-rate-generator" in found[0].words
+    found = [health.check(step, {**WELL, "empty": 0.75}) for step in range(1, WINDOW + 1)][-1]
+    assert "75% of the silhouettes are empty; try a smaller --learning-rate-generator" in found[0].message
 
 
 def test_separate_parts() -> None:

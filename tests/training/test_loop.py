@@ -11,8 +11,8 @@ import pytest
 import sdfgan
 from counting_job import Counting
 from sdfgan.training.checkpoint import list_checkpoints, read_checkpoint
-from sdfgan.training.job import Numbers
 from sdfgan.training.loop import run
+from sdfgan.training.steps import Numbers
 
 
 def test_what_is_called_and_written(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from sdfgan.images import VideoWriter
 from sdfgan.sdf import job as sdf_job
 from sdfgan.training import checkpoint, files, loop
 from sdfgan.training.checkpoint import list_checkpoints, log_so_far, read_checkpoint, save_checkpoint
-from sdfgan.training.files import Claim, FullDisk, disk_errors
+from sdfgan.training.files import FolderLock, FullDisk, disk_errors
 from sdfgan.training.loop import run
 from sdfgan.training.ranks import Ranks
 from sdfgan.training.run import RunFolder
@@ -282,7 +282,7 @@ def test_two_runs_in_one_folder(tmp_path: Path) -> None:
     job.step = other  # type: ignore[method-assign]
     assert run(job)["sum"] == 21 and len(refused) == 2
     assert [line["step"] for line in logged(job.root) if "loss" in line] == [2, 4, 6]
-    with Claim(job.root), pytest.raises(UserError, match="another process is writing to it"):
+    with FolderLock(job.root), pytest.raises(UserError, match="another process is writing to it"):
         run(Counting(job.root), read_checkpoint(job.root))
     assert run(Counting(job.root), read_checkpoint(job.root))["sum"] == 21
 
@@ -291,7 +291,7 @@ def test_a_folder_that_its_owner_removes_is_not_claimed(tmp_path: Path, monkeypa
     """Who waited for nothing but the lock of one that is gone would share its path with the next."""
     monkeypatch.setattr(files.fcntl, "flock", lambda handle, how: shutil.rmtree(tmp_path / "run"))
     with pytest.raises(UserError, match="another process is writing to it"):
-        Claim(tmp_path / "run")
+        FolderLock(tmp_path / "run")
 
 
 def test_two_conversions_to_one_file(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_two_conversions_to_one_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="exists; name a new"), convert.writer(tmp_path / name):
             pass
     refused = pytest.raises(UserError, match="another process is writing")
-    with Claim(tmp_path / "b.zip.partial"), refused, convert.writer(tmp_path / "b.zip"):
+    with FolderLock(tmp_path / "b.zip.partial"), refused, convert.writer(tmp_path / "b.zip"):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"set.zip", "set.tar", "set", "b.zip.partial"}
 

@@ -37,7 +37,8 @@ def make_run(path: Path, steps: int = 40, **settings: object) -> Path:
     }
     (path / "summary.json").write_text(json.dumps(summary))
     lines = [{"step": step, "loss_d": step / 7, "r1": None if step % 20 else 0.5} for step in range(0, steps, 10)]
-    lines.insert(2, {"step": 15, "warning": "blobs", "words": "floating <blobs>"})
+    lines.insert(2, {"step": 15, "warning": "blobs", "message": "floating <blobs>"})
+    lines.insert(3, {"step": 18, "warning": "empty", "words": "as earlier versions wrote it"})
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 40, "los')
     for step in range(10):
         save_image(path / "samples" / f"step-{step:07d}.png", torch.full((3, 8, 8), step / 10))
@@ -48,6 +49,7 @@ def make_run(path: Path, steps: int = 40, **settings: object) -> Path:
 def test_a_page_says_what_a_run_was_and_needs_nothing_else(tmp_path: Path) -> None:
     page = write_report(make_run(tmp_path / "run")).read_text()
     assert "<script>alert" not in page and "<b>&#x27;" not in page and "floating &lt;blobs&gt;" in page
+    assert "step 18: as earlier versions wrote it" in page
     assert "sdfgan train-gan --data &#x27;&lt;b&gt;&#x27;" in page
     assert "21.25" in page and "peak signal-to-noise ratio" in page
     assert not re.search(r"(src|href)\s*=\s*[\"']?(?!data:)\w", page)

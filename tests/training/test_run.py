@@ -39,7 +39,7 @@ def test_resuming_drops_lines_past_the_checkpoint(tmp_path: Path) -> None:
     resumed.close()
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 3] and lines[-2] == {"step": 3, "loss": 0.25, "norm": None}
-    assert lines[-1] == {"step": 3, "warning": "empty", "words": "silhouettes are empty"}
+    assert lines[-1] == {"step": 3, "warning": "empty", "message": "silhouettes are empty"}
     assert json.loads((run.path / "config.json").read_text()) == {"x": 1}
 
 

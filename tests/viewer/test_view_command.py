@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+import trimesh
 
 from command_line import error
 from sdfgan.cli.view import free_port
@@ -39,3 +43,15 @@ def test_addresses_that_are_not_ours(host: str) -> None:
 def test_what_is_no_name_of_a_host() -> None:
     with pytest.raises(UserError, match=rf"^--host {'a' * 70}: not the name of a host$"):
         free_port("a" * 70, None)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("viser") is None, reason="viser is not installed")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_an_output_that_takes_nothing(tmp_path: Path) -> None:
+    """Who cannot be told where the page is, is served none."""
+    trimesh.creation.box((0.6, 1.0, 0.8)).export(tmp_path / "box.ply")
+    command = [sys.executable, "-m", "sdfgan", "view", str(tmp_path / "box.ply"), "--port", "0"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr == "sdfgan view: error: output cannot be written: No space left on device\n"

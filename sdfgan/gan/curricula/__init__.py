@@ -1,4 +1,6 @@
-"""Curricula: settings of a run, and what changes at which step, as data. The JSON files beside this one are examples.
+"""Curricula: settings of a run, and what changes at which step, as data.
+
+The JSON files beside this one are recipes of this project, and those of dfr and pi-GAN.
 
 {"about": "...", "settings": {setting: value, ...}, "stages": [{"step": 0, setting: value, ...}, ...]}
 
@@ -15,9 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sdfgan.compat.curricula import FOLDER, THEIR_NAMES
 from sdfgan.errors import UserError
-from sdfgan.training.config import Config, is_of_type, today, type_name
+from sdfgan.training.config import Config, current_name, is_of_type, type_name
 from sdfgan.training.files import read_json
 
 STAGE_SETTINGS = {
@@ -38,6 +39,7 @@ STAGE_SETTINGS = {
     "latent_weight": float,
     "pose_weight": float,
 }
+_OTHER_NAMES = {"spatialsirenbaseline": "celeba"}  # the default of pi-GAN's command line
 _NOT_IN_A_CURRICULUM = {"curriculum", "stages", "output_dir", "resume", "load_dir", "dry_run", "device", "data"}
 
 
@@ -57,7 +59,7 @@ class Stage:
         """Undo `to_json`, for stages of a configuration of some type. Raises ValueError for what is none."""
         if not isinstance(values, dict) or type(values.get("step")) is not int or values["step"] < 0:
             raise ValueError(f'a stage must be {{"step": number, ...}}, got {json.dumps(values)}')
-        changes = {today(config_type, name): value for name, value in values.items() if name != "step"}
+        changes = {current_name(config_type, name): value for name, value in values.items() if name != "step"}
         for name, value in changes.items():
             if name not in STAGE_SETTINGS:
                 raise ValueError(f"a stage cannot change {name!r}: must be one of {', '.join(STAGE_SETTINGS)}")
@@ -77,14 +79,13 @@ class Curriculum:
 
 def curricula() -> dict[str, Path]:
     """The curricula that the package brings, by name."""
-    files = (path for folder in (Path(__file__).parent, FOLDER) for path in folder.glob("*.json"))
-    return {path.stem: path for path in sorted(files, key=lambda path: path.name)}
+    return {path.stem: path for path in sorted(Path(__file__).parent.glob("*.json"))}
 
 
 def load_curriculum(name_or_path: str, config: Config) -> Curriculum:
     """The curriculum of a name (in any case) or a file, for a configuration like `config`. Raises UserError."""
     name, ours = name_or_path.lower(), curricula()
-    path = ours.get(THEIR_NAMES.get(name, name), Path(name_or_path))
+    path = ours.get(_OTHER_NAMES.get(name, name), Path(name_or_path))
     if path.suffix != ".json":
         raise UserError(f"--curriculum must be one of {', '.join(ours)} or a .json file, got {name_or_path!r}")
     values = read_json(path)
@@ -117,7 +118,7 @@ def _settings(values: Any, config_type: type[Config]) -> dict[str, Any]:
     allowed = {field.name for field in dataclasses.fields(config_type)} - _NOT_IN_A_CURRICULUM
     settings = {}
     for given, value in values.items():
-        name = today(config_type, given)
+        name = current_name(config_type, given)
         if name not in allowed:
             raise ValueError(f"unknown setting {given!r}")
         value = tuple(value) if isinstance(value, list) else value

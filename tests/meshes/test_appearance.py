@@ -462,6 +462,23 @@ def test_emission_is_said(tmp_path: Path) -> None:
         assert sum("emissiveFactor is not read: what emits light looks darker" in note for note in notes) == said
 
 
+@pytest.mark.parametrize(
+    "material", [None, {}, {"doubleSided": True}, {"pbrMetallicRoughness": {"roughnessFactor": 1}}]
+)
+def test_a_material_without_a_colour_is_white(tmp_path: Path, material: dict[str, object] | None) -> None:
+    """As glTF's default is; a mesh without a material is grey, as one of any other format."""
+    path = tmp_path / "quad.gltf"
+    quad(baseColorFactor=[0, 0, 255, 255]).export(path)
+    content = json.loads(path.read_text())
+    content["materials"] = [material or {}]
+    if material is None:
+        del content["materials"], content["meshes"][0]["primitives"][0]["material"]
+    path.write_text(json.dumps(content))
+    model, notes = read_model(path)
+    grey = 178 if material is None else 255
+    assert notes == [] and seen(render_model(model, FRONT, 32, light=FLAT)[0], "top left") == [grey, grey, grey, 255]
+
+
 @pytest.mark.parametrize("wrong", ["x", 7, [1]])
 def test_materials_of_other_types_leave_the_model_grey(tmp_path: Path, wrong: object) -> None:
     quad(baseColorTexture=four_colours()).export(tmp_path / "quad.gltf")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sdfgan import ops
 from sdfgan.cameras import orbit_camera
-from sdfgan.compat.dfr import dfr_coverage, dfr_levels
 from sdfgan.fields.base import Field
+from sdfgan.raycast.dfr import dfr_coverage, dfr_levels
 from sdfgan.raycast.multiscale import image_of
 from sdfgan.raycast.sphere_trace import Rays, march
 
