@@ -126,7 +126,7 @@ MADE = {
         1,
         (
             "python tools/dataset.py render aircraft/ aircraft.zip --views 32 --resolution 128",
-            "python tools/train_gan.py --data aircraft.zip --resolution 64 --r1-gamma 20 "
+            "python tools/train_gan.py --data aircraft.zip --resolution 64 --r1-gamma 20 --r1-final 1 "
             "--learning-rate-generator 2.5e-4 --steps 2950 --view-resolution 160 --device cuda",
         ),
     ),
