@@ -57,7 +57,7 @@ def test_a_bar_counts_the_share_of_the_time(tmp_path: Path, capsys: pytest.Captu
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["metrics"].keys() == {"psnr"}
 
 
-def test_a_mesh_is_fitted(tmp_path: Path) -> None:
+def test_a_mesh_is_fitted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     box = trimesh.creation.box((0.6, 1.0, 0.8))
     box.export(tmp_path / "box.ply")
     out = tmp_path / "out"
@@ -66,6 +66,8 @@ def test_a_mesh_is_fitted(tmp_path: Path) -> None:
         "--width", "32", "--views-per-step", "3", "--video-frames", "3", "--mesh-resolution", "32",
     ]  # fmt: skip
     assert main(["fit-image", *arguments]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"done: open {out}/report.html, or look at views.png, mesh.glb, summary.json there"
     assert names(out) == {"views.png", "mesh.glb", "fit.mp4", *RUN}
     assert all(path.stat().st_size > 0 for path in out.iterdir())
     summary = json.loads((out / "summary.json").read_text())

@@ -57,4 +57,5 @@ def describe(metrics: dict[str, float], folder: Path) -> None:
     """Say how near the result is, and where it is."""
     for name, value in metrics.items():
         print(f"{name}: {value:.5g}")
-    print(f"wrote {folder}")
+    made = [name for name in ("views.png", "mesh.glb", "summary.json") if (folder / name).exists()]
+    print(f"done: open {folder}/report.html, or look at {', '.join(made)} there")
