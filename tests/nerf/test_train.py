@@ -287,19 +287,17 @@ def test_the_number_of_processes_and_threads_does_not_matter(scene: Path) -> Non
 
 @pytest.mark.parametrize("model", ["fast", "surface", "nerf"])
 def test_the_number_of_threads_within_a_chunk_does_not_matter(scene: Path, model: str) -> None:
-    """Kernels of the only chunk have all threads."""
-    data, results = load_scene(scene), []
-    sizes = {**(CLASSIC if model == "nerf" else FAST), "chunk_size": 512}
-    config = NerfConfig(data=scene, **sizes, model=model, steps=6).resolved()
-    before = torch.get_num_threads()
+    sizes = {**(CLASSIC if model == "nerf" else FAST), "chunk_size": 512, "model": model, "steps": 6}
+    config = NerfConfig(data=scene, **sizes).resolved()
+    before, results = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        trainer = NerfJob(config, data)
+        trainer = NerfJob(config, load_scene(scene))
         assert trainer.chunks == 1
         for _ in range(6):
             trainer.step()
         trainer.close()
-        results.append([p.detach().clone() for p in trainer.model.parameters()])
+        results.append(list(trainer.model.parameters()))
     torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
