@@ -93,6 +93,7 @@ class Kernels(Protocol):
         layers: dict,
         workspace: Tensor | None,
         plane_distance: float,
+        mirror: dict,
     ) -> None: ...
     def frustum_gaussians(
         self,

@@ -76,6 +76,15 @@ SDFGAN_HD int64_t live_entries(const TraceStep<T>& p) {
     return min_of(max_of<int64_t>(*p.count, 0), p.entries);
 }
 
+// Moves a point with these coordinates to where a network with a mirror is asked.
+template <class T>
+SDFGAN_HD void apply(const Mirror<T>& mirror, T& x, T& z) {
+    const T distance = mirror.x * x + mirror.z * z;
+    const T moved = std::sqrt(distance * distance + mirror.softness * mirror.softness) - distance;
+    x += mirror.x * moved;
+    z += mirror.z * moved;
+}
+
 // Advances with what `layers` collects; no step follows the `last` one.
 template <class T, class Collector>
 SDFGAN_HD bool advance_or_end(RayState<T>& ray, T sdf, const MarchRules<T>& rules,

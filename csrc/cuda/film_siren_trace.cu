@@ -18,6 +18,7 @@ struct LevelTrace {
     const float* cameras;
     const float* jitter;  // null except for the last level
     float plane_distance;
+    Mirror<float> mirror;
     const float* parent_state;  // [5, images * parent_size^2] of the level before; null: none
     const uint8_t* parent_status;
     int64_t parent_size;
@@ -193,6 +194,7 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
             for (int axis = 0; axis < 3; ++axis) {
                 tile.x[row][axis] = camera[4 * axis + 3] + slot.state.t * slot.direction[axis];
             }
+            if (p.mirror.softness > 0) apply(p.mirror, tile.x[row][0], tile.x[row][2]);
             tile.film[row] = static_cast<uint32_t>(slot.image * film_size(p.network));
         }
         if (!network.any(has)) break;
@@ -271,6 +273,7 @@ void launch(const FilmSirenTrace<float>& p, const Where& where) {
     level.network = p.network;
     level.cameras = p.cameras;
     level.plane_distance = p.plane_distance;
+    level.mirror = p.mirror;
     level.counts = reinterpret_cast<unsigned long long*>(p.counts);
     level.next_pixel = reinterpret_cast<unsigned long long*>(workspace);
     auto* status = workspace + w.status;

@@ -108,9 +108,10 @@ struct FilmSirenTrace {
     LayerArrays<T> layers;  // of the rays of the last level; rays = images * size^2
     void* workspace;        // film_siren_trace_workspace() bytes; CUDA only
     T plane_distance;       // 1/tan(fov/2)
+    Mirror<T> mirror;       // of the network
 
     SDFGAN_FIELDS(network, cameras, levels, jitter, status, distance, nearest, counts, layers,
-                  workspace, plane_distance)
+                  workspace, plane_distance, mirror)
 };
 
 }  // namespace sdfgan

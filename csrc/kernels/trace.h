@@ -19,6 +19,15 @@ struct LayerArrays {
     SDFGAN_FIELDS(layers, count, open, most)
 };
 
+// A plane through the vertical axis; see sdfgan/ops/film_siren.py. None where softness is 0.
+template <class T>
+struct Mirror {
+    T x, z;  // of its unit normal
+    T softness;
+
+    SDFGAN_FIELDS(x, z, softness)
+};
+
 // One evaluation of the rays that are alive, and their stable compaction; see core/march.h.
 // Entry k < count is ray alive[k], whose field value is values[k]. Entries outside [0, rays) are
 // dropped. Each ray occurs at most once.

@@ -19,6 +19,7 @@ from sdfgan import _C, ops
 from sdfgan.checks import check_whole
 from sdfgan.conditions import Condition
 from sdfgan.fields.base import Field, FieldSample, linear_layers
+from sdfgan.ops.film_siren import Mirror, mirrored, through_mirror
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
 _MIN_ROWS = 8
@@ -78,6 +79,7 @@ class FilmSirenSDF(Field):
             latent gives four colours, and they are the log-odds of the second to fourth against the first, by which
             the colours are mixed: a shape has few colours, however its texture varies.
         prior_radius: radius of the sphere that the untrained field represents.
+        mirror: of all shapes and colours, or None.
 
     Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if neither forward mode
     nor a `torch.func` transform is active and: on a CPU, if they are float32 or float64, the width is a multiple of 16
@@ -106,6 +108,7 @@ class FilmSirenSDF(Field):
         omega_texture: float = 3.0,
         color_space: str = "rgb",
         prior_radius: float = 0.5,
+        mirror: Mirror | None = None,
     ) -> None:
         super().__init__()
         layers = {"trunk_layers": trunk_layers, "sdf_layers": sdf_layers, "texture_layers": texture_layers}
@@ -119,6 +122,7 @@ class FilmSirenSDF(Field):
         self.latent_size = latent_size + texture_latent_size
         self.color_space = color_space
         self.prior_radius = prior_radius
+        self.mirror = mirror
 
         geometry_layers = trunk_layers + sdf_layers
         self.omegas = [omega_first] + [omega_hidden] * (geometry_layers - 1) + [omega_texture] * texture_layers
@@ -215,7 +219,7 @@ class FilmSirenSDF(Field):
         if precision not in packs or packs[precision].versions != versions:
             with torch.enable_grad():
                 network = self._pack(precision, width)
-            pairs = zip(network._fields[:-1], network[:-1], strict=True)
+            pairs = zip(network._fields[:-2], network.tensors, strict=True)
             tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in pairs}
             detached = network._replace(**tensors)
             packs[precision] = _Pack(network, detached, used, versions)
@@ -268,7 +272,7 @@ class FilmSirenSDF(Field):
         scale, shift = (
             _padded(film, 0, width - self.width).contiguous() for film in (condition.scales, condition.shifts)
         )
-        return network._replace(scale=scale, shift=shift)
+        return network._replace(scale=scale, shift=shift, mirror=self.mirror)
 
     def sdf(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Signed distances [N]; see `Field.sdf`."""
@@ -276,7 +280,7 @@ class FilmSirenSDF(Field):
             return ops.film_siren(points.contiguous(), _rows(points, condition, image), network)
         if not torch.is_grad_enabled() and points.is_cuda:
             return self._sdf_without_counts(points, condition, _rows(points, condition, image))
-        grouped, groups, condition = _group(points, image, condition)
+        grouped, groups, condition = _group(mirrored(points, self.mirror), image, condition)
         features = grouped
         for index in range(self.trunk_layers + self.sdf_layers):
             features = self._layer(condition, index, features)[0].sin()
@@ -294,15 +298,15 @@ class FilmSirenSDF(Field):
         """Distances [N] and gradients [N, 3] by an explicit adjoint pass, whose graph is of first order."""
         if (network := self._for_kernels(points, condition)) is not None:
             return ops.film_siren_sample(points.contiguous(), _rows(points, condition, image), network)[:2]
-        grouped, groups, condition = _group(points, image, condition)
+        grouped, groups, condition = _group(mirrored(points, self.mirror), image, condition)
         value, gradient, _ = self._geometry(grouped, condition)
-        return _ungroup(value, groups), _ungroup(gradient, groups)
+        return _ungroup(value, groups), through_mirror(_ungroup(gradient, groups), points, self.mirror)
 
     def rgb(self, points: Tensor, condition: Any = None, image: Tensor | None = None) -> Tensor:
         """Albedo [N, 3]; see `Field.rgb`."""
         if self._for_kernels(points, condition) is not None:
             return self.evaluate(points, condition, image).rgb
-        grouped, groups, condition = _group(points, image, condition)
+        grouped, groups, condition = _group(mirrored(points, self.mirror), image, condition)
         trunk = grouped
         for index in range(self.trunk_layers):
             trunk = self._layer(condition, index, trunk)[0].sin()
@@ -314,14 +318,15 @@ class FilmSirenSDF(Field):
             rows = _rows(points, condition, image)
             value, gradient, texture = ops.film_siren_sample(points.contiguous(), rows, network)
             return FieldSample(value, gradient, self._colour(texture, condition.base_color.index_select(0, rows)))
-        grouped, groups, condition = _group(points, image, condition)
+        grouped, groups, condition = _group(mirrored(points, self.mirror), image, condition)
         value, gradient, trunk = self._geometry(grouped, condition)
         rgb = self._texture(trunk, condition)
-        return FieldSample(_ungroup(value, groups), _ungroup(gradient, groups), _ungroup(rgb, groups))
+        gradient = through_mirror(_ungroup(gradient, groups), points, self.mirror)
+        return FieldSample(_ungroup(value, groups), gradient, _ungroup(rgb, groups))
 
     def _sdf_without_counts(self, points: Tensor, condition: FilmCondition, rows: Tensor) -> Tensor:
         """FiLM gathered for each point: more memory, but the host need not know how many points an image has."""
-        features = points
+        features = points = mirrored(points, self.mirror)
         for index in range(self.trunk_layers + self.sdf_layers):
             phases = condition.scales[:, index][rows] * (features @ self.weights[index].T)
             features = torch.sin(phases + condition.shifts[:, index][rows])

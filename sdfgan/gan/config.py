@@ -126,6 +126,9 @@ class GanConfig(Config):
     color_space: Literal["rgb", "hsv", "palette"] | None = None
     """Colour space of the texture branch's outputs; with palette they mix four colours that each shape has. Default:
     palette for film-siren, else rgb."""
+    symmetric_from: Annotated[int | None, NotNegative, AtMost(10**9)] = None
+    """Step from which all shapes have left and right alike, as aircraft, chairs and cars have: about the plane about
+    which they nearly are then. Give it when shapes can be told, after a tenth of the steps. Default: never."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5
@@ -485,6 +488,8 @@ def check_settings(config: ResolvedGanConfig) -> None:
 def _check_generator(config: ResolvedGanConfig) -> None:
     if config.generator != "film-siren" and config.color_space != "rgb":
         raise UserError(f"--color-space {config.color_space} is for --generator film-siren, got {config.generator}")
+    if config.generator != "film-siren" and config.symmetric_from is not None:
+        raise UserError(f"--symmetric-from is for --generator film-siren, got {config.generator}")
     if config.generator == "dfr" and config.texture_latent_size:
         raise UserError("--texture-latent-size: the dfr generator has one latent")
     if config.light != "headlight" and (config.renderer == "dfr" or config.generator == "pi-gan"):

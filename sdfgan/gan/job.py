@@ -119,6 +119,9 @@ class GanJob(TrainingState):
         """One update of the generator, and as many as are set of the discriminator."""
         objective = Objective.at(self.config, self.steps_done)
         config = objective.config
+        since = config.symmetric_from
+        if since is not None and self.steps_done >= since and self.mirror is None:
+            self.find_mirror()
         batches = Batches(config, self.random, self.device, self.ranks)
         self.set_learning_rates(config)
         if self.room is not None:

@@ -17,6 +17,7 @@ from sdfgan.fields import Field, FilmSirenSDF, MlpSDF, PiGanField
 from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.poses import PoseHistogram, PoseLearner
+from sdfgan.ops import Mirror
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.training.config import chosen, flag_of
 
@@ -79,6 +80,8 @@ def load_generator(path: str | Path, weights: Weights = "ema") -> tuple[Field, R
     unpack_module(generator, saved.tensors, "generator" if weights == "raw" else weights, saved.folder)
     if isinstance(generator, PiGanField):
         generator.measure_slope()
+    if isinstance(generator, FilmSirenSDF):
+        generator.mirror = mirror_of(saved)
     return generator.eval().requires_grad_(False), config
 
 
@@ -90,6 +93,17 @@ def config_of(saved: Saved) -> ResolvedGanConfig:
         found = json.dumps(kind)
         raise UserError(f"{saved.folder}: expected a checkpoint of train_gan.py, got one of kind {found}{where}")
     return GanConfig.from_json(config, saved.folder)
+
+
+def mirror_of(saved: Saved) -> Mirror | None:
+    """The plane about which the shapes of a checkpoint are alike, if there is one. Raises UserError if it is none."""
+    values = saved.state.get("mirror")
+    if values is None:
+        return None
+    numbers = isinstance(values, list) and all(isinstance(value, float) and math.isfinite(value) for value in values)
+    if not numbers or len(values) != 3 or abs(math.hypot(*values[:2]) - 1) > 1e-3 or not 0 < values[2] < 1:
+        raise UserError(f"{saved.folder}: mirror must be a unit normal (x, z) and a softness, got {values!r:.80}")
+    return Mirror(*values)
 
 
 def require_alike(config: ResolvedGanConfig, saved: Saved) -> None:

@@ -20,8 +20,10 @@ from sdfgan.gan import augment
 from sdfgan.gan.config import ResolvedGanConfig, check_settings
 from sdfgan.gan.discriminators import DISCRIMINATORS, add_spectral_norm
 from sdfgan.gan.losses import ADVERSARIAL_LOSSES
-from sdfgan.gan.models import make_generator, poses_of
+from sdfgan.gan.models import make_generator, mirror_of, poses_of
 from sdfgan.gan.poses import PoseLearner
+from sdfgan.gan.symmetry import find_mirror
+from sdfgan.ops import Mirror
 from sdfgan.raycast import Room
 from sdfgan.training.checkpoint import (
     Saved,
@@ -119,6 +121,24 @@ class TrainingState(Job):
     def average(self) -> Field:
         """The moving average of the generator that images are made from."""
         return self.averages["ema"]
+
+    @property
+    def mirror(self) -> Mirror | None:
+        """The plane about which all shapes are alike, if there is one."""
+        return getattr(self.generator, "mirror", None)
+
+    @mirror.setter
+    def mirror(self, mirror: Mirror | None) -> None:
+        for field in (self.generator, *self.averages.values()):
+            if isinstance(field, FilmSirenSDF):
+                field.mirror = mirror
+
+    def find_mirror(self) -> None:
+        """Let the plane about which shapes are nearly alike be their mirror. All processes take that of the first."""
+        if isinstance(self.average, FilmSirenSDF):
+            found = find_mirror(self.average, self.config.latent_std)
+            values = self.ranks.gather(torch.tensor([found], dtype=torch.float64, device=self.device))[0]
+            self.mirror = Mirror(*values.tolist())
 
     @property
     def poses(self) -> PoseDistribution:
@@ -227,6 +247,7 @@ class TrainingState(Job):
             **self.updates.state(),
             "averages_warm_up": self.averages_warm_up,
             "augmented": self.augmented,
+            "mirror": None if self.mirror is None else list(self.mirror),
             "signs": self._signs,
         }
 
@@ -257,6 +278,7 @@ class TrainingState(Job):
         unpack_module(self.discriminator, tensors, "discriminator", source)
         for name, module in self.averages.items():
             unpack_module(module, tensors, name, source)
+        self.mirror = mirror_of(saved)
 
 
 def _leave_out_unreached(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -11,6 +11,7 @@ from .encoding import positional_encoding
 from .film_siren import (
     CUDA_WIDTHS,
     FilmSirenNetwork,
+    Mirror,
     film_siren,
     film_siren_sample,
     film_siren_variation,
@@ -44,6 +45,7 @@ __all__ = [
     "MeshDistance",
     "MeshHits",
     "MeshTree",
+    "Mirror",
     "PixelSamples",
     "PixelViews",
     "RayStatus",

@@ -25,6 +25,17 @@ _MATRICES = {
 }  # `Matrices` of csrc/kernels/film_siren.h
 
 
+class Mirror(NamedTuple):
+    """A plane through the vertical axis on whose sides a field is alike: the network is asked on one of them, at points
+    whose distance d from the plane is sqrt(d^2 + softness^2) instead. That is smooth in the plane, and no steeper than
+    |d|.
+    """
+
+    x: float  # of the unit normal (x, 0, z), to the side where the network is asked
+    z: float
+    softness: float  # world units; above 0
+
+
 class FilmSirenNetwork(NamedTuple):
     """A FiLM-SIREN as the kernels take it: one copy of the weights for all images, and FiLM for each.
 
@@ -42,6 +53,12 @@ class FilmSirenNetwork(NamedTuple):
     scale: Tensor  # [B, layers, W]
     shift: Tensor  # [B, layers, W]
     layers: tuple[int, int, int]  # of trunk, sdf (both at least 1) and texture
+    mirror: Mirror | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """All but the last two, in order."""
+        return list(self[:-2])
 
 
 def pack_matrices(weights: Tensor, precision: str = "fp32", device: str | None = None) -> Tensor:
@@ -98,13 +115,13 @@ def film_siren(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tens
             gives NaN.
     """
     tensors = _tensors("film_siren", network, points=points, image=image)
-    return _film_siren(points, image, tensors, list(network.layers))
+    return _film_siren(mirrored(points, network.mirror), image, tensors, list(network.layers))
 
 
 def film_siren_variation(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> Tensor:
     """Zeros [N] with the gradient of `film_siren`: nothing is evaluated before it is wanted; see there."""
     tensors = _tensors("film_siren_variation", network, points=points, image=image)
-    return _film_siren_variation(points, image, tensors, list(network.layers))
+    return _film_siren_variation(mirrored(points, network.mirror), image, tensors, list(network.layers))
 
 
 def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) -> tuple[Tensor, Tensor, Tensor]:
@@ -122,12 +139,36 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
     Not differentiable with bfloat16 matrices: RuntimeError for tensors that require grad.
     """
     tensors = _tensors("film_siren_sample", network, points=points, image=image)
-    return _film_siren_sample(points, image, tensors, list(network.layers))
+    asked = mirrored(points, network.mirror)
+    value, gradient, texture = _film_siren_sample(asked, image, tensors, list(network.layers))
+    return value, through_mirror(gradient, points, network.mirror), texture
+
+
+def mirrored(points: Tensor, mirror: Mirror | None) -> Tensor:
+    """Where a network with a mirror is asked, [..., 3], for points [..., 3]. Differentiable."""
+    if mirror is None:
+        return points
+    x, y, z = points.unbind(-1)
+    distance = mirror.x * x + mirror.z * z
+    moved = torch.sqrt(distance.square() + mirror.softness**2) - distance
+    return torch.stack((x + mirror.x * moved, y, z + mirror.z * moved), -1)
+
+
+def through_mirror(gradient: Tensor, points: Tensor, mirror: Mirror | None) -> Tensor:
+    """The gradient [..., 3] by points [..., 3] of one by where the network was asked for them. Differentiable."""
+    if mirror is None:
+        return gradient
+    x, _, z = points.unbind(-1)
+    distance = mirror.x * x + mirror.z * z
+    slope = distance / torch.sqrt(distance.square() + mirror.softness**2)
+    by_x, by_y, by_z = gradient.unbind(-1)
+    more = (slope - 1) * (mirror.x * by_x + mirror.z * by_z)
+    return torch.stack((by_x + mirror.x * more, by_y, by_z + mirror.z * more), -1)
 
 
 def named_tensors(network: FilmSirenNetwork) -> dict[str, Tensor]:
     """Those of the network, by name."""
-    return dict(zip(network._fields[:-1], network[:-1], strict=True))
+    return dict(zip(network._fields[:-2], network.tensors, strict=True))
 
 
 def _tensors(op: str, network: FilmSirenNetwork, points: Tensor, image: Tensor) -> list[Tensor]:
@@ -138,7 +179,7 @@ def _tensors(op: str, network: FilmSirenNetwork, points: Tensor, image: Tensor) 
         refuse_gradient(op, " by packed matrices on CUDA, but by `transposed`", hidden=network.hidden)
     elif network.hidden.dtype == torch.bfloat16:
         refuse_gradient(op, " with bfloat16 matrices", **named)
-    return list(network[:-1])
+    return network.tensors
 
 
 def check_network(check: Checker, network: list[Tensor], layers: list[int], like: Tensor) -> None:

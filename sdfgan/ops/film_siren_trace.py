@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from ._library import REAL, Checker, native, refuse_gradient, register, workspace
-from .film_siren import FilmSirenNetwork, check_network, named_tensors, native_network
+from .film_siren import FilmSirenNetwork, Mirror, check_network, named_tensors, native_network
 from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 _LEVEL_NUMBERS = len(TraceLevel._fields) - 1 + len(MarchRules._fields)
+_NO_MIRROR = Mirror(1.0, 0.0, 0.0)
 
 
 def film_siren_trace(
@@ -42,12 +43,20 @@ def film_siren_trace(
         counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [max_layers, 4, B R R]
         and counts [B R R] of a `LayerState`.
     """
-    tensors = list(network[:-1])
     refuse_gradient("film_siren_trace", cameras=cameras, **named_tensors(network))
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")
     flat = [float(x) for level in levels for x in (level.size, level.steps, *level.rules, *level[3:])]
-    outputs = _film_siren_trace(cameras, tensors, list(network.layers), flat, fov, jitter, max_layers)
+    outputs = _film_siren_trace(
+        cameras,
+        network.tensors,
+        list(network.layers),
+        list(network.mirror or _NO_MIRROR),
+        flat,
+        fov,
+        jitter,
+        max_layers,
+    )
     status, distance, nearest, counts, met, complete = outputs
     return status, distance, nearest, counts, LayerState(met, complete, met.new_empty(5, 0))
 
@@ -56,6 +65,7 @@ def _trace_fake(
     cameras: Tensor,
     network: list[Tensor],
     layers: list[int],
+    mirror: list[float],
     levels: list[float],
     fov: float,
     jitter: Tensor | None,
@@ -77,7 +87,7 @@ def _trace_fake(
 
 def _trace_kernel(*given: Any) -> tuple[Tensor, ...]:
     outputs = _trace_fake(*given)
-    cameras, network, layers, levels, fov, jitter, max_layers = given
+    cameras, network, layers, mirror, levels, fov, jitter, max_layers = given
     status, distance, nearest, counts, layers_met, complete = outputs
     described = [native_level(levels[i : i + _LEVEL_NUMBERS]) for i in range(0, len(levels), _LEVEL_NUMBERS)]
     sizes = [level["size"] for level in described]
@@ -93,6 +103,7 @@ def _trace_kernel(*given: Any) -> tuple[Tensor, ...]:
         layers=native_layers(layers_met, complete, None) if max_layers else native_layers(None, None, None),
         workspace=workspace(cameras, "film_siren_trace", cameras.shape[0], sizes),
         plane_distance=1 / math.tan(fov / 2),
+        mirror=dict(zip(Mirror._fields, mirror, strict=True)),
     )
     return outputs
 
@@ -106,8 +117,8 @@ def native_level(numbers: list[float]) -> dict:
 
 
 _film_siren_trace = register(
-    "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] levels, float fov, Tensor? jitter,"
-    " int max_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "film_siren_trace(Tensor cameras, Tensor[] network, int[] layers, float[] mirror, float[] levels, float fov,"
+    " Tensor? jitter, int max_layers) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _trace_kernel,
     _trace_fake,
 )

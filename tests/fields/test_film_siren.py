@@ -97,7 +97,7 @@ def test_a_network_with_a_graph_is_padded_for_cuda(monkeypatch: pytest.MonkeyPat
     assert network.transposed.shape == (layers - 1, width, width) and not network.hidden.requires_grad
     assert torch.equal(network.transposed[0, : field.width, : field.width], field.weights[1])
     monkeypatch.undo()
-    sum(tensor.sum() for tensor in network[:-1] if tensor.requires_grad).backward()
+    sum(tensor.sum() for tensor in network.tensors if tensor.requires_grad).backward()
     assert all((weight.grad == 1).all() for weight in field.weights)
 
 

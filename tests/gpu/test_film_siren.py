@@ -104,7 +104,7 @@ def test_gradients_wait_for_nothing_and_have_the_same_bits(precision, width):
     image[5] = -1
 
     def run() -> tuple[torch.Tensor, ...]:
-        return torch.ops.sdfgan.film_siren_backward(points, image, list(net[:-1]), list(net.layers), *grads)
+        return torch.ops.sdfgan.film_siren_backward(points, image, net.tensors, list(net.layers), *grads)
 
     expected = run()
     assert expected[0][5].isnan().all() and not any(e.isnan().any() for e in expected[1:])
@@ -289,7 +289,7 @@ def test_wrong_tensors_are_refused():
     with pytest.raises(ValueError, match=r"film_siren: points must be \[N, 3\] float32"):
         ops.film_siren(points.double(), image, net)
     with pytest.raises(ValueError, match=r"film_siren: first must be .* on cuda:0, got .* on cpu"):
-        ops.film_siren(points, image, FilmSirenNetwork(*(t.cpu() for t in net[:-1]), net.layers))
+        ops.film_siren(points, image, FilmSirenNetwork(*(t.cpu() for t in net.tensors), net.layers))
     slice_of_more = torch.zeros(65, device="cuda")[1:]
     with pytest.raises(ValueError, match="aligned to 16 bytes"):
         ops.film_siren(points, image, net._replace(sdf_head=slice_of_more))

@@ -222,7 +222,8 @@ void trace(const Network<T>& network, int64_t size, int most = 0) {
                                       counts,
                                       collected,
                                       nullptr,
-                                      T(distance)},
+                                      T(distance),
+                                      {}},
                     {-1, nullptr, threads});
         int64_t found = 0;
         for (int64_t i = 0; i < pixels; ++i) {

@@ -24,7 +24,7 @@ pytestmark = needs_emulation
 
 def described(net: FilmSirenNetwork) -> dict:
     """`FilmSiren` of csrc/kernels/film_siren.h, of a network that is packed for CUDA."""
-    return native_network(list(net[:-1]), list(net.layers))
+    return native_network(net.tensors, list(net.layers))
 
 
 def sample(

@@ -31,7 +31,7 @@ def gradients(
     device: int = HOPPER,
 ) -> list[Tensor]:
     """By points, first, matrices, heads, constants and FiLM, as `exact_gradients`; memory is full of NaN before."""
-    network, layers = list(net.for_cuda(precision)[:-1]), list(net.layers)
+    network, layers = net.for_cuda(precision).tensors, list(net.layers)
     results = [torch.full_like(t, torch.nan) for t in (points, net.first, net.matrices, *net.rest)]
     names = ("points", "first", "hidden", "sdf_head", "texture_head", "constants", "scale", "shift")
     with on_gpu(emulated, device):

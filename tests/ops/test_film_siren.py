@@ -49,7 +49,7 @@ def network(images, width, layers=(2, 1, 1), dtype=torch.float32, seed=0, precis
 
 
 def double(net: FilmSirenNetwork) -> FilmSirenNetwork:
-    return FilmSirenNetwork(*(tensor.double() for tensor in net[:-1]), net.layers)
+    return FilmSirenNetwork(*(tensor.double() for tensor in net.tensors), net.layers)
 
 
 def some_points(counts, dtype=torch.float32, seed=0):
@@ -278,14 +278,14 @@ def test_no_pictures():
 def test_opcheck():
     net = network(2, 16)
     points, image = some_points([5, 4])
-    weights, layers = list(net[:-1]), list(net.layers)
+    weights, layers = net.tensors, list(net.layers)
     torch.library.opcheck(torch.ops.sdfgan.film_siren.default, (points, image, weights, layers))
     torch.library.opcheck(torch.ops.sdfgan.film_siren_sample.default, (points, image, weights, layers))
     flat = [16.0, 30.0, *MarchRules(1e-3), 1.0, 0.0, 0.0, 8.0]
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # or the count of lanes may differ between runs
     try:
-        arguments = (some_cameras(2), weights, layers, flat, 0.4, None, 2)
+        arguments = (some_cameras(2), weights, layers, [0.6, 0.8, 0.02], flat, 0.4, None, 2)
         torch.library.opcheck(torch.ops.sdfgan.film_siren_trace.default, arguments)
     finally:
         torch.set_num_threads(before)
@@ -328,7 +328,7 @@ def test_tensors_on_cuda_are_checked(precision):
     net = RandomNetwork(2, 64, (2, 1, 1)).for_cuda(precision)
     with FakeTensorMode() as mode:
         fake = FilmSirenNetwork(
-            *(torch.empty_like(mode.from_tensor(tensor), device="cuda") for tensor in net[:-1]), net.layers
+            *(torch.empty_like(mode.from_tensor(tensor), device="cuda") for tensor in net.tensors), net.layers
         )
         points, image = torch.rand(5, 3, device="cuda"), torch.zeros(5, dtype=torch.int64, device="cuda")
         assert film_siren(points, image, fake).shape == (5,)

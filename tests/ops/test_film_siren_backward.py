@@ -200,7 +200,7 @@ def test_a_batch_of_nan_spoils_its_own_points_alone():
 def test_opcheck():
     case = Case([5, 4], 16)
     own = case.weights.leaves(torch.float32)
-    network = [tensor.detach().requires_grad_() for tensor in own.network(case.layers)[:-1]]
+    network = [tensor.detach().requires_grad_() for tensor in own.network(case.layers).tensors]
     network[2].requires_grad_(False)
     arguments = (own.points, case.image, network, list(case.layers))
     torch.library.opcheck(torch.ops.sdfgan.film_siren.default, arguments)
@@ -254,7 +254,7 @@ def test_the_graph_keeps_nothing_but_what_it_was_given():
     network = own.network(case.layers)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         film_siren_sample(own.points, case.image, network)
-    given_ = [own.points, case.image, *network[:-1]]
+    given_ = [own.points, case.image, *network.tensors]
     assert sum(kept.values()) == sum(tensor.untyped_storage().nbytes() for tensor in given_)
 
 
@@ -290,7 +290,7 @@ def test_rejections(monkeypatch):
     bf16 = pack_matrices(own.matrices.detach(), "bf16")
     with pytest.raises(RuntimeError, match="film_siren: not differentiable with bfloat16 matrices, but points"):
         film_siren(own.points, case.image, own.network(case.layers)._replace(hidden=bf16, transposed=bf16))
-    plain = own.points.detach(), case.image, [t.detach() for t in own.network(case.layers)[:-1]], list(case.layers)
+    plain = own.points.detach(), case.image, [t.detach() for t in own.network(case.layers).tensors], list(case.layers)
     backward = torch.ops.sdfgan.film_siren_backward.default
     with pytest.raises(ValueError, match=r"film_siren_backward: grad_sdf must be \[N\] float32, got \[4\] float32"):
         backward(*plain, torch.zeros(4), None, None)

@@ -44,11 +44,11 @@ class RandomNetwork:
 
     def on_cuda(self, precision: str, device: str = "cuda") -> FilmSirenNetwork:
         network = self.for_cuda(precision)
-        return FilmSirenNetwork(*(tensor.to(device) for tensor in network[:-1]), network.layers)
+        return FilmSirenNetwork(*(tensor.to(device) for tensor in network.tensors), network.layers)
 
     def exact(self, points: Tensor, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values, gradients and textures in float64."""
-        double = FilmSirenNetwork(*(tensor.double() for tensor in self.on_cpu()[:-1]), self.layers)
+        double = FilmSirenNetwork(*(tensor.double() for tensor in self.on_cpu().tensors), self.layers)
         return reference.film_siren_sample(points.double(), image, double)
 
     def exact_gradients(
