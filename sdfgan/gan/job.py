@@ -122,6 +122,9 @@ class GanJob(TrainingState):
         since = config.symmetric_from
         if since is not None and self.steps_done >= since and self.mirror is None:
             self.find_mirror()
+            if self.ranks.first and self.mirror is not None:
+                azimuth = math.degrees(math.atan2(self.mirror.x, self.mirror.z)) % 180
+                print(f"\nstep {self.steps_done}: left and right are alike from now on; left is at azimuth {azimuth:.0f}")
         batches = Batches(config, self.random, self.device, self.ranks)
         self.set_learning_rates(config)
         if self.room is not None:

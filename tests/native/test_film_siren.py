@@ -12,7 +12,7 @@ from torch import Tensor
 from emulation import AMPERE, HOPPER, TURING, needs_emulation
 from networks import RandomNetwork, some_cameras, some_points
 from sdfgan import cameras, ops
-from sdfgan.ops import FilmSirenNetwork, MarchRules, RayStatus, TraceLevel
+from sdfgan.ops import FilmSirenNetwork, MarchRules, Mirror, RayStatus, TraceLevel
 from sdfgan.ops.film_siren import native_network
 from sdfgan.ops.film_siren_trace import native_level
 from sdfgan.ops.trace import native_layers
@@ -136,6 +136,7 @@ def trace(
         layers=native_layers(layers, complete, None) if max_layers else native_layers(None, None, None),
         workspace=torch.full((emulated.film_siren_trace_workspace(device, images, sizes),), 77, dtype=torch.uint8),
         plane_distance=1 / math.tan(cameras.DEFAULT_FOV / 2),
+        mirror=(net.mirror or Mirror(1.0, 0.0, 0.0))._asdict(),
     )
     return status, distance, nearest, counts, layers, complete
 
@@ -167,6 +168,18 @@ def test_fp32_traces_like_the_cpu(emulated, levels, width, layers, device, image
         torch.testing.assert_close(a[same], e[same], atol=2e-5, rtol=0)
     assert abs(int(counts[0]) - int(expected[3][0])) <= 20
     assert counts[0] <= counts[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_mirrored_traces_are_those_of_the_cpu(emulated, precision):
+    net, levels, mirror = RandomNetwork(2, 64, (2, 1, 1)), LEVELS["march"], Mirror(0.6, -0.8, 0.05)
+    status, distance, *_ = trace(emulated, HOPPER, net.for_cuda(precision)._replace(mirror=mirror), levels, None)
+    expected = ops.film_siren_trace(some_cameras(2), levels, net.on_cpu()._replace(mirror=mirror), FOV)
+    other = ops.film_siren_trace(some_cameras(2), levels, net.on_cpu(), FOV)
+    hit = (status == RayStatus.HIT) & (expected[0] == RayStatus.HIT)
+    assert hit.sum() > 100 and (status != expected[0]).sum() <= 2
+    assert (distance - expected[1])[hit].abs().median() < 1e-4
+    assert (distance - other[1])[hit].abs().median() > 1e-2
 
 
 def test_layers_are_those_of_the_cpu(emulated):

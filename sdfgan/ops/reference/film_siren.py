@@ -28,13 +28,14 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
 
     with torch.enable_grad():
         x = points if graph and points.requires_grad else points.detach().requires_grad_()
-        trunk = x
+        asked = _mirrored(x, network)
+        trunk = asked
         for index in range(trunk_layers):
             trunk = layer(index, trunk)
         features = trunk
         for index in range(trunk_layers, trunk_layers + sdf_layers):
             features = layer(index, features)
-        prior = (x.square().sum(-1) + network.constants[0]).sqrt() + network.constants[1]
+        prior = (asked.square().sum(-1) + network.constants[0]).sqrt() + network.constants[1]
         sdf = features @ network.sdf_head + prior
         (gradient,) = torch.autograd.grad(sdf.sum(), x, retain_graph=True, create_graph=graph)
         features = trunk
@@ -42,3 +43,12 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
             features = layer(index, features)
         texture = features @ network.texture_head.T
     return (sdf, gradient, texture) if graph else (sdf.detach(), gradient, texture.detach())
+
+
+def _mirrored(points: Tensor, network: FilmSirenNetwork) -> Tensor:
+    if network.mirror is None:
+        return points
+    x, z, softness = network.mirror
+    normal = points.new_tensor((x, 0.0, z))
+    distance = points @ normal
+    return points + (torch.sqrt(distance**2 + softness**2) - distance)[:, None] * normal
