@@ -437,7 +437,7 @@ def _r1_gamma(resolution: int) -> float:
 
 
 _FORMER = {"shapes": "solids", "color_space": "rgb", "r1_final": 1.0}  # of runs from before these settings
-_ONLY_FOR = {"mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
+_ONLY_FOR = {"film-siren": ("symmetric_from",), "mlp": ("octaves", "weight_norm"), "dfr": ("shared_film",)}
 
 
 def largest_part(whole: int, most: int) -> int:
@@ -488,16 +488,12 @@ def check_settings(config: ResolvedGanConfig) -> None:
 def _check_generator(config: ResolvedGanConfig) -> None:
     if config.generator != "film-siren" and config.color_space != "rgb":
         raise UserError(f"--color-space {config.color_space} is for --generator film-siren, got {config.generator}")
-    if config.generator != "film-siren" and config.symmetric_from is not None:
-        raise UserError(f"--symmetric-from is for --generator film-siren, got {config.generator}")
     if config.generator == "dfr" and config.texture_latent_size:
         raise UserError("--texture-latent-size: the dfr generator has one latent")
     if config.light != "headlight" and (config.renderer == "dfr" or config.generator == "pi-gan"):
         raise UserError(f"--light {config.light} is for surfaces and our renderer: not for dfr's, nor for pi-gan")
-    if config.generator != "pi-gan":
-        return
     for name in ("texture_latent_size", "eikonal_weight", "back_face_weight", "minimal_surface_weight"):
-        if getattr(config, name):
+        if config.generator == "pi-gan" and getattr(config, name):
             raise UserError(f"{flag_of(name)} must be 0: --generator pi-gan has no surface to apply it to")
-    if config.renderer != "sdfgan":
+    if config.generator == "pi-gan" and config.renderer != "sdfgan":
         raise UserError(f"--renderer {config.renderer} is for surfaces: not for --generator pi-gan")

@@ -124,7 +124,7 @@ class GanJob(TrainingState):
             self.find_mirror()
             if self.ranks.first and self.mirror is not None:
                 azimuth = math.degrees(math.atan2(self.mirror.x, self.mirror.z)) % 180
-                print(f"\nstep {self.steps_done}: left and right are alike from now on; left is at azimuth {azimuth:.0f}")
+                print(f"\nstep {self.steps_done}: left and right are alike now, and lie at azimuth {azimuth:.0f}")
         batches = Batches(config, self.random, self.device, self.ranks)
         self.set_learning_rates(config)
         if self.room is not None:

@@ -27,7 +27,7 @@ from sdfgan.meshes.isosurface import parts_of
 from sdfgan.metrics import pairwise_chamfer, shape_scores
 from sdfgan.training.progress import progress
 
-_RESOLUTION = 64  # grid cells along a side of the box that generated shapes are taken from
+_RESOLUTION = 128  # grid cells along a side of the box that generated shapes are taken from, as `extract-mesh` has
 _POINTS = 1024  # on the surface of each shape
 _SPECK = 0.01  # of the volume of a shape: smaller parts do not make it two bodies
 _TURNED = 16  # shapes of each set that tell which turn fits

@@ -72,5 +72,5 @@ def test_a_damaged_plane_is_an_error(symmetric: Path, tmp_path: Path, mirror: ob
 
 @pytest.mark.parametrize("generator", ["mlp", "dfr", "pi-gan"])
 def test_other_generators_are_refused(generator: str) -> None:
-    with pytest.raises(UserError, match=f"--symmetric-from is for --generator film-siren, got {generator}"):
+    with pytest.raises(UserError, match=f"--symmetric-from is for --generator film-siren, not {generator}"):
         GanConfig(generator=generator, symmetric_from=0).resolved()
