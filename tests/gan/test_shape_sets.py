@@ -87,8 +87,8 @@ def test_pieces_are_counted(objects: Path) -> None:
 
 def test_pieces_of_the_truth_are_those_of_the_same_grid(tmp_path: Path) -> None:
     bars = [trimesh.creation.box((length, 0.2, 0.2)) for length in (1, 0.5, 0.5)]
-    for bar, x in zip(bars[1:], (0.76, -1.05), strict=True):
-        bar.apply_translation((x, 0, 0))  # gaps of .4 cells, between two points of the grid, and of 11
+    for bar, x in zip(bars[1:], (0.755, -1.05), strict=True):
+        bar.apply_translation((x, 0, 0))  # gaps of .4 cells, between two points of the grid, and of 22
     triangle = trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]])
     for name, parts in {"close": bars[:2], "apart": bars[::2], "sheet": [triangle]}.items():
         trimesh.util.concatenate(parts).export(tmp_path / f"{name}.ply")
