@@ -385,7 +385,7 @@ _FAST: tuple[dict[str, Any], dict[str, Any]] = (
     },
     {
         "steps": 2000, "rays": 4096, "samples": 2**15, "chunk_size": 2048,
-        "learning_rate": 1e-2, "learning_rate_final": 0.03, "warmup_steps": 50,
+        "learning_rate": 2e-2, "learning_rate_final": 0.03, "warmup_steps": 50,
         "width": 32, "layers": 1, "hash_levels": 8, "hash_table": 17, "hash_finest": 256,
         "grid_resolution": 64, "march_steps": 256, "distortion_weight": 0.0, "random_background": True,
     },
@@ -393,8 +393,11 @@ _FAST: tuple[dict[str, Any], dict[str, Any]] = (
 # Edges are as sharp as steps are short; smaller cells keep the samples around the surface few.
 _SURFACE = (
     {**_FAST[0], "samples": 2**17, "march_steps": 2048, "grid_resolution": 256},
-    {**_FAST[1], "samples": 2**14, "march_steps": 512, "grid_resolution": 128, "steps": 3000},
-)
+    {
+        **_FAST[1], "samples": 2**14, "march_steps": 512, "grid_resolution": 128, "steps": 3000,
+        "learning_rate": 1e-2,
+    },
+)  # fmt: skip
 _PROPOSALS = {"distortion_weight": 5e-4}  # beside a squared error, which falls below the authors' Charbonnier loss
 _MODELS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "fast": _FAST,
