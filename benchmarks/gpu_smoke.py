@@ -276,14 +276,17 @@ def _check_gradients(device: str, width: int, precision: str) -> Errors:
     return errors | {"again": (max(difference(a, e.cpu()) for a, e in zip(again, found, strict=True)), 0.0)}
 
 
-def _check_trace(device: str, width: int, precision: str, max_layers: int = 0) -> Errors:
+def _check_trace(
+    device: str, width: int, precision: str, max_layers: int = 0, mirror: ops.Mirror | None = None
+) -> Errors:
     """Against the march of a CPU, of the same levels."""
     net, cameras = RandomNetwork(3, width, _LAYERS), some_cameras(3)
     plan = march_levels(64, DEFAULT_FOV, threshold=1e-4, steps=100, native="cuda", lipschitz=1.2)
     jitter = 0.01 * torch.rand(3, 64, 64) if max_layers else None
-    expected = ops.film_siren_trace(cameras, plan, net.on_cpu(), DEFAULT_FOV, jitter, max_layers)
+    on_cpu = net.on_cpu()._replace(mirror=mirror)
+    expected = ops.film_siren_trace(cameras, plan, on_cpu, DEFAULT_FOV, jitter, max_layers)
     moved = None if jitter is None else jitter.to(device)
-    network = _network(net, precision, device)
+    network = _network(net, precision, device)._replace(mirror=mirror)
     found = ops.film_siren_trace(cameras.to(device), plan, network, DEFAULT_FOV, moved, max_layers)
     errors = _same_rays(found, expected, *((1e-3, 1e-5) if precision == "fp32" else (2e-3, 2e-3)))
     queries = abs(int(found[3][0]) / int(expected[3][0]) - 1)
@@ -323,6 +326,8 @@ for _width in ops.CUDA_WIDTHS:
         CHECKS[f"film_siren_backward, {_name}"] = partial(_check_gradients, **_settings)
         CHECKS[f"film_siren_trace, {_name}"] = partial(_check_trace, **_settings)
         CHECKS[f"film_siren_trace, 4 layers, {_name}"] = partial(_check_trace, **_settings, max_layers=4)
+        _mirror = ops.Mirror(0.6, -0.8, 0.02)
+        CHECKS[f"film_siren_trace, mirrored, {_name}"] = partial(_check_trace, **_settings, mirror=_mirror)
 for _width in ops.CUDA_WIDTHS:
     for _precision in ("fp32", "fp16"):
         _settings = {"width": _width, "precision": _precision}

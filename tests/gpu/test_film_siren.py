@@ -146,17 +146,19 @@ def test_a_field_differentiates_natively_as_by_torch(width, name):
         assert worst_error(gradients(native=True, autocast=True), expected) < 5e-3
 
 
+@pytest.mark.parametrize("mirror", [None, ops.Mirror(0.6, -0.8, 0.02)], ids=["plain", "mirrored"])
 @pytest.mark.parametrize("width", CUDA_WIDTHS)
 @pytest.mark.parametrize(
     "plan",
     [levels(64), levels(44), levels(128, "cuda"), dfr_levels((4, 4, 4), DEFAULT_FOV)],
     ids=["64", "44", "128", "dfr"],
 )
-def test_fp32_traces_like_the_cpu(width, plan):
+def test_fp32_traces_like_the_cpu(width, plan, mirror):
     net = RandomNetwork(3, width, (3, 1, 1))
-    traced = ops.film_siren_trace(some_cameras(3).cuda(), plan, net.on_cuda("fp32"), DEFAULT_FOV)
+    network = net.on_cuda("fp32")._replace(mirror=mirror)
+    traced = ops.film_siren_trace(some_cameras(3).cuda(), plan, network, DEFAULT_FOV)
     status, distance, nearest, counts = (t.cpu() for t in traced[:4])
-    expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu(), DEFAULT_FOV)
+    expected = ops.film_siren_trace(some_cameras(3), plan, net.on_cpu()._replace(mirror=mirror), DEFAULT_FOV)
     hit = expected[0] == RayStatus.HIT
     # Where the last bits of a grazing ray decide, one in thousands may differ.
     assert (status != expected[0]).float().mean() < 1e-3 and hit.sum() > 500
