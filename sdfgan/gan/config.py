@@ -127,8 +127,8 @@ class GanConfig(Config):
     """Colour space of the texture branch's outputs; with palette they mix four colours that each shape has. Default:
     palette for film-siren, else rgb."""
     symmetric_from: Annotated[int | None, NotNegative, AtMost(10**9)] = None
-    """Step from which all shapes have left and right alike, as aircraft, chairs and cars have: about the plane about
-    which they nearly are then. Give it when shapes can be told, after a tenth of the steps. Default: never."""
+    """Left and right of all shapes are to be alike, as those of aircraft, chairs and cars are. From this step on, after
+    a tenth of all, every 100 steps a plane is sought about which they nearly are, and kept. Default: never."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5

@@ -119,8 +119,7 @@ class GanJob(TrainingState):
         """One update of the generator, and as many as are set of the discriminator."""
         objective = Objective.at(self.config, self.steps_done)
         config = objective.config
-        since = config.symmetric_from
-        if since is not None and self.steps_done >= since and self.mirror is None:
+        if self.mirror_is_due:
             self.find_mirror()
             if self.ranks.first and self.mirror is not None:
                 azimuth = math.degrees(math.atan2(self.mirror.x, self.mirror.z)) % 180

@@ -41,6 +41,7 @@ from sdfgan.training.ranks import Ranks
 from sdfgan.training.steps import ChunkThreads, Steps, assign_gradients, mean_gradients
 
 _WORST_PRECONDITIONING = 0.5
+_MIRROR_INTERVAL = 100  # steps between looks for a plane of symmetry
 _ADA_INTERVAL = 4  # steps between changes of its probability
 _SMALL = 32  # pixels: rendering chunks of such images in parallel, Python's threads wait for each other mostly
 _RATES = {"generator": "--learning-rate-generator", "discriminator": "--learning-rate-discriminator"}
@@ -133,12 +134,24 @@ class TrainingState(Job):
             if isinstance(field, FilmSirenSDF):
                 field.mirror = mirror
 
+    @property
+    def mirror_is_due(self) -> bool:
+        """Whether to look for it at this step."""
+        since = self.config.symmetric_from
+        return (
+            since is not None
+            and self.mirror is None
+            and self.steps_done >= since
+            and not (self.steps_done - since) % _MIRROR_INTERVAL
+        )
+
     def find_mirror(self) -> None:
-        """Let the plane about which shapes are nearly alike be their mirror. All processes take that of the first."""
+        """Let the plane about which shapes are nearly alike be their mirror, if one is. All processes take that of the
+        first."""
         if isinstance(self.average, FilmSirenSDF):
-            found = find_mirror(self.average, self.config.latent_std)
-            values = self.ranks.gather(torch.tensor([found], dtype=torch.float64, device=self.device))[0]
-            self.mirror = Mirror(*values.tolist())
+            found = find_mirror(self.average, self.config.latent_std) or (math.nan,) * 3
+            values = self.ranks.gather(torch.tensor([found], dtype=torch.float64, device=self.device))[0].tolist()
+            self.mirror = None if math.isnan(values[0]) else Mirror(*values)
 
     @property
     def poses(self) -> PoseDistribution:

@@ -1,12 +1,14 @@
 """The plane about which all shapes of a generator are nearly alike: for classes with left and right, such as aircraft.
 
 A generator that is given such a plane before it has learned where its shapes face puts the plane where it fits worst:
-aircraft then have it between a wing and the fuselage, and four wings. So it is found once there are shapes.
+aircraft then have it between a wing and the fuselage, and four wings. So it is sought once there are shapes, and taken
+when one plane is clearly better than others.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 
 import torch
 from torch import Tensor
@@ -20,11 +22,14 @@ _MOVES = 6
 _NEAR = 0.02  # world units: so far from a surface a point may have stayed
 _FAR = 0.2  # world units: differences count up to here, so that what is missing counts as such, wherever the rest is
 _SOFTNESS = 0.02  # world units
+_CLEAR = 0.4  # how unlike both sides of a plane may be, in terms of the median of all planes
+_DEGREES = 4  # between the planes that are tried first
 
 
 @torch.no_grad()
-def find_mirror(generator: FilmSirenSDF, latent_std: float, seed: int = 0) -> Mirror:
-    """The vertical plane about which random shapes of a generator are most nearly alike, to a degree.
+def find_mirror(generator: FilmSirenSDF, latent_std: float, seed: int = 0) -> Mirror | None:
+    """The vertical plane about which random shapes of a generator are most nearly alike, to a degree; None while it is
+    not clear which that is.
 
     Points on surfaces are mirrored; how far they then are from the surface says how unlike both sides are. The median
     of all shapes counts, so that a few others do not matter.
@@ -48,8 +53,11 @@ def find_mirror(generator: FilmSirenSDF, latent_std: float, seed: int = 0) -> Mi
         apart = torch.where(on_surface, apart, math.nan).view(_SHAPES, _POINTS)
         return apart.nanmean(1).nanmedian().nan_to_num(math.inf).item()
 
-    coarse = min(range(0, 180, 6), key=unlikeness)
-    x, _, z = _normal(min(range(coarse - 5, coarse + 6), key=unlikeness), points).tolist()
+    tried = {degrees: unlikeness(degrees) for degrees in range(0, 180, _DEGREES)}
+    best = min(tried, key=tried.__getitem__)
+    if not tried[best] < _CLEAR * statistics.median(tried.values()):
+        return None
+    x, _, z = _normal(min(range(best - _DEGREES + 1, best + _DEGREES), key=unlikeness), points).tolist()
     return Mirror(x, z, _SOFTNESS)
 
 

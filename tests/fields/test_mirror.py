@@ -117,12 +117,17 @@ def test_the_plane_is_found(degrees: int) -> None:
     angle = math.radians(degrees)
     field = lively(Mirror(math.cos(angle), math.sin(angle), 0.05), width=32)
     found = find_mirror(field, 1.0)
+    assert found is not None
     apart = (math.degrees(math.atan2(found.z, found.x)) - degrees + 90) % 180 - 90
     assert abs(apart) <= 1 and found.softness > 0
+
+
+def test_no_plane_is_taken_where_none_is_clear() -> None:
+    assert find_mirror(lively(None, width=32), 1.0) is None
 
 
 def test_no_surface_is_no_reason_to_fail() -> None:
     field = lively(None)
     with torch.no_grad():
         field.sdf_bias.fill_(5.0)
-    assert math.isfinite(find_mirror(field, 1.0).x)
+    assert find_mirror(field, 1.0) is None

@@ -25,6 +25,7 @@ def symmetric(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "symmetric"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SDFGAN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setattr("sdfgan.gan.symmetry._CLEAR", 2.0)  # after two steps no plane is better than others
         patch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
         train(GanConfig(output_dir=path, steps=6, symmetric_from=2, checkpoint_interval=2, **TINY))
     return path
@@ -45,6 +46,7 @@ def test_images_from_behind_the_mirror_are_mirror_images(symmetric: Path) -> Non
 def test_a_run_continues_exactly_before_and_after_it_has_found_the_plane(
     symmetric: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("sdfgan.gan.symmetry._CLEAR", 2.0)
     monkeypatch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
     wanted, state = load_checkpoint(resolve_checkpoint(symmetric))
     for kept in (2, 4):
@@ -68,6 +70,17 @@ def test_a_damaged_plane_is_an_error(symmetric: Path, tmp_path: Path, mirror: ob
     file.write_text(json.dumps({**json.loads(file.read_text()), "mirror": mirror}))
     with pytest.raises(UserError, match="mirror must be a unit normal"):
         load_generator(tmp_path / "run")
+
+
+def test_shapes_without_a_clear_plane_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    monkeypatch.setenv("SDFGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(job.Report, "final_images", lambda self: {"grid": None, "turntable": None, "meshes": []})
+    monkeypatch.setattr("sdfgan.gan.state._MIRROR_INTERVAL", 2)
+    monkeypatch.setattr("sdfgan.gan.state.find_mirror", lambda *given: looks.append(given))
+    train(GanConfig(output_dir=tmp_path / "run", steps=6, symmetric_from=1, **TINY))
+    assert len(looks) == 3  # at steps 1, 3 and 5
+    assert load_checkpoint(resolve_checkpoint(tmp_path / "run"))[1]["mirror"] is None
 
 
 @pytest.mark.parametrize("generator", ["mlp", "dfr", "pi-gan"])
