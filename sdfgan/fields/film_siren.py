@@ -19,7 +19,7 @@ from sdfgan import _C, ops
 from sdfgan.checks import check_whole
 from sdfgan.conditions import Condition
 from sdfgan.fields.base import Field, FieldSample, linear_layers
-from sdfgan.ops.film_siren import Mirror, mirrored, through_mirror
+from sdfgan.ops.film_siren import Mirror, check_mirror, mirrored, named_tensors, through_mirror
 
 _PRIOR_SOFTNESS = 0.01  # under the root of the sphere prior, so that it is smooth at the origin
 _MIN_ROWS = 8
@@ -122,6 +122,7 @@ class FilmSirenSDF(Field):
         self.latent_size = latent_size + texture_latent_size
         self.color_space = color_space
         self.prior_radius = prior_radius
+        check_mirror(mirror)
         self.mirror = mirror
 
         geometry_layers = trunk_layers + sdf_layers
@@ -219,8 +220,7 @@ class FilmSirenSDF(Field):
         if precision not in packs or packs[precision].versions != versions:
             with torch.enable_grad():
                 network = self._pack(precision, width)
-            pairs = zip(network._fields[:-2], network.tensors, strict=True)
-            tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in pairs}
+            tensors: dict[str, Any] = {name: tensor.detach() for name, tensor in named_tensors(network).items()}
             detached = network._replace(**tensors)
             packs[precision] = _Pack(network, detached, used, versions)
         return packs[precision]

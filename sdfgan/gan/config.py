@@ -95,8 +95,7 @@ class GanConfig(Config):
     azimuth: Annotated[Azimuths, Essential] = (0.0, 360.0)
     """Range of the cameras' azimuths (angles around the vertical axis; 0 is the front), degrees."""
     near_far: NearFar | None = None
-    """Where rays sample a pi-gan, in units of the camera's distance from the origin. Default: inside the bounding
-    sphere."""
+    """Where rays sample a pi-gan, in units of the camera's distance. Default: inside the bounding sphere."""
 
     generator: Annotated[Literal["film-siren", "mlp", "dfr", "pi-gan"], Section("Generator"), Essential] = "film-siren"
     """The field: sine layers modulated by the latent, or an MLP of encoded points. dfr: the field of the older project.
@@ -127,8 +126,8 @@ class GanConfig(Config):
     """Colour space of the texture branch's outputs; with palette they mix four colours that each shape has. Default:
     palette for film-siren, else rgb."""
     symmetric_from: Annotated[int | None, NotNegative, AtMost(10**9)] = None
-    """Left and right of all shapes are to be alike, as those of aircraft, chairs and cars are. From this step on, after
-    a tenth of all, every 100 steps a plane is sought about which they nearly are, and kept. Default: never."""
+    """For classes whose left and right are alike, as of aircraft and cars: from this step on (a seventh of all, say) a
+    plane is sought every 100 steps; once one is clearly best, all shapes are alike about it. Default: never."""
     shared_film: bool = False
     """One modulation for all layers of the dfr generator, as in its earlier versions."""
     octaves: Annotated[int, Positive, AtMost(32)] = 5
@@ -298,6 +297,8 @@ class GanConfig(Config):
             curriculum = load_curriculum(self.curriculum, self)
             self._check_given(curriculum.stages)
             ours = {name: value for name, value in curriculum.settings.items() if not self.is_explicit(name)}
+            if ours.get("generator", self.generator) != "film-siren":
+                ours.pop("symmetric_from", None)  # of which others have no use
             config = dataclasses.replace(config, stages=curriculum.stages, **ours)
         config._check_used()
         import torch

@@ -122,8 +122,8 @@ class GanJob(TrainingState):
         if self.mirror_is_due:
             self.find_mirror()
             if self.ranks.first and self.mirror is not None:
-                azimuth = math.degrees(math.atan2(self.mirror.x, self.mirror.z)) % 180
-                print(f"\nstep {self.steps_done}: left and right are alike now, and lie at azimuth {azimuth:.0f}")
+                side = round(math.degrees(math.atan2(self.mirror.x, self.mirror.z))) % 180
+                print(f"\nstep {self.steps_done}: left and right, at azimuths {side} and {side + 180}, are alike now")
         batches = Batches(config, self.random, self.device, self.ranks)
         self.set_learning_rates(config)
         if self.room is not None:
@@ -381,6 +381,7 @@ class GanJob(TrainingState):
                 "ratio": end["swd"] / floor if end is not None and floor else None,
             },
             "evaluation": end,
+            "mirror": None if self.mirror is None else self.mirror._asdict(),
         }
 
     def finish(self, summary: Summary) -> dict[str, Any]:
@@ -390,6 +391,8 @@ class GanJob(TrainingState):
         self._show_poses()
         summary |= self.report.final_images()
         summary.write(self.root)
+        if self.config.symmetric_from is not None and self.mirror is None:
+            print(f"left and right differ: no plane of symmetry was clear from step {self.config.symmetric_from} on")
         made = [Path(summary[name]).name for name in ("grid", "turntable") if summary[name]]
         made += [*(["meshes"] if summary["meshes"] else []), "summary.json"]
         print(f"done: open {self.root}/report.html, or look at {', '.join(made)} there")

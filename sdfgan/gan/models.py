@@ -18,6 +18,7 @@ from sdfgan.fields.dfr import DfrSDF
 from sdfgan.gan.config import GanConfig, ResolvedGanConfig
 from sdfgan.gan.poses import PoseHistogram, PoseLearner
 from sdfgan.ops import Mirror
+from sdfgan.ops.film_siren import check_mirror
 from sdfgan.training.checkpoint import Saved, read_checkpoint, unpack_module
 from sdfgan.training.config import chosen, flag_of
 
@@ -100,10 +101,12 @@ def mirror_of(saved: Saved) -> Mirror | None:
     values = saved.state.get("mirror")
     if values is None:
         return None
-    numbers = isinstance(values, list) and all(isinstance(value, float) and math.isfinite(value) for value in values)
-    if not numbers or len(values) != 3 or abs(math.hypot(*values[:2]) - 1) > 1e-3 or not 0 < values[2] < 1:
-        raise UserError(f"{saved.folder}: mirror must be a unit normal (x, z) and a softness, got {values!r:.80}")
-    return Mirror(*values)
+    mirror = Mirror(*values) if isinstance(values, list) and len(values) == 3 else values
+    try:
+        check_mirror(mirror)
+    except ValueError as error:
+        raise UserError(f"{saved.folder}: {error}") from error
+    return mirror
 
 
 def require_alike(config: ResolvedGanConfig, saved: Saved) -> None:

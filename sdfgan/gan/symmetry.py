@@ -28,8 +28,8 @@ _DEGREES = 4  # between the planes that are tried first
 
 @torch.no_grad()
 def find_mirror(generator: FilmSirenSDF, latent_std: float, seed: int = 0) -> Mirror | None:
-    """The vertical plane about which random shapes of a generator are most nearly alike, to a degree; None while it is
-    not clear which that is.
+    """The vertical plane about which random shapes of a generator are most nearly alike, found to within a degree; None
+    while it is not clear which that is.
 
     Points on surfaces are mirrored; how far they then are from the surface says how unlike both sides are. The median
     of all shapes counts, so that a few others do not matter.
@@ -38,9 +38,8 @@ def find_mirror(generator: FilmSirenSDF, latent_std: float, seed: int = 0) -> Mi
     latents = latent_std * torch.randn(_SHAPES, generator.latent_size, generator=random)
     directions = torch.nn.functional.normalize(torch.randn(_SHAPES * _POINTS, 3, generator=random), dim=-1)
     points = _BALL * torch.rand(len(directions), 1, generator=random) ** (1 / 3) * directions
-    device = generator.sdf_bias.device
-    condition, points = generator.condition(latents.to(device)), points.to(device)
-    image = torch.arange(_SHAPES, device=device).repeat_interleave(_POINTS)
+    condition, points = generator.condition(latents.to(generator.sdf_bias)), points.to(generator.sdf_bias)
+    image = torch.arange(_SHAPES, device=points.device).repeat_interleave(_POINTS)
     for _ in range(_MOVES):
         value, gradient = generator.sdf_and_gradient(points, condition, image)
         points = points - (value / gradient.square().sum(-1).clamp(min=0.25))[:, None] * gradient

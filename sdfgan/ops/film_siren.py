@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -131,11 +132,12 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
 
     All three are differentiable once, by points and by every tensor of the network. `hidden` and `transposed` must be
     made of the same matrices; what is due to these is given to `hidden` on a CPU, and on CUDA to `transposed`, where
-    they are float32 (RuntimeError if `hidden` requires grad there). Nothing is kept for it: the gradient is one call
-    that goes through all layers again, forward and back, tile by tile (csrc/cpu/film_siren_backward.cpp has the
-    formulas). The images may come in any order; points of no image have NaN as gradient and add nothing. The gradient
-    does not depend on the number of threads; on CUDA it has the same bits in each run, and nothing waits for the
-    device. With float16 matrices its products are those of tensor cores too, and all sums are float32.
+    they are float32 (RuntimeError if `hidden` requires grad there). Nothing is kept for it but where a mirror moved the
+    points: the gradient is one call that goes through all layers again, forward and back, tile by tile
+    (csrc/cpu/film_siren_backward.cpp has the formulas). The images may come in any order; points of no image have NaN
+    as gradient and add nothing. The gradient does not depend on the number of threads; on CUDA it has the same bits in
+    each run, and nothing waits for the device. With float16 matrices its products are those of tensor cores too, and
+    all sums are float32.
     Not differentiable with bfloat16 matrices: RuntimeError for tensors that require grad.
     """
     tensors = _tensors("film_siren_sample", network, points=points, image=image)
@@ -146,7 +148,7 @@ def film_siren_sample(points: Tensor, image: Tensor, network: FilmSirenNetwork) 
 
 def mirrored(points: Tensor, mirror: Mirror | None) -> Tensor:
     """Where a network with a mirror is asked, [..., 3], for points [..., 3]. Differentiable."""
-    if mirror is None:
+    if mirror is None or points.shape[-1:] != (3,) or not points.is_floating_point():  # operators refuse the latter
         return points
     x, y, z = points.unbind(-1)
     distance = mirror.x * x + mirror.z * z
@@ -164,6 +166,16 @@ def through_mirror(gradient: Tensor, points: Tensor, mirror: Mirror | None) -> T
     by_x, by_y, by_z = gradient.unbind(-1)
     more = (slope - 1) * (mirror.x * by_x + mirror.z * by_z)
     return torch.stack((by_x + mirror.x * more, by_y, by_z + mirror.z * more), -1)
+
+
+def check_mirror(mirror: Mirror | None) -> None:
+    """Raises ValueError for numbers that describe no mirror."""
+    if mirror is None:
+        return
+    if not isinstance(mirror, Mirror) or not all(isinstance(part, (int, float)) for part in mirror):
+        raise ValueError(f"mirror must be an ops.Mirror of three numbers, got {mirror!r:.80}")
+    if not abs(math.hypot(mirror.x, mirror.z) - 1) < 1e-3 or not 0 < mirror.softness < math.inf:
+        raise ValueError(f"mirror must be a unit normal (x, z) and a softness above 0, got {tuple(mirror)}")
 
 
 def named_tensors(network: FilmSirenNetwork) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ._library import REAL, Checker, native, refuse_gradient, register, workspace
-from .film_siren import FilmSirenNetwork, Mirror, check_network, named_tensors, native_network
+from .film_siren import FilmSirenNetwork, Mirror, check_mirror, check_network, named_tensors, native_network
 from .trace import LayerState, MarchRules, RayStatus, TraceLevel, native_layers, native_rules
 
 _LEVEL_NUMBERS = len(TraceLevel._fields) - 1 + len(MarchRules._fields)
@@ -43,6 +43,7 @@ def film_siren_trace(
         counts [2] int64 of points evaluated for rays, and in all, with idle lanes; the layers [max_layers, 4, B R R]
         and counts [B R R] of a `LayerState`.
     """
+    check_mirror(network.mirror)
     refuse_gradient("film_siren_trace", cameras=cameras, **named_tensors(network))
     if not levels or any(fine.size % coarse.size for coarse, fine in pairwise(levels)):
         raise ValueError(f"film_siren_trace: sizes must be multiples, got {[level.size for level in levels]}")

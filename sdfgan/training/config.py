@@ -272,7 +272,7 @@ def command_line(command: str, config: Config) -> str:
     words, flags = ["sdfgan", command], []
     for name in settings_of(type(config)):
         value, setting = getattr(config, name), _as_given(type(config), name)
-        if name in left_out or tyro.conf.Suppress in setting.marks or value is None:
+        if name in left_out or tyro.conf.Suppress in setting.marks:
             continue
         if value == setting.field.default and name not in config.kept():
             continue

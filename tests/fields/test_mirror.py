@@ -43,6 +43,14 @@ def test_both_sides_are_alike(native: bool) -> None:
     condition = field.condition(torch.randn(2, 8, dtype=torch.float64))
     points, image = some_points()
     points = points.double()
+    torch.testing.assert_close(field.sdf(points, condition, image), field.evaluate(points, condition, image).sdf)
+    torch.testing.assert_close(field.rgb(points, condition, image), field.evaluate(points, condition, image).rgb)
+    with torch.no_grad():
+        gathered = field._sdf_without_counts(points, condition, image)
+    torch.testing.assert_close(gathered, field.evaluate(points, condition, image).sdf.detach())
+    value, gradient = field.sdf_and_gradient(points, condition, image)
+    torch.testing.assert_close(value, field.evaluate(points, condition, image).sdf)
+    torch.testing.assert_close(gradient, field.evaluate(points, condition, image).gradient)
     here, there = (field.evaluate(where, condition, image) for where in (points, mirrored(points)))
     torch.testing.assert_close(here.sdf, there.sdf, rtol=0, atol=1e-12)
     torch.testing.assert_close(here.rgb, there.rgb, rtol=0, atol=1e-12)
@@ -61,7 +69,8 @@ def test_gradients_are_those_of_autograd_through_the_reference() -> None:
     points = points.double().requires_grad_()
     network = field._for_kernels(points, field.condition(torch.randn(2, 8, dtype=torch.float64)))
     assert network is not None and network.mirror == MIRROR
-    by = [points, network.first, network.hidden, network.scale, network.shift, network.constants]
+    by = [points, *(tensor for tensor in network.tensors if tensor.requires_grad)]
+    assert len(by) == 8  # all but the transposed matrices
     found = ops.film_siren_sample(points, image, network)
     expected = reference.film_siren_sample(points, image, network)
     weights = [torch.randn_like(part) for part in expected]
@@ -110,6 +119,24 @@ def _behind(axes: Tensor) -> Tensor:
     elevation, azimuth = towards[1].asin(), torch.atan2(towards[0], towards[2])
     normal = math.atan2(MIRROR.x, MIRROR.z)
     return cameras.rotate_axes((elevation[None], (2 * normal + math.pi - azimuth)[None]))
+
+
+@pytest.mark.parametrize(
+    "mirror",
+    [Mirror(3.0, 4.0, 0.1), Mirror(1.0, 0.0, 0.0), Mirror(1.0, 0.0, -1.0), Mirror(math.nan, 0, 1), (1.0, 0.0, 0.1)],
+)
+def test_what_is_no_mirror_is_refused(mirror: Mirror) -> None:
+    with pytest.raises(ValueError, match="mirror must be"):
+        FilmSirenSDF(16, mirror=mirror)
+
+
+@pytest.mark.parametrize(("points", "error"), [(torch.zeros(4, 2), ValueError), (torch.zeros(4, 3).long(), Exception)])
+def test_points_are_checked_as_without_a_mirror(points: Tensor, error: type[Exception]) -> None:
+    network = lively(MIRROR).requires_grad_(False).network(lively(MIRROR).condition(torch.zeros(1, 8)))
+    assert network is not None
+    for function in (ops.film_siren, ops.film_siren_variation, ops.film_siren_sample):
+        with pytest.raises(error, match="points must be"):
+            function(points, torch.zeros(4).long(), network)
 
 
 @pytest.mark.parametrize("degrees", [0, 37, 90, 151])

@@ -171,6 +171,10 @@ def test_a_default_that_is_given_counts_against_a_curriculum() -> None:
     assert (config.discriminator, config.discriminator_channels, config.width) == ("lean", 32, 96)
     again = parse("sdfgan train-gan", GanConfig, shlex.split(command)[2:]).resolved()
     assert again == config and "--discriminator lean" in command
+    config, command = settings("--symmetric-from", "None")
+    assert config.symmetric_from is None and "--symmetric-from None" in command
+    assert parse("sdfgan train-gan", GanConfig, shlex.split(command)[2:]).resolved() == config
+    assert settings("--generator", "mlp")[0].symmetric_from is None  # which it has no use for
 
 
 def test_a_default_that_is_given_is_compared_with_the_run() -> None:
