@@ -22,7 +22,7 @@ _MOVES = 6
 _NEAR = 0.02  # world units: so far from a surface a point may have stayed
 _FAR = 0.2  # world units: differences count up to here, so that what is missing counts as such, wherever the rest is
 _SOFTNESS = 0.02  # world units
-_CLEAR = 0.4  # how unlike both sides of a plane may be, in terms of the median of all planes
+_CLEAR = 0.3  # how unlike both sides of a plane may be, in terms of the median of all planes
 _DEGREES = 4  # between the planes that are tried first
 
 
