@@ -109,7 +109,9 @@ def set_scores(
     """MMD, coverage and 1-NNA by Chamfer distance of generated shapes against true ones, and what the shapes are like.
 
     Unless cameras are told, a generator learns its class up to one turn about the vertical axis. The turn by which its
-    shapes fit the true ones best is undone, and given in degrees (`turned`).
+    shapes fit the true ones best is undone, and given in degrees (`turned`). What is its shapes' front it may not have
+    settled either: `reversed` is the share of those that are nearer to a true one after half a turn more, and
+    `either_mmd`, `either_coverage` and `either_one_nna` are the scores with these reversed.
 
     Args:
         others: true shapes in place of the generated ones, whose scores are the floor (`floor_...`).
@@ -130,6 +132,12 @@ def set_scores(
     angle = turn_to(made.clouds, true.clouds)
     clouds = turned(made.clouds, angle)
     scores: dict[str, float] = shape_scores(clouds, true.clouds)._asdict()
+    other_way = turned(clouds, math.pi)
+    nearest, otherwise = (pairwise_chamfer(way, true.clouds).amin(1) for way in (clouds, other_way))
+    is_reversed = otherwise < nearest
+    either = torch.where(is_reversed[:, None, None], other_way, clouds)
+    scores |= _named("either_", shape_scores(either, true.clouds)._asdict())
+    scores["reversed"] = is_reversed.float().mean().item()
     if training is not None:
         scores["novelty"] = _to_nearest(clouds, training.clouds)
     shares = {"turned": math.degrees(angle), **_pieces(made.meshes), "shapeless": 1 - len(made.meshes) / made.latents}

@@ -68,7 +68,18 @@ def test_the_turn_of_a_class_is_undone(objects: Path, degrees: int) -> None:
     scores = shape_sets.set_scores(Generated(turned, clouds, 5), true, true, true)
     assert abs((scores["turned"] - degrees + 180) % 360 - 180) <= 1
     assert scores["mmd"] < 0.02 and scores["coverage"] == 1 and scores["novelty"] < 0.02
+    assert scores["reversed"] == 0 and scores["either_mmd"] == scores["mmd"]
     assert scores["shapeless"] == pytest.approx(1 / 5) and scores["floor_mmd"] == scores["floor_novelty"] == 0
+
+
+def test_shapes_that_face_the_other_way_are_counted(objects: Path) -> None:
+    true = shape_sets.of_meshes(objects)
+    some = len(true.clouds) // 4 or 1
+    clouds = torch.cat([shape_sets.turned(true.clouds[:some], math.pi), true.clouds[some:]])
+    meshes = [trimesh.Trimesh(mesh.vertices, mesh.faces) for mesh in map(trimesh.load, true.files)]
+    scores = shape_sets.set_scores(Generated(meshes, clouds, len(meshes)), true)
+    assert scores["turned"] in (0, 359, 1) and scores["reversed"] == some / len(clouds)
+    assert scores["either_mmd"] < 0.01 < scores["mmd"] and scores["either_coverage"] == 1 > scores["coverage"]
 
 
 def test_pieces_are_counted(objects: Path) -> None:
