@@ -132,10 +132,7 @@ def set_scores(
     angle = turn_to(made.clouds, true.clouds)
     clouds = turned(made.clouds, angle)
     scores: dict[str, float] = shape_scores(clouds, true.clouds)._asdict()
-    other_way = turned(clouds, math.pi)
-    nearest, otherwise = (pairwise_chamfer(way, true.clouds).amin(1) for way in (clouds, other_way))
-    is_reversed = otherwise < nearest
-    either = torch.where(is_reversed[:, None, None], other_way, clouds)
+    either, is_reversed = _either_way(clouds, true)
     scores |= _named("either_", shape_scores(either, true.clouds)._asdict())
     scores["reversed"] = is_reversed.float().mean().item()
     if training is not None:
@@ -145,13 +142,16 @@ def set_scores(
 
 
 def nearest_sheet(made: Generated, training: TrueShapes, resolution: int, pairs: int = 8) -> Tensor:
-    """Image [3, 2 R, pairs R] on white: generated shapes, and below each the object of `training` nearest to it."""
-    meshes, clouds = made.meshes[:pairs], made.clouds[:pairs]
+    """Image [3, 2 R, pairs R] on white: generated shapes, and below each the object of `training` nearest to it. Shapes
+    that are nearer to one after half a turn are shown that way."""
     angle = turn_to(made.clouds, training.clouds)
-    nearest = pairwise_chamfer(turned(clouds, angle), training.clouds).argmin(1).tolist()
+    clouds, is_reversed = _either_way(turned(made.clouds[:pairs], angle), training)
+    nearest = pairwise_chamfer(clouds, training.clouds).argmin(1).tolist()
     elevation, azimuth = torch.tensor([math.radians(20)]), math.radians(35)
+    turns = (azimuth - angle - math.pi * is_reversed).split(1)
+    meshes = made.meshes[:pairs]
     above = [
-        render_mesh(mesh, rotate_axes((elevation, torch.tensor([azimuth - angle]))), resolution) for mesh in meshes
+        render_mesh(mesh, rotate_axes((elevation, turn)), resolution) for mesh, turn in zip(meshes, turns, strict=True)
     ]
     axes = rotate_axes((elevation, torch.tensor([azimuth])))
     if training.z_up:
@@ -159,6 +159,14 @@ def nearest_sheet(made: Generated, training: TrueShapes, resolution: int, pairs:
     below = [render_model(read_model(training.files[i])[0], axes, resolution) for i in nearest]
     images = torch.cat(above + below)
     return image_grid(on_white(images), len(meshes), fill=1.0)
+
+
+def _either_way(clouds: Tensor, true: TrueShapes) -> tuple[Tensor, Tensor]:
+    """Clouds [N, P, 3], those reversed that are nearer to a true one then, and which [N] these are."""
+    other_way = turned(clouds, math.pi)
+    nearest, otherwise = (pairwise_chamfer(way, true.clouds).amin(1) for way in (clouds, other_way))
+    is_reversed = otherwise < nearest
+    return torch.where(is_reversed[:, None, None], other_way, clouds), is_reversed
 
 
 def turn_to(clouds: Tensor, true: Tensor) -> float:
