@@ -120,6 +120,16 @@ MADE = {
             "--output chairs.webp",
         ),
     ),
+    "aircraft.webp": Made(
+        from_file,
+        1,
+        (
+            "python tools/dataset.py render aircraft/ aircraft.zip --views 32 --resolution 128",
+            "python tools/train_gan.py --curriculum aircraft --data aircraft.zip",
+            "python tools/render.py RUN --mode turntable --seeds 0-15 --resolution 160 --frames 48 --fps 16 "
+            "--output aircraft.webp",
+        ),
+    ),
     "grid-chairs.png": Made(from_run, 1, ("python tools/train_gan.py",)),
     "grid-aircraft.png": Made(
         from_run,
