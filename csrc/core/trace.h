@@ -78,7 +78,7 @@ SDFGAN_HD int64_t live_entries(const TraceStep<T>& p) {
 
 // Moves a point with these coordinates to where a network with a mirror is asked.
 template <class T>
-SDFGAN_HD void apply(const Mirror<T>& mirror, T& x, T& z) {
+SDFGAN_HD void mirror_point(const Mirror<T>& mirror, T& x, T& z) {
     const T distance = mirror.x * x + mirror.z * z;
     const T moved = std::sqrt(distance * distance + mirror.softness * mirror.softness) - distance;
     x += mirror.x * moved;

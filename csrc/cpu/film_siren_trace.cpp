@@ -106,7 +106,7 @@ class Tracer {
         }
         lanes_ += count * kGroup;
         if (p_.mirror.softness > 0) {
-            for (int i = 0; i < count * kGroup; ++i) apply(p_.mirror, x[0][i], x[2][i]);
+            for (int i = 0; i < count * kGroup; ++i) mirror_point(p_.mirror, x[0][i], x[2][i]);
         }
         evaluator_.sdf(x, image, count, sdf);
         for (int g = 0; g < count; ++g) {

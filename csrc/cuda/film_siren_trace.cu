@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kNetworkThreads, Network::kBlocks)
             for (int axis = 0; axis < 3; ++axis) {
                 tile.x[row][axis] = camera[4 * axis + 3] + slot.state.t * slot.direction[axis];
             }
-            if (p.mirror.softness > 0) apply(p.mirror, tile.x[row][0], tile.x[row][2]);
+            if (p.mirror.softness > 0) mirror_point(p.mirror, tile.x[row][0], tile.x[row][2]);
             tile.film[row] = static_cast<uint32_t>(slot.image * film_size(p.network));
         }
         if (!network.any(has)) break;

@@ -79,7 +79,7 @@ class FilmSirenSDF(Field):
             latent gives four colours, and they are the log-odds of the second to fourth against the first, by which
             the colours are mixed: a shape has few colours, however its texture varies.
         prior_radius: radius of the sphere that the untrained field represents.
-        mirror: of all shapes and colours, or None.
+        mirror: the plane about which all shapes and their colours are alike (`ops.Mirror`), or None.
 
     Where gradients are enabled, values come from `ops.film_siren_sample` and differentiate once if neither forward mode
     nor a `torch.func` transform is active and: on a CPU, if they are float32 or float64, the width is a multiple of 16

@@ -34,6 +34,7 @@ def film_siren_trace(
 
     Args:
         cameras: [B, 3, 4] camera to world.
+        network: of what is traced, with its `mirror`, if it has one.
         jitter: [B, R, R] added to the start of the rays of the last level.
         max_layers: of each ray that are collected (`LayerState`); 0: the plain march.
 
